@@ -1,0 +1,174 @@
+"""The seam between a shard and the code of its documents. A shard knows these protocols and nothing else of `documents`.
+
+A `Program` is one deployed bundle's document class, content-addressed by `code_hash`. An `Instance` is one document in
+memory. Running a command on an instance is atomic: it either ends in OK with all its writes, or leaves the state as it was.
+
+Determinism: the outcome, the state bytes and the steps are a function of (code, state before, invocation), the same on every
+supported Python, in every process. What is not an answer of the author's code (MemoryError, interpreter recursion, a fault
+of ours) is raised as ApplyHalted and is never turned into an outcome.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cluster.ids import DocumentId, Principal
+
+
+class Code(enum.IntEnum):
+    """How a command ended. Stable numbers: they are in the chain and in stored answers."""
+
+    OK = 0
+    REFUSED = 1
+    FAILED = 2
+    BUDGET = 3
+    DENIED = 4
+    POISONED = 5
+    REJECTED = 6  # judged by the shard at apply (unknown document, exists, gap, ...), never by a program
+
+
+@dataclass(slots=True, frozen=True)
+class Settings:
+    """Space settings that apply may read. They change by logged commands only, never by node configuration."""
+
+    steps_max: int = 1_000_000
+    call_depth_max: int = 64
+    state_bytes_max: int = 8 * 1024 * 1024
+    answer_bytes_max: int = 256 * 1024
+    payload_bytes_max: int = 1024 * 1024
+    payload_depth_max: int = 32
+    splices_retained_max: int = 1024
+    session_window: int = 1024
+    sessions_max: int = 1024
+    change_ring_bytes: int = 256 * 1024
+    checkpoint: bool = True
+
+
+@dataclass(slots=True)
+class Invocation:
+    """One command as its handler may observe it.
+
+    channel: handler name; "" is construct (creation).
+    payload: canonical JSON object bytes, exactly as `Program.check` returned them.
+    now_ms: the position's time, Unix milliseconds. seed: 32 bytes (derived per command from the entry's seed).
+    index: the document's command counter that this command gets.
+    """
+
+    channel: str
+    payload: bytes
+    sender: Principal
+    now_ms: int
+    seed: bytes
+    index: int
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a command ended and everything that leaves because of it.
+
+    answer: canonical JSON bytes: the result (OK), or {"name", "message", "arguments"} (REFUSED), {"error_id"} (FAILED),
+        {"limit"} (BUDGET), {} (DENIED).
+    writes: canonical bytes of the tracked writes (empty unless OK): goes into the document's chain.
+    changes: opaque record of what changed, for the document's ring; None when nothing visible could have changed.
+    change_bytes: its approximate size, for bounding the ring.
+    steps: budget used.
+    error: author's traceback text for operators (FAILED only); never sent to clients, not part of the chain.
+    """
+
+    code: Code
+    answer: bytes
+    writes: bytes = b""
+    changes: Any = None
+    change_bytes: int = 0
+    steps: int = 0
+    error: str = ""
+
+
+class Instance(Protocol):
+    """One document in memory."""
+
+    def run(self, invocation: Invocation) -> Outcome:
+        """Run one message (the gate is asked first: DENIED) or the construction. Atomic. Raises ApplyHalted only."""
+        ...
+
+    def dump(self) -> bytes:
+        """The state, canonical: equal states give equal bytes. Includes retained splices of Text."""
+        ...
+
+    def size_bytes(self) -> int:
+        """Approximate size of `dump()`, cheap: called after every command."""
+        ...
+
+    def admits(self, who: Principal) -> bool:
+        """The gate, for connects and reads. An error in the gate is a no."""
+        ...
+
+    def visibility_class(self, who: Principal) -> Hashable:
+        """Viewers of one class are shown the same: they share one encoded patch. Constant while the instance lives."""
+        ...
+
+    def view(self, who: Principal) -> bytes:
+        """What `who` may see, as canonical JSON object bytes: visible fields and views by name."""
+        ...
+
+    def projection(self, who: Principal, viewed: bytes | None = None) -> Projection:
+        """Start following what `who`'s class sees from the present state on."""
+        ...
+
+    def patch_since(self, changes: list[Any], who: Principal) -> bytes | None:
+        """JSON Patch for a viewer who last saw the state before `changes` (consecutive, ending now), or None when it can not
+        be derived from them (a policy or a view may have changed what is visible): the viewer then gets a reset."""
+        ...
+
+
+class Projection(Protocol):
+    """What one visibility class sees, followed incrementally."""
+
+    def advance(self, changes: list[Any]) -> bytes:
+        """JSON Patch (array bytes, possibly b"[]") from the previous call's state to the present one. Text changes are
+        {"op": "splice", "path", "at", "delete", "insert"} with code-point offsets, our one extension of RFC 6902."""
+        ...
+
+    def full(self) -> bytes:
+        """The whole view now, as `Instance.view` would give it."""
+        ...
+
+
+class Program(Protocol):
+    """The document class of one bundle, compiled and checked."""
+
+    @property
+    def code_hash(self) -> bytes:
+        """BLAKE2b-256 of the bundle's canonical bytes."""
+        ...
+
+    @property
+    def settings(self) -> Settings: ...
+
+    def schema(self) -> dict[str, Any]:
+        """Channels with their parameters and refusals, visible fields and views, as JSON Schema."""
+        ...
+
+    def check(self, channel: str, payload: bytes) -> bytes:
+        """Validate a payload against the channel's schema ("" is construct) and return its canonical JSON bytes.
+        Raises UnknownChannel, InvalidPayload or TooLarge; deterministic and free of effects."""
+        ...
+
+    def new(self, document: DocumentId) -> Instance:
+        """An instance before construction: run an Invocation with channel "" next."""
+        ...
+
+    def load(self, document: DocumentId, state: bytes) -> Instance:
+        """The instance whose dump() gave `state`. Raises StorageDamaged when it can not be one."""
+        ...
+
+
+class Loader(Protocol):
+    """Compiles bundles. Bundles are canonical bytes (see bundle.py); compiling the same bytes twice gives the same program."""
+
+    def load(self, bundle: bytes) -> Program:
+        """Raises InvalidBundle with every finding (code, file, line, reason, replacement)."""
+        ...

@@ -1,0 +1,106 @@
+"""Operations, replies and deltas as they travel inside a node and between nodes.
+
+One vocabulary for gateway, pump, peers and the shards: the gateway makes these once from the public protocol, and they are
+forwarded to another node in bulk with one encode call. `id` is chosen by the submitting stream and comes back in the reply.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from msgspec import Struct
+
+
+class Kind(enum.IntEnum):
+    """What is asked."""
+
+    CREATE = 1
+    SEND = 2
+    READ = 3
+    DELETE = 4
+    WATCH = 5
+    UNWATCH = 6
+    LIST = 7
+
+
+class Consistency(enum.IntEnum):
+    """How fresh a read must be."""
+
+    LINEARIZABLE = 0
+    AT_LEAST = 1
+    ANY = 2
+
+
+class Operation(Struct, array_like=True, gc=False):
+    """One thing a client wants of one document.
+
+    id: unique among the submitting stream's open operations.
+    principal: `agent@authority`, authenticated by the gateway.
+    channel: SEND: the handler. LIST: the key prefix. Otherwise empty.
+    payload: UTF-8 JSON object of parameters (CREATE, SEND); LIST: page token.
+    session, sequence, acked_through: exactly-once identity (CREATE, SEND, DELETE). An empty session means an idempotency
+        key: then `payload_key` names it (unary calls) and the order is nobody's.
+    epoch, index: READ with AT_LEAST: the position to reach. WATCH: resume after this position; index -1 asks for a full view.
+    credit: WATCH: bytes that may be in flight to this viewer. LIST: the page size.
+    """
+
+    id: int
+    kind: int
+    space: str
+    key: str
+    principal: str
+    channel: str = ""
+    payload: bytes = b""
+    session: bytes = b""
+    sequence: int = 0
+    acked_through: int = 0
+    consistency: int = 0
+    epoch: int = 0
+    index: int = -1
+    credit: int = 0
+
+
+class Failure(Struct, frozen=True, array_like=True, gc=False):
+    """An error of `cluster.errors` on its way to whoever asked.
+
+    reason: the class's wire name. applied: "no", "yes" or "unknown". details: ErrorInfo metadata.
+    """
+
+    reason: str
+    message: str
+    retryable: bool
+    applied: str
+    retry_after_ms: int = 0
+    details: dict[str, str] = {}
+
+
+class Reply(Struct, array_like=True, gc=False):
+    """The one answer to an operation. `failure` None means success.
+
+    epoch, index: the position at which the answer was made (the document's position after the command, or the read's).
+    payload: result JSON (SEND, CREATE), view JSON (READ), page JSON (LIST), empty otherwise.
+    """
+
+    id: int
+    epoch: int = 0
+    index: int = 0
+    payload: bytes = b""
+    failure: Failure | None = None
+
+
+class Delta(Struct, array_like=True, gc=False):
+    """A change of one watched document, on the stream that watches; `watch` is the id of the WATCH operation.
+
+    from_epoch, from_index: the viewer must hold exactly this position to apply a patch (not for resets).
+    reset: `body` is a whole view that replaces what the viewer has; otherwise it is a JSON Patch.
+    A hidden change is an empty patch `[]` with a new position. `failure` ends the watch.
+    """
+
+    watch: int
+    from_epoch: int
+    from_index: int
+    epoch: int
+    index: int
+    reset: bool = False
+    body: bytes = b"[]"
+    failure: Failure | None = None
