@@ -34,12 +34,12 @@ class Consistency(enum.IntEnum):
 class Operation(Struct, array_like=True, gc=False):
     """One thing a client wants of one document.
 
-    id: unique among the submitting stream's open operations.
+    id: unique among the submitting stream's open operations and watches. UNWATCH has the id of the WATCH that it ends.
     principal: `agent@authority`, authenticated by the gateway.
     channel: SEND: the handler. LIST: the key prefix. Otherwise empty.
     payload: UTF-8 JSON object of parameters (CREATE, SEND); LIST: page token.
-    session, sequence, acked_through: exactly-once identity (CREATE, SEND, DELETE). An empty session means an idempotency
-        key: then `payload_key` names it (unary calls) and the order is nobody's.
+    session, sequence, acked_through: exactly-once identity (CREATE, SEND, DELETE). Sequence 0 means that `session` is an
+        idempotency key (unary calls) and the order is nobody's.
     epoch, index: READ with AT_LEAST: the position to reach. WATCH: resume after this position; index -1 asks for a full view.
     credit: WATCH: bytes that may be in flight to this viewer. LIST: the page size.
     """
