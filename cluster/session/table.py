@@ -1,0 +1,150 @@
+"""A document's memory of who has sent it what: the server's half of exactly once.
+
+The table is part of the document's record and is judged at apply only, so all replicas judge alike. Sends on one session to one
+document carry a sequence that starts at 1; only the next one runs. A repeated one gets its first answer; another payload under it
+is KeyReused; a later one is a gap and the client resends from the expected one. Sequence 0 marks an idempotency key: the session
+id is the key itself, it runs once, and order is nobody's.
+
+Invariant: only a command that runs changes the table, so two replicas at one position hold equal tables.
+
+Session ids and keys are 16 bytes that begin with a 48-bit big-endian time of creation in Unix milliseconds (the form of UUID
+version 7, RFC 9562 5.7). When the table is full the least recently used session goes and `forgotten_before_ms` rises to its time:
+what is that old and unknown is OutcomeUnknown, never executed (compare Raft thesis 6.3, which leaves expiry to the implementer).
+"""
+
+from __future__ import annotations
+
+import enum
+from hashlib import blake2b
+
+from msgspec import Struct
+
+SESSION_BYTES = 16
+
+
+class Verdict(enum.Enum):
+    """What the table says of a command."""
+
+    RUN = "run"
+    REPEAT = "repeat"
+    REUSED = "reused"
+    GAP = "gap"
+    UNKNOWN = "unknown"
+
+
+class Answer(Struct, frozen=True, array_like=True, gc=False):
+    """A stored answer. `code` and `body` are the outcome's; epoch and index the position at which it was made."""
+
+    sequence: int
+    digest: bytes
+    code: int
+    body: bytes
+    epoch: int
+    index: int
+
+
+class StoredSession(Struct, frozen=True, array_like=True):
+    """One session as it stands in a record."""
+
+    session: bytes
+    last: int
+    answers: list[Answer]
+
+
+class StoredTable(Struct, frozen=True, array_like=True):
+    """A whole table as it stands in a record, least recently used first."""
+
+    forgotten_before_ms: int = 0
+    sessions: list[StoredSession] = []
+
+
+class _Session:
+    __slots__ = ("answers", "last")
+
+    def __init__(self, last: int, answers: dict[int, Answer]) -> None:
+        self.last = last
+        self.answers = answers
+
+
+def payload_digest(kind: int, channel: str, payload: bytes) -> bytes:
+    """What must be equal when a sequence comes back: the kind, the channel and the canonical payload."""
+    return blake2b(b"%d\0%b\0%b" % (kind, channel.encode(), payload), digest_size=16).digest()
+
+
+def created_ms(session: bytes) -> int:
+    """When a session id or idempotency key was made, by its maker's clock."""
+    return int.from_bytes(session[:6], "big")
+
+
+class SessionTable:
+    """The sessions of one document, in order of last use."""
+
+    __slots__ = ("_sessions", "forgotten_before_ms")
+
+    def __init__(self, stored: StoredTable | None = None) -> None:
+        self.forgotten_before_ms = stored.forgotten_before_ms if stored else 0
+        self._sessions: dict[bytes, _Session] = {}
+        if stored:
+            for entry in stored.sessions:
+                answers = {answer.sequence: answer for answer in entry.answers}
+                self._sessions[entry.session] = _Session(entry.last, answers)
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def judge(self, session: bytes, sequence: int, digest: bytes) -> tuple[Verdict, Answer | None, int]:
+        """Say what to do with (session, sequence): the verdict, the stored answer of a repeat, and the expected sequence.
+
+        Changes nothing. An empty session is a command that never asked for exactly once: it always runs.
+        """
+        if not session:
+            return Verdict.RUN, None, 0
+        known = self._sessions.get(session)
+        if known is None:
+            if created_ms(session) <= self.forgotten_before_ms:
+                return Verdict.UNKNOWN, None, 0
+            if sequence > 1:
+                return Verdict.GAP, None, 1
+            return Verdict.RUN, None, 0
+        expected = known.last + 1
+        if sequence == expected and sequence > 0 and known.last > 0:
+            return Verdict.RUN, None, 0
+        answer = known.answers.get(sequence)
+        if answer is not None:
+            return (Verdict.REPEAT if answer.digest == digest else Verdict.REUSED), answer, expected
+        if sequence > expected or (sequence > 0 and known.last == 0):
+            return Verdict.GAP, None, expected
+        return Verdict.UNKNOWN, None, expected
+
+    def record(self, session: bytes, acked_through: int, answer: Answer, window: int, sessions_max: int) -> None:
+        """Remember the answer of a command that ran, drop what the client has acknowledged, and keep the bounds.
+
+        window: answers kept a session; beyond it the oldest goes (a repeat of it is OutcomeUnknown).
+        sessions_max: sessions kept a document; beyond it the least recently used goes.
+        """
+        if not session:
+            return
+        known = self._sessions.pop(session, None)
+        if known is None:
+            known = _Session(0, {})
+        self._sessions[session] = known
+        assert answer.sequence in (0, known.last + 1), "only the next sequence runs"
+        answers = known.answers
+        while answers:
+            oldest = next(iter(answers))
+            if oldest > acked_through and len(answers) < window:
+                break
+            del answers[oldest]
+        known.last = answer.sequence
+        answers[answer.sequence] = answer
+        while len(self._sessions) > sessions_max:
+            victim = next(iter(self._sessions))
+            del self._sessions[victim]
+            self.forgotten_before_ms = max(self.forgotten_before_ms, created_ms(victim))
+
+    def stored(self) -> StoredTable:
+        """The table as it goes into the record. Equal tables give equal values."""
+        return StoredTable(
+            self.forgotten_before_ms,
+            [StoredSession(session, known.last, list(known.answers.values())) for session, known in self._sessions.items()],
+        )
