@@ -1,0 +1,96 @@
+"""The state of one document: declared types, tracked writes, exact undo, and patches made from what changed.
+
+    types.py       what may be declared: one StateType for every annotation
+    record.py      Record: the author's own value classes
+    node.py        what all tracked values share: where they hang, which journal they write to
+    containers.py  List, Dict, OrderedSet
+    table.py       Table: records under stable row ids or a key
+    text.py        Text: a string edited by splices that are transformed over later ones
+    journal.py     Journal: the writes of the running command: commit, rollback, canonical bytes
+    root.py        FieldSpec, StateRoot: the fields of one document; dump and load
+    patch.py       Changes -> JSON Patch; apply; diff by value
+    refusals.py    Refused, StaleEdit and the errors that handlers meet
+
+Invariant: between `begin` and `commit` every mutation is in the journal before it can be seen, so `rollback` restores
+`dump()` byte for byte; cost follows what is written, not the size of the document. State is a tree: whatever is inserted is
+copied, so no object is reachable twice. It does not know handlers, budgets, policies or principals' rights.
+
+How the code half uses it
+-------------------------
+Types. `state_type(annotation, *, owner, key=None) -> StateType` raises TypeError with a clear text for what can not be
+declared (`owner` is the class, for resolving string annotations; `key` is the option of a Table). A StateType has
+
+    admit(value) -> value          check and copy in: raises TypeError or ValueError; the result may be kept
+    check(value) -> None           the same without the result
+    to_plain / from_plain          msgpack-safe form of `dump`, insertion order kept
+    to_json / from_json            wire form of views, payloads and answers (from_json raises TypeError or ValueError)
+    json_schema(definitions) -> dict; records are put into `definitions` by name and referred to
+    size(value) -> int             its share of StateRoot.size_bytes
+
+Parameters of handlers and results use the same types: `t.from_json(x)` gives what the handler receives (free, unattached
+values), `t.to_json(t.admit(result))` what is answered.
+
+A command.
+
+    journal = Journal()                            # one for each StateRoot
+    root = StateRoot(specs, journal)               # specs: dict[str, FieldSpec], in declared order
+    journal.begin(index=7, new_id=context_new_id)  # new_id() -> int below 2**64, derived from the command's seed
+    root.set("closed", True); root.get("bids").put(Bid(...))
+    changes = journal.commit()                     # or journal.rollback(); both end the command and its handles
+    changes.writes                                 # canonical bytes for the chain: b"" when nothing was written
+    changes.fields                                 # frozenset of top-level field names written
+    changes.size                                   # approximate bytes, for the ring
+
+`journal.read_only = True` makes every write raise WriteInReadHandler. Writes outside begin/commit raise StaleHandle, as
+does every container method on a handle of an earlier command. `journal.splices_retained_max` bounds what Text retains.
+`journal.charge` may be set to a callable(int): it is told the size of work that follows the size of a container before the
+work is done, and may raise.
+
+Dump and load. `root.dump() -> bytes`; `root.load(data, upgrade=False)` raises ValueError when data is not a dump of this
+schema; with upgrade=True fields that are gone are dropped, new ones take their default and `FieldSpec.was` is followed.
+`root.missing() -> list[str]`, `root.size_bytes() -> int`, `root.to_json(name)`, `root.names()`.
+
+Field options. What `field.public(...)` and its like return is a `FieldOptions`; Record understands it as a class attribute
+(default, visibility), and `field_spec(name, annotation, value, owner=cls)` makes a FieldSpec from a declaration.
+
+Patches. `operations(changes, visible) -> list[dict]` takes Changes or a list of them; `encode(ops)`, `apply_patch(view, ops)`,
+`diff(old, new)`, `touched_rows(changes, field) -> set of row keys as they appear in the view`. Wire shapes: see patch.py.
+"""
+
+from __future__ import annotations
+
+from cluster.documents.state.containers import Dict, List, OrderedSet
+from cluster.documents.state.journal import Changes, Journal
+from cluster.documents.state.patch import apply_patch, diff, encode, operations, touched_rows
+from cluster.documents.state.record import Record
+from cluster.documents.state.refusals import Refused, StaleEdit, StaleHandle, WriteInReadHandler
+from cluster.documents.state.root import FieldOptions, FieldSpec, StateRoot, field_spec
+from cluster.documents.state.table import Table
+from cluster.documents.state.text import Text
+from cluster.documents.state.types import StateType, state_type
+
+__all__ = [
+    "Changes",
+    "Dict",
+    "FieldOptions",
+    "FieldSpec",
+    "Journal",
+    "List",
+    "OrderedSet",
+    "Record",
+    "Refused",
+    "StaleEdit",
+    "StaleHandle",
+    "StateRoot",
+    "StateType",
+    "Table",
+    "Text",
+    "WriteInReadHandler",
+    "apply_patch",
+    "diff",
+    "encode",
+    "field_spec",
+    "operations",
+    "state_type",
+    "touched_rows",
+]
