@@ -1,0 +1,100 @@
+"""The import contracts hold, and they are not decoration: a planted violation of each is found."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PURE = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][1]
+
+
+def lint_imports(tree: Path) -> subprocess.CompletedProcess[str]:
+    command = "from importlinter.cli import lint_imports_command; lint_imports_command(['--no-cache'])"
+    environment = {**os.environ, "PYTHONPATH": str(tree), "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-c", command], cwd=tree, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.fixture
+def skeleton(tmp_path: Path) -> Path:
+    """A tree with every module of this one, all empty, under the real contracts."""
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for module in (ROOT / "cluster").rglob("*.py"):
+        copy = tmp_path / module.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.touch()
+    return tmp_path
+
+
+def test_imports_keep_the_contracts() -> None:
+    run = lint_imports(ROOT)
+    assert run.returncode == 0, run.stdout
+
+
+def test_a_tree_without_imports_keeps_the_contracts(skeleton: Path) -> None:
+    run = lint_imports(skeleton)
+    assert run.returncode == 0, run.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "planted"),
+    [
+        ("storage/engine.py", "import cluster.shard"),
+        ("raft/messages.py", "from cluster.gossip import anything"),
+        ("session/operations.py", "import cluster.documents.runtime"),
+        ("gateway/backend.py", "import cluster.transport"),
+        ("pump/__init__.py", "def late():\n    import cluster.node\n"),
+        ("errors.py", "import cluster.ids\nimport cluster.shardmap"),
+        ("client/__init__.py", "import cluster.cli"),
+    ],
+)
+def test_an_upward_or_sideways_import_is_found(skeleton: Path, module: str, planted: str) -> None:
+    (skeleton / "cluster" / module).write_text(planted)
+    run = lint_imports(skeleton)
+    assert run.returncode != 0
+    assert "A module imports only from the layers below its own BROKEN" in run.stdout
+
+
+def test_a_package_that_no_layer_names_is_found(skeleton: Path) -> None:
+    (skeleton / "cluster" / "helpers").mkdir()
+    (skeleton / "cluster" / "helpers" / "__init__.py").touch()
+    run = lint_imports(skeleton)
+    assert run.returncode != 0
+    assert "helpers" in run.stdout
+
+
+@pytest.mark.parametrize("forbidden", ["asyncio", "time", "random", "socket", "threading", "grpc", "rocksdict"])
+def test_a_pure_layer_that_reaches_for_the_world_is_found(skeleton: Path, forbidden: str) -> None:
+    (skeleton / "cluster" / "raft" / "messages.py").write_text(f"import {forbidden}\n")
+    run = lint_imports(skeleton)
+    assert run.returncode != 0
+    assert "Pure layers have no clock, randomness, socket, thread or engine BROKEN" in run.stdout
+
+
+def test_a_pure_layer_may_name_random_in_its_annotations(skeleton: Path) -> None:
+    text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import random\n"
+    (skeleton / "cluster" / "raft" / "messages.py").write_text(text)
+    run = lint_imports(skeleton)
+    assert run.returncode == 0, run.stdout
+
+
+def test_every_package_from_the_pump_down_is_declared_pure() -> None:
+    layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    names = {name for layer in layers[layers.index("pump") :] for name in re.findall(r"\w+", layer)}
+    exempt = {
+        "v1": "generated",
+        "web": "files for browsers",
+        "storage": "its engines touch disks; the rest is named module by module",
+    }
+    present = {name for name in names - exempt.keys() if list((ROOT / "cluster").glob(f"{name}/__init__.py"))}
+    assert {f"cluster.{name}" for name in present} <= set(PURE["source_modules"])
+    assert {"cluster.raft", "cluster.pump"} <= {f"cluster.{name}" for name in present}
