@@ -18,6 +18,11 @@ from typing import Any, Protocol
 from cluster.ids import DocumentId, Principal
 
 
+CONSTRUCT_CHANNEL = ""
+DELETE_CHANNEL = "-delete"
+"""Not a legal handler name, so no author's channel can be it. A class without @on.delete refuses it: DENIED."""
+
+
 class Code(enum.IntEnum):
     """How a command ended. Stable numbers: they are in the chain and in stored answers."""
 
@@ -51,7 +56,7 @@ class Settings:
 class Invocation:
     """One command as its handler may observe it.
 
-    channel: handler name; "" is construct (creation).
+    channel: handler name; CONSTRUCT_CHANNEL is creation, DELETE_CHANNEL asks @on.delete.
     payload: canonical JSON object bytes, exactly as `Program.check` returned them.
     now_ms: the position's time, Unix milliseconds. seed: 32 bytes (derived per command from the entry's seed).
     index: the document's command counter that this command gets.

@@ -1,0 +1,213 @@
+"""From a committed entry to new document states, answers, changes and history.
+
+Each command runs atomically: either its handler ends well, or the document is as it was. Its answer comes only from author code or
+from counted limits; anything else (ApplyHalted) stops this shard's apply on this node.
+
+Invariant: a command runs on a document exactly once, wherever the node crashes: its effect is in the record if and only if the
+entry index is at most the record's applied_through, and replay skips just those.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from cluster.documents.runtime import DELETE_CHANNEL, Code, Invocation, Outcome
+from cluster.errors import (
+    ClusterError,
+    DocumentDeleted,
+    DocumentExists,
+    DocumentFrozen,
+    KeyReused,
+    OutcomeUnknown,
+    RejectedError,
+    SequenceGap,
+    UnknownDocument,
+)
+from cluster.ids import LogIndex, Principal, ShardId
+from cluster.session.operations import Reply
+from cluster.session.table import Answer, Verdict, payload_digest
+from cluster.shard.cache import DocumentCache
+from cluster.shard.commands import Command, CommandKind, Entry, HistoryRow, command_seed, decode_entry, encode_row
+from cluster.shard.directory import Directory
+from cluster.shard.document import FREEZE_AFTER_POISON, LiveDocument
+from cluster.shard.failures import failure_of, failure_of_outcome
+from cluster.shard.turn import StreamKey, Turn
+from cluster.storage.history import HistoryStore
+
+Origin = tuple[StreamKey, int]
+"""Who waits for a command's answer: the client stream and the operation's id there."""
+
+
+class RunningMarker(Protocol):
+    """Notes which command runs, where it survives the death of the process (poison detection)."""
+
+    def note(self, shard: int, index: int, offset: int) -> None: ...
+
+
+class Applier:
+    """Applies the entries of one shard in order."""
+
+    def __init__(
+        self, shard: ShardId, cache: DocumentCache, history: HistoryStore, directory: Directory, marker: RunningMarker
+    ) -> None:
+        self._shard = shard
+        self._cache = cache
+        self._history = history
+        self._directory = directory
+        self._marker = marker
+        self._principals: dict[str, Principal] = {}
+        self.now_ms = 0
+        self.commands_run = 0
+
+    def apply(
+        self, index: LogIndex, payload: bytes, origins: list[Origin] | None, turn: Turn, now_ms: float
+    ) -> list[LiveDocument]:
+        """Apply one entry; `origins` are those who wait, in command order. Returns the documents that changed.
+
+        Raises CodeMissing or StorageDamaged before anything ran, ApplyHalted in the middle (this shard then stops here).
+        """
+        entry = decode_entry(payload)
+        assert origins is None or len(origins) == len(entry.commands), "one origin a command"
+        documents = [self._prepare(command) for command in entry.commands]
+        self.now_ms = max(self.now_ms, entry.now_ms)
+        rows: dict[int, tuple[LiveDocument, int, HistoryRow]] = {}
+        for offset, command in enumerate(entry.commands):
+            live = documents[offset]
+            if index <= live.replay_through:
+                assert origins is None, "a leader never proposes into its own past"
+                continue
+            live.touched_ms = now_ms
+            reply = self._command(live, command, index, offset, entry, rows)
+            if origins is not None:
+                stream, reply.id = origins[offset]
+                turn.reply(stream, reply)
+        changed = []
+        for live, first_index, row in rows.values():
+            self._history.append(turn.batch, live.id, live.epoch, first_index, len(row.commands), encode_row(row))
+            now = any(command.kind != CommandKind.SEND for command in row.commands)
+            self._cache.save_if_due(live, turn.batch, now=now)
+            changed.append(live)
+        return changed
+
+    def _prepare(self, command: Command) -> LiveDocument:
+        """Have the document and its code at hand before anything of the entry runs."""
+        if command.kind == CommandKind.CREATE:
+            self._directory.program(command.code_hash)
+        return self._cache.get(command.space, command.key)
+
+    def _command(
+        self,
+        live: LiveDocument,
+        command: Command,
+        index: LogIndex,
+        offset: int,
+        entry: Entry,
+        rows: dict[int, tuple[LiveDocument, int, HistoryRow]],
+    ) -> Reply:
+        digest = payload_digest(command.kind, command.channel, command.payload) if command.session else b""
+        verdict, stored, expected = live.sessions.judge(command.session, command.sequence, digest)
+        if verdict is not Verdict.RUN:
+            return _reply_of_verdict(live, verdict, stored, expected)
+        try:
+            self._admit(live, command)
+        except ClusterError as error:
+            return Reply(0, live.epoch, live.index, b"", failure_of(error))
+        seed = command_seed(entry.seed, offset)
+        isolated = self._directory.isolated(self._shard, index, offset)
+        if isolated is not None:
+            outcome = Outcome(Code.POISONED, b"{}")
+            live.frozen = FREEZE_AFTER_POISON
+        else:
+            self._marker.note(self._shard, index, offset)
+            outcome = self._run(live, command, seed)
+        self.commands_run += 1
+        self._conclude(live, command, seed, outcome, digest)
+        self._cache.changed(live, index, len(command.payload) + 64)
+        row = rows.get(id(live))
+        if row is None or row[0].epoch != live.epoch:
+            row = rows[id(live)] = (live, live.index, HistoryRow(index, self.now_ms, entry.seed, [], [], [], []))
+        history = row[2]
+        history.offsets.append(offset)
+        history.commands.append(command)
+        history.codes.append(int(outcome.code))
+        history.answers.append(outcome.answer)
+        return Reply(0, live.epoch, live.index, outcome.answer, failure_of_outcome(outcome.code, outcome.answer))
+
+    def _admit(self, live: LiveDocument, command: Command) -> None:
+        """Raise what the document's existence, or code that changed since the payload was checked, says against it."""
+        if command.kind == CommandKind.CREATE:
+            if live.alive:
+                raise DocumentExists(f"{live.id} exists")
+            return
+        if not live.alive:
+            if live.epoch:
+                raise DocumentDeleted(f"{live.id} was deleted")
+            raise UnknownDocument(f"{live.id} was never created")
+        if live.frozen:
+            raise DocumentFrozen(f"{live.id} is frozen: {live.frozen}", why=live.frozen)
+        if command.code_hash != live.code_hash:
+            assert live.program is not None
+            if live.program.check(command.channel, command.payload) != command.payload:
+                raise RejectedError("the payload was made for other code")
+
+    def _run(self, live: LiveDocument, command: Command, seed: bytes) -> Outcome:
+        sender = self._principals.get(command.principal)
+        if sender is None:
+            if len(self._principals) > 4096:
+                self._principals.clear()
+            sender = self._principals[command.principal] = Principal.parse(command.principal)
+        if command.kind == CommandKind.CREATE:
+            return self._create(live, command, sender, seed)
+        assert live.instance is not None
+        channel = DELETE_CHANNEL if command.kind == CommandKind.DELETE else command.channel
+        return live.instance.run(Invocation(channel, command.payload, sender, self.now_ms, seed, live.index + 1))
+
+    def _create(self, live: LiveDocument, command: Command, sender: Principal, seed: bytes) -> Outcome:
+        """Construct; a refusal leaves nothing and the key free, though its answer is remembered."""
+        program = self._directory.program(command.code_hash)
+        instance = program.new(live.id)
+        outcome = instance.run(Invocation("", command.payload, sender, self.now_ms, seed, 1))
+        if outcome.code is Code.OK:
+            live.program, live.instance = program, instance
+            live.code_hash = command.code_hash
+            live.epoch += 1
+            live.index = 0
+            live.frozen = ""
+            live.clear_ring()
+        return outcome
+
+    def _conclude(
+        self, live: LiveDocument, command: Command, seed: bytes, outcome: Outcome, digest: bytes
+    ) -> None:
+        """Advance the position, the chain, the session table and the ring. Existence changes happen here for deletion."""
+        live.index += 1
+        live.extend_chain(command, self.now_ms, seed, outcome)
+        program = live.program if live.program is not None else self._directory.program(command.code_hash)
+        settings = program.settings
+        if command.session:
+            answer = Answer(command.sequence, digest, int(outcome.code), outcome.answer, live.epoch, live.index)
+            live.sessions.record(
+                command.session, command.acked_through, answer, settings.session_window, settings.sessions_max
+            )
+        if outcome.code is Code.OK and command.kind == CommandKind.DELETE:
+            live.instance = None
+            live.program = None
+            live.clear_ring()
+        else:
+            live.push_change(outcome, settings.change_ring_bytes)
+
+
+def _reply_of_verdict(live: LiveDocument, verdict: Verdict, stored: Answer | None, expected: int) -> Reply:
+    if verdict is Verdict.REPEAT:
+        assert stored is not None
+        failure = failure_of_outcome(stored.code, stored.body)
+        return Reply(0, stored.epoch, stored.index, stored.body, failure)
+    error: ClusterError
+    if verdict is Verdict.REUSED:
+        error = KeyReused("this sequence or key was used before with a different payload", expected=expected)
+    elif verdict is Verdict.GAP:
+        error = SequenceGap(f"the session's next sequence here is {expected}", expected=expected)
+    else:
+        error = OutcomeUnknown("the session's memory of this command is gone", expected=expected)
+    return Reply(0, live.epoch, live.index, b"", failure_of(error))
+

@@ -1,0 +1,139 @@
+"""Which documents of a shard are in memory, and when their records are written.
+
+A record is written when a document goes idle, when the command bytes since the last one reach max(64 KiB, its size), when it is
+created or deleted (so that a listing sees it), before eviction, and when it holds the log back; never on every message.
+Writing policy is this node's own business: it decides when a record is stored, never what is in it.
+"""
+
+from __future__ import annotations
+
+from cluster.documents.runtime import Instance
+from cluster.errors import StorageDamaged
+from cluster.ids import DocumentId, LogIndex
+from cluster.shard.directory import Directory
+from cluster.shard.document import LiveDocument, decode_record
+from cluster.storage.engine import Batch
+from cluster.storage.records import RecordStore
+
+CHECKPOINT_BYTES_MIN = 64 * 1024
+IDLE_MS = 5_000.0
+"""A document without a command for this long is written at the next housekeeping."""
+
+
+class DocumentCache:
+    """Documents of one shard in memory.
+
+    bytes_max: what they may take together (approximately); beyond it the least recently touched are written and dropped.
+    checkpoints: False switches writing by size and idleness off (a measurement of replay wants that).
+    """
+
+    def __init__(
+        self, records: RecordStore, directory: Directory, generation: int, *, bytes_max: int, checkpoints: bool
+    ) -> None:
+        self._records = records
+        self._directory = directory
+        self.generation = generation
+        self._bytes_max = bytes_max
+        self._checkpoints = checkpoints
+        self._documents: dict[tuple[str, str], LiveDocument] = {}
+        self.unsaved: dict[tuple[str, str], LiveDocument] = {}
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+    def get(self, space: str, key: str) -> LiveDocument:
+        """The document, loaded if need be; one that never existed has epoch 0. Raises CodeMissing or StorageDamaged."""
+        name = (space, key)
+        live = self._documents.get(name)
+        if live is None:
+            live = self._documents[name] = self._load(DocumentId(space, key))
+        return live
+
+    def peek(self, space: str, key: str) -> LiveDocument | None:
+        """The document if it is in memory."""
+        return self._documents.get((space, key))
+
+    def _load(self, document: DocumentId) -> LiveDocument:
+        body = self._records.get(self.generation, document)
+        if body is None:
+            return LiveDocument(document)
+        record = decode_record(body)
+        program = self._directory.program(record.code_hash) if record.alive else None
+        try:
+            return LiveDocument.load(document, body, program)
+        except AssertionError as error:
+            raise StorageDamaged(f"the record of {document} can not be loaded: {error}") from error
+
+    def changed(self, live: LiveDocument, index: int, command_bytes: int) -> None:
+        """A command of entry `index` changed this document."""
+        live.applied_through = index
+        live.unsaved_bytes += command_bytes
+        if not live.first_unsaved:
+            live.first_unsaved = index
+            self.unsaved[(live.id.space, live.id.key)] = live
+
+    def save_if_due(self, live: LiveDocument, batch: Batch, *, now: bool) -> None:
+        """Write the record if the policy says so, or `now` (creation, deletion)."""
+        if live.first_unsaved and (
+            now
+            or (
+                self._checkpoints
+                and live.unsaved_bytes >= CHECKPOINT_BYTES_MIN
+                and live.unsaved_bytes >= live.size_bytes()
+            )
+        ):
+            self.save(live, batch)
+
+    def save(self, live: LiveDocument, batch: Batch) -> None:
+        """Write the record into `batch`; the document is clean from here on."""
+        self._records.put(batch, self.generation, live.id, live.record())
+        live.first_unsaved = 0
+        live.unsaved_bytes = 0
+        self.unsaved.pop((live.id.space, live.id.key), None)
+
+    def save_all(self, batch: Batch) -> None:
+        """Write every unsaved record: the stored shard then stands at the applied index."""
+        for live in list(self.unsaved.values()):
+            self.save(live, batch)
+
+    def save_older_than(self, index: LogIndex, batch: Batch) -> None:
+        """Write the records that would hold the log back at or below `index`."""
+        if self._checkpoints:
+            for live in [live for live in self.unsaved.values() if live.first_unsaved <= index]:
+                self.save(live, batch)
+
+    def oldest_unsaved(self) -> LogIndex | None:
+        """The oldest entry that some record still lacks."""
+        return min((LogIndex(live.first_unsaved) for live in self.unsaved.values()), default=None)
+
+    def housekeep(self, now_ms: float, batch: Batch, pinned: set[tuple[str, str]]) -> None:
+        """Write what went idle and keep within memory. `pinned` documents (watched ones) stay."""
+        if self._checkpoints:
+            for live in [live for live in self.unsaved.values() if now_ms - live.touched_ms >= IDLE_MS]:
+                self.save(live, batch)
+        self._evict(batch, pinned)
+
+    def _evict(self, batch: Batch, pinned: set[tuple[str, str]]) -> None:
+        total = sum(live.size_bytes() for live in self._documents.values())
+        if total <= self._bytes_max:
+            return
+        by_age = sorted(self._documents.items(), key=lambda item: item[1].touched_ms)
+        for name, live in by_age:
+            if total <= self._bytes_max:
+                break
+            if name in pinned or (live.first_unsaved and not self._checkpoints):
+                continue
+            if live.first_unsaved:
+                self.save(live, batch)
+            total -= live.size_bytes()
+            del self._documents[name]
+
+    def switch_generation(self, generation: int) -> None:
+        """A snapshot was installed: everything in memory is of the past."""
+        self.generation = generation
+        self._documents.clear()
+        self.unsaved.clear()
+
+    def instances(self) -> list[Instance]:
+        """Living documents in memory (for status)."""
+        return [live.instance for live in self._documents.values() if live.instance is not None]

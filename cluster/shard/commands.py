@@ -1,0 +1,116 @@
+"""What the log holds: entries that batch commands. Encoded once, by the leader, with one call an entry.
+
+A command carries everything that its handler may observe, together with the entry's time and seed. Apply reads nothing else.
+"""
+
+from __future__ import annotations
+
+import enum
+from hashlib import blake2b
+
+import msgspec
+from msgspec import Struct
+
+from cluster.errors import StorageDamaged
+
+SEMANTICS = 1
+"""Number of the rules that apply follows. A binary runs the current and the previous one."""
+
+COMMANDS_MAX = 4096
+"""Commands in one entry."""
+
+ENTRY_BYTES_MAX = 4 * 1024 * 1024
+"""Payload bytes gathered into one entry; one larger command still travels alone."""
+
+SEED_BYTES = 32
+
+
+class CommandKind(enum.IntEnum):
+    """Stable numbers: they are in the log."""
+
+    CREATE = 1
+    SEND = 2
+    DELETE = 3
+
+
+class Command(Struct, array_like=True, frozen=True, gc=False):
+    """One input to one document.
+
+    code_hash: CREATE: the code the document gets. SEND: the code that the payload was checked against; a document that runs other
+        code by then checks it again at apply.
+    session, sequence, acked_through: see `cluster.session.table`; an empty session asks for nothing.
+    """
+
+    kind: int
+    space: str
+    key: str
+    channel: str
+    payload: bytes
+    principal: str
+    session: bytes
+    sequence: int
+    acked_through: int
+    code_hash: bytes
+
+
+class Entry(Struct, array_like=True, frozen=True):
+    """One log entry. `now_ms` never falls within a shard; `seed` is 32 bytes from the leader's operating system."""
+
+    semantics: int
+    now_ms: int
+    seed: bytes
+    commands: list[Command]
+
+
+class HistoryRow(Struct, array_like=True, frozen=True):
+    """The commands of one document from one entry, as its history keeps them: enough to run them again without the log.
+
+    offsets: place of each command in its entry (its seed derives from it). codes, answers: how each ended.
+    """
+
+    log_index: int
+    now_ms: int
+    seed: bytes
+    offsets: list[int]
+    commands: list[Command]
+    codes: list[int]
+    answers: list[bytes]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_entry_decoder = msgspec.msgpack.Decoder(Entry)
+_row_decoder = msgspec.msgpack.Decoder(HistoryRow)
+
+
+def encode_entry(entry: Entry) -> bytes:
+    """Bytes of an entry; never empty."""
+    return _encoder.encode(entry)
+
+
+def decode_entry(payload: bytes) -> Entry:
+    """Read a committed payload. Raises StorageDamaged: what a quorum stored is not what a leader made."""
+    try:
+        entry = _entry_decoder.decode(payload)
+    except msgspec.DecodeError as error:
+        raise StorageDamaged(f"a committed entry does not decode: {error}") from error
+    if entry.semantics != SEMANTICS:
+        raise StorageDamaged(f"entry has semantics {entry.semantics}; this release runs {SEMANTICS}")
+    return entry
+
+
+def encode_row(row: HistoryRow) -> bytes:
+    """Bytes of a history row."""
+    return _encoder.encode(row)
+
+
+def decode_row(body: bytes) -> HistoryRow:
+    """Read a history row. Raises StorageDamaged."""
+    try:
+        return _row_decoder.decode(body)
+    except msgspec.DecodeError as error:
+        raise StorageDamaged(f"a history row does not decode: {error}") from error
+
+
+def command_seed(entry_seed: bytes, offset: int) -> bytes:
+    """The seed of one command: BLAKE2b-256 of its offset, keyed with the entry's seed."""
+    return blake2b(offset.to_bytes(4, "big"), digest_size=SEED_BYTES, key=entry_seed).digest()

@@ -1,0 +1,120 @@
+"""What every shard of a node knows of the cluster's decisions: spaces and their code, the shard map, isolated commands.
+
+The system shard decides; each node keeps this cache of the decisions, stored beside its data, so the data path never waits for the
+system shard. A newer version replaces an older one whole.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+
+from cluster.documents.runtime import Loader, Program
+from cluster.errors import CodeMissing, UnknownSpace
+from cluster.shardmap.map import SYSTEM_SPACE, MapState
+
+PROGRAMS_MAX = 256
+"""Compiled programs kept in memory; the least recently used goes and is compiled again when needed."""
+
+
+class Space(Struct, frozen=True, array_like=True):
+    """A deployed space: the code that new documents get, who deployed it and how often that happened."""
+
+    name: str
+    code_hash: bytes
+    deployments: int
+    deployed_by: str
+    deployed_ms: int
+
+
+class Isolated(Struct, frozen=True, array_like=True):
+    """A command that an operator isolated: it answers `Poisoned` everywhere and its document is frozen."""
+
+    shard: int
+    index: int
+    offset: int
+    reason: str
+    by: str
+
+
+class Decisions(Struct, frozen=True, array_like=True):
+    """Everything the system shard has decided. `version` rises with every change."""
+
+    version: int = 0
+    shard_map: MapState | None = None
+    spaces: tuple[Space, ...] = ()
+    isolated: tuple[Isolated, ...] = ()
+
+
+class Bundles(Protocol):
+    """Where compiled code comes from."""
+
+    def get(self, code_hash: bytes) -> bytes | None: ...
+
+
+class Directory:
+    """The decisions as this node knows them, and compiled code by content hash.
+
+    missing: bundles that something waits for; the pump asks peers for them.
+    """
+
+    def __init__(self, bundles: Bundles, loader: Loader, builtin: dict[bytes, Program]) -> None:
+        self._bundles = bundles
+        self._loader = loader
+        self._builtin = builtin
+        self._programs: OrderedDict[bytes, Program] = OrderedDict()
+        self.missing: set[bytes] = set()
+        self.decisions = Decisions()
+        self._spaces: dict[str, Space] = {}
+        self._isolated: dict[tuple[int, int, int], Isolated] = {}
+
+    def absorb(self, decisions: Decisions) -> bool:
+        """Take newer decisions; says whether they were newer."""
+        if decisions.version <= self.decisions.version:
+            return False
+        self.decisions = decisions
+        self._spaces = {space.name: space for space in decisions.spaces}
+        self._isolated = {(item.shard, item.index, item.offset): item for item in decisions.isolated}
+        return True
+
+    def encode(self) -> bytes:
+        return msgspec.msgpack.encode(self.decisions)
+
+    def absorb_encoded(self, data: bytes) -> bool:
+        return self.absorb(msgspec.msgpack.decode(data, type=Decisions))
+
+    def space(self, name: str) -> Space:
+        """The deployed space. Raises UnknownSpace."""
+        space = self._spaces.get(name)
+        if space is None:
+            known = ", ".join(sorted(self._spaces)) or "none"
+            raise UnknownSpace(f"no space {name!r} is deployed (deployed: {known})", space=name[:63])
+        return space
+
+    def code_for(self, space: str) -> bytes:
+        """The code that a new document of `space` gets. Raises UnknownSpace."""
+        if space == SYSTEM_SPACE:
+            return next(iter(self._builtin))
+        return self.space(space).code_hash
+
+    def isolated(self, shard: int, index: int, offset: int) -> Isolated | None:
+        return self._isolated.get((shard, index, offset))
+
+    def program(self, code_hash: bytes) -> Program:
+        """Compiled code. Raises CodeMissing, and remembers to fetch the bundle, when it is not on this node."""
+        program = self._builtin.get(code_hash) or self._programs.get(code_hash)
+        if program is not None:
+            return program
+        bundle = self._bundles.get(code_hash)
+        if bundle is None:
+            self.missing.add(code_hash)
+            raise CodeMissing(f"the bundle {code_hash.hex()[:12]} is not on this node yet", retry_after_ms=50)
+        program = self._loader.load(bundle)
+        self._programs[code_hash] = program
+        if len(self._programs) > PROGRAMS_MAX:
+            self._programs.popitem(last=False)
+        self.missing.discard(code_hash)
+        return program

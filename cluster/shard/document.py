@@ -1,0 +1,186 @@
+"""A document in memory, and the one durable value it comes from and goes back to: its record.
+
+Invariant 2 of the design: all replicas at one position have the same record, byte for byte. So a record holds nothing that only
+one node knows, and `applied_through` is the last entry that changed this document, not the last entry that this node applied.
+
+The chain binds the whole past: chain = H(chain, header of the command, code, H(seed, payload, answer, tracked writes)). The inner
+digest is salted by the seed, so content can be erased from history and the chain still verifies.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from cluster.documents.runtime import Instance, Outcome, Program
+from cluster.errors import StorageDamaged
+from cluster.ids import DocumentId, Position
+from cluster.session.table import SessionTable, StoredTable
+from cluster.shard.commands import Command
+
+RECORD_FORMAT = 1
+CHAIN_BYTES = 32
+NO_CHAIN = bytes(CHAIN_BYTES)
+FREEZE_AFTER_POISON = "poison"
+
+
+class Record(Struct, array_like=True, frozen=True):
+    """The durable value of one document, always written whole.
+
+    applied_through: Raft index of the last entry that changed it; replay skips its commands up to and including that entry.
+    alive: False for the tombstone of a deleted document, which keeps its sessions.
+    frozen: why the document takes no more commands; empty when it does.
+    """
+
+    format: int
+    applied_through: int
+    epoch: int
+    index: int
+    alive: bool
+    frozen: str
+    code_hash: bytes
+    state: bytes
+    sessions: StoredTable
+    chain: bytes
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Record)
+
+
+def decode_record(body: bytes) -> Record:
+    """Read a record. Raises StorageDamaged."""
+    try:
+        record = _decoder.decode(body)
+    except msgspec.DecodeError as error:
+        raise StorageDamaged(f"a document record does not decode: {error}") from error
+    if record.format != RECORD_FORMAT:
+        raise StorageDamaged(f"record format {record.format} is not {RECORD_FORMAT}")
+    return record
+
+
+class LiveDocument:
+    """One document in memory, alive or a tombstone or not yet created (epoch 0).
+
+    replay_through: applied_through of the record it was loaded from: commands of entries up to here are in it already.
+    first_unsaved: Raft index of the oldest entry whose effect is not in the stored record; 0 when clean.
+    unsaved_bytes: command bytes since the stored record. touched_ms: node's clock at the last command or read (cache order only).
+    ring: recent changes as (index after, changes, bytes), for viewers who missed them.
+    """
+
+    __slots__ = (
+        "applied_through",
+        "chain",
+        "code_hash",
+        "epoch",
+        "first_unsaved",
+        "frozen",
+        "id",
+        "index",
+        "instance",
+        "program",
+        "replay_through",
+        "ring",
+        "ring_bytes",
+        "sessions",
+        "touched_ms",
+        "unsaved_bytes",
+    )
+
+    def __init__(self, document: DocumentId) -> None:
+        self.id = document
+        self.epoch = 0
+        self.index = 0
+        self.frozen = ""
+        self.code_hash = b""
+        self.program: Program | None = None
+        self.instance: Instance | None = None
+        self.sessions = SessionTable()
+        self.chain = NO_CHAIN
+        self.applied_through = 0
+        self.replay_through = 0
+        self.first_unsaved = 0
+        self.unsaved_bytes = 0
+        self.touched_ms = 0.0
+        self.ring: deque[tuple[int, Any, int]] = deque()
+        self.ring_bytes = 0
+
+    @classmethod
+    def load(cls, document: DocumentId, body: bytes, program: Program | None) -> LiveDocument:
+        """From a stored record; `program` is None for a tombstone. Raises StorageDamaged."""
+        record = decode_record(body)
+        live = cls(document)
+        live.epoch, live.index, live.frozen = record.epoch, record.index, record.frozen
+        live.code_hash, live.chain = record.code_hash, record.chain
+        live.sessions = SessionTable(record.sessions)
+        live.applied_through = live.replay_through = record.applied_through
+        if record.alive:
+            assert program is not None, "a living document needs its code"
+            live.program = program
+            live.instance = program.load(document, record.state)
+        return live
+
+    @property
+    def alive(self) -> bool:
+        return self.instance is not None
+
+    @property
+    def position(self) -> Position:
+        return Position(self.epoch, self.index)
+
+    def record(self) -> bytes:
+        """The record of the present state."""
+        state = self.instance.dump() if self.instance is not None else b""
+        return _encoder.encode(
+            Record(
+                RECORD_FORMAT,
+                self.applied_through,
+                self.epoch,
+                self.index,
+                self.instance is not None,
+                self.frozen,
+                self.code_hash,
+                state,
+                self.sessions.stored(),
+                self.chain,
+            )
+        )
+
+    def size_bytes(self) -> int:
+        """Approximate size in memory and in the record."""
+        return (self.instance.size_bytes() if self.instance is not None else 0) + self.ring_bytes + 256 * (1 + len(self.sessions))
+
+    def extend_chain(self, command: Command, now_ms: int, seed: bytes, outcome: Outcome) -> None:
+        """Bind one command and its outcome into the chain. Called once a command that ran, in order."""
+        content = blake2b(key=seed, digest_size=CHAIN_BYTES)
+        for part in (command.payload, outcome.answer, outcome.writes):
+            content.update(len(part).to_bytes(4, "big"))
+            content.update(part)
+        header = f"{command.kind}\0{command.channel}\0{command.principal}\0{now_ms}\0{self.epoch}\0{self.index}\0{int(outcome.code)}\0"
+        self.chain = blake2b(self.chain + header.encode() + content.digest(), digest_size=CHAIN_BYTES).digest()
+
+    def push_change(self, outcome: Outcome, ring_bytes_max: int) -> None:
+        """Keep what changed for viewers who are behind; the oldest falls out when the ring is full."""
+        cost = outcome.change_bytes + 64
+        self.ring.append((self.index, outcome.changes, cost))
+        self.ring_bytes += cost
+        while self.ring_bytes > ring_bytes_max and len(self.ring) > 1:
+            self.ring_bytes -= self.ring.popleft()[2]
+
+    def changes_since(self, index: int) -> list[Any] | None:
+        """Changes of positions index+1 .. now in this epoch, or None when the ring no longer reaches back that far."""
+        if index == self.index:
+            return []
+        ring = self.ring
+        if not ring or ring[0][0] > index + 1 or index > self.index:
+            return None
+        return [changes for at, changes, _ in ring if at > index and changes is not None]
+
+    def clear_ring(self) -> None:
+        """Forget changes: history was cut (delete, recreate, freeze)."""
+        self.ring.clear()
+        self.ring_bytes = 0

@@ -1,0 +1,115 @@
+"""From the operations that arrived while the last entry was being written to one entry (or a few, when large).
+
+The leader checks what depends on code alone: the payload against the channel's schema. What depends on state (exists, deleted, gate,
+sequence) is judged at apply, by everybody alike. The one exception is a document that never existed: nothing of it can have been
+applied before, so the refusal is safe and keeps garbage out of the log.
+
+A refusal here was never logged: it consumes no sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cluster.errors import ClusterError, InvalidRequest, UnknownDocument
+from cluster.ids import check_channel
+from cluster.session.operations import Kind, Operation, Reply
+from cluster.shard.apply import Origin
+from cluster.shard.cache import DocumentCache
+from cluster.shard.commands import COMMANDS_MAX, ENTRY_BYTES_MAX, SEED_BYTES, SEMANTICS, Command, CommandKind, Entry, encode_entry
+from cluster.shard.directory import Directory
+from cluster.shard.failures import failure_of
+from cluster.shard.turn import StreamKey, Turn
+
+_KINDS = {Kind.CREATE: CommandKind.CREATE, Kind.SEND: CommandKind.SEND, Kind.DELETE: CommandKind.DELETE}
+
+
+class Gatherer:
+    """Makes entries for one shard's leader.
+
+    entropy: n random bytes from the operating system (a seeded stream in simulation).
+    """
+
+    def __init__(self, cache: DocumentCache, directory: Directory, entropy: Callable[[int], bytes]) -> None:
+        self._cache = cache
+        self._directory = directory
+        self._entropy = entropy
+        self._creating: dict[tuple[str, str], bytes] = {}
+        """Code of documents whose creation is proposed but not applied yet: what is pipelined behind it is checked against it."""
+
+    def forget_creating(self, space: str, key: str) -> None:
+        """The creation was applied, or lost."""
+        self._creating.pop((space, key), None)
+
+    def reset(self) -> None:
+        """Leadership ended: nothing is on its way any more."""
+        self._creating.clear()
+
+    def gather(
+        self, arrived: list[tuple[StreamKey, list[Operation]]], now_ms: int, turn: Turn
+    ) -> list[tuple[bytes, list[Origin], list[Command]]]:
+        """Entries as (payload, origins, commands) in arrival order. Refused operations are answered in `turn`."""
+        entries: list[tuple[bytes, list[Origin], list[Command]]] = []
+        commands: list[Command] = []
+        origins: list[Origin] = []
+        size = 0
+        for stream, operations in arrived:
+            for operation in operations:
+                try:
+                    command = self._command(operation)
+                except ClusterError as error:
+                    turn.reply(stream, Reply(operation.id, 0, 0, b"", failure_of(error)))
+                    continue
+                commands.append(command)
+                origins.append((stream, operation.id))
+                size += len(command.payload) + 128
+                if len(commands) >= COMMANDS_MAX or size >= ENTRY_BYTES_MAX:
+                    entries.append((self._encode(commands, now_ms), origins, commands))
+                    commands, origins, size = [], [], 0
+        if commands:
+            entries.append((self._encode(commands, now_ms), origins, commands))
+        return entries
+
+    def _encode(self, commands: list[Command], now_ms: int) -> bytes:
+        return encode_entry(Entry(SEMANTICS, now_ms, self._entropy(SEED_BYTES), commands))
+
+    def _command(self, operation: Operation) -> Command:
+        """Check one operation against the code it is for."""
+        name = (operation.space, operation.key)
+        payload = operation.payload
+        if operation.kind == Kind.CREATE:
+            code_hash = self._directory.code_for(operation.space)
+            payload = self._directory.program(code_hash).check("", payload)
+            self._creating[name] = code_hash
+        else:
+            code_hash = self._code_of(operation)
+            if operation.kind == Kind.SEND:
+                check_channel(operation.channel)
+                payload = self._directory.program(code_hash).check(operation.channel, payload)
+            elif operation.kind != Kind.DELETE:
+                raise InvalidRequest(f"operation kind {operation.kind} is not a command")
+        return Command(
+            _KINDS[Kind(operation.kind)],
+            operation.space,
+            operation.key,
+            operation.channel,
+            payload,
+            operation.principal,
+            operation.session,
+            operation.sequence,
+            operation.acked_through,
+            code_hash,
+        )
+
+    def _code_of(self, operation: Operation) -> bytes:
+        """The code that the document runs, or will once its creation on the way is applied."""
+        live = self._cache.get(operation.space, operation.key)
+        if live.alive:
+            return live.code_hash
+        creating = self._creating.get((operation.space, operation.key))
+        if creating is not None:
+            return creating
+        code_hash = self._directory.code_for(operation.space)
+        if not live.epoch:
+            raise UnknownDocument(f"{live.id} was never created")
+        return code_hash

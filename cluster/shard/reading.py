@@ -1,0 +1,180 @@
+"""Answering reads, listings and new watches from applied state.
+
+A linearizable read waits until this leader has confirmed, after the read arrived, that it still leads, and until everything that was
+committed by then is applied (Raft paper section 8, thesis 6.4). All reads that wait at a time share one confirmation.
+"""
+
+from __future__ import annotations
+
+import base64
+
+import msgspec
+
+from cluster.errors import (
+    ClusterError,
+    DocumentDeleted,
+    InvalidRequest,
+    NotLeader,
+    PermissionDenied,
+    PositionRewound,
+    Unavailable,
+    UnknownDocument,
+)
+from cluster.ids import Position, Principal
+from cluster.session.operations import Consistency, Kind, Operation, Reply
+from cluster.shard.cache import DocumentCache
+from cluster.shard.document import LiveDocument, decode_record
+from cluster.shard.failures import failure_of
+from cluster.shard.feed import Feed
+from cluster.shard.turn import StreamKey, Turn
+from cluster.storage.records import RecordStore
+
+LIST_PAGE_MAX = 1000
+READS_WAITING_MAX = 65_536
+
+Waiting = tuple[StreamKey, Operation]
+
+
+class Reader:
+    """Runs reads of one shard. It answers; when they may be answered is the replica's business."""
+
+    def __init__(self, cache: DocumentCache, records: RecordStore, feed: Feed) -> None:
+        self._cache = cache
+        self._records = records
+        self._feed = feed
+
+    def run(self, stream: StreamKey, operation: Operation, turn: Turn, now_ms: float) -> None:
+        """Answer one READ, LIST or WATCH from the applied state."""
+        try:
+            if operation.kind == Kind.LIST:
+                reply = self._list(operation)
+            elif operation.kind == Kind.WATCH:
+                reply = self._watch(stream, operation, turn, now_ms)
+            else:
+                reply = self._read(operation, now_ms)
+        except ClusterError as error:
+            reply = Reply(operation.id, 0, 0, b"", failure_of(error))
+        turn.reply(stream, reply)
+
+    def _living(self, operation: Operation, now_ms: float) -> LiveDocument:
+        live = self._cache.get(operation.space, operation.key)
+        live.touched_ms = now_ms
+        if live.instance is None:
+            if live.epoch:
+                raise DocumentDeleted(f"{live.id} was deleted")
+            raise UnknownDocument(f"{live.id} was never created")
+        return live
+
+    def _read(self, operation: Operation, now_ms: float) -> Reply:
+        live = self._living(operation, now_ms)
+        assert live.instance is not None
+        wanted = Position(operation.epoch, operation.index)
+        if operation.consistency == Consistency.AT_LEAST:
+            if wanted.epoch and wanted.epoch != live.epoch:
+                raise PositionRewound(f"{live.id} is at {live.position}", current=live.position)
+            if wanted > live.position:
+                raise Unavailable(f"{live.id} is at {live.position} here, not yet at {wanted}", retry_after_ms=20)
+        who = Principal.parse(operation.principal)
+        if not live.instance.admits(who):
+            raise PermissionDenied("the document's gate says no")
+        return Reply(operation.id, live.epoch, live.index, live.instance.view(who))
+
+    def _watch(self, stream: StreamKey, operation: Operation, turn: Turn, now_ms: float) -> Reply:
+        live = self._living(operation, now_ms)
+        seen = (operation.epoch, operation.index) if operation.index >= 0 else None
+        self._feed.open(live, stream, operation.id, Principal.parse(operation.principal), seen, operation.credit, turn)
+        return Reply(operation.id, live.epoch, live.index)
+
+    def _list(self, operation: Operation) -> Reply:
+        """A page of this shard's living documents by key prefix, in key order."""
+        limit = operation.credit or 100
+        if not 1 <= limit <= LIST_PAGE_MAX:
+            raise InvalidRequest(f"a page has 1 to {LIST_PAGE_MAX} documents, not {limit}")
+        try:
+            after = base64.urlsafe_b64decode(operation.payload).decode() if operation.payload else ""
+        except ValueError as error:
+            raise InvalidRequest("the page token is not one of ours") from error
+        keys: list[str] = []
+        more = ""
+        while len(keys) < limit:
+            pairs = list(self._records.scan(self._cache.generation, operation.space, operation.channel, after, limit + 1))
+            for key, body in pairs:
+                after = key
+                live = self._cache.peek(operation.space, key)
+                if live.alive if live is not None else decode_record(body).alive:
+                    keys.append(key)
+                    if len(keys) == limit:
+                        more = base64.urlsafe_b64encode(key.encode()).decode()
+                        break
+            if len(pairs) <= limit:
+                break
+        return Reply(operation.id, 0, 0, msgspec.json.encode({"keys": keys, "next": more}))
+
+
+class WaitingReads:
+    """Reads that wait for confirmation of leadership, in batches. `context` numbers are never reused by a replica."""
+
+    def __init__(self) -> None:
+        self._arrived: list[Waiting] = []
+        self._asked: dict[int, list[Waiting]] = {}
+        self._confirmed: list[tuple[int, list[Waiting]]] = []
+        self._context = 0
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def asked(self) -> bool:
+        """Whether a confirmation is under way."""
+        return bool(self._asked)
+
+    def add(self, stream: StreamKey, operation: Operation) -> bool:
+        """Let a read wait; False when the bound is reached."""
+        if self._count >= READS_WAITING_MAX:
+            return False
+        self._count += 1
+        self._arrived.append((stream, operation))
+        return True
+
+    def begin(self) -> int | None:
+        """A context for everything that arrived and was not asked for yet; None when there is nothing."""
+        if not self._arrived:
+            return None
+        self._context += 1
+        self._asked[self._context] = self._arrived
+        self._arrived = []
+        return self._context
+
+    def confirm(self, context: int, index: int) -> None:
+        """Leadership was confirmed for the batch: answer it once `index` is applied."""
+        self._confirmed.append((index, self._asked.pop(context)))
+
+    def ready(self, applied: int) -> list[Waiting]:
+        """The reads that can be answered at `applied`, removed from here."""
+        if not self._confirmed:
+            return []
+        ready = [read for index, reads in self._confirmed if index <= applied for read in reads]
+        self._confirmed = [(index, reads) for index, reads in self._confirmed if index > applied]
+        self._count -= len(ready)
+        return ready
+
+    def refuse(self, context: int) -> list[Waiting]:
+        """The batch can not be confirmed; returns it, removed from here."""
+        reads = self._asked.pop(context, [])
+        self._count -= len(reads)
+        return reads
+
+    def refuse_all(self) -> list[Waiting]:
+        """Leadership ended: everything that is not confirmed, removed from here."""
+        reads = [read for batch in self._asked.values() for read in batch] + self._arrived
+        self._asked.clear()
+        self._arrived = []
+        self._count -= len(reads)
+        return reads
+
+
+def refuse(reads: list[Waiting], leader: str, turn: Turn) -> None:
+    """Tell those who asked that this replica does not lead."""
+    for stream, operation in reads:
+        turn.reply(stream, Reply(operation.id, 0, 0, b"", failure_of(NotLeader("this replica does not lead", leader=leader))))

@@ -1,0 +1,379 @@
+"""One replica of one shard: Raft, its log, its documents and its viewers. The pump calls it; all it wants done goes into a Turn.
+
+A turn of a replica is: `step` (messages, proposals, reads; may ask to persist), then, after the node's write, `apply` (committed
+entries, answers, deltas). Between the two the same bytes go to the followers, to the log and later to apply.
+
+Two ways of being unwell, kept apart (design section 4): `halted` stops apply on this node after a fault that is not an answer;
+`damaged` is state that can not be read. Either way the replica goes on voting and acknowledging but does not lead or serve; damaged
+state is replaced from the leader, a halt is for an operator.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cluster.errors import ApplyHalted, Applied, ClusterError, CodeMissing, NotLeader, Overloaded, StorageDamaged, Unavailable
+from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
+from cluster.raft.core import Raft
+from cluster.raft.effects import Effects, Role
+from cluster.raft.events import (
+    Compact,
+    Deadline,
+    Event,
+    LeaderLost,
+    PeerAcked,
+    PeerUnreachable,
+    Persisted,
+    Propose,
+    Read,
+    Receive,
+    SnapshotFailed,
+)
+from cluster.raft.messages import Message
+from cluster.session.operations import Consistency, Kind, Operation, Reply
+from cluster.shard.apply import Applier, Origin
+from cluster.shard.cache import DocumentCache
+from cluster.shard.commands import Command, CommandKind
+from cluster.shard.document import LiveDocument
+from cluster.shard.failures import failure_of
+from cluster.shard.feed import Feed
+from cluster.shard.gathering import Gatherer
+from cluster.shard.reading import Reader, WaitingReads, refuse
+from cluster.shard.turn import RaftItem, StreamKey, Turn
+from cluster.shardmap.map import Shard
+from cluster.storage.log import ShardLog
+
+APPLY_READ_BYTES = 4 * 1024 * 1024
+"""Log bytes read at a time for apply."""
+
+COMPACT_EVERY_ENTRIES = 2048
+"""Applied entries between two looks at whether the log can be cut."""
+
+LOG_KEPT_ENTRIES = 1024
+"""Applied entries kept for followers that are a little behind."""
+
+
+@dataclass(slots=True)
+class Proposed:
+    """An entry on its way: who waits for it, and the commands (for what is pipelined behind a creation)."""
+
+    index: LogIndex
+    term: Term
+    origins: list[Origin]
+    commands: list[Command]
+
+
+class ShardReplica:
+    """Built by `cluster.shard.assembly.open_replica`, which reads its parts from storage."""
+
+    def __init__(
+        self,
+        *,
+        shard: Shard,
+        replica: ReplicaId,
+        node: NodeId,
+        raft: Raft,
+        log: ShardLog,
+        cache: DocumentCache,
+        gatherer: Gatherer,
+        applier: Applier,
+        reader: Reader,
+        feed: Feed,
+        applied: LogIndex,
+        on_changed: Callable[[LiveDocument], None] | None = None,
+    ) -> None:
+        self.shard = shard
+        self.replica = replica
+        self.node = node
+        self.raft = raft
+        self.log = log
+        self.cache = cache
+        self.feed = feed
+        self.applied = applied
+        self.damaged = ""
+        self.halted = ""
+        self.stalled = ""
+        self._gatherer = gatherer
+        self._applier = applier
+        self._reader = reader
+        self._on_changed = on_changed
+        self._arrived: list[tuple[StreamKey, list[Operation]]] = []
+        self._messages: list[tuple[ReplicaId, Message]] = []
+        self._proposed: deque[Proposed] = deque()
+        self._reads = WaitingReads()
+        self._led_term: Term | None = None
+        self._compact_looked_at = applied
+        self._nodes = {place.replica: place.node for place in shard.replicas}
+        self.snapshots_wanted: list[ReplicaId] = []
+
+    # -- what it is --------------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> ShardId:
+        return self.shard.shard
+
+    @property
+    def leads(self) -> bool:
+        return self.raft.role is Role.LEADER
+
+    @property
+    def serves(self) -> bool:
+        """Whether reads and writes may be answered here as leader: it leads, is well, and has applied its own term."""
+        return self.leads and not self.damaged and not self.halted
+
+    @property
+    def leader_node(self) -> NodeId | None:
+        """Where this replica believes the leader is."""
+        leader = self.raft.leader
+        return self._nodes.get(leader) if leader is not None else None
+
+    @property
+    def commands_run(self) -> int:
+        return self._applier.commands_run
+
+    @property
+    def deadline_ms(self) -> float:
+        return self.raft.deadline_ms
+
+    @property
+    def apply_waits(self) -> bool:
+        """Whether there are committed entries that could be applied now."""
+        return self.applied < self.raft.commit_index and not (self.damaged or self.halted or self.stalled)
+
+    @property
+    def reads_confirmable(self) -> bool:
+        """Whether reads wait for acknowledged liveness rounds."""
+        return self._reads.asked
+
+    # -- inputs: only remembered until the turn ----------------------------------------------------------------------
+
+    def receive(self, sender: ReplicaId, message: Message) -> None:
+        self._messages.append((sender, message))
+
+    def submit(self, stream: StreamKey, operations: list[Operation]) -> None:
+        self._arrived.append((stream, operations))
+
+    # -- the turn ----------------------------------------------------------------------------------------------------
+
+    def step(self, now_ms: float, wall_ms: int, turn: Turn) -> None:
+        """Take everything that arrived."""
+        if self._messages:
+            messages, self._messages = self._messages, []
+            for sender, message in messages:
+                self.handle(Receive(sender, message), now_ms, turn)
+        if now_ms >= self.raft.deadline_ms:
+            self.handle(Deadline(), now_ms, turn)
+        if self._arrived:
+            self._take_operations(now_ms, wall_ms, turn)
+        if not self._reads.asked:
+            context = self._reads.begin()
+            if context is not None:
+                self.handle(Read(context), now_ms, turn)
+
+    def handle(self, event: Event, now_ms: float, turn: Turn) -> Effects:
+        """Step the core and carry its effects into the turn."""
+        effects = self.raft.step(event, now_ms)
+        persist = effects.persist
+        if persist is not None:
+            self.log.persist(turn.batch, persist)
+            turn.persisted.append((self.id, persist.term, persist.sequence))
+        for receiver, message in effects.send_now:
+            turn.send_now(self._nodes[receiver], RaftItem(self.id, self.replica, receiver, message))
+        for receiver, message in effects.send_after_persist:
+            turn.send_after_sync(self._nodes[receiver], RaftItem(self.id, self.replica, receiver, message))
+        for context, index in effects.reads_ready:
+            self._reads.confirm(context, index)
+        for context in effects.reads_refused:
+            refuse(self._reads.refuse(context), self.leader_node or "", turn)
+        turn.round_needed |= effects.round_needed
+        self.snapshots_wanted.extend(effects.snapshot_to)
+        if effects.role_changed:
+            self._on_role_change(turn)
+        return effects
+
+    def persisted(self, term: Term, sequence: int, now_ms: float, turn: Turn) -> None:
+        self.handle(Persisted(term, sequence), now_ms, turn)
+
+    def peer_acked(self, peer: ReplicaId, term: Term, sent_at_ms: float, now_ms: float, turn: Turn) -> None:
+        self.handle(PeerAcked(peer, term, sent_at_ms), now_ms, turn)
+
+    def leader_lost(self, now_ms: float, turn: Turn) -> None:
+        self.handle(LeaderLost(), now_ms, turn)
+
+    def peer_unreachable(self, node: NodeId, now_ms: float, turn: Turn) -> None:
+        replica = self.shard.replica_on(node)
+        if replica is not None and replica != self.replica:
+            self.handle(PeerUnreachable(replica), now_ms, turn)
+
+    def snapshot_failed(self, peer: ReplicaId, now_ms: float, turn: Turn) -> None:
+        self.handle(SnapshotFailed(peer), now_ms, turn)
+
+    # -- operations --------------------------------------------------------------------------------------------------
+
+    def _take_operations(self, now_ms: float, wall_ms: int, turn: Turn) -> None:
+        arrived, self._arrived = self._arrived, []
+        commands: list[tuple[StreamKey, list[Operation]]] = []
+        for stream, operations in arrived:
+            wanted = [operation for operation in operations if operation.kind in _COMMANDS]
+            if wanted:
+                commands.append((stream, wanted))
+            if len(wanted) != len(operations):
+                for operation in operations:
+                    if operation.kind not in _COMMANDS:
+                        self._take_read(stream, operation, turn, now_ms)
+        if commands:
+            self._propose(commands, now_ms, wall_ms, turn)
+
+    def _take_read(self, stream: StreamKey, operation: Operation, turn: Turn, now_ms: float) -> None:
+        if operation.kind == Kind.UNWATCH:
+            self.feed.close(stream, operation.sequence)
+            turn.reply(stream, Reply(operation.id))
+        elif operation.kind == Kind.READ and operation.consistency != Consistency.LINEARIZABLE:
+            if self.damaged:
+                self._refuse([(stream, [operation])], Unavailable("this replica's state is damaged", retry_after_ms=100), turn)
+            else:
+                self._reader.run(stream, operation, turn, now_ms)
+        elif not self.serves:
+            self._refuse([(stream, [operation])], self._not_leader(), turn)
+        elif not self._reads.add(stream, operation):
+            self._refuse([(stream, [operation])], Overloaded("too many reads wait", retry_after_ms=50), turn)
+
+    def _propose(self, arrived: list[tuple[StreamKey, list[Operation]]], now_ms: float, wall_ms: int, turn: Turn) -> None:
+        if not self.serves:
+            self._refuse(arrived, self._not_leader(), turn)
+            return
+        if self._led_term is None:
+            self._refuse(arrived, Unavailable("the new leader is catching up", retry_after_ms=20), turn)
+            return
+        self._applier.now_ms = max(self._applier.now_ms, wall_ms)
+        entries = self._gatherer.gather(arrived, self._applier.now_ms, turn)
+        if not entries:
+            return
+        effects = self.handle(Propose([payload for payload, _, _ in entries]), now_ms, turn)
+        ticket = effects.ticket
+        if ticket is None:
+            assert effects.refusal is not None, "a proposal is accepted or refused"
+            failure = failure_of(effects.refusal)
+            for _, origins, commands in entries:
+                self._forget_creations(commands)
+                for stream, operation in origins:
+                    turn.reply(stream, Reply(operation, 0, 0, b"", failure))
+            return
+        for place, (_, origins, commands) in enumerate(entries):
+            self._proposed.append(Proposed(LogIndex(ticket.first + place), ticket.term, origins, commands))
+
+    def _refuse(self, arrived: list[tuple[StreamKey, list[Operation]]], error: ClusterError, turn: Turn) -> None:
+        failure = failure_of(error)
+        for stream, operations in arrived:
+            for operation in operations:
+                turn.reply(stream, Reply(operation.id, 0, 0, b"", failure))
+
+    def _not_leader(self) -> ClusterError:
+        if self.halted:
+            return Unavailable(f"shard {self.id} is halted on this node: {self.halted}", retry_after_ms=500)
+        return NotLeader(f"node {self.node} does not lead shard {self.id}", leader=self.leader_node or "", shard=self.id)
+
+    def _forget_creations(self, commands: list[Command]) -> None:
+        for command in commands:
+            if command.kind == CommandKind.CREATE:
+                self._gatherer.forget_creating(command.space, command.key)
+
+    def _on_role_change(self, turn: Turn) -> None:
+        """Leadership may have been lost: what waits for it is told so. What was proposed may still commit: outcome unknown."""
+        if self.leads and self._led_term in (None, self.raft.term):
+            return
+        self._led_term = None
+        self._gatherer.reset()
+        lost = Unavailable("leadership ended while the command was on its way", applied=Applied.UNKNOWN, retry_after_ms=20)
+        failure = failure_of(lost)
+        for proposed in self._proposed:
+            for stream, operation in proposed.origins:
+                turn.reply(stream, Reply(operation, 0, 0, b"", failure))
+        self._proposed.clear()
+        refuse(self._reads.refuse_all(), self.leader_node or "", turn)
+        if len(self.feed):
+            self.feed.end_all(self._not_leader(), turn)
+
+    # -- apply -------------------------------------------------------------------------------------------------------
+
+    def apply(self, now_ms: float, turn: Turn, expired: Callable[[], bool]) -> None:
+        """Apply committed entries until there are none or `expired()`; answer reads; serve viewers."""
+        while self.apply_waits:
+            if not self._apply_some(now_ms, turn, expired) or expired():
+                break
+        self.feed.flush(turn)
+        if not self.damaged and not self.halted:
+            for stream, operation in self._reads.ready(self.applied):
+                self._reader.run(stream, operation, turn, now_ms)
+        if self.leads and self._led_term is None and self.applied >= self.raft.term_start and not self.halted:
+            self._led_term = self.raft.term
+        if self.applied - self._compact_looked_at >= COMPACT_EVERY_ENTRIES:
+            self.compact(now_ms, turn)
+
+    def _apply_some(self, now_ms: float, turn: Turn, expired: Callable[[], bool]) -> bool:
+        first = LogIndex(self.applied + 1)
+        for run in self.raft.entries(first, self.raft.commit_index, APPLY_READ_BYTES):
+            for place, payload in enumerate(run.payloads):
+                index = LogIndex(run.first_index + place)
+                if payload and not self._apply_entry(index, run.term, payload, now_ms, turn):
+                    return False
+                self.applied = index
+                self.raft.applied_to(index)
+                if expired():
+                    return False
+        return True
+
+    def _apply_entry(self, index: LogIndex, term: Term, payload: bytes, now_ms: float, turn: Turn) -> bool:
+        proposed = self._proposed[0] if self._proposed and self._proposed[0].index == index else None
+        assert proposed is None or proposed.term == term, "what this leader proposed is what was committed"
+        try:
+            changed = self._applier.apply(index, payload, proposed.origins if proposed else None, turn, now_ms)
+        except CodeMissing as error:
+            self.stalled = error.message
+            return False
+        except StorageDamaged as error:
+            self.damaged = error.message
+            return False
+        except ApplyHalted as error:
+            self.halted = f"entry {index}: {error.message}"
+            return False
+        if proposed is not None:
+            self._proposed.popleft()
+            self._forget_creations(proposed.commands)
+        for live in changed:
+            self.feed.changed(live)
+            if self._on_changed is not None:
+                self._on_changed(live)
+        return True
+
+    # -- housekeeping ------------------------------------------------------------------------------------------------
+
+    def housekeep(self, now_ms: float, turn: Turn) -> None:
+        """About once a second while there is anything unsaved or in memory."""
+        self.cache.housekeep(now_ms, turn.batch, self.feed.documents)
+        self.stalled = ""
+
+    def compact(self, now_ms: float, turn: Turn) -> None:
+        """Cut the log below what every record holds, keeping some for followers that are a little behind."""
+        self._compact_looked_at = self.applied
+        floor = LogIndex(self.applied - LOG_KEPT_ENTRIES)
+        if floor <= self.log.snapshot.index:
+            return
+        self.cache.save_older_than(floor, turn.batch)
+        oldest = self.cache.oldest_unsaved()
+        if oldest is not None:
+            floor = min(floor, LogIndex(oldest - 1))
+        if self.leads:
+            floor = min(floor, self._followers_floor(floor))
+        if floor > self.log.snapshot.index:
+            self.handle(Compact(floor), now_ms, turn)
+
+    def _followers_floor(self, floor: LogIndex) -> LogIndex:
+        """Followers that are connected and not absurdly far behind keep the log; others get a snapshot."""
+        matches = [match for match in self.raft.progress.values() if match >= floor - LOG_KEPT_ENTRIES * 8]
+        return min(matches, default=floor)
+
+
+_COMMANDS = frozenset((Kind.CREATE, Kind.SEND, Kind.DELETE))

@@ -1,0 +1,209 @@
+"""The code of `system/cluster`, behind the same runtime protocol as authors' code.
+
+Channels: construct(shard_map), deploy(space, bundle), isolate(shard, index, offset, reason). Only principals of the authority `moot`
+pass its gate; gateways never let a client act as one.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Hashable
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from cluster.documents.runtime import CONSTRUCT_CHANNEL, Code, Invocation, Loader, Outcome, Projection, Settings
+from cluster.errors import (
+    ClusterError,
+    InvalidBundle,
+    InvalidPayload,
+    StorageDamaged,
+    UnknownChannel,
+)
+from cluster.ids import DocumentId, Principal, check_space
+from cluster.shard.directory import Decisions, Isolated, Space
+from cluster.shardmap.map import SYSTEM_SPACE, MapState
+
+SYSTEM_CODE = b"\0" * 31 + b"\1"
+SYSTEM_KEY = "cluster"
+OPERATOR = Principal("operator", "moot")
+SPACES_MAX = 10_000
+BUNDLE_BYTES_MAX = 4 * 1024 * 1024
+
+
+class Construct(Struct, forbid_unknown_fields=True):
+    """The map that every node computed from the same list."""
+
+    shard_map: str
+
+
+class Deploy(Struct, forbid_unknown_fields=True):
+    """Code for a space, base64."""
+
+    space: str
+    bundle: str
+
+
+class Isolate(Struct, forbid_unknown_fields=True):
+    """One command that ended nodes, by its place in a shard's log."""
+
+    shard: int
+    index: int
+    offset: int
+    reason: str
+
+
+_CHANNELS: dict[str, type[Struct]] = {CONSTRUCT_CHANNEL: Construct, "deploy": Deploy, "isolate": Isolate}
+
+
+def bundle_hash(bundle: bytes) -> bytes:
+    """The content address of a bundle: BLAKE2b-256."""
+    return blake2b(bundle, digest_size=32).digest()
+
+
+class SystemProgram:
+    """Implements `cluster.documents.runtime.Program`. `loader` compiles a bundle before it is accepted into the log."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    @property
+    def code_hash(self) -> bytes:
+        return SYSTEM_CODE
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(payload_bytes_max=2 * BUNDLE_BYTES_MAX)
+
+    def schema(self) -> dict[str, Any]:
+        return {"channels": sorted(_CHANNELS)}
+
+    def check(self, channel: str, payload: bytes) -> bytes:
+        """Canonical payload; a bundle is compiled here, on the leader, so that code that can not run is never logged."""
+        if channel not in _CHANNELS:
+            raise UnknownChannel(f"the system document has no channel {channel!r}")
+        try:
+            request = msgspec.json.decode(payload, type=_CHANNELS[channel])
+        except msgspec.DecodeError as error:
+            raise InvalidPayload(str(error)) from error
+        if isinstance(request, Deploy):
+            check_space(request.space)
+            if request.space == SYSTEM_SPACE:
+                raise InvalidPayload("the space name `system` is reserved")
+            self._loader.load(_bundle_of(request))
+        return msgspec.json.encode(request)
+
+    def new(self, document: DocumentId) -> SystemInstance:
+        return SystemInstance(Decisions())
+
+    def load(self, document: DocumentId, state: bytes) -> SystemInstance:
+        try:
+            return SystemInstance(msgspec.msgpack.decode(state, type=Decisions))
+        except msgspec.DecodeError as error:
+            raise StorageDamaged(f"the system document does not decode: {error}") from error
+
+
+def _bundle_of(request: Deploy) -> bytes:
+    try:
+        bundle = base64.b64decode(request.bundle, validate=True)
+    except binascii.Error as error:
+        raise InvalidPayload("the bundle is not base64") from error
+    if not 1 <= len(bundle) <= BUNDLE_BYTES_MAX:
+        raise InvalidBundle(f"a bundle has 1 to {BUNDLE_BYTES_MAX} bytes, not {len(bundle)}")
+    return bundle
+
+
+class SystemInstance:
+    """The decisions in memory. `new_bundle` is the bundle that the last command brought, for its replica to store."""
+
+    def __init__(self, decisions: Decisions) -> None:
+        self.decisions = decisions
+        self.new_bundle: tuple[bytes, bytes] | None = None
+
+    def run(self, invocation: Invocation) -> Outcome:
+        self.new_bundle = None
+        if not self.admits(invocation.sender):
+            return Outcome(Code.DENIED, b"{}")
+        if invocation.channel not in _CHANNELS:
+            return Outcome(Code.DENIED, b"{}")
+        try:
+            request = msgspec.json.decode(invocation.payload, type=_CHANNELS[invocation.channel])
+            answer = self._decide(request, invocation)
+        except (ClusterError, msgspec.DecodeError, ValueError) as error:
+            body = {"name": type(error).__name__, "message": str(error), "arguments": {}}
+            return Outcome(Code.REFUSED, msgspec.json.encode(body))
+        writes = self.dump()
+        return Outcome(Code.OK, msgspec.json.encode(answer), writes, writes, len(writes), 1)
+
+    def _decide(self, request: Struct, invocation: Invocation) -> dict[str, Any]:
+        now = self.decisions
+        if isinstance(request, Construct):
+            shard_map = msgspec.msgpack.decode(base64.b64decode(request.shard_map), type=MapState)
+            self.decisions = Decisions(1, shard_map)
+            return {"version": 1}
+        version = now.version + 1
+        if isinstance(request, Deploy):
+            return self._deploy(request, invocation, version)
+        assert isinstance(request, Isolate)
+        item = Isolated(request.shard, request.index, request.offset, request.reason, str(invocation.sender))
+        self.decisions = Decisions(version, now.shard_map, now.spaces, (*now.isolated, item))
+        return {"version": version}
+
+    def _deploy(self, request: Deploy, invocation: Invocation, version: int) -> dict[str, Any]:
+        now = self.decisions
+        bundle = _bundle_of(request)
+        code_hash = bundle_hash(bundle)
+        known = {space.name: space for space in now.spaces}
+        before = known.get(request.space)
+        if before is None and len(known) >= SPACES_MAX:
+            raise ValueError(f"a cluster has at most {SPACES_MAX} spaces")
+        changed = before is None or before.code_hash != code_hash
+        if changed:
+            deployments = before.deployments + 1 if before else 1
+            known[request.space] = Space(request.space, code_hash, deployments, str(invocation.sender), invocation.now_ms)
+            spaces = tuple(known[name] for name in sorted(known))
+            self.decisions = Decisions(version, now.shard_map, spaces, now.isolated)
+        self.new_bundle = (code_hash, bundle)
+        return {"code_hash": code_hash.hex(), "changed": changed, "deployments": known[request.space].deployments}
+
+    def dump(self) -> bytes:
+        return msgspec.msgpack.encode(self.decisions)
+
+    def size_bytes(self) -> int:
+        return 1024 + 128 * (len(self.decisions.spaces) + len(self.decisions.isolated))
+
+    def admits(self, who: Principal) -> bool:
+        return who.authority == OPERATOR.authority
+
+    def visibility_class(self, who: Principal) -> Hashable:
+        return None
+
+    def view(self, who: Principal) -> bytes:
+        spaces = [
+            {"name": space.name, "code_hash": space.code_hash.hex(), "deployments": space.deployments}
+            for space in self.decisions.spaces
+        ]
+        return msgspec.json.encode({"version": self.decisions.version, "spaces": spaces})
+
+    def projection(self, who: Principal, viewed: bytes | None = None) -> Projection:
+        return _Whole(self, who)
+
+    def patch_since(self, changes: list[Any], who: Principal) -> bytes | None:
+        return None
+
+
+class _Whole:
+    """A projection that replaces everything: decisions are few and small."""
+
+    def __init__(self, instance: SystemInstance, who: Principal) -> None:
+        self._instance = instance
+        self._who = who
+
+    def advance(self, changes: list[Any]) -> bytes:
+        return b'[{"op":"replace","path":"","value":' + self.full() + b"}]"
+
+    def full(self) -> bytes:
+        return self._instance.view(self._who)

@@ -1,0 +1,152 @@
+"""What one pump turn of a node wants done, gathered from all its shards. Plain data: making it does nothing.
+
+One write batch and one sync serve all shards of the node (votes included); one frame goes to each peer and lane; one list of
+replies and deltas goes to each client stream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from msgspec import Struct
+
+from cluster.ids import NodeId, ReplicaId, ShardId, Term
+from cluster.raft.messages import Message
+from cluster.session.operations import Delta, Operation, Reply
+from cluster.storage.engine import Batch
+
+StreamKey = tuple[NodeId, int]
+"""A client stream, wherever it ends: the node whose gateway holds it, and its number there."""
+
+
+class RaftItem(Struct, frozen=True, array_like=True, tag=1):
+    """A Raft message on its way to one replica."""
+
+    shard: ShardId
+    sender: ReplicaId
+    receiver: ReplicaId
+    message: Message
+
+
+class ForwardItem(Struct, frozen=True, array_like=True, tag=2):
+    """Operations of one client stream for one shard, sent by the gateway's node to the shard's leader."""
+
+    shard: ShardId
+    stream: int
+    operations: list[Operation]
+
+
+class AnswerItem(Struct, frozen=True, array_like=True, tag=3):
+    """What the leader's node sends back for one client stream; deltas come first (see `Turn.deltas`)."""
+
+    stream: int
+    deltas: list[Delta]
+    replies: list[Reply]
+
+
+class GrantItem(Struct, frozen=True, array_like=True, tag=4):
+    """More credit for a watch of a remote client stream."""
+
+    shard: ShardId
+    stream: int
+    watch: int
+    credit_bytes: int
+
+
+class CloseItem(Struct, frozen=True, array_like=True, tag=5):
+    """A client stream ended at its gateway; its watches are to be forgotten."""
+
+    stream: int
+
+
+class BundleRequest(Struct, frozen=True, array_like=True, tag=6):
+    """Asks a peer for a bundle by content hash."""
+
+    code_hash: bytes
+
+
+class BundleReply(Struct, frozen=True, array_like=True, tag=7):
+    """A bundle, or nothing (empty) when the peer has none. The receiver checks the hash."""
+
+    code_hash: bytes
+    bundle: bytes
+
+
+class SnapshotRequest(Struct, frozen=True, array_like=True, tag=8):
+    """A replica whose state is damaged asks its leader for all of it."""
+
+    shard: ShardId
+    sender: ReplicaId
+
+
+class SnapshotChunk(Struct, frozen=True, array_like=True, tag=9):
+    """Part of a shard's state. See `cluster.shard.transfer`.
+
+    transfer: number of this transfer, rising per sender. sequence: 0, 1, ... without gap. done: the last one.
+    pairs: (stored key suffix, record body) of records. meta: encoded shard metadata, in the last chunk only.
+    """
+
+    shard: ShardId
+    sender: ReplicaId
+    receiver: ReplicaId
+    term: Term
+    transfer: int
+    sequence: int
+    done: bool
+    snapshot: bytes
+    records: list[tuple[bytes, bytes]]
+    history: list[tuple[bytes, bytes]]
+
+
+class SnapshotAck(Struct, frozen=True, array_like=True, tag=10):
+    """The receiver has stored chunks up to `sequence`; -1 refuses the transfer."""
+
+    shard: ShardId
+    sender: ReplicaId
+    receiver: ReplicaId
+    transfer: int
+    sequence: int
+
+
+RaftLaneItem = RaftItem | ForwardItem | AnswerItem | GrantItem | CloseItem
+BulkLaneItem = BundleRequest | BundleReply | SnapshotRequest | SnapshotChunk | SnapshotAck
+
+
+@dataclass(slots=True)
+class Turn:
+    """Effects of one turn.
+
+    batch: becomes visible at once with one write. persisted: (shard, term, sequence) of what becomes durable with it.
+    raft_now: messages that may leave before the sync. raft_after_sync: only after everything written so far is durable.
+    forwards, bulk: per peer node. replies, deltas: per client stream; a stream's deltas are delivered before its replies, so a
+        delta that contains position p never comes after the answer at p.
+    round_needed: a liveness round should start at once (a read waits for it).
+    """
+
+    batch: Batch = field(default_factory=Batch)
+    persisted: list[tuple[ShardId, Term, int]] = field(default_factory=list)
+    raft_now: dict[NodeId, list[RaftLaneItem]] = field(default_factory=dict)
+    raft_after_sync: dict[NodeId, list[RaftLaneItem]] = field(default_factory=dict)
+    bulk: dict[NodeId, list[BulkLaneItem]] = field(default_factory=dict)
+    replies: dict[StreamKey, list[Reply]] = field(default_factory=dict)
+    deltas: dict[StreamKey, list[Delta]] = field(default_factory=dict)
+    round_needed: bool = False
+
+    def reply(self, stream: StreamKey, reply: Reply) -> None:
+        replies = self.replies.get(stream)
+        if replies is None:
+            self.replies[stream] = [reply]
+        else:
+            replies.append(reply)
+
+    def delta(self, stream: StreamKey, delta: Delta) -> None:
+        self.deltas.setdefault(stream, []).append(delta)
+
+    def send_now(self, node: NodeId, item: RaftLaneItem) -> None:
+        self.raft_now.setdefault(node, []).append(item)
+
+    def send_after_sync(self, node: NodeId, item: RaftLaneItem) -> None:
+        self.raft_after_sync.setdefault(node, []).append(item)
+
+    def send_bulk(self, node: NodeId, item: BulkLaneItem) -> None:
+        self.bulk.setdefault(node, []).append(item)
