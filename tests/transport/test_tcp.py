@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Iterable
 
 import pytest
@@ -117,6 +119,26 @@ async def test_refusal_is_evidence_within_a_few_retries_of_the_loss() -> None:
         lost_at = asyncio.get_running_loop().time()
         await n1.events.until(lambda: (n2.name, True) in n1.events.disconnected)
         assert asyncio.get_running_loop().time() - lost_at < 0.3
+
+
+async def test_a_killed_process_is_refused_evidence_at_once() -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.transport.benchmark", "tcp-echo", stdin=PIPE, stdout=PIPE
+    )
+    assert process.stdout is not None
+    try:
+        async with Peer("ask", cluster_id="b") as n1:
+            n1.transport.connect(NodeId("echo"), HOST, int(await process.stdout.readline()))
+            await n1.events.until(lambda: bool(n1.events.connected))
+            process.kill()
+            killed_at = asyncio.get_running_loop().time()
+            await n1.events.until(lambda: (NodeId("echo"), True) in n1.events.disconnected)
+            assert asyncio.get_running_loop().time() - killed_at < 0.3
+            assert n1.events.order == ["connected echo 1", "lost echo", "refused echo"]
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
 
 
 async def test_refusal_is_reported_once_for_a_peer_that_was_never_there() -> None:
@@ -322,7 +344,7 @@ async def test_disconnect_closes_the_lanes_and_stops_dialling() -> None:
         assert not n1.transport.send(n2.name, Lane.RAFT, b"x")
         await asyncio.sleep(3 * RETRY_FIRST_MS / 1000)
         assert n1.events.order == ["connected n2 1"]
-        assert not n2.transport._inbound
+        assert not n2.transport._inbound.speaking()
 
 
 def test_retries_start_at_50_ms_and_grow_with_jitter_to_one_second() -> None:
