@@ -1,0 +1,1 @@
+"""Ways to hurt a cluster and to measure it: simulator, live faults, checkers, load harnesses. Not part of the wheel."""
