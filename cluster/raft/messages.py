@@ -66,7 +66,8 @@ class VoteReply(Struct, frozen=True, array_like=True, gc=False, tag=2):
 
 
 class Append(Struct, frozen=True, array_like=True, tag=3):
-    """Paper 5.3. `runs` follow `previous_index` without a gap; empty runs are a probe or a commit notice."""
+    """Paper 5.3. `runs` follow `previous_index` without a gap. Empty runs are a probe (commit 0, always answered) or a commit
+    notice (answered only when it is refused or taught nothing)."""
 
     term: Term
     previous_index: LogIndex
@@ -79,7 +80,8 @@ class AppendReply(Struct, frozen=True, array_like=True, gc=False, tag=5):
     """Answer to Append.
 
     index: when accepted, the last index that this message verified; when rejected, the refused previous_index.
-    hint_index, hint_term: on rejection, the newest entry of the follower that may match (term-skipping hint).
+    hint_index, hint_term: on rejection, the newest entry of the follower that may match (term-skipping hint); on
+        acceptance, hint_index is the follower's commit index and hint_term its term.
     """
 
     term: Term

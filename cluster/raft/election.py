@@ -1,0 +1,201 @@
+"""Elections: who may ask, who may refuse, and how a lost leader is replaced fast (paper 5.2, 5.4.1; thesis 9.6, 6.4.1).
+
+A campaign has two rounds. The pre-vote asks whether the real one could be won and changes nothing anywhere, so a replica that
+was cut off can not depose a healthy leader by coming back with a high term. The real vote enters the next term.
+
+Invariant: at most one vote per term, durable before it is told; granted only to a log at least as complete as one's own.
+Votes are judged by term and log alone, never by whether the voter finds itself in a configuration (reference trap 16).
+"""
+
+from __future__ import annotations
+
+import math
+
+from cluster.ids import ReplicaId, Term
+from cluster.raft import roles
+from cluster.raft.effects import Role
+from cluster.raft.events import Campaign, Deadline, LeaderLost
+from cluster.raft.messages import VoteReply, VoteRequest
+from cluster.raft.quorum import Verdict, tally
+from cluster.raft.state import NOBODY, State
+
+LOST_RETRIES_MAX = 3
+"""Quick campaigns after one LeaderLost. Evidence reaches voters at different times, so the first may be refused; but when a
+majority is gone quick retries are noise."""
+
+_RANK_MULTIPLIER = 2_654_435_761  # Knuth's multiplicative hash: neighbours in (shard, term) land on different voters
+
+
+def rank_of(replica: ReplicaId, candidates: list[ReplicaId], shard: int, term: Term) -> int:
+    """Place of `replica` among `candidates` rotated by hash(shard, term): the same at every replica, spread over shards."""
+    offset = ((shard * _RANK_MULTIPLIER + term * 40_503) & 0xFFFF_FFFF) >> 16
+    return (candidates.index(replica) - offset) % len(candidates)
+
+
+def hears_leader(state: State, now_ms: float) -> bool:
+    """Leader stickiness: whether the leader is known and was heard within the minimum election timeout."""
+    if state.leader is None:
+        return False
+    if state.role is Role.LEADER:
+        return True  # CheckQuorum sees to it that a leader without a quorum stops being one
+    return now_ms - _heard_ms(state, state.leader) < state.config.election_timeout_ms_min
+
+
+def _heard_ms(state: State, leader: ReplicaId) -> float:
+    return max(state.heard_ms, state.liveness.leader_heard_ms(leader, state.term))
+
+
+# Starting
+
+
+def on_follower_deadline(state: State, _: Deadline, now_ms: float) -> None:
+    """Sleep on if liveness heard the leader; campaign if not."""
+    if not state.votes_here:
+        state.deadline_ms = math.inf
+        return
+    if state.leader is None and state.lost_leader is not None:
+        if state.liveness.leader_heard_ms(state.lost_leader, state.term) > state.lost_ms:
+            # It was lost from sight only: its node has listed this group again since.
+            roles.become_follower(state, state.term, state.lost_leader, now_ms)
+            return
+    elif state.leader is not None:
+        heard_ms = _heard_ms(state, state.leader)
+        if now_ms - heard_ms < state.config.election_timeout_ms_min:
+            roles.arm_election(state, heard_ms)
+            return
+    _pre_campaign(state, now_ms)
+
+
+def on_candidate_deadline(state: State, _: Deadline, now_ms: float) -> None:
+    """Votes were split or lost: begin again."""
+    _pre_campaign(state, now_ms)
+
+
+def on_campaign(state: State, _: Campaign, now_ms: float) -> None:
+    if state.votes_here:
+        _pre_campaign(state, now_ms)
+
+
+def on_leader_lost(state: State, _: LeaderLost, now_ms: float) -> None:
+    """End belief in the leader and stand for election after the stagger of this replica's rank."""
+    if state.leader is None and state.lost_leader is not None:
+        return  # the same loss, told again
+    state.lost_leader = state.leader
+    state.lost_ms = now_ms
+    state.lost_retries = 0
+    state.leader = None
+    if not state.votes_here:
+        return
+    # The one that is gone does not take a turn.
+    candidates = [voter for voter in state.configuration.voters if voter != state.lost_leader]
+    rank = rank_of(state.replica, candidates, state.shard, state.term)
+    if rank == 0:
+        _pre_campaign(state, now_ms)
+    else:
+        state.deadline_ms = min(state.deadline_ms, now_ms + rank * state.config.stagger_ms)
+
+
+def _pre_campaign(state: State, now_ms: float) -> None:
+    if state.leader is not None:
+        state.lost_leader = None
+    roles.become_pre_candidate(state, now_ms)
+    if tally(state.configuration.voters, state.votes) is Verdict.WON:
+        _campaign(state, now_ms)
+        return
+    request = VoteRequest(Term(state.term + 1), state.log.last_index, state.log.last_term, pre=True)
+    for voter in state.configuration.voters:
+        if voter != state.replica:
+            state.send_now(voter, request)
+
+
+def _campaign(state: State, now_ms: float) -> None:
+    roles.become_candidate(state, now_ms)
+    request = VoteRequest(state.term, state.log.last_index, state.log.last_term, pre=False)
+    for voter in state.configuration.voters:
+        if voter != state.replica:
+            state.send_after_persist(voter, request)
+
+
+# Answering
+
+
+def on_vote_request(state: State, sender: ReplicaId, request: VoteRequest, now_ms: float) -> None:
+    """Any role. Grants once per term to a log at least as complete; refuses while the leader is heard."""
+    if request.pre:
+        _answer_pre_vote(state, sender, request, now_ms)
+        return
+    if request.term > state.term:
+        if hears_leader(state, now_ms):
+            state.send_now(sender, VoteReply(state.term, granted=False, pre=False))
+            return
+        roles.become_follower(state, request.term, None, now_ms)
+    granted = request.term == state.term and state.vote in (NOBODY, sender) and _complete(state, request)
+    if granted:
+        if state.vote != sender:
+            state.save_vote(state.term, sender)
+        roles.arm_election(state, now_ms)
+    # Even a refusal waits: it tells a term that this replica must not forget.
+    state.send_after_persist(sender, VoteReply(state.term, granted, pre=False))
+
+
+def _answer_pre_vote(state: State, sender: ReplicaId, request: VoteRequest, now_ms: float) -> None:
+    granted = request.term > state.term and not hears_leader(state, now_ms) and _complete(state, request)
+    # Granting echoes the request's term, refusing tells one's own: the asker believes either (reference traps 17, 18).
+    state.send_now(sender, VoteReply(request.term if granted else state.term, granted, pre=True))
+
+
+def _complete(state: State, request: VoteRequest) -> bool:
+    """Paper 5.4.1: the candidate's log is at least as up to date as this one."""
+    return (request.last_term, request.last_index) >= (state.log.last_term, state.log.last_index)
+
+
+# Counting
+
+
+def on_pre_candidate_vote(state: State, sender: ReplicaId, reply: VoteReply, now_ms: float) -> None:
+    if not reply.pre:
+        return
+    if reply.granted:
+        if reply.term != state.term + 1:
+            return  # for an earlier campaign
+    elif reply.term > state.term:
+        roles.become_follower(state, reply.term, None, now_ms)
+        return
+    state.votes[sender] = reply.granted
+    verdict = tally(state.configuration.voters, state.votes)
+    if verdict is Verdict.WON:
+        _campaign(state, now_ms)
+    elif verdict is Verdict.LOST:
+        _give_up(state, now_ms)
+
+
+def on_candidate_vote(state: State, sender: ReplicaId, reply: VoteReply, now_ms: float) -> None:
+    if reply.pre:
+        if not reply.granted and reply.term > state.term:
+            roles.become_follower(state, reply.term, None, now_ms)
+        return
+    state.votes[sender] = reply.granted
+    count_votes(state, now_ms)
+
+
+def on_late_vote(state: State, _: ReplicaId, reply: VoteReply, now_ms: float) -> None:
+    """Follower or leader: the campaign is over, but a refusal that tells a higher term is news."""
+    if not reply.granted and reply.term > state.term:
+        roles.become_follower(state, reply.term, None, now_ms)
+
+
+def count_votes(state: State, now_ms: float) -> None:
+    """Lead on a majority; step back when one has become impossible."""
+    verdict = tally(state.configuration.voters, state.votes)
+    if verdict is Verdict.WON:
+        roles.become_leader(state, now_ms)
+    elif verdict is Verdict.LOST:
+        _give_up(state, now_ms)
+
+
+def _give_up(state: State, now_ms: float) -> None:
+    roles.become_follower(state, state.term, None, now_ms)
+    if state.lost_leader is not None and state.lost_retries < LOST_RETRIES_MAX:
+        state.lost_retries += 1
+        turn_ms = state.config.stagger_ms * len(state.configuration.voters)
+        state.deadline_ms = min(state.deadline_ms, now_ms + turn_ms * (1.0 + state.random.random()))

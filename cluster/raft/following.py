@@ -1,0 +1,102 @@
+"""A follower's log: verify, cut what the leader contradicts, append, acknowledge when durable (paper 5.3, 7).
+
+Invariant: an acknowledgement names the last entry that its message verified, never a tail that nobody has checked, and the
+commit index rises no further than that (reference trap 26). Entries go only from the first contradiction on, so a late or
+repeated append deletes nothing (reference trap 25).
+"""
+
+from __future__ import annotations
+
+from cluster.errors import StorageDamaged
+from cluster.ids import LogIndex, ReplicaId
+from cluster.raft import roles
+from cluster.raft.effects import Role
+from cluster.raft.events import SnapshotInstalled
+from cluster.raft.log import runs_after
+from cluster.raft.messages import Append, AppendReply, Message, SnapshotMeta, SnapshotOffer
+from cluster.raft.state import State
+
+
+def accepted(state: State, index: LogIndex) -> AppendReply:
+    """`index` is verified. The hint tells this replica's commit index, so the leader knows when a notice got lost."""
+    return AppendReply(state.term, index, False, state.commit, state.term)
+
+
+def on_stale_leader(state: State, sender: ReplicaId, message: Message) -> None:
+    """Any role, message of an earlier term. The answer deposes a leader that PreVote would otherwise let rule for ever
+    without this replica, which may not go back to its term (reference trap 19)."""
+    state.send_now(sender, AppendReply(state.term, LogIndex(0), True, LogIndex(0), state.term))
+
+
+def on_append(state: State, sender: ReplicaId, message: Append, now_ms: float) -> None:
+    """Follower, pre-candidate or candidate, well-formed message of this term. Raises StorageDamaged for a contradiction of
+    what is committed."""
+    _follow(state, sender, now_ms)
+    log, runs = state.log, message.runs
+    last = runs[-1].last_index if runs else message.previous_index
+    if message.previous_index < log.snapshot.index:
+        # What a snapshot covers is committed, so it needs no comparing.
+        runs = runs_after(runs, log.snapshot.index)
+        last = max(last, log.snapshot.index)
+    elif not log.matches(message.previous_index, message.previous_term):
+        _reject(state, sender, message)
+        return
+    for run in runs:
+        if run.first_index <= log.last_index:
+            conflict = log.first_conflict(run)
+            if conflict is not None:
+                state.truncate_from(conflict)
+    for run in runs_after(runs, log.last_index):
+        state.append(run)
+    commit_before = state.commit
+    state.commit_to(min(message.commit, last))
+    if message.runs or message.commit <= commit_before:
+        # An empty append that taught a commit index is a notice: silence. One that taught nothing asks for an answer.
+        state.send_after_persist(sender, accepted(state, last))
+
+
+def _reject(state: State, sender: ReplicaId, message: Append) -> None:
+    """Hint at the newest entry that may match, skipping a whole term at a time (paper 5.3, reference trap 32)."""
+    hint = state.log.newest_at_most(message.previous_index, message.previous_term)
+    reply = AppendReply(state.term, message.previous_index, True, hint, state.log.term_of(hint))
+    state.send_now(sender, reply)
+
+
+def on_snapshot_offer(state: State, sender: ReplicaId, message: SnapshotOffer, now_ms: float) -> None:
+    """Answer when the log already holds what is offered; otherwise the owner fetches and installs it."""
+    _follow(state, sender, now_ms)
+    meta = message.meta
+    if needs_snapshot(state, meta):
+        return
+    if meta.index > state.commit:
+        state.commit_to(meta.index)  # the very entry is here, and the leader only offers what is committed
+    state.send_after_persist(sender, accepted(state, state.commit))
+
+
+def needs_snapshot(state: State, meta: SnapshotMeta) -> bool:
+    """Whether installing `meta` would add anything. If the log holds its last entry, installing would throw away what
+    follows it, which may be acknowledged (paper 7; reference trap 48)."""
+    return meta.index > state.commit and not state.log.matches(meta.index, meta.term)
+
+
+def on_snapshot_installed(state: State, event: SnapshotInstalled, now_ms: float) -> None:
+    """The owner's state and stable log are now the snapshot; so is this log. A stale one is only acknowledged."""
+    meta = event.meta
+    if meta.term > state.term:
+        raise StorageDamaged(f"snapshot of term {meta.term} installed in term {state.term}")
+    if needs_snapshot(state, meta):
+        if state.role is Role.LEADER:
+            raise StorageDamaged(f"a leader of term {state.term} lacks entry {meta.index}, which is committed")
+        state.reset_to(meta)
+        roles.become_follower(state, state.term, state.leader, now_ms)
+        roles.arm_election(state, now_ms)
+    state.send_after_persist(event.leader, accepted(state, state.commit))
+
+
+def _follow(state: State, sender: ReplicaId, now_ms: float) -> None:
+    if state.leader == sender:
+        state.heard_ms = now_ms
+    elif state.leader is None:
+        roles.become_follower(state, state.term, sender, now_ms)
+    else:
+        raise StorageDamaged(f"replicas {state.leader} and {sender} both lead term {state.term}")

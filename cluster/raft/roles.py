@@ -1,0 +1,93 @@
+"""The four roles and every way from one to another (paper 5.1, figure 4; PreVote of thesis 9.6).
+
+    FOLLOWER -> PRE_CANDIDATE -> CANDIDATE -> LEADER, and from everywhere back to FOLLOWER
+
+Invariant: whoever stops leading refuses its waiting reads and forgets its followers in the same step.
+"""
+
+from __future__ import annotations
+
+import math
+
+from cluster.ids import LogIndex, ReplicaId, Term
+from cluster.raft.effects import Role
+from cluster.raft.messages import Run
+from cluster.raft.progress import Progress
+from cluster.raft.state import NOBODY, State
+
+
+def arm_election(state: State, now_ms: float) -> None:
+    """Next election after a fresh random timeout; never for a replica that does not vote."""
+    if state.votes_here:
+        timeout_ms = state.random.uniform(state.config.election_timeout_ms_min, state.config.election_timeout_ms_max)
+        state.deadline_ms = now_ms + timeout_ms
+    else:
+        state.deadline_ms = math.inf
+
+
+def become_follower(state: State, term: Term, leader: ReplicaId | None, now_ms: float) -> None:
+    """Follow `leader`, or nobody yet, in `term`. The election timer restarts unless this only learns of a term: a candidate
+    that can not win must not keep others from trying."""
+    assert term >= state.term, "terms never fall"
+    was = state.role
+    if term > state.term:
+        state.save_vote(term, NOBODY)
+    if was is Role.LEADER:
+        _leave_leadership(state)
+    state.role = Role.FOLLOWER
+    state.leader = leader
+    state.votes.clear()
+    state.self_vote = 0
+    if leader is not None:
+        state.heard_ms = now_ms
+        state.lost_leader = None
+        state.lost_retries = 0
+    if leader is not None or was is not Role.FOLLOWER:
+        arm_election(state, now_ms)
+
+
+def become_pre_candidate(state: State, now_ms: float) -> None:
+    """Ask whether an election could be won, changing nothing durable."""
+    assert state.role is not Role.LEADER, "who leads has no reason to campaign"
+    assert state.votes_here, "only voters campaign"
+    state.role = Role.PRE_CANDIDATE
+    state.leader = None
+    state.votes = {state.replica: True}
+    state.self_vote = 0
+    arm_election(state, now_ms)
+
+
+def become_candidate(state: State, now_ms: float) -> None:
+    """Enter the next term with a vote for oneself, which counts once it is durable (reference trap 1)."""
+    assert state.role is Role.PRE_CANDIDATE, "a campaign begins with a pre-vote"
+    state.role = Role.CANDIDATE
+    state.leader = None
+    state.save_vote(Term(state.term + 1), state.replica)
+    state.votes = {}
+    state.self_vote = state.sequence + 1
+    arm_election(state, now_ms)
+
+
+def become_leader(state: State, now_ms: float) -> None:
+    """Lead the term: append its no-op, without which older entries may not be committed (paper 5.4.2, 8)."""
+    assert state.role is Role.CANDIDATE, "leaders are elected"
+    state.role = Role.LEADER
+    state.leader = state.replica
+    state.lost_leader = None
+    state.lost_retries = 0
+    state.votes.clear()
+    state.self_vote = 0
+    state.term_start = LogIndex(state.log.last_index + 1)
+    state.progress = {peer: Progress(state.term_start, now_ms) for peer in state.peers}
+    state.check_ms = now_ms + state.config.election_timeout_ms_min
+    state.append(Run(state.term_start, state.term, [b""]))
+
+
+def _leave_leadership(state: State) -> None:
+    state.effects.reads_refused.extend(context for context, _, _ in state.reads_waiting)
+    state.reads_waiting.clear()
+    state.reads_acked.clear()
+    state.progress = {}
+    state.proposals.clear()
+    state.uncommitted_bytes = 0
+    state.check_ms = state.retry_ms = math.inf
