@@ -7,9 +7,11 @@ id is the key itself, it runs once, and order is nobody's.
 
 Invariant: only a command that runs changes the table, so two replicas at one position hold equal tables.
 
-Session ids and keys are 16 bytes that begin with a 48-bit big-endian time of creation in Unix milliseconds (the form of UUID
+Session ids are 16 bytes that begin with a 48-bit big-endian time of creation in Unix milliseconds (the form of UUID
 version 7, RFC 9562 5.7). When the table is full the least recently used session goes and `forgotten_before_ms` rises to its time:
 what is that old and unknown is OutcomeUnknown, never executed (compare Raft thesis 6.3, which leaves expiry to the implementer).
+Idempotency keys are 16 arbitrary bytes; a key that was evicted is unknown and runs again, so a key protects for as long as
+`sessions_max` other sessions and keys have not used the document since.
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ def payload_digest(kind: int, channel: str, payload: bytes) -> bytes:
 
 
 def created_ms(session: bytes) -> int:
-    """When a session id or idempotency key was made, by its maker's clock."""
+    """When a session id was made, by its maker's clock."""
     return int.from_bytes(session[:6], "big")
 
 
@@ -101,7 +103,7 @@ class SessionTable:
             return Verdict.RUN, None, 0
         known = self._sessions.get(session)
         if known is None:
-            if created_ms(session) <= self.forgotten_before_ms:
+            if sequence > 0 and created_ms(session) <= self.forgotten_before_ms:
                 return Verdict.UNKNOWN, None, 0
             if sequence > 1:
                 return Verdict.GAP, None, 1
@@ -139,8 +141,8 @@ class SessionTable:
         answers[answer.sequence] = answer
         while len(self._sessions) > sessions_max:
             victim = next(iter(self._sessions))
-            del self._sessions[victim]
-            self.forgotten_before_ms = max(self.forgotten_before_ms, created_ms(victim))
+            if self._sessions.pop(victim).last > 0:
+                self.forgotten_before_ms = max(self.forgotten_before_ms, created_ms(victim))
 
     def stored(self) -> StoredTable:
         """The table as it goes into the record. Equal tables give equal values."""

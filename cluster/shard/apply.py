@@ -13,6 +13,7 @@ from typing import Protocol
 
 from cluster.documents.runtime import DELETE_CHANNEL, Code, Invocation, Outcome
 from cluster.errors import (
+    ApplyHalted,
     ClusterError,
     DocumentDeleted,
     DocumentExists,
@@ -39,9 +40,15 @@ Origin = tuple[StreamKey, int]
 
 
 class RunningMarker(Protocol):
-    """Notes which command runs, where it survives the death of the process (poison detection)."""
+    """Notes which command runs, where it survives the death of the process, and knows which ones ended it before."""
 
-    def note(self, shard: int, index: int, offset: int) -> None: ...
+    def note(self, shard: int, index: int, offset: int, command: Command) -> None:
+        """This command runs next."""
+        ...
+
+    def suspected(self, shard: int, index: int) -> int | None:
+        """The offset in this entry of a command that ended the process twice, if there is one."""
+        ...
 
 
 class Applier:
@@ -64,10 +71,12 @@ class Applier:
     ) -> list[LiveDocument]:
         """Apply one entry; `origins` are those who wait, in command order. Returns the documents that changed.
 
-        Raises CodeMissing or StorageDamaged before anything ran, ApplyHalted in the middle (this shard then stops here).
+        Raises CodeMissing, StorageDamaged or ApplyHalted (a suspected poison) before anything ran: the entry can be tried again.
+        ApplyHalted from a handler's run comes in the middle: this shard then stops until the node restarts.
         """
         entry = decode_entry(payload)
         assert origins is None or len(origins) == len(entry.commands), "one origin a command"
+        self._check_suspect(index)
         documents = [self._prepare(command) for command in entry.commands]
         self.now_ms = max(self.now_ms, entry.now_ms)
         rows: dict[int, tuple[LiveDocument, int, HistoryRow]] = {}
@@ -88,6 +97,16 @@ class Applier:
             self._cache.save_if_due(live, turn.batch, now=now)
             changed.append(live)
         return changed
+
+    def _check_suspect(self, index: LogIndex) -> None:
+        """A command that ended this process twice is not tried a third time."""
+        offset = self._marker.suspected(self._shard, index)
+        if offset is not None and self._directory.isolated(self._shard, index, offset) is None:
+            raise ApplyHalted(
+                f"command {offset} of entry {index} of shard {self._shard} ended this node twice; isolate it with "
+                f"`moot shards isolate {self._shard} {index} {offset} --reason ...`",
+                suspect=offset,
+            )
 
     def _prepare(self, command: Command) -> LiveDocument:
         """Have the document and its code at hand before anything of the entry runs."""
@@ -118,7 +137,7 @@ class Applier:
             outcome = Outcome(Code.POISONED, b"{}")
             live.frozen = FREEZE_AFTER_POISON
         else:
-            self._marker.note(self._shard, index, offset)
+            self._marker.note(self._shard, index, offset, command)
             outcome = self._run(live, command, seed)
         self.commands_run += 1
         self._conclude(live, command, seed, outcome, digest)

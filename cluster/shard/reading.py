@@ -94,21 +94,22 @@ class Reader:
             after = base64.urlsafe_b64decode(operation.payload).decode() if operation.payload else ""
         except ValueError as error:
             raise InvalidRequest("the page token is not one of ours") from error
-        keys: list[str] = []
+        documents: list[dict[str, str | int]] = []
         more = ""
-        while len(keys) < limit:
+        while len(documents) < limit:
             pairs = list(self._records.scan(self._cache.generation, operation.space, operation.channel, after, limit + 1))
             for key, body in pairs:
                 after = key
                 live = self._cache.peek(operation.space, key)
-                if live.alive if live is not None else decode_record(body).alive:
-                    keys.append(key)
-                    if len(keys) == limit:
+                stands = live if live is not None else decode_record(body)
+                if stands.alive:
+                    documents.append({"key": key, "epoch": stands.epoch, "index": stands.index})
+                    if len(documents) == limit:
                         more = base64.urlsafe_b64encode(key.encode()).decode()
                         break
             if len(pairs) <= limit:
                 break
-        return Reply(operation.id, 0, 0, msgspec.json.encode({"keys": keys, "next": more}))
+        return Reply(operation.id, 0, 0, msgspec.json.encode({"documents": documents, "next_page_token": more}))
 
 
 class WaitingReads:
@@ -149,6 +150,10 @@ class WaitingReads:
     def confirm(self, context: int, index: int) -> None:
         """Leadership was confirmed for the batch: answer it once `index` is applied."""
         self._confirmed.append((index, self._asked.pop(context)))
+
+    def answerable(self, applied: int) -> bool:
+        """Whether `ready` would return anything."""
+        return any(index <= applied for index, _ in self._confirmed)
 
     def ready(self, applied: int) -> list[Waiting]:
         """The reads that can be answered at `applied`, removed from here."""

@@ -95,6 +95,7 @@ class ShardReplica:
         self.damaged = ""
         self.halted = ""
         self.stalled = ""
+        self._halted_in_between = False
         self._gatherer = gatherer
         self._applier = applier
         self._reader = reader
@@ -141,6 +142,11 @@ class ShardReplica:
     def apply_waits(self) -> bool:
         """Whether there are committed entries that could be applied now."""
         return self.applied < self.raft.commit_index and not (self.damaged or self.halted or self.stalled)
+
+    @property
+    def answers_wait(self) -> bool:
+        """Whether apply has something to say although nothing needs applying."""
+        return self._reads.answerable(self.applied)
 
     @property
     def reads_confirmable(self) -> bool:
@@ -228,7 +234,7 @@ class ShardReplica:
 
     def _take_read(self, stream: StreamKey, operation: Operation, turn: Turn, now_ms: float) -> None:
         if operation.kind == Kind.UNWATCH:
-            self.feed.close(stream, operation.sequence)
+            self.feed.close(stream, operation.id)
             turn.reply(stream, Reply(operation.id))
         elif operation.kind == Kind.READ and operation.consistency != Consistency.LINEARIZABLE:
             if self.damaged:
@@ -307,7 +313,7 @@ class ShardReplica:
         if not self.damaged and not self.halted:
             for stream, operation in self._reads.ready(self.applied):
                 self._reader.run(stream, operation, turn, now_ms)
-        if self.leads and self._led_term is None and self.applied >= self.raft.term_start and not self.halted:
+        if self.leads and self._led_term is None and self.raft.term_of(self.applied) == self.raft.term:
             self._led_term = self.raft.term
         if self.applied - self._compact_looked_at >= COMPACT_EVERY_ENTRIES:
             self.compact(now_ms, turn)
@@ -337,7 +343,8 @@ class ShardReplica:
             self.damaged = error.message
             return False
         except ApplyHalted as error:
-            self.halted = f"entry {index}: {error.message}"
+            self.halted = error.message
+            self._halted_in_between = "suspect" not in error.details
             return False
         if proposed is not None:
             self._proposed.popleft()
@@ -354,6 +361,12 @@ class ShardReplica:
         """About once a second while there is anything unsaved or in memory."""
         self.cache.housekeep(now_ms, turn.batch, self.feed.documents)
         self.stalled = ""
+
+    def decisions_changed(self) -> None:
+        """New code or an isolated command: look again at what apply waits for. A halt in the middle of an entry needs a restart."""
+        self.stalled = ""
+        if not self._halted_in_between:
+            self.halted = ""
 
     def compact(self, now_ms: float, turn: Turn) -> None:
         """Cut the log below what every record holds, keeping some for followers that are a little behind."""

@@ -59,6 +59,10 @@ class CloseItem(Struct, frozen=True, array_like=True, tag=5):
     stream: int
 
 
+class ResetItem(Struct, frozen=True, array_like=True, tag=11):
+    """First on a new connection: what the sender owed the receiver's streams before may be lost."""
+
+
 class BundleRequest(Struct, frozen=True, array_like=True, tag=6):
     """Asks a peer for a bundle by content hash."""
 
@@ -108,7 +112,7 @@ class SnapshotAck(Struct, frozen=True, array_like=True, tag=10):
     sequence: int
 
 
-RaftLaneItem = RaftItem | ForwardItem | AnswerItem | GrantItem | CloseItem
+RaftLaneItem = RaftItem | ForwardItem | AnswerItem | GrantItem | CloseItem | ResetItem
 BulkLaneItem = BundleRequest | BundleReply | SnapshotRequest | SnapshotChunk | SnapshotAck
 
 

@@ -20,17 +20,10 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from cluster.ids import NodeId
+from cluster.pump.lanes import Lane
 
 FRAME_BYTES_MAX: Final = 64 * 1024 * 1024
 """The largest frame. A larger announced length ends the connection before anything is allocated for it."""
-
-
-class Lane(enum.IntEnum):
-    """Which of a node pair's connections carries a frame. The value is on the wire."""
-
-    LIVENESS = 0
-    RAFT = 1
-    BULK = 2
 
 
 @dataclass(frozen=True, slots=True)

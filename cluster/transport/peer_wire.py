@@ -21,7 +21,8 @@ import msgspec
 
 from cluster.errors import InvalidName
 from cluster.ids import NodeId, check_node
-from cluster.transport.peer import Lane, Refusal
+from cluster.pump.lanes import Lane
+from cluster.transport.peer import Refusal
 
 MAGIC: Final = b"MOOTPEER"
 PROTOCOL_VERSION_MIN: Final = 1

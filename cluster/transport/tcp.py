@@ -15,7 +15,8 @@ import random
 
 from cluster.errors import TooLarge
 from cluster.ids import NodeId
-from cluster.transport.peer import FRAME_BYTES_MAX, Lane, LaneBounds, PeerCounters, PeerEvents
+from cluster.pump.lanes import Lane
+from cluster.transport.peer import FRAME_BYTES_MAX, LaneBounds, PeerCounters, PeerEvents
 from cluster.transport.tcp_accepting import InboundConnections
 from cluster.transport.tcp_dialing import Link
 from cluster.transport.tcp_local import LocalEnd

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from cluster.ids import NodeId
-from cluster.transport.peer import FRAME_BYTES_MAX, Lane, Refusal
+from cluster.pump.lanes import Lane
+from cluster.transport.peer import FRAME_BYTES_MAX, Refusal
 from cluster.transport.peer_wire import (
     HELLO_BYTES_MAX,
     FrameDecoder,

@@ -9,7 +9,8 @@ import socket
 from typing import cast
 
 from cluster.ids import NodeId
-from cluster.transport.peer import Lane, Refusal
+from cluster.pump.lanes import Lane
+from cluster.transport.peer import Refusal
 from cluster.transport.peer_wire import (
     HELLO_BYTES_MAX,
     FrameDecoder,

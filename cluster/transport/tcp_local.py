@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cluster.ids import NodeId
-from cluster.transport.peer import Lane, LaneBounds, PeerCounters, PeerEvents
+from cluster.pump.lanes import Lane
+from cluster.transport.peer import LaneBounds, PeerCounters, PeerEvents
 from cluster.transport.peer_wire import PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN, Hello
 
 HANDSHAKE_TIMEOUT_MS: Final = 2000

@@ -22,7 +22,7 @@ import grpc.aio
 import uvloop
 
 from cluster.ids import NodeId
-from cluster.transport.peer import Lane
+from cluster.pump.lanes import Lane
 from cluster.transport.tcp import TcpPeerTransport
 
 HOST: Final = "127.0.0.1"

@@ -8,7 +8,8 @@ import socket
 from collections.abc import Callable, Sized
 
 from cluster.ids import NodeId
-from cluster.transport.peer import Lane, LaneBounds
+from cluster.pump.lanes import Lane
+from cluster.transport.peer import LaneBounds
 from cluster.transport.tcp import TcpPeerTransport
 
 HOST = "127.0.0.1"

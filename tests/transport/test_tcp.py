@@ -12,7 +12,8 @@ import pytest
 
 from cluster.errors import TooLarge
 from cluster.ids import NodeId
-from cluster.transport.peer import FRAME_BYTES_MAX, Lane, LaneBounds, Refusal
+from cluster.pump.lanes import Lane
+from cluster.transport.peer import FRAME_BYTES_MAX, LaneBounds, Refusal
 from cluster.transport.peer_wire import HEADER, Hello, encode_opening, frame_header
 from cluster.transport.reconnect import RETRY_FIRST_MS, RETRY_MAX_MS, STABLE_AFTER_MS, Reconnect
 from tests.transport.recorder import CLUSTER, HOST, Peer, eventually, free_port, join, more_than

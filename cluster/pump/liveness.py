@@ -1,0 +1,214 @@
+"""Liveness per node pair, not per group.
+
+A heartbeat carries (boot generation, round, digest of the (shard, term) pairs that the sender leads; the list itself when it changed
+or the receiver lacks it). A follower believes a group's leader only while the leader node's current generation lists (group, the
+follower's own term). The answer names exceptions: groups in which the answerer's durable term is higher than the listed one.
+
+An acknowledged round counts for a group's CheckQuorum and ReadIndex from its send time, and only if the group was listed at that
+term when the round was sent (compare CockroachDB's store liveness; traps 20, 21, 37, 53).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from hashlib import blake2b
+
+import msgspec
+from msgspec import Struct
+
+from cluster.ids import NodeId, ReplicaId, ShardId, Term
+from cluster.shardmap.map import Shard
+
+NEVER = float("-inf")
+ROUNDS_KEPT = 64
+
+Led = tuple[tuple[ShardId, Term], ...]
+
+
+class Heartbeat(Struct, frozen=True, array_like=True, tag=1):
+    """`led` is None when the receiver should still have the list with this digest. `store` names the sender's data directory."""
+
+    generation: int
+    store: bytes
+    round: int
+    digest: bytes
+    led: Led | None
+
+
+class HeartbeatReply(Struct, frozen=True, array_like=True, tag=2):
+    """`list_needed`: the answerer does not have the list of this digest. `exceptions`: groups with a higher durable term here."""
+
+    generation: int
+    store: bytes
+    round: int
+    list_needed: bool
+    exceptions: tuple[ShardId, ...]
+
+
+class Fenced(Struct, frozen=True, array_like=True, tag=3):
+    """Your data directory is not the one I know under your name: you are a new node and must not use the old identity."""
+
+    known_store: bytes
+
+
+LivenessMessage = Heartbeat | HeartbeatReply | Fenced
+
+
+def digest_of(led: Led) -> bytes:
+    return blake2b(msgspec.msgpack.encode(led), digest_size=8).digest()
+
+
+class _Peer:
+    __slots__ = ("acked", "digest", "exceptions", "generation", "heard_ms", "led", "sent_list")
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.heard_ms = NEVER
+        self.digest = b""
+        self.led: dict[ShardId, Term] = {}
+        self.acked: tuple[int, float] = (0, NEVER)
+        self.exceptions: frozenset[ShardId] = frozenset()
+        self.sent_list = b""
+
+
+class NodeLiveness:
+    """This node's side of all its node pairs."""
+
+    def __init__(self, node: NodeId, generation: int, store: bytes) -> None:
+        self.node = node
+        self.generation = generation
+        self.store = store
+        self._peers: dict[NodeId, _Peer] = {}
+        self._led: dict[ShardId, tuple[Term, int]] = {}
+        self._digest = digest_of(())
+        self._list: Led = ()
+        self._round = 0
+        self._rounds: deque[tuple[int, float]] = deque(maxlen=ROUNDS_KEPT)
+
+    # -- what this node leads ----------------------------------------------------------------------------------------
+
+    def lead(self, shard: ShardId, term: Term) -> None:
+        """List a group from the next round on."""
+        known = self._led.get(shard)
+        if known is None or known[0] != term:
+            self._led[shard] = (term, self._round + 1)
+            self._relist()
+
+    def delist(self, shard: ShardId) -> None:
+        """Stop vouching for a group: it is no longer led, or this node can not be trusted with it (hung disk, no quorum)."""
+        if self._led.pop(shard, None) is not None:
+            self._relist()
+
+    def delist_all(self) -> None:
+        if self._led:
+            self._led.clear()
+            self._relist()
+
+    def _relist(self) -> None:
+        self._list = tuple(sorted((shard, term) for shard, (term, _) in self._led.items()))
+        self._digest = digest_of(self._list)
+
+    # -- rounds ------------------------------------------------------------------------------------------------------
+
+    def begin_round(self, peers: list[NodeId], now_ms: float) -> list[tuple[NodeId, Heartbeat]]:
+        """One heartbeat to each connected peer."""
+        self._round += 1
+        self._rounds.append((self._round, now_ms))
+        beats = []
+        for node in peers:
+            peer = self._peer(node)
+            led = None if peer.sent_list == self._digest else self._list
+            peer.sent_list = self._digest
+            beats.append((node, Heartbeat(self.generation, self.store, self._round, self._digest, led)))
+        return beats
+
+    def on_heartbeat(
+        self, node: NodeId, beat: Heartbeat, own_terms: dict[ShardId, Term], now_ms: float
+    ) -> tuple[HeartbeatReply | None, bool]:
+        """A peer's heartbeat. Returns the answer (None for one of an older generation) and whether the peer was restarted."""
+        peer = self._peer(node)
+        if beat.generation < peer.generation:
+            return None, False
+        restarted = beat.generation > peer.generation > 0
+        if beat.generation > peer.generation:
+            peer.generation, peer.digest, peer.led, peer.sent_list = beat.generation, b"", {}, b""
+            peer.acked, peer.exceptions = (0, NEVER), frozenset()
+        if beat.led is not None:
+            peer.led = dict(beat.led)
+            peer.digest = beat.digest
+        needed = peer.digest != beat.digest
+        if needed:
+            peer.led = {}
+        peer.heard_ms = now_ms
+        exceptions = tuple(shard for shard, term in peer.led.items() if own_terms.get(shard, 0) > term)
+        return HeartbeatReply(self.generation, self.store, beat.round, needed, exceptions), restarted
+
+    def on_reply(self, node: NodeId, reply: HeartbeatReply, now_ms: float) -> float | None:
+        """A peer acknowledged a round. Returns the round's send time if this is news."""
+        peer = self._peer(node)
+        if reply.generation < peer.generation:
+            return None
+        if reply.list_needed:
+            peer.sent_list = b""
+        if reply.round <= peer.acked[0]:
+            return None
+        sent_ms = next((sent for number, sent in self._rounds if number == reply.round), None)
+        if sent_ms is None or reply.list_needed:
+            return None
+        peer.acked = (reply.round, sent_ms)
+        peer.exceptions = frozenset(reply.exceptions)
+        return sent_ms
+
+    def disconnected(self, node: NodeId) -> None:
+        """The connection broke: the peer may have missed the list."""
+        self._peer(node).sent_list = b""
+
+    def gone(self, node: NodeId) -> None:
+        """The peer's process is known to be gone: nothing it vouched for holds."""
+        peer = self._peer(node)
+        peer.led, peer.digest, peer.heard_ms = {}, b"", NEVER
+
+    # -- what the groups ask -----------------------------------------------------------------------------------------
+
+    def leader_heard_ms(self, node: NodeId, shard: ShardId, term: Term) -> float:
+        peer = self._peers.get(node)
+        if peer is None or peer.led.get(shard) != term:
+            return NEVER
+        return peer.heard_ms
+
+    def acked_sent_ms(self, node: NodeId, shard: ShardId, term: Term) -> float:
+        peer = self._peers.get(node)
+        listed = self._led.get(shard)
+        if peer is None or listed is None or listed[0] != term or peer.acked[0] < listed[1] or shard in peer.exceptions:
+            return NEVER
+        return peer.acked[1]
+
+    def heard_ms(self, node: NodeId) -> float:
+        """When anything was last heard from this node's liveness."""
+        peer = self._peers.get(node)
+        return peer.heard_ms if peer else NEVER
+
+    def _peer(self, node: NodeId) -> _Peer:
+        peer = self._peers.get(node)
+        if peer is None:
+            peer = self._peers[node] = _Peer()
+        return peer
+
+
+class GroupLiveness:
+    """`cluster.raft.events.Liveness` for one group, on top of its node's."""
+
+    __slots__ = ("_liveness", "_nodes", "_shard")
+
+    def __init__(self, liveness: NodeLiveness, shard: Shard) -> None:
+        self._liveness = liveness
+        self._shard = shard.shard
+        self._nodes = {place.replica: place.node for place in shard.replicas}
+
+    def leader_heard_ms(self, leader: ReplicaId, term: Term) -> float:
+        node = self._nodes.get(leader)
+        return self._liveness.leader_heard_ms(node, self._shard, term) if node is not None else NEVER
+
+    def acked_sent_ms(self, peer: ReplicaId, term: Term) -> float:
+        node = self._nodes.get(peer)
+        return self._liveness.acked_sent_ms(node, self._shard, term) if node is not None else NEVER

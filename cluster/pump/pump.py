@@ -1,0 +1,470 @@
+"""The turn of a node. Pure: bytes and operations in, one write batch, frames and deliveries out.
+
+    drain -> step ready shards -> one write batch, one sync in flight -> one frame a peer -> apply -> one list a client stream
+
+The owner carries each `Output` in this order: write its batch (visible, not durable), send its frames, deliver its answers. When
+`needs_sync` it makes everything written durable and says so with `persisted`. What an acknowledgement depends on is written in an
+output before, and its frame comes out of `persisted`: an unsafe order can not be written by accident.
+
+Work of a turn follows what arrived: shards without news, timer or committed entries are not looked at.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cluster.errors import InvalidRequest, StaleRoute
+from cluster.ids import NodeId, ShardId, Term
+from cluster.pump import frames
+from cluster.pump.bundles import BundleFetch
+from cluster.pump.lanes import Lane
+from cluster.pump.liveness import Fenced, Heartbeat, HeartbeatReply, LivenessMessage, NodeLiveness
+from cluster.pump.streams import Streams
+from cluster.pump.transfers import Transfers
+from cluster.router.router import Router
+from cluster.session.operations import Delta, Operation, Reply
+from cluster.shard.directory import Directory
+from cluster.shard.failures import failure_of
+from cluster.shard.replica import ShardReplica
+from cluster.shard.turn import (
+    AnswerItem,
+    BulkLaneItem,
+    BundleReply,
+    BundleRequest,
+    CloseItem,
+    ForwardItem,
+    GrantItem,
+    RaftItem,
+    RaftLaneItem,
+    ResetItem,
+    SnapshotAck,
+    SnapshotChunk,
+    SnapshotRequest,
+    Turn,
+)
+from cluster.shardmap.map import ShardMap
+from cluster.storage.engine import Batch
+
+HOUSEKEEPING_MS = 1_000.0
+_NEVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class PumpConfig:
+    """heartbeat_ms: between liveness rounds. election_timeout_ms: a disk write older than this loses leadership.
+    apply_slice_ms: apply pauses after this long, so that liveness and new messages get their turn."""
+
+    heartbeat_ms: float = 100.0
+    election_timeout_ms: float = 1_000.0
+    apply_slice_ms: float = 20.0
+
+
+@dataclass(slots=True)
+class Output:
+    """What the owner carries out, in field order. `write` numbers the batch (0: nothing to write)."""
+
+    batch: Batch = field(default_factory=Batch)
+    write: int = 0
+    frames: list[tuple[NodeId, Lane, bytes]] = field(default_factory=list)
+    deliveries: list[tuple[int, list[Reply | Delta]]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Unsynced:
+    """A written batch that is not durable yet, and what waits for it."""
+
+    write: int
+    at_ms: float
+    persisted: list[tuple[ShardId, Term, int]]
+    items: dict[NodeId, list[RaftLaneItem]]
+
+
+class Pump:
+    """All replicas, streams and node pairs of one node.
+
+    clock: monotonic milliseconds, read only to end apply slices. fenced: why this node must stop, empty while it may run.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: NodeId,
+        peers: list[NodeId],
+        router: Router,
+        directory: Directory,
+        liveness: NodeLiveness,
+        replicas: dict[ShardId, ShardReplica],
+        bundles: BundleFetch,
+        transfers: Transfers,
+        stores: dict[NodeId, bytes],
+        remember_store: Callable[[Batch, NodeId, bytes], None],
+        config: PumpConfig,
+        clock: Callable[[], float],
+        now_ms: float,
+    ) -> None:
+        self.node = node
+        self.router = router
+        self.directory = directory
+        self.liveness = liveness
+        self.replicas = replicas
+        self.fenced = ""
+        self.connected: set[NodeId] = set()
+        self.garbage_frames = 0
+        self._peers = peers
+        self._bundles = bundles
+        self._transfers = transfers
+        self._stores = stores
+        self._remember_store = remember_store
+        self._config = config
+        self._clock = clock
+        self._now_ms = now_ms
+        self._turn = Turn()
+        self._turn_liveness: list[tuple[NodeId, LivenessMessage]] = []
+        self._writes = 0
+        self._unsynced: deque[_Unsynced] = deque()
+        self._ready: dict[ShardId, None] = {}
+        self._to_apply: dict[ShardId, None] = {}
+        self._deadlines: list[tuple[float, ShardId]] = []
+        self._armed: dict[ShardId, float] = {}
+        self._leaders: dict[ShardId, NodeId | None] = {}
+        self._heartbeat_due_ms = now_ms
+        self._housekeeping_due_ms = now_ms + HOUSEKEEPING_MS
+        self._delisted = False
+        self.streams = Streams(router, self._forward, self._grant, self.locate)
+        for replica in replicas.values():
+            self._look_at(replica, now_ms)
+
+    # -- inputs from peers -------------------------------------------------------------------------------------------
+
+    def on_frame(self, node: NodeId, lane: Lane, frame: bytes, now_ms: float) -> None:
+        """A frame from a peer. Garbage is counted and dropped."""
+        self._now_ms = now_ms
+        try:
+            if lane is Lane.LIVENESS:
+                self._on_liveness(node, frame, now_ms)
+            elif lane is Lane.RAFT:
+                for item in frames.unpack_raft(frame):
+                    self._on_raft_item(node, item, now_ms)
+            else:
+                for bulk in frames.unpack_bulk(frame):
+                    self._on_bulk_item(node, bulk, now_ms)
+        except InvalidRequest:
+            self.garbage_frames += 1
+
+    def on_connected(self, node: NodeId, now_ms: float) -> None:
+        """Frames to `node` will be taken from now on."""
+        self._now_ms = now_ms
+        self.connected.add(node)
+        self.liveness.disconnected(node)
+        self._turn.send_now(node, ResetItem())
+        self._heartbeat_due_ms = min(self._heartbeat_due_ms, now_ms)
+
+    def on_disconnected(self, node: NodeId, refused: bool, now_ms: float) -> None:
+        """Evidence about a peer; `refused` says that its process is gone."""
+        self._now_ms = now_ms
+        self.connected.discard(node)
+        self.liveness.disconnected(node)
+        self.streams.node_lost(node, now_ms)
+        if refused:
+            self.liveness.gone(node)
+        for replica in self.replicas.values():
+            replica.peer_unreachable(node, now_ms, self._turn)
+            replica.feed.close_node(node)
+            if refused and replica.leader_node == node:
+                replica.leader_lost(now_ms, self._turn)
+            self._look_at(replica, now_ms)
+        self._transfers.node_lost(node, now_ms)
+
+    def _on_liveness(self, node: NodeId, frame: bytes, now_ms: float) -> None:
+        message = frames.unpack_liveness(frame)
+        if isinstance(message, Fenced):
+            self.fenced = (
+                f"{node} knows another data directory under the name {self.node}: this one must not use its identity; "
+                "start it under a new name"
+            )
+            return
+        if not self._known_store(node, message.store):
+            self._turn_liveness.append((node, Fenced(self._stores[node])))
+            return
+        if isinstance(message, Heartbeat):
+            terms = {replica.id: replica.raft.term for replica in self.replicas.values()}
+            reply, restarted = self.liveness.on_heartbeat(node, message, terms, now_ms)
+            if reply is not None:
+                self._turn_liveness.append((node, reply))
+            if restarted:
+                self._leader_restarted(node, now_ms)
+            return
+        assert isinstance(message, HeartbeatReply)
+        sent_ms = self.liveness.on_reply(node, message, now_ms)
+        if message.list_needed:
+            self._heartbeat_due_ms = now_ms
+        if sent_ms is not None:
+            for replica in self.replicas.values():
+                if replica.reads_confirmable:
+                    self._confirm_reads(replica, node, now_ms)
+
+    def _known_store(self, node: NodeId, store: bytes) -> bool:
+        """A wiped node under an old name is a new node: its votes and acknowledgements are not the old one's (trap 11)."""
+        known = self._stores.get(node)
+        if known is None:
+            self._stores[node] = store
+            self._remember_store(self._turn.batch, node, store)
+            return True
+        return known == store
+
+    def _leader_restarted(self, node: NodeId, now_ms: float) -> None:
+        self.streams.node_lost(node, now_ms)
+        for replica in self.replicas.values():
+            if replica.leader_node == node:
+                replica.leader_lost(now_ms, self._turn)
+                self._look_at(replica, now_ms)
+
+    def _confirm_reads(self, replica: ShardReplica, node: NodeId, now_ms: float) -> None:
+        peer = replica.shard.replica_on(node)
+        if peer is None or not replica.leads:
+            return
+        sent_ms = self.liveness.acked_sent_ms(node, replica.id, replica.raft.term)
+        replica.peer_acked(peer, replica.raft.term, sent_ms, now_ms, self._turn)
+        self._ready[replica.id] = None
+
+    def _on_raft_item(self, node: NodeId, item: RaftLaneItem, now_ms: float) -> None:
+        if isinstance(item, RaftItem):
+            replica = self.replicas.get(item.shard)
+            if replica is not None and replica.replica == item.receiver and replica.shard.node_of(item.sender) == node:
+                replica.receive(item.sender, item.message)
+                self._ready[item.shard] = None
+        elif isinstance(item, AnswerItem):
+            self.streams.answered(item.stream, node, item.deltas, item.replies, now_ms)
+        elif isinstance(item, ForwardItem):
+            self._submit_to_replica(item.shard, (node, item.stream), item.operations)
+        elif isinstance(item, GrantItem):
+            replica = self.replicas.get(item.shard)
+            if replica is not None:
+                replica.feed.grant((node, item.stream), item.watch, item.credit_bytes, self._turn)
+        elif isinstance(item, CloseItem):
+            for replica in self.replicas.values():
+                replica.feed.close_stream((node, item.stream))
+        else:
+            self.streams.node_lost(node, now_ms)
+
+    def _on_bulk_item(self, node: NodeId, item: BulkLaneItem, now_ms: float) -> None:
+        if isinstance(item, BundleRequest):
+            self._turn.send_bulk(node, BundleReply(item.code_hash, self._bundles.get(item.code_hash) or b""))
+        elif isinstance(item, BundleReply):
+            if self._bundles.receive(item.code_hash, item.bundle, self._turn.batch):
+                for replica in self.replicas.values():
+                    replica.stalled = ""
+                    self._ready[replica.id] = None
+        else:
+            replica = self.replicas.get(item.shard)
+            if replica is None or replica.shard.node_of(item.sender) != node:
+                return
+            if isinstance(item, SnapshotRequest):
+                self._transfers.requested(replica, item.sender, now_ms, self._turn)
+            elif isinstance(item, SnapshotChunk):
+                self._transfers.on_chunk(replica, item, now_ms, self._turn)
+            else:
+                assert isinstance(item, SnapshotAck)
+                self._transfers.on_ack(replica, item, now_ms, self._turn)
+            self._look_at(replica, now_ms)
+
+    # -- inputs from the gateway -------------------------------------------------------------------------------------
+
+    def submit(self, stream: int, operations: list[Operation], now_ms: float) -> None:
+        self._now_ms = now_ms
+        self.streams.submit(stream, operations, now_ms)
+
+    def close_stream(self, stream: int) -> None:
+        for node in self.streams.close(stream):
+            if node == self.node:
+                for replica in self.replicas.values():
+                    replica.feed.close_stream((node, stream))
+            elif node in self.connected:
+                self._turn.send_now(node, CloseItem(stream))
+
+    def locate(self, shard: ShardId) -> NodeId | None:
+        """Where the leader of a shard is believed to be."""
+        replica = self.replicas.get(shard)
+        if replica is not None and replica.leads:
+            return self.node
+        return self.router.node_for(shard, replica.leader_node if replica else None, self.connected)
+
+    def _forward(self, node: NodeId, shard: ShardId, stream: int, operations: list[Operation]) -> None:
+        if node == self.node:
+            self._submit_to_replica(shard, (node, stream), operations)
+        else:
+            self._turn.send_now(node, ForwardItem(shard, stream, operations))
+
+    def _grant(self, node: NodeId, shard: ShardId, stream: int, watch: int, credit_bytes: int) -> None:
+        if node != self.node:
+            self._turn.send_now(node, GrantItem(shard, stream, watch, credit_bytes))
+            return
+        replica = self.replicas.get(shard)
+        if replica is not None:
+            replica.feed.grant((node, stream), watch, credit_bytes, self._turn)
+
+    def _submit_to_replica(self, shard: ShardId, stream: tuple[NodeId, int], operations: list[Operation]) -> None:
+        replica = self.replicas.get(shard)
+        if replica is None:
+            error = StaleRoute(f"node {self.node} has no replica of shard {shard}", shard_map_version=self.router.map.version)
+            for operation in operations:
+                self._turn.reply(stream, Reply(operation.id, 0, 0, b"", failure_of(error)))
+            return
+        replica.submit(stream, operations)
+        self._ready[shard] = None
+
+    # -- the turn ----------------------------------------------------------------------------------------------------
+
+    @property
+    def deadline_ms(self) -> float:
+        """When `step` must be called next, whatever arrives."""
+        due = min(self._heartbeat_due_ms, self._housekeeping_due_ms, self.streams.deadline_ms, self._transfers.deadline_ms)
+        return min(due, self._deadlines[0][0]) if self._deadlines else due
+
+    @property
+    def needs_sync(self) -> bool:
+        """Whether something waits for durability."""
+        return bool(self._unsynced)
+
+    @property
+    def written(self) -> int:
+        """The number of the newest batch that was handed out."""
+        return self._writes
+
+    @property
+    def busy(self) -> bool:
+        """Whether a further turn has work without anything arriving."""
+        return bool(self._ready or self._to_apply)
+
+    def step(self, now_ms: float, wall_ms: int) -> Output:
+        """Everything that arrived and is due: Raft messages, timers, proposals, reads."""
+        self._now_ms = now_ms
+        while self._deadlines and self._deadlines[0][0] <= now_ms:
+            at_ms, shard = heapq.heappop(self._deadlines)
+            if self._armed.get(shard) == at_ms:
+                del self._armed[shard]
+                self._ready[shard] = None
+        ready, self._ready = self._ready, {}
+        for shard in ready:
+            replica = self.replicas[shard]
+            replica.step(now_ms, wall_ms, self._turn)
+            self._look_at(replica, now_ms)
+        self.streams.tick(now_ms)
+        self._transfers.tick(now_ms, self._turn)
+        if now_ms >= self._housekeeping_due_ms:
+            self._housekeep(now_ms)
+        if now_ms >= self._heartbeat_due_ms or self._turn.round_needed:
+            self._beat(now_ms)
+        return self._emit(now_ms)
+
+    def persisted(self, write: int, now_ms: float) -> Output:
+        """Every batch up to number `write` is durable."""
+        while self._unsynced and self._unsynced[0].write <= write:
+            done = self._unsynced.popleft()
+            for node, items in done.items.items():
+                self._turn.raft_now.setdefault(node, []).extend(items)
+            for shard, term, sequence in done.persisted:
+                replica = self.replicas[shard]
+                replica.persisted(term, sequence, now_ms, self._turn)
+                self._look_at(replica, now_ms)
+        return self._emit(now_ms)
+
+    def apply(self, now_ms: float) -> Output:
+        """Apply what is committed, for one slice; answers and deltas come out."""
+        ends_ms = self._clock() + self._config.apply_slice_ms
+        waiting, self._to_apply = self._to_apply, {}
+        for shard in waiting:
+            replica = self.replicas[shard]
+            replica.apply(now_ms, self._turn, lambda: self._clock() >= ends_ms)
+            if replica.damaged:
+                self._transfers.repair(replica, now_ms, self._turn)
+            self._look_at(replica, now_ms)
+        if self.directory.missing:
+            self._bundles.ask(self.directory.missing, sorted(self.connected), now_ms, self._turn)
+        return self._emit(now_ms)
+
+    def _look_at(self, replica: ShardReplica, now_ms: float) -> None:
+        """After a replica moved: list it or not, tell streams of another leader, start transfers it wants."""
+        if replica.deadline_ms != self._armed.get(replica.id, _NEVER):
+            self._armed[replica.id] = replica.deadline_ms
+            if replica.deadline_ms != _NEVER:
+                heapq.heappush(self._deadlines, (replica.deadline_ms, replica.id))
+        if replica.apply_waits or replica.answers_wait:
+            self._to_apply[replica.id] = None
+        if replica.serves and not self._delisted:
+            self.liveness.lead(replica.id, replica.raft.term)
+        else:
+            self.liveness.delist(replica.id)
+        leader = self.node if replica.leads else replica.leader_node
+        if leader != self._leaders.get(replica.id):
+            self._leaders[replica.id] = leader
+            self.streams.leader_changed(replica.id, leader, now_ms)
+            if leader == self.node:
+                self._heartbeat_due_ms = now_ms
+        if replica.snapshots_wanted:
+            self._transfers.start(replica, now_ms, self._turn)
+
+    def _beat(self, now_ms: float) -> None:
+        self._heartbeat_due_ms = now_ms + self._config.heartbeat_ms
+        stalled = bool(self._unsynced) and now_ms - self._unsynced[0].at_ms > self._config.election_timeout_ms
+        if stalled != self._delisted:
+            self._delisted = stalled
+            for replica in self.replicas.values():
+                self._look_at(replica, now_ms)
+        peers = [peer for peer in self._peers if peer in self.connected]
+        self._turn_liveness.extend(self.liveness.begin_round(peers, now_ms))
+
+    def _housekeep(self, now_ms: float) -> None:
+        self._housekeeping_due_ms = now_ms + HOUSEKEEPING_MS
+        for replica in self.replicas.values():
+            replica.housekeep(now_ms, self._turn)
+            self._look_at(replica, now_ms)
+
+    def new_decisions(self, shard_map: ShardMap | None) -> None:
+        """The system shard decided something: stalled and halted replicas look again."""
+        if shard_map is not None and shard_map.version > self.router.map.version:
+            self.router.map = shard_map
+        for replica in self.replicas.values():
+            replica.decisions_changed()
+            self._ready[replica.id] = None
+
+    # -- out ---------------------------------------------------------------------------------------------------------
+
+    def _emit(self, now_ms: float) -> Output:
+        """Turn what was gathered into one output."""
+        turn, self._turn = self._turn, Turn()
+        if turn.round_needed:
+            self._heartbeat_due_ms = now_ms
+        output = Output(turn.batch)
+        for stream, deltas in turn.deltas.items():
+            self._answer(stream, deltas, turn.replies.pop(stream, []), turn, now_ms)
+        for stream, replies in turn.replies.items():
+            self._answer(stream, [], replies, turn, now_ms)
+        if turn.batch or turn.persisted:
+            self._writes += 1
+            output.write = self._writes
+        if turn.persisted:
+            self._unsynced.append(_Unsynced(self._writes, now_ms, turn.persisted, turn.raft_after_sync))
+        elif turn.raft_after_sync:
+            waiting = self._unsynced[-1].items if self._unsynced else turn.raft_now
+            for node, items in turn.raft_after_sync.items():
+                waiting.setdefault(node, []).extend(items)
+        for node, message in self._turn_liveness:
+            output.frames.append((node, Lane.LIVENESS, frames.pack_liveness(message)))
+        self._turn_liveness.clear()
+        for node, items in turn.raft_now.items():
+            output.frames.append((node, Lane.RAFT, frames.pack_raft(items)))
+        for node, bulk in turn.bulk.items():
+            output.frames.append((node, Lane.BULK, frames.pack_bulk(bulk)))
+        output.deliveries = self.streams.deliveries()
+        return output
+
+    def _answer(self, stream: tuple[NodeId, int], deltas: list[Delta], replies: list[Reply], turn: Turn, now_ms: float) -> None:
+        node, number = stream
+        if node == self.node:
+            self.streams.answered(number, node, deltas, replies, now_ms)
+        else:
+            turn.send_now(node, AnswerItem(number, deltas, replies))
