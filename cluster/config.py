@@ -152,7 +152,12 @@ class NodeConfig:
 
     node_id: str = _setting(_NODE, "no default: a node's name is its identity in every vote")
     data_dir: str = _setting(_PATH, "no default: what is acknowledged is stored there")
-    host: str = _setting(_ADDRESS, "loopback: identities are unverified headers until TLS is set up", default="127.0.0.1")
+    host: str = _setting(_ADDRESS, "loopback: peers and gossip are not encrypted until TLS is set up", default="127.0.0.1")
+    client_host: str = _setting(
+        _ADDRESS,
+        "loopback: beyond it the gateway believes no caller, because identities are unverified headers",
+        default="127.0.0.1",
+    )
     client_port: int = _setting(_PORT, "gRPC for clients", default=7400)
     peer_port: int = _setting(_PORT, "replication between nodes, next to the client port", default=7401)
     gossip_port: int = _setting(_PORT, "UDP and TCP of gossip, next to the peer port", default=7402)
