@@ -276,8 +276,9 @@ class Raft:
         return self._state.log.slice(first, last, bytes_max)
 
     def needs_snapshot(self, meta: SnapshotMeta) -> bool:
-        """Whether to install `meta`: ask in the very turn that installs. Installing one that is not needed would throw away
-        entries that this replica has acknowledged (reference trap 48)."""
+        """Whether to install `meta`: ask before switching, in the very turn that switches and then steps SnapshotInstalled.
+        Installing one that is not needed would throw away entries that this replica has acknowledged (trap 48); then end
+        the transfer as failed, and the leader finds out what is missing."""
         return following.needs_snapshot(self._state, meta)
 
     @property

@@ -68,23 +68,26 @@ def on_snapshot_offer(state: State, sender: ReplicaId, message: SnapshotOffer, n
     meta = message.meta
     if needs_snapshot(state, meta):
         return
+    assert meta.term <= state.term, "a leader's snapshot is of its term or an earlier one"
     if meta.index > state.commit:
         state.commit_to(meta.index)  # the very entry is here, and the leader only offers what is committed
     state.send_after_persist(sender, accepted(state, state.commit))
 
 
 def needs_snapshot(state: State, meta: SnapshotMeta) -> bool:
-    """Whether installing `meta` would add anything. If the log holds its last entry, installing would throw away what
-    follows it, which may be acknowledged (paper 7; reference trap 48)."""
-    return meta.index > state.commit and not state.log.matches(meta.index, meta.term)
+    """Whether installing `meta` would add anything and is in order. If the log holds its last entry, installing would throw
+    away what follows it, which may be acknowledged (paper 7; reference trap 48). A term that this replica has not entered
+    must be durable before entries of it (reference trap 4)."""
+    return state.commit < meta.index and meta.term <= state.term and not state.log.matches(meta.index, meta.term)
 
 
 def on_snapshot_installed(state: State, event: SnapshotInstalled, now_ms: float) -> None:
-    """The owner's state and stable log are now the snapshot; so is this log. A stale one is only acknowledged."""
+    """The owner's state and stable log are now the snapshot, so this log is too. One that is already covered by the commit
+    index is only acknowledged. Does not look at the stable log, which has changed already: the owner asked
+    `needs_snapshot` before it installed."""
     meta = event.meta
-    if meta.term > state.term:
-        raise StorageDamaged(f"snapshot of term {meta.term} installed in term {state.term}")
-    if needs_snapshot(state, meta):
+    assert meta.term <= state.term, "the owner asked needs_snapshot"
+    if meta.index > state.commit:
         if state.role is Role.LEADER:
             raise StorageDamaged(f"a leader of term {state.term} lacks entry {meta.index}, which is committed")
         state.reset_to(meta)

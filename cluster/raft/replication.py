@@ -160,15 +160,17 @@ def on_append_reply(state: State, sender: ReplicaId, reply: AppendReply, now_ms:
 
 
 def _accepted(state: State, progress: Progress, reply: AppendReply, now_ms: float) -> None:
-    progress.commit = max(progress.commit, reply.hint_index)
+    progress.commit = reply.hint_index  # not the highest ever: a restarted follower has forgotten it
     news = progress.accepted(reply.index)
     if progress.pace is Pace.PROBE:
         # Only the answer to the probe itself ends probing; late answers to earlier appends come before it.
         if reply.index >= progress.next - 1:
             progress.replicate()
+            progress.notified = progress.commit
     elif progress.pace is Pace.SNAPSHOT and reply.index >= state.log.snapshot.index:
         # Whatever connects to the log will do, not just the index that was offered (reference trap 31).
         progress.replicate()
+        progress.notified = progress.commit
     if news or not progress.inflight:
         progress.retries = 0
         progress.retry_at_ms = math.inf
@@ -194,10 +196,12 @@ def _rejected(state: State, progress: Progress, reply: AppendReply) -> None:
         return
     if progress.pace is Pace.PROBE and reply.index != progress.next - 1:
         return
-    # The follower skipped its terms; skip ours too (reference trap 32).
-    hint = state.log.newest_at_most(min(reply.hint_index, LogIndex(reply.index - 1)), reply.hint_term)
-    if reply.hint_index < state.log.snapshot.index:
-        hint = reply.hint_index  # below our log: only a snapshot helps
+    snapshot = state.log.snapshot
+    hint = min(reply.hint_index, LogIndex(reply.index - 1))
+    if hint >= snapshot.index and reply.hint_term >= snapshot.term:
+        hint = state.log.newest_at_most(hint, reply.hint_term)  # it skipped its terms, skip ours (reference trap 32)
+    else:
+        hint = min(hint, LogIndex(snapshot.index - 1))  # the logs part inside what is compacted: only a snapshot helps
     progress.probe(LogIndex(hint + 1))
     progress.retries = 0
     progress.retry_at_ms = math.inf
@@ -310,7 +314,7 @@ def on_vote_request(state: State, sender: ReplicaId, request: VoteRequest, now_m
     if progress is not None:
         log = state.log
         previous = progress.match if progress.match >= log.snapshot.index else log.last_index
-        state.send_now(sender, Append(state.term, previous, log.term_of(previous), LogIndex(0), []))
+        state.send_now(sender, Append(state.term, previous, log.term_of(previous), state.commit, []))
 
 
 def on_compact(state: State, event: Compact, now_ms: float) -> None:

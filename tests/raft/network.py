@@ -1,0 +1,547 @@
+"""A cluster of real cores in virtual time: a network that loses, delays, repeats and reorders, disks that forget what was not
+synced, node-pair liveness with boot generations, and crashes. One seed decides everything.
+
+After every event the cluster checks the four safety properties of the paper's figure 3 and that what is committed is durable
+at a majority. Scripted tests use it with the faults off; then every hop takes one millisecond.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from cluster.ids import LogIndex, ReplicaId, Term
+from cluster.raft.config import RaftConfig
+from cluster.raft.core import Raft
+from cluster.raft.effects import Effects, Persist, Role
+from cluster.raft.events import (
+    Campaign,
+    Compact,
+    Deadline,
+    Event,
+    LeaderLost,
+    PeerAcked,
+    Persisted,
+    Propose,
+    Read,
+    Receive,
+    SnapshotFailed,
+    SnapshotInstalled,
+)
+from cluster.raft.messages import Configuration, HardState, Message, Run, SnapshotMeta
+
+HEARTBEATS_PER_ELECTION_TIMEOUT = 10
+SHARD = 7
+TEST_CONFIG = RaftConfig(invariants_checked=True)
+
+
+@dataclass(slots=True)
+class Faults:
+    """What the network and disks do. The default does nothing wrong."""
+
+    loss: float = 0.0
+    duplication: float = 0.0
+    delay_ms: tuple[float, float] = (1.0, 1.0)
+    sync_ms: tuple[float, float] = (1.0, 1.0)
+
+
+@dataclass(slots=True)
+class Image:
+    """What one disk holds: (term, vote), the snapshot with its machine, and the entries behind it."""
+
+    hard_state: HardState
+    snapshot: SnapshotMeta
+    machine: list[tuple[Term, bytes]] = field(default_factory=list)
+    entries: list[tuple[Term, bytes]] = field(default_factory=list)
+
+    @property
+    def last_index(self) -> LogIndex:
+        return LogIndex(self.snapshot.index + len(self.entries))
+
+    def copy(self) -> Image:
+        return Image(self.hard_state, self.snapshot, list(self.machine), list(self.entries))
+
+    def holds(self, index: LogIndex, term: Term) -> bool:
+        if index <= self.snapshot.index:
+            return True  # snapshots hold committed entries only
+        return index <= self.last_index and self.entries[index - self.snapshot.index - 1][0] == term
+
+    def apply(self, write: Write) -> None:
+        if write.install is not None:
+            self.snapshot, self.machine, self.entries = write.install, list(write.machine), []
+            return
+        persist = write.persist
+        assert persist is not None
+        if persist.truncate_from is not None:
+            del self.entries[persist.truncate_from - self.snapshot.index - 1 :]
+        for run in persist.runs:
+            assert run.first_index == self.last_index + 1, "the core persists entries without a gap"
+            self.entries.extend((run.term, payload) for payload in run.payloads)
+        if persist.hard_state is not None:
+            self.hard_state = persist.hard_state
+        if persist.snapshot is not None:
+            assert persist.snapshot.index <= self.last_index
+            del self.entries[: persist.snapshot.index - self.snapshot.index]
+            self.snapshot, self.machine = persist.snapshot, list(write.machine)
+
+
+@dataclass(slots=True)
+class Write:
+    """One atomic batch: a Persist, or the installation of a snapshot."""
+
+    persist: Persist | None = None
+    install: SnapshotMeta | None = None
+    machine: list[tuple[Term, bytes]] = field(default_factory=list)
+
+
+class Disk:
+    """Implements LogStorage. `visible` is what reads see; `durable` is what a crash leaves at least."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        empty = SnapshotMeta(LogIndex(0), Term(0), configuration)
+        self.visible = Image(HardState(Term(0), ReplicaId(0)), empty)
+        self.durable = self.visible.copy()
+        self.unsynced: list[Write] = []
+
+    @property
+    def snapshot(self) -> SnapshotMeta:
+        return self.visible.snapshot
+
+    @property
+    def last_index(self) -> LogIndex:
+        return self.visible.last_index
+
+    def term(self, index: LogIndex) -> Term:
+        if index == self.visible.snapshot.index:
+            return self.visible.snapshot.term
+        if not self.visible.snapshot.index < index <= self.last_index:
+            raise KeyError(index)
+        return self.visible.entries[index - self.visible.snapshot.index - 1][0]
+
+    def runs(self, first: LogIndex, last: LogIndex, bytes_max: int) -> list[Run]:
+        if not self.visible.snapshot.index < first <= last <= self.last_index:
+            raise KeyError(first)
+        result: list[Run] = []
+        for index in range(first, last + 1):
+            term, payload = self.visible.entries[index - self.visible.snapshot.index - 1]
+            bytes_max -= len(payload)
+            if bytes_max < 0 and result:
+                break
+            if result and result[-1].term == term:
+                result[-1].payloads.append(payload)
+            else:
+                result.append(Run(LogIndex(index), term, [payload]))
+        return result
+
+    def write(self, write: Write) -> None:
+        self.visible.apply(write)
+        self.unsynced.append(write)
+
+    def sync(self, count: int) -> None:
+        for write in self.unsynced[:count]:
+            self.durable.apply(write)
+        del self.unsynced[:count]
+
+    def crash(self, kept: int) -> None:
+        """Power is lost after `kept` of the unsynced writes happened to reach the platter."""
+        self.sync(kept)
+        self.unsynced.clear()
+        self.visible = self.durable.copy()
+
+
+@dataclass(slots=True)
+class Beat:
+    generation: int
+    term_led: Term | None
+    sent_ms: float
+
+
+@dataclass(slots=True)
+class BeatAck:
+    term: Term
+    sent_ms: float
+
+
+class Node:
+    """One replica with its disk, its share of liveness and its state machine (the list of applied entries)."""
+
+    def __init__(self, cluster: Cluster, replica: ReplicaId) -> None:
+        self.cluster = cluster
+        self.replica = replica
+        self.disk = Disk(cluster.configuration)
+        self.generation = 0
+        self.alive = False
+        self.start()
+
+    def start(self) -> None:
+        assert not self.alive
+        self.alive = True
+        self.generation += 1
+        self.heard: dict[tuple[ReplicaId, Term], float] = {}
+        self.generations: dict[ReplicaId, int] = {}
+        self.acked: dict[tuple[ReplicaId, Term], float] = {}
+        self.machine = list(self.disk.visible.machine)
+        self.gated: list[tuple[int, ReplicaId, Message]] = []
+        self.last_write: tuple[Term, int] = (Term(0), 0)
+        self.syncing = False
+        self.reads: dict[int, LogIndex] = {}
+        self.refused: list[int] = []
+        self.read_results: dict[int, int] = {}
+        image = self.disk.visible
+        self.core = Raft(
+            replica=self.replica,
+            configuration=image.snapshot.configuration,
+            hard_state=image.hard_state,
+            log=self.disk,
+            liveness=self,
+            random=self.cluster.random,
+            config=self.cluster.config,
+            applied=image.snapshot.index,
+            shard=SHARD,
+            now_ms=self.cluster.now_ms,
+        )
+
+    def leader_heard_ms(self, leader: ReplicaId, term: Term) -> float:
+        return self.heard.get((leader, term), -math.inf)
+
+    def acked_sent_ms(self, peer: ReplicaId, term: Term) -> float:
+        return self.acked.get((peer, term), -math.inf)
+
+    def step(self, event: Event) -> Effects:
+        effects = self.core.step(event, self.cluster.now_ms)
+        self.carry_out(effects)
+        self.cluster.check(self, effects)
+        return effects
+
+    def carry_out(self, effects: Effects) -> None:
+        cluster = self.cluster
+        if effects.persist is not None:
+            write = Write(persist=effects.persist)
+            if effects.persist.snapshot is not None:
+                write.machine = self.machine[: effects.persist.snapshot.index]
+            self.disk.write(write)
+            term, sequence = effects.persist.term, effects.persist.sequence
+            assert sequence == self.last_write[1] + 1, "writes are numbered without a gap"
+            self.last_write = (term, sequence)
+        for peer, message in effects.send_now:
+            cluster.transmit(self.replica, peer, message)
+        for peer, message in effects.send_after_persist:
+            if self.disk.unsynced or self.gated:
+                self.gated.append((self.last_write[1], peer, message))
+            else:
+                cluster.transmit(self.replica, peer, message)
+        self.begin_sync()
+        for context, index in effects.reads_ready:
+            self.reads[context] = index
+        self.refused.extend(effects.reads_refused)
+        if effects.round_needed:
+            self.beat()
+        for peer in effects.snapshot_to:
+            cluster.after(cluster.random.uniform(5.0, 30.0), lambda peer=peer: cluster.transfer(self, peer))
+        self.apply()
+
+    def begin_sync(self) -> None:
+        if self.syncing or not (self.disk.unsynced or self.gated) or not self.cluster.disks_work:
+            return
+        self.syncing = True
+        generation, (term, sequence), count = self.generation, self.last_write, len(self.disk.unsynced)
+
+        def done() -> None:
+            if not self.alive or self.generation != generation:
+                return
+            self.syncing = False
+            self.disk.sync(min(count, len(self.disk.unsynced)))
+            released = [message for message in self.gated if message[0] <= sequence]
+            self.gated = [message for message in self.gated if message[0] > sequence]
+            for _, peer, message in released:
+                self.cluster.transmit(self.replica, peer, message)
+            self.step(Persisted(term, sequence))
+            self.begin_sync()
+
+        self.cluster.after(self.cluster.random.uniform(*self.cluster.faults.sync_ms), done)
+
+    def apply(self) -> None:
+        """Apply what is committed, at once and in order; answer reads that waited for it."""
+        core = self.core
+        while core.applied_index < core.commit_index:
+            for run in core.entries(LogIndex(core.applied_index + 1), core.commit_index, 1 << 20):
+                for payload in run.payloads:
+                    self.machine.append((run.term, payload))
+                    self.cluster.applied(LogIndex(len(self.machine)), run.term, payload)
+                core.applied_to(run.last_index)
+        assert len(self.machine) == core.applied_index
+        for context in [context for context, index in self.reads.items() if index <= core.applied_index]:
+            self.read_results[context] = core.applied_index
+            del self.reads[context]
+
+    def beat(self) -> None:
+        term_led = self.core.term if self.core.role is Role.LEADER else None
+        for peer in self.cluster.nodes:
+            if peer != self.replica:
+                self.cluster.transmit(self.replica, peer, Beat(self.generation, term_led, self.cluster.now_ms))
+
+    def on_beat(self, sender: ReplicaId, beat: Beat) -> None:
+        if beat.generation < self.generations.get(sender, 0):
+            return
+        if beat.generation > self.generations.get(sender, 0):
+            self.generations[sender] = beat.generation
+            for key in [key for key in self.heard if key[0] == sender]:
+                del self.heard[key]
+            if self.core.leader == sender:
+                self.step(LeaderLost())
+        if beat.term_led is None:
+            return
+        self.heard[sender, beat.term_led] = self.cluster.now_ms
+        if self.core.term <= beat.term_led:
+            self.cluster.transmit(self.replica, sender, BeatAck(beat.term_led, beat.sent_ms))
+
+    def on_beat_ack(self, sender: ReplicaId, ack: BeatAck) -> None:
+        key = (sender, ack.term)
+        self.acked[key] = max(self.acked.get(key, -math.inf), ack.sent_ms)
+        self.step(PeerAcked(sender, ack.term, ack.sent_ms))
+
+
+class Cluster:
+    """Nodes, the network between them, virtual time, and the checks."""
+
+    def __init__(
+        self,
+        voters: int = 3,
+        *,
+        learners: int = 0,
+        seed: int = 0,
+        config: RaftConfig = TEST_CONFIG,
+        faults: Faults | None = None,
+    ) -> None:
+        ids = [ReplicaId(number) for number in range(1, voters + learners + 1)]
+        self.configuration = Configuration(tuple(ids[:voters]), tuple(ids[voters:]))
+        self.config = replace(config, invariants_checked=True)
+        self.heartbeat_ms = config.election_timeout_ms_min / HEARTBEATS_PER_ELECTION_TIMEOUT
+        self.random = random.Random(seed)
+        self.faults = faults or Faults()
+        self.now_ms = 1_000.0
+        self.disks_work = True
+        self.blocked: set[tuple[ReplicaId, ReplicaId]] = set()
+        self.dropped: Callable[[ReplicaId, ReplicaId, object], bool] | None = None
+        self.delivered: list[tuple[ReplicaId, ReplicaId, object]] = []
+        self.agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self.ordinal = 0
+        self.events = 0
+        self.leaders: dict[Term, ReplicaId] = {}
+        self.entries_seen: dict[tuple[int, int], tuple[int, bytes]] = {}
+        self.committed: dict[LogIndex, tuple[Term, bytes]] = {}
+        self.committed_through = LogIndex(0)
+        self.contexts = 0
+        self.nodes: dict[ReplicaId, Node] = {}
+        for replica in ids:
+            self.nodes[replica] = Node(self, replica)
+        for replica in ids:
+            self.after(self.random.uniform(0.0, self.heartbeat_ms), lambda replica=replica: self.heartbeat(replica))
+
+    # Time
+
+    def after(self, delay_ms: float, action: Callable[[], None]) -> None:
+        self.ordinal += 1
+        heapq.heappush(self.agenda, (self.now_ms + delay_ms, self.ordinal, action))
+
+    def heartbeat(self, replica: ReplicaId) -> None:
+        if self.nodes[replica].alive:
+            self.nodes[replica].beat()
+        self.after(self.heartbeat_ms, lambda: self.heartbeat(replica))
+
+    def turn(self) -> None:
+        """The next thing that happens: a deadline or an agenda item."""
+        self.events += 1
+        due = min((node for node in self.nodes.values() if node.alive), key=lambda node: node.core.deadline_ms, default=None)
+        if due is not None and due.core.deadline_ms <= self.agenda[0][0]:
+            self.now_ms = max(self.now_ms, due.core.deadline_ms)
+            due.step(Deadline())
+            return
+        at, _, action = heapq.heappop(self.agenda)
+        self.now_ms = max(self.now_ms, at)
+        action()
+
+    def run_ms(self, duration_ms: float) -> None:
+        end = self.now_ms + duration_ms
+        self.after(duration_ms, lambda: None)
+        while self.now_ms < end:
+            self.turn()
+
+    def run_until(self, condition: Callable[[], bool], limit_ms: float = 20_000.0) -> None:
+        end = self.now_ms + limit_ms
+        while not condition():
+            assert self.now_ms < end, f"not within {limit_ms} ms: {self.summary()}"
+            self.turn()
+
+    # Network
+
+    def transmit(self, sender: ReplicaId, receiver: ReplicaId, message: object) -> None:
+        faults, rng = self.faults, self.random
+        copies = 1 + (faults.duplication > 0 and rng.random() < faults.duplication)
+        for _ in range(copies):
+            if faults.loss > 0 and rng.random() < faults.loss:
+                continue
+            self.after(rng.uniform(*faults.delay_ms), lambda: self.deliver(sender, receiver, message))
+
+    def deliver(self, sender: ReplicaId, receiver: ReplicaId, message: object) -> None:
+        node = self.nodes[receiver]
+        if not node.alive or (sender, receiver) in self.blocked:
+            return
+        if self.dropped is not None and self.dropped(sender, receiver, message):
+            return
+        if isinstance(message, Beat):
+            node.on_beat(sender, message)
+        elif isinstance(message, BeatAck):
+            node.on_beat_ack(sender, message)
+        else:
+            self.delivered.append((sender, receiver, message))
+            node.step(Receive(sender, message))  # type: ignore[arg-type]
+
+    def transfer(self, source: Node, peer: ReplicaId) -> None:
+        """Carry a snapshot of what `source` has applied to `peer`, or fail."""
+        if not source.alive:
+            return
+        target = self.nodes[peer]
+        lost = self.faults.loss > 0 and self.random.random() < self.faults.loss
+        if lost or not target.alive or (source.replica, peer) in self.blocked:
+            source.step(SnapshotFailed(peer))
+            return
+        index = source.core.applied_index
+        meta = SnapshotMeta(index, source.core.term_of(index), source.core.configuration)
+        if target.core.needs_snapshot(meta):
+            target.disk.write(Write(install=meta, machine=source.machine[:index]))
+            target.disk.sync(len(target.disk.unsynced))
+            target.machine = source.machine[:index]
+            target.step(SnapshotInstalled(source.replica, meta))
+        else:
+            source.step(SnapshotFailed(peer))
+
+    def isolate(self, *replicas: int) -> None:
+        """Cut these off from all others, not from each other."""
+        inside = set(replicas)
+        for a in self.nodes:
+            for b in self.nodes:
+                if (a in inside) != (b in inside):
+                    self.blocked.add((a, b))
+
+    def heal(self) -> None:
+        self.blocked.clear()
+        self.dropped = None
+
+    # Processes
+
+    def crash(self, replica: int) -> None:
+        node = self.nodes[ReplicaId(replica)]
+        assert node.alive
+        node.alive = False
+        node.disk.crash(self.random.randint(0, len(node.disk.unsynced)))
+
+    def restart(self, replica: int) -> None:
+        self.nodes[ReplicaId(replica)].start()
+
+    # Clients
+
+    def node(self, replica: int) -> Node:
+        return self.nodes[ReplicaId(replica)]
+
+    @property
+    def leader(self) -> Node | None:
+        """The live leader of the highest term."""
+        leading = [node for node in self.nodes.values() if node.alive and node.core.role is Role.LEADER]
+        return max(leading, key=lambda node: node.core.term, default=None)
+
+    def elect(self, replica: int) -> Node:
+        """Make `replica` the leader and let its no-op reach everybody."""
+        node = self.node(replica)
+        node.step(Campaign())
+        self.run_until(lambda: node.core.role is Role.LEADER and node.core.commit_index == node.core.last_index)
+        self.settle()
+        return node
+
+    def settle(self) -> None:
+        """Run until all live nodes know all that the leader has committed."""
+        self.run_until(self.converged)
+
+    def converged(self) -> bool:
+        leader = self.leader
+        if leader is None or leader.core.commit_index != leader.core.last_index:
+            return False
+        cores = [node.core for node in self.nodes.values() if node.alive]
+        return all(
+            core.commit_index == leader.core.commit_index
+            and core.last_index == leader.core.last_index
+            and core.term == leader.core.term
+            and core.leader == leader.replica
+            for core in cores
+        )
+
+    def propose(self, *payloads: bytes) -> Effects:
+        leader = self.leader
+        assert leader is not None, "somebody leads"
+        return leader.step(Propose(list(payloads)))
+
+    def read(self, replica: int) -> int:
+        self.contexts += 1
+        self.node(replica).step(Read(self.contexts))
+        return self.contexts
+
+    def compact(self, replica: int, index: int) -> Effects:
+        return self.node(replica).step(Compact(LogIndex(index)))
+
+    def messages(self, kind: type, sender: int | None = None, receiver: int | None = None) -> list[object]:
+        """Delivered messages of one kind."""
+        return [
+            message
+            for a, b, message in self.delivered
+            if isinstance(message, kind) and sender in (None, a) and receiver in (None, b)
+        ]
+
+    # Checks
+
+    def applied(self, index: LogIndex, term: Term, payload: bytes) -> None:
+        """State machine safety: nobody applies anything else at this index, ever."""
+        assert self.committed.setdefault(index, (term, payload)) == (term, payload), f"two entries applied at {index}"
+
+    def check(self, node: Node, effects: Effects) -> None:
+        core = node.core
+        if effects.persist is not None:
+            for run in effects.persist.runs:
+                self.check_log_matching(core, run)
+        if core.role is Role.LEADER:
+            first = self.leaders.setdefault(core.term, node.replica)
+            assert first == node.replica, f"election safety: {first} and {node.replica} lead term {core.term}"
+            if effects.role_changed:
+                self.check_leader_completeness(core)
+        if effects.committed is not None and effects.committed > self.committed_through:
+            self.check_durable(core, effects.committed)
+            self.committed_through = effects.committed
+
+    def check_log_matching(self, core: Raft, run: Run) -> None:
+        """An (index, term) names one payload and one predecessor everywhere; by induction, one whole prefix."""
+        previous = core.term_of(LogIndex(run.first_index - 1))
+        for offset, payload in enumerate(run.payloads):
+            key = (run.first_index + offset, run.term)
+            found = self.entries_seen.setdefault(key, (previous, payload))
+            assert found == (previous, payload), f"log matching: two different entries at {key}"
+            previous = run.term
+
+    def check_leader_completeness(self, core: Raft) -> None:
+        for index, (term, _) in self.committed.items():
+            if index >= core.snapshot.index:
+                assert core.term_of(index) == term, f"leader of term {core.term} lacks committed entry {index}"
+
+    def check_durable(self, core: Raft, index: LogIndex) -> None:
+        """Invariant 5: commit means durable at a majority."""
+        term = core.term_of(index)
+        holders = [voter for voter in self.configuration.voters if self.nodes[voter].disk.durable.holds(index, term)]
+        assert len(holders) > len(self.configuration.voters) // 2, f"entry {index} committed but durable only at {holders}"
+
+    def summary(self) -> str:
+        return "; ".join(
+            f"{node.replica}: {'up' if node.alive else 'down'} {node.core.role.value} term {node.core.term} leader"
+            f" {node.core.leader} commit {node.core.commit_index} last {node.core.last_index}"
+            for node in self.nodes.values()
+        )

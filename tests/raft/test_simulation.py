@@ -1,0 +1,86 @@
+"""Real cores under seeded faults: safe after every event, live once the faults end (reference section 4, plan b)."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from cluster.raft.config import RaftConfig
+from cluster.raft.events import LeaderLost, PeerUnreachable
+from tests.raft.network import Cluster, Faults
+
+SEEDS = 200
+SEEDS_PER_TEST = 20
+STEPS = 120
+ROOMY = RaftConfig(election_timeout_ms_min=150, election_timeout_ms_max=300, stagger_ms=20, resend_timeout_ms=50)
+TIGHT = replace(
+    ROOMY, append_bytes_max=100, window_bytes_max=200, window_appends=2, tail_bytes_max=200, uncommitted_bytes_max=1_000
+)
+
+
+def misbehave(cluster: Cluster, chance: random.Random) -> None:
+    """One client request or one fault."""
+    ids = list(cluster.nodes)
+    victim = chance.choice(ids)
+    node = cluster.nodes[victim]
+    dice = chance.random()
+    if dice < 0.60:
+        if cluster.leader is not None:
+            cluster.propose(*(b"%d" % chance.getrandbits(64) for _ in range(chance.randint(1, 5))))
+    elif dice < 0.68:
+        if node.alive:
+            cluster.read(victim)
+    elif dice < 0.72:
+        if node.alive:
+            cluster.crash(victim)
+    elif dice < 0.80:
+        if not node.alive:
+            cluster.restart(victim)
+    elif dice < 0.84 and len(ids) > 1:
+        cluster.isolate(*chance.sample(ids, chance.randint(1, len(ids) - 1)))
+    elif dice < 0.91:
+        cluster.heal()
+    elif dice < 0.93 and node.alive:
+        node.step(LeaderLost())
+    elif dice < 0.95 and node.alive:
+        node.step(PeerUnreachable(chance.choice(ids)))
+    elif node.alive:
+        cluster.compact(victim, max(0, node.core.applied_index - chance.randint(0, 3)))
+
+
+def storm(seed: int) -> Cluster:
+    chance = random.Random(seed)
+    faults = Faults(
+        loss=chance.choice([0.0, 0.05, 0.2]),
+        duplication=chance.choice([0.0, 0.1]),
+        delay_ms=chance.choice([(0.5, 2.0), (0.5, 20.0), (1.0, 60.0)]),
+        sync_ms=chance.choice([(0.5, 2.0), (1.0, 60.0)]),
+    )
+    config = chance.choice([TIGHT, ROOMY])
+    cluster = Cluster(
+        chance.choice([1, 2, 3, 3, 5]), learners=chance.choice([0, 0, 1]), seed=seed, config=config, faults=faults
+    )
+    for _ in range(STEPS):
+        misbehave(cluster, chance)
+        cluster.run_ms(chance.choice([0.0, 2.0, 20.0, 200.0]))
+    return cluster
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, SEEDS_PER_TEST))
+def test_cluster_is_safe_under_faults_and_converges_once_they_end(first: int) -> None:
+    """Figure 3 after every event; then no faults, everybody up, and a new write reaches everybody."""
+    for seed in range(first, first + SEEDS_PER_TEST):
+        cluster = storm(seed)
+        cluster.faults = Faults()
+        cluster.heal()
+        for replica, node in cluster.nodes.items():
+            if not node.alive:
+                cluster.restart(replica)
+        cluster.run_until(lambda cluster=cluster: cluster.leader is not None and cluster.converged(), 30_000.0)
+        cluster.propose(b"after the storm %d" % seed)
+        cluster.settle()
+        machines = [node.machine for node in cluster.nodes.values()]
+        assert all(machine == machines[0] for machine in machines)
+        assert machines[0][-1][1] == b"after the storm %d" % seed
