@@ -31,7 +31,8 @@ def pack_bulk(items: list[BulkLaneItem]) -> bytes:
 
 def unpack_liveness(frame: bytes) -> LivenessMessage:
     try:
-        return _liveness_decoder.decode(frame)
+        message: LivenessMessage = _liveness_decoder.decode(frame)
+        return message
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"a liveness frame does not decode: {error}") from error
 

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cluster.errors import InvalidRequest, StaleRoute
+from cluster.errors import RejectedError, StaleRoute
 from cluster.ids import NodeId, ShardId, Term
 from cluster.pump import frames
 from cluster.pump.bundles import BundleFetch
@@ -151,7 +151,7 @@ class Pump:
             else:
                 for bulk in frames.unpack_bulk(frame):
                     self._on_bulk_item(node, bulk, now_ms)
-        except InvalidRequest:
+        except RejectedError:
             self.garbage_frames += 1
 
     def on_connected(self, node: NodeId, now_ms: float) -> None:
@@ -176,7 +176,7 @@ class Pump:
             if refused and replica.leader_node == node:
                 replica.leader_lost(now_ms, self._turn)
             self._look_at(replica, now_ms)
-        self._transfers.node_lost(node, now_ms)
+        self._transfers.node_lost(node, now_ms, self._turn)
 
     def _on_liveness(self, node: NodeId, frame: bytes, now_ms: float) -> None:
         message = frames.unpack_liveness(frame)
@@ -259,17 +259,19 @@ class Pump:
                     replica.stalled = ""
                     self._ready[replica.id] = None
         else:
-            replica = self.replicas.get(item.shard)
-            if replica is None or replica.shard.node_of(item.sender) != node:
-                return
-            if isinstance(item, SnapshotRequest):
-                self._transfers.requested(replica, item.sender, now_ms, self._turn)
-            elif isinstance(item, SnapshotChunk):
-                self._transfers.on_chunk(replica, item, now_ms, self._turn)
-            else:
-                assert isinstance(item, SnapshotAck)
-                self._transfers.on_ack(replica, item, now_ms, self._turn)
-            self._look_at(replica, now_ms)
+            self._on_transfer_item(node, item, now_ms)
+
+    def _on_transfer_item(self, node: NodeId, item: SnapshotRequest | SnapshotChunk | SnapshotAck, now_ms: float) -> None:
+        replica = self.replicas.get(item.shard)
+        if replica is None or replica.shard.node_of(item.sender) != node:
+            return
+        if isinstance(item, SnapshotRequest):
+            self._transfers.requested(replica, item.sender, now_ms, self._turn)
+        elif isinstance(item, SnapshotChunk):
+            self._transfers.on_chunk(replica, item, now_ms, self._turn)
+        else:
+            self._transfers.on_ack(replica, item, now_ms, self._turn)
+        self._look_at(replica, now_ms)
 
     # -- inputs from the gateway -------------------------------------------------------------------------------------
 

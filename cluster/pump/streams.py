@@ -231,7 +231,9 @@ class Streams:
         return min((watch.retry_ms for watch in self._orphans.values()), default=float("inf"))
 
     def _give_up(self, table: dict[tuple[int, int], float]) -> None:
-        error = Unavailable("the leader was lost while the operation was on its way", applied=Applied.UNKNOWN, retry_after_ms=20)
+        error = Unavailable(
+            "the leader was lost while the operation was on its way", applied=Applied.UNKNOWN, retry_after_ms=20
+        )
         failure = failure_of(error)
         for number, operation in table:
             stream = self._streams.get(number)

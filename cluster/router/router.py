@@ -32,7 +32,9 @@ class Router:
         else:
             self._hints[shard] = leader
 
-    def node_for(self, shard: ShardId, local_leader: NodeId | None, connected: frozenset[NodeId] | set[NodeId]) -> NodeId | None:
+    def node_for(
+        self, shard: ShardId, local_leader: NodeId | None, connected: frozenset[NodeId] | set[NodeId]
+    ) -> NodeId | None:
         """Where to send: the leader that a local replica knows, else the hint, else the replicas in turn; None when nobody is
         reachable. `connected` are the peers that can be sent to."""
         for candidate in (local_leader, self._hints.get(shard)):

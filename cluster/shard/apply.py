@@ -195,9 +195,7 @@ class Applier:
             live.clear_ring()
         return outcome
 
-    def _conclude(
-        self, live: LiveDocument, command: Command, seed: bytes, outcome: Outcome, digest: bytes
-    ) -> None:
+    def _conclude(self, live: LiveDocument, command: Command, seed: bytes, outcome: Outcome, digest: bytes) -> None:
         """Advance the position, the chain, the session table and the ring. Existence changes happen here for deletion."""
         live.index += 1
         live.extend_chain(command, self.now_ms, seed, outcome)
@@ -205,9 +203,7 @@ class Applier:
         settings = program.settings
         if command.session:
             answer = Answer(command.sequence, digest, int(outcome.code), outcome.answer, live.epoch, live.index)
-            live.sessions.record(
-                command.session, command.acked_through, answer, settings.session_window, settings.sessions_max
-            )
+            live.sessions.record(command.session, command.acked_through, answer, settings.session_window, settings.sessions_max)
         if outcome.code is Code.OK and command.kind == CommandKind.DELETE:
             live.instance = None
             live.program = None
@@ -229,4 +225,3 @@ def _reply_of_verdict(live: LiveDocument, verdict: Verdict, stored: Answer | Non
     else:
         error = OutcomeUnknown("the session's memory of this command is gone", expected=expected)
     return Reply(0, live.epoch, live.index, b"", failure_of(error))
-

@@ -152,7 +152,9 @@ class LiveDocument:
 
     def size_bytes(self) -> int:
         """Approximate size in memory and in the record."""
-        return (self.instance.size_bytes() if self.instance is not None else 0) + self.ring_bytes + 256 * (1 + len(self.sessions))
+        return (
+            (self.instance.size_bytes() if self.instance is not None else 0) + self.ring_bytes + 256 * (1 + len(self.sessions))
+        )
 
     def extend_chain(self, command: Command, now_ms: int, seed: bytes, outcome: Outcome) -> None:
         """Bind one command and its outcome into the chain. Called once a command that ran, in order."""

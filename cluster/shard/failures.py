@@ -19,9 +19,7 @@ from cluster.session.operations import Failure
 
 def failure_of(error: ClusterError) -> Failure:
     """The error as it travels."""
-    return Failure(
-        error.reason, error.message, error.retryable, error.applied.value, error.retry_after_ms, dict(error.details)
-    )
+    return Failure(error.reason, error.message, error.retryable, error.applied.value, error.retry_after_ms, dict(error.details))
 
 
 def failure_of_outcome(code: int, answer: bytes) -> Failure | None:

@@ -71,7 +71,14 @@ class Feed:
         return set(self._watched)
 
     def open(
-        self, live: LiveDocument, stream: StreamKey, watch: int, who: Principal, seen: tuple[int, int] | None, credit: int, turn: Turn
+        self,
+        live: LiveDocument,
+        stream: StreamKey,
+        watch: int,
+        who: Principal,
+        seen: tuple[int, int] | None,
+        credit: int,
+        turn: Turn,
     ) -> None:
         """Start a watch at the document's present state. `seen` is the (epoch, index) that the viewer already has, if any.
 

@@ -16,7 +16,16 @@ from cluster.ids import check_channel
 from cluster.session.operations import Kind, Operation, Reply
 from cluster.shard.apply import Origin
 from cluster.shard.cache import DocumentCache
-from cluster.shard.commands import COMMANDS_MAX, ENTRY_BYTES_MAX, SEED_BYTES, SEMANTICS, Command, CommandKind, Entry, encode_entry
+from cluster.shard.commands import (
+    COMMANDS_MAX,
+    ENTRY_BYTES_MAX,
+    SEED_BYTES,
+    SEMANTICS,
+    Command,
+    CommandKind,
+    Entry,
+    encode_entry,
+)
 from cluster.shard.directory import Directory
 from cluster.shard.failures import failure_of
 from cluster.shard.turn import StreamKey, Turn

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cluster.errors import ApplyHalted, Applied, ClusterError, CodeMissing, NotLeader, Overloaded, StorageDamaged, Unavailable
+from cluster.errors import Applied, ApplyHalted, ClusterError, CodeMissing, NotLeader, Overloaded, StorageDamaged, Unavailable
 from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.raft.core import Raft
 from cluster.raft.effects import Effects, Role
@@ -31,7 +31,7 @@ from cluster.raft.events import (
     Receive,
     SnapshotFailed,
 )
-from cluster.raft.messages import Message
+from cluster.raft.messages import Message, SnapshotMeta
 from cluster.session.operations import Consistency, Kind, Operation, Reply
 from cluster.shard.apply import Applier, Origin
 from cluster.shard.cache import DocumentCache
@@ -41,6 +41,7 @@ from cluster.shard.failures import failure_of
 from cluster.shard.feed import Feed
 from cluster.shard.gathering import Gatherer
 from cluster.shard.reading import Reader, WaitingReads, refuse
+from cluster.shard.snapshot import ShardMetadata, StoredShard
 from cluster.shard.turn import RaftItem, StreamKey, Turn
 from cluster.shardmap.map import Shard
 from cluster.storage.log import ShardLog
@@ -76,6 +77,7 @@ class ShardReplica:
         node: NodeId,
         raft: Raft,
         log: ShardLog,
+        stored: StoredShard,
         cache: DocumentCache,
         gatherer: Gatherer,
         applier: Applier,
@@ -89,6 +91,7 @@ class ShardReplica:
         self.node = node
         self.raft = raft
         self.log = log
+        self.stored = stored
         self.cache = cache
         self.feed = feed
         self.applied = applied
@@ -108,6 +111,8 @@ class ShardReplica:
         self._compact_looked_at = applied
         self._nodes = {place.replica: place.node for place in shard.replicas}
         self.snapshots_wanted: list[ReplicaId] = []
+        self.held_for_snapshots: dict[ReplicaId, LogIndex] = {}
+        applier.now_ms = stored.metadata().now_ms
 
     # -- what it is --------------------------------------------------------------------------------------------------
 
@@ -133,6 +138,11 @@ class ShardReplica:
     @property
     def commands_run(self) -> int:
         return self._applier.commands_run
+
+    @property
+    def time_ms(self) -> int:
+        """The shard's time: that of the newest command applied or proposed here."""
+        return self._applier.now_ms
 
     @property
     def deadline_ms(self) -> float:
@@ -368,6 +378,22 @@ class ShardReplica:
         if not self._halted_in_between:
             self.halted = ""
 
+    def save_all(self, turn: Turn) -> None:
+        """Bring the stored shard to the applied index."""
+        self.cache.save_all(turn.batch)
+        self.stored.save_metadata(ShardMetadata(self.time_ms), turn)
+
+    def install(self, generation: int, meta: SnapshotMeta, metadata: ShardMetadata, *, resets_log: bool, turn: Turn) -> None:
+        """Make a received generation this replica's state. Apply goes on behind `meta`."""
+        assert not self.leads, "a leader's state comes from its own log"
+        self.stored.switch(generation, meta, metadata, resets_log=resets_log, turn=turn)
+        self.applied = meta.index
+        self._compact_looked_at = meta.index
+        self._applier.now_ms = metadata.now_ms
+        self.damaged = ""
+        self.halted = ""
+        self._halted_in_between = False
+
     def compact(self, now_ms: float, turn: Turn) -> None:
         """Cut the log below what every record holds, keeping some for followers that are a little behind."""
         self._compact_looked_at = self.applied
@@ -379,8 +405,9 @@ class ShardReplica:
         if oldest is not None:
             floor = min(floor, LogIndex(oldest - 1))
         if self.leads:
-            floor = min(floor, self._followers_floor(floor))
+            floor = min([floor, self._followers_floor(floor), *self.held_for_snapshots.values()])
         if floor > self.log.snapshot.index:
+            self.stored.save_metadata(ShardMetadata(self.time_ms), turn)
             self.handle(Compact(floor), now_ms, turn)
 
     def _followers_floor(self, floor: LogIndex) -> LogIndex:

@@ -84,10 +84,11 @@ class SnapshotRequest(Struct, frozen=True, array_like=True, tag=8):
 
 
 class SnapshotChunk(Struct, frozen=True, array_like=True, tag=9):
-    """Part of a shard's state. See `cluster.shard.transfer`.
+    """Part of a shard's state. See `cluster.pump.transfers`.
 
-    transfer: number of this transfer, rising per sender. sequence: 0, 1, ... without gap. done: the last one.
-    pairs: (stored key suffix, record body) of records. meta: encoded shard metadata, in the last chunk only.
+    transfer: number of this transfer, rising per sender. sequence: 0, 1, ... without gap.
+    records: (stored name, record body). end: encoded SnapshotEnd in the chunk that ends the records, else empty: the receiver switches.
+    history: (stored name, history row) in the chunks after that. last: nothing follows.
     """
 
     shard: ShardId
@@ -96,10 +97,10 @@ class SnapshotChunk(Struct, frozen=True, array_like=True, tag=9):
     term: Term
     transfer: int
     sequence: int
-    done: bool
-    snapshot: bytes
+    end: bytes
     records: list[tuple[bytes, bytes]]
     history: list[tuple[bytes, bytes]]
+    last: bool
 
 
 class SnapshotAck(Struct, frozen=True, array_like=True, tag=10):

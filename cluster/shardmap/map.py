@@ -114,7 +114,7 @@ def bootstrap(nodes: list[NodeId], shard_count: int, replication_factor: int) ->
         raise ConfigurationInvalid(f"a cluster starts with 1 to {BOOTSTRAP_NODES_MAX} different nodes, not {nodes}")
     if not 1 <= shard_count <= SHARDS_MAX:
         raise ConfigurationInvalid(f"shards must be 1 to {SHARDS_MAX}, not {shard_count}")
-    if not 1 <= replication_factor:
+    if not replication_factor >= 1:
         raise ConfigurationInvalid("replication factor must be at least 1")
     ordered = sorted(nodes)
     copies = min(replication_factor, len(ordered))
