@@ -3,11 +3,12 @@
     types.py       what may be declared: one StateType for every annotation
     record.py      Record: the author's own value classes
     node.py        what all tracked values share: where they hang, which journal they write to
-    containers.py  List, Dict, OrderedSet
+    leaves.py      StateType and the immutable types
+    lists.py dicts.py sets.py    List, Dict, OrderedSet
     table.py       Table: records under stable row ids or a key
-    text.py        Text: a string edited by splices that are transformed over later ones
+    text.py splices.py    Text: a string edited by splices that are transformed over later ones
     journal.py     Journal: the writes of the running command: commit, rollback, canonical bytes
-    root.py        FieldSpec, StateRoot: the fields of one document; dump and load
+    fields.py root.py    FieldOptions, FieldSpec, StateRoot: the fields of one document; dump and load
     patch.py       Changes -> JSON Patch; apply; diff by value
     refusals.py    Refused, StaleEdit and the errors that handlers meet
 
@@ -59,12 +60,14 @@ Patches. `operations(changes, visible) -> list[dict]` takes Changes or a list of
 
 from __future__ import annotations
 
-from cluster.documents.state.containers import Dict, List, OrderedSet
+from cluster.documents.state.dicts import Dict
 from cluster.documents.state.journal import Changes, Journal
+from cluster.documents.state.lists import List
 from cluster.documents.state.patch import apply_patch, diff, encode, operations, touched_rows
 from cluster.documents.state.record import Record
 from cluster.documents.state.refusals import Refused, StaleEdit, StaleHandle, WriteInReadHandler
 from cluster.documents.state.root import FieldOptions, FieldSpec, StateRoot, field_spec
+from cluster.documents.state.sets import OrderedSet
 from cluster.documents.state.table import Table
 from cluster.documents.state.text import Text
 from cluster.documents.state.types import StateType, state_type
