@@ -91,12 +91,13 @@ def test_every_module_says_what_it_is_for() -> None:
 
 
 def test_no_leftovers() -> None:
-    marks = re.compile("|".join(rf"\b{word}\b" for word in ("TODO", "FIXME", "XXX", "HACK", "NotImplementedError")))
+    marks = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|raise NotImplementedError")
     found = [
         f"{name_of(path)}:{number}"
         for path, text in text_files()
         if path.suffix in {".py", ".proto", ".md", ".js", ".html", ".toml", ".yaml", ".sh", ""}
         and not path.is_relative_to(ROOT / "cluster" / "v1")
+        and path != Path(__file__)
         for number, line in enumerate(text.splitlines(), 1)
         if marks.search(line)
     ]
