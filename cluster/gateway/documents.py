@@ -12,10 +12,11 @@ import grpc
 from cluster.gateway import codec
 from cluster.gateway.backend import Backend
 from cluster.gateway.calls import Context, Identity, conversation_method, stream_method, unary_method
-from cluster.gateway.limits import SESSION_BYTES, Limits
-from cluster.gateway.session import Session
+from cluster.gateway.limits import IDEMPOTENCY_KEY_BYTES_MADE, Limits
+from cluster.gateway.session import Clock, Session
 from cluster.gateway.status import FailedCall
 from cluster.gateway.unary import UnaryCalls
+from cluster.session.client_watch import DELTA_OVERHEAD_BYTES
 from cluster.session.operations import Delta, Failure, Kind, Operation, Reply
 from cluster.v1 import documents_pb2 as wire
 
@@ -27,11 +28,12 @@ _WATCH_ID: Final = 1
 class DocumentService:
     """The handlers. Sessions in progress are kept so that stopping can send them elsewhere."""
 
-    def __init__(self, backend: Backend, limits: Limits, identity: Identity, unary: UnaryCalls) -> None:
+    def __init__(self, backend: Backend, limits: Limits, identity: Identity, unary: UnaryCalls, clock_ms: Clock) -> None:
         self._backend = backend
         self._limits = limits
         self._identity = identity
         self._unary = unary
+        self._clock_ms = clock_ms
         self._sessions: set[Session] = set()
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
@@ -57,14 +59,14 @@ class DocumentService:
 
     async def create(self, request: wire.CreateRequest, principal: str, remaining_ms: float | None) -> wire.CreateResponse:
         """Create a document. Raises ClusterError."""
-        key = request.idempotency_key or os.urandom(SESSION_BYTES)
+        key = request.idempotency_key or os.urandom(IDEMPOTENCY_KEY_BYTES_MADE)
         operation = codec.write_operation(Kind.CREATE, request.document, "", request.payload, key, principal, self._limits)
         reply = await self._run(operation, remaining_ms)
         return wire.CreateResponse(position=_position(reply), payload=reply.payload)
 
     async def send(self, request: wire.SendRequest, principal: str, remaining_ms: float | None) -> wire.SendResponse:
         """Send a message. Raises ClusterError."""
-        key = request.idempotency_key or os.urandom(SESSION_BYTES)
+        key = request.idempotency_key or os.urandom(IDEMPOTENCY_KEY_BYTES_MADE)
         operation = codec.write_operation(
             Kind.SEND, request.document, request.channel, request.payload, key, principal, self._limits
         )
@@ -80,7 +82,7 @@ class DocumentService:
 
     async def delete(self, request: wire.DeleteRequest, principal: str, remaining_ms: float | None) -> wire.DeleteResponse:
         """Delete a document. Raises ClusterError."""
-        key = request.idempotency_key or os.urandom(SESSION_BYTES)
+        key = request.idempotency_key or os.urandom(IDEMPOTENCY_KEY_BYTES_MADE)
         operation = codec.write_operation(Kind.DELETE, request.document, "", b"", key, principal, self._limits)
         reply = await self._run(operation, remaining_ms)
         return wire.DeleteResponse(position=_position(reply))
@@ -116,7 +118,7 @@ class DocumentService:
                         raise FailedCall(event.failure)
                     if isinstance(event, Delta):
                         yield codec.watch_response(event)
-                        written += len(event.body)
+                        written += len(event.body) + DELTA_OVERHEAD_BYTES
                 if written:
                     stream.grant(_WATCH_ID, written)
         finally:
@@ -124,7 +126,7 @@ class DocumentService:
 
     async def session(self, principal: str, context: Context) -> None:
         """Serve a session until its end. Raises ClusterError."""
-        session = Session(self._backend, self._limits, principal, context)
+        session = Session(self._backend, self._limits, principal, context, self._clock_ms)
         self._sessions.add(session)
         try:
             await session.run()

@@ -13,8 +13,8 @@ from hashlib import blake2b
 from urllib.parse import unquote
 
 from cluster.errors import InvalidName, Unauthenticated
-from cluster.gateway.limits import SESSION_BYTES
 from cluster.ids import Principal
+from cluster.session.identity import IDENTITY_BYTES, TIME_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -81,13 +81,17 @@ class InsecureHeader:
 
 
 def scoped_session(principal: str, session: bytes) -> bytes:
-    """The identity under which a session's sequences are remembered: another principal with the same bytes gets another."""
-    return blake2b(session, digest_size=SESSION_BYTES, key=_scope(principal), person=b"moot session").digest()
+    """The identity under which a session's sequences are remembered: another principal with the same bytes gets another.
+
+    The time in front stays, documents forget by it.
+    """
+    rest = blake2b(session, digest_size=IDENTITY_BYTES - TIME_BYTES, key=_scope(principal), person=b"moot session")
+    return session[:TIME_BYTES] + rest.digest()
 
 
 def scoped_idempotency_key(principal: str, key: bytes) -> bytes:
-    """The same for an idempotency key; apart from all sessions."""
-    return blake2b(key, digest_size=SESSION_BYTES, key=_scope(principal), person=b"moot idem key").digest()
+    """The same for an idempotency key, which may be of any form; apart from all sessions."""
+    return blake2b(key, digest_size=IDENTITY_BYTES, key=_scope(principal), person=b"moot idem key").digest()
 
 
 def _scope(principal: str) -> bytes:

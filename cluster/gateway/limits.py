@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from cluster.errors import ConfigurationInvalid
 
-SESSION_BYTES = 16
+IDEMPOTENCY_KEY_BYTES_MADE = 16
 IDEMPOTENCY_KEY_BYTES_MAX = 64
 CLIENT_NAME_BYTES_MAX = 128
 PAGE_SIZE_DEFAULT = 100

@@ -7,6 +7,7 @@ shards, Raft or disks, so the same code serves a node, a test's in-memory backen
 from __future__ import annotations
 
 import random
+import time
 from typing import Final
 
 from google.protobuf.internal import api_implementation
@@ -19,6 +20,7 @@ from cluster.gateway.backend import Backend
 from cluster.gateway.calls import Identity
 from cluster.gateway.identity import InsecureHeader
 from cluster.gateway.limits import Limits
+from cluster.gateway.session import Clock
 from cluster.gateway.unary import UnaryCalls
 
 KEEPALIVE_INTERVAL_MS: Final = 20_000
@@ -28,11 +30,15 @@ STREAMS_PER_CONNECTION_MAX: Final = 1024
 METADATA_BYTES_MAX: Final = 16 * 1024
 
 
+def _unix_time_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 class Gateway:
     """A gRPC server over a backend. Start it once; stopping is final.
 
     host: listening beyond loopback needs an `identity` that authenticates; the insecure header is not believed there.
-    port: 0 takes a free one.
+    port: 0 takes a free one. clock_ms: Unix milliseconds, against which the times in session identities are checked.
     """
 
     def __init__(
@@ -44,6 +50,7 @@ class Gateway:
         limits: Limits | None = None,
         identity: Identity | None = None,
         randomness: random.Random | None = None,
+        clock_ms: Clock | None = None,
     ) -> None:
         if api_implementation.Type() == "python":
             # the pure-Python parser has known unbounded recursion; the compiled one bounds depth (CVE-2025-4565).
@@ -54,6 +61,7 @@ class Gateway:
         self._limits = limits or Limits()
         self._identity = identity or InsecureHeader(host)
         self._random = randomness or random.Random()
+        self._clock_ms = clock_ms or _unix_time_ms
         self._server: aio.Server | None = None
         self._unary: UnaryCalls | None = None
         self._documents: documents.DocumentService | None = None
@@ -64,7 +72,7 @@ class Gateway:
         assert self._server is None, "a gateway starts once"
         services = (documents.SERVICE, admin.SERVICE)
         self._unary = UnaryCalls(self._backend, self._limits, self._random)
-        self._documents = documents.DocumentService(self._backend, self._limits, self._identity, self._unary)
+        self._documents = documents.DocumentService(self._backend, self._limits, self._identity, self._unary, self._clock_ms)
         self._health = health.Health(self._backend, services)
         server = aio.server(
             options=[

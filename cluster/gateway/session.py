@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from grpc import aio
@@ -31,14 +32,19 @@ from cluster.gateway.codec import (
     watch_operation,
 )
 from cluster.gateway.identity import scoped_session
-from cluster.gateway.limits import CLIENT_NAME_BYTES_MAX, NUMBER_MAX, SESSION_BYTES, Limits
+from cluster.gateway.limits import CLIENT_NAME_BYTES_MAX, NUMBER_MAX, Limits
 from cluster.gateway.status import failure_of
+from cluster.session.client_watch import DELTA_OVERHEAD_BYTES
+from cluster.session.identity import check_identity
 from cluster.session.operations import Delta, Operation, Reply
 from cluster.v1 import documents_pb2 as wire
 
 logger = logging.getLogger(__name__)
 
 Context = aio.ServicerContext[wire.SessionRequest, wire.SessionResponse]
+
+Clock = Callable[[], int]
+"""Unix milliseconds."""
 
 OVERLOADED_RETRY_MS: Final = 50
 GOAWAY_RETRY_MS: Final = 0
@@ -59,11 +65,12 @@ class _Watch:
 class Session:
     """One stream. `run` is its whole life; it returns when the client is done and raises ClusterError when we are."""
 
-    def __init__(self, backend: Backend, limits: Limits, principal: str, context: Context) -> None:
+    def __init__(self, backend: Backend, limits: Limits, principal: str, context: Context, clock_ms: Clock) -> None:
         self._backend = backend
         self._limits = limits
         self._principal = principal
         self._context = context
+        self._clock_ms = clock_ms
         self._identity = b""
         self._stream: Stream | None = None
         self._open: set[int] = set()
@@ -109,11 +116,6 @@ class Session:
             raise InvalidRequest("the session was not opened in time") from None
         if not isinstance(first, wire.SessionRequest) or not first.HasField("open"):
             raise InvalidRequest("the first frame of a session must carry `open`")
-        if len(first.open.session) != SESSION_BYTES:
-            raise InvalidRequest(f"a session is named by {SESSION_BYTES} bytes, got {len(first.open.session)}")
-        if len(first.open.client_name.encode()) > CLIENT_NAME_BYTES_MAX:
-            raise TooLarge(f"a client name has at most {CLIENT_NAME_BYTES_MAX} bytes")
-        self._identity = scoped_session(self._principal, first.open.session)
         return first
 
     # incoming
@@ -121,8 +123,8 @@ class Session:
     async def _read(self, first: wire.SessionRequest) -> None:
         frame: object = first
         while isinstance(frame, wire.SessionRequest):
-            if frame is not first and frame.HasField("open"):
-                raise InvalidRequest("a session is opened once")
+            if frame.HasField("open"):
+                self._enter(frame.open)
             self._take(frame)
             if not self._drained.is_set():
                 await self._drained.wait()
@@ -131,6 +133,12 @@ class Session:
             raise frame
         self._reading_done = True
         self._arrived.set()
+
+    def _enter(self, request: wire.Open) -> None:
+        check_identity("the session", request.session, self._clock_ms())
+        if len(request.client_name.encode()) > CLIENT_NAME_BYTES_MAX:
+            raise TooLarge(f"a client name has at most {CLIENT_NAME_BYTES_MAX} bytes", limit="client_name_bytes_max")
+        self._identity = scoped_session(self._principal, request.session)
 
     def _take(self, frame: wire.SessionRequest) -> None:
         """Submit the operations of one frame, in their order; refuse the bad ones. Raises InvalidRequest to end the stream."""
@@ -306,7 +314,7 @@ class Session:
                 if size and size + event_size > size_max:
                     return at, size
                 if (watch := watches.get(event.watch)) is not None:
-                    watch.credit -= len(event.body)
+                    watch.credit -= len(event.body) + DELTA_OVERHEAD_BYTES
                     if event.failure is not None:
                         del watches[event.watch]
             size += event_size

@@ -223,7 +223,9 @@ class CreateRequest(_message.Message):
     payload: _builtins.bytes
     """Parameters of the construct handler: a JSON object; empty means {}."""
     idempotency_key: _builtins.bytes
-    """Repeats of the same request under the same key (1 to 64 bytes) return the first answer. The gateway makes one if empty."""
+    """Repeats of the same request under the same key (1 to 64 bytes) by one principal return the first answer, for as long as
+    the document remembers it. The gateway makes one if empty.
+    """
     @_builtins.property
     def document(self) -> Global___Document:
         """The document to create."""
@@ -286,7 +288,9 @@ class SendRequest(_message.Message):
     payload: _builtins.bytes
     """Parameters of the handler: a JSON object; empty means {}."""
     idempotency_key: _builtins.bytes
-    """Repeats of the same request under the same key (1 to 64 bytes) return the first answer. The gateway makes one if empty."""
+    """Repeats of the same request under the same key (1 to 64 bytes) by one principal return the first answer, for as long as
+    the document remembers it. The gateway makes one if empty.
+    """
     @_builtins.property
     def document(self) -> Global___Document:
         """The document to send to."""
@@ -406,7 +410,9 @@ class DeleteRequest(_message.Message):
     DOCUMENT_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     idempotency_key: _builtins.bytes
-    """Repeats of the same request under the same key (1 to 64 bytes) return the first answer. The gateway makes one if empty."""
+    """Repeats of the same request under the same key (1 to 64 bytes) by one principal return the first answer, for as long as
+    the document remembers it. The gateway makes one if empty.
+    """
     @_builtins.property
     def document(self) -> Global___Document:
         """The document to delete."""
@@ -623,7 +629,7 @@ class SessionRequest(_message.Message):
     OPERATIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def open(self) -> Global___Open:
-        """In the first frame, and only there."""
+        """In the first frame; in a later one when the operations from there on belong to another session."""
 
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Operation]:
@@ -645,14 +651,18 @@ Global___SessionRequest: _TypeAlias = SessionRequest  # noqa: Y015
 
 @_typing.final
 class Open(_message.Message):
-    """Names the session; a client that reconnects, to any node, opens the same session again."""
+    """Names the session; a client that reconnects, to any node, opens the same session again. A client whose session a document
+    has forgotten (OUTCOME_UNKNOWN with detail `expected` 0) goes on there under a new one.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
     CLIENT_NAME_FIELD_NUMBER: _builtins.int
     session: _builtins.bytes
-    """16 random bytes that the client keeps for its life."""
+    """16 bytes in the form of a UUID version 7 (RFC 9562), whose time tells documents how old the session is. Its writes are
+    remembered under it and the principal together: nobody else can ask for their answers.
+    """
     client_name: _builtins.str
     """What the client calls itself, for operators: "moot-python/0.1"."""
     def __init__(
@@ -901,7 +911,7 @@ class Grant(_message.Message):
 
     CREDIT_BYTES_FIELD_NUMBER: _builtins.int
     credit_bytes: _builtins.int
-    """Bytes to add, normally the size of the deltas taken since the last grant."""
+    """Bytes to add, normally those of the deltas taken since the last grant: 32 and the patch or view for each."""
     def __init__(
         self,
         *,

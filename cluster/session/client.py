@@ -1,0 +1,480 @@
+"""The client's half of the protocol: exactly once, in order, across reconnects and leader deaths. Pure.
+
+`step(event, now_ms) -> Effects`: the application's wishes and the server's frames go in, frames to send and answers to give
+come out. It holds no socket and no clock, so the simulator runs it as it is.
+
+Invariants
+- Every intent is answered exactly once, at the latest when its time is up.
+- The writes of one document run in the order in which they were submitted, each at most once; at most `window` of them are
+  unacknowledged.
+- A write that failed in a way that may pass is sent again under its number, with all that follow it, in order.
+- Positions shown for one document only rise.
+
+Known limit: a write that was answered as refused after an attempt whose fate is unknown is reported as refused, although a late
+copy of that attempt may still run; whoever has to know reads the document.
+
+Not here: sockets, addresses and their backoff, JSON, the views that patches apply to (`cluster.client`).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from typing import assert_never
+
+from cluster.errors import ClusterError, OutcomeUnknown, Overloaded, TooLarge, Unavailable
+from cluster.session.client_events import (
+    Answered,
+    Changed,
+    Connected,
+    Consumed,
+    Disconnected,
+    Effects,
+    Ended,
+    Event,
+    Intent,
+    Received,
+    Settings,
+    StreamLimits,
+    Submitted,
+    TimeReached,
+    Unwatched,
+    Watched,
+)
+from cluster.session.client_frames import OutgoingFrames
+from cluster.session.client_watch import DELTA_OVERHEAD_BYTES, After, Fit, WatchState
+from cluster.session.client_writes import DocumentWrites, Pending, Verdict
+from cluster.session.operations import Delta, Failure, Kind, Operation, Reply
+
+UNWATCH_RESERVE = 64
+"""Open operations that are left free for the ends of watches."""
+
+_READ = Kind.READ.value
+
+
+class ClientSession:
+    """One client's conversation with a cluster, over as many streams as it takes.
+
+    make_session: makes a fresh session identity (UUID version 7). jitter: uniform in [0, 1).
+    """
+
+    def __init__(
+        self, make_session: Callable[[], bytes], jitter: Callable[[], float], settings: Settings | None = None
+    ) -> None:
+        self._settings = settings or Settings()
+        self._make_session = make_session
+        self._jitter = jitter
+        self.session = make_session()
+        self._connected = False
+        self._limits = StreamLimits()
+        self._outgoing = OutgoingFrames(self._limits, self.session)
+        self._last_wire_id = 0
+        self._documents: dict[tuple[str, str], DocumentWrites] = {}
+        self._busy: dict[DocumentWrites, None] = {}
+        self._ready: dict[DocumentWrites, None] = {}
+        self._reads: deque[Pending] = deque()
+        self._in_flight: dict[int, Pending] = {}
+        self._deadlines: deque[Pending] = deque()
+        self._queued = 0
+        self._watches: dict[int, WatchState] = {}
+        self._subscriptions: dict[int, WatchState] = {}
+        self._to_watch: dict[WatchState, None] = {}
+        self._pauses: list[tuple[float, int, DocumentWrites | Pending | WatchState]] = []
+        self._pause_count = 0
+        self._now_ms = 0.0
+        self._effects = Effects()
+
+    @property
+    def queued(self) -> int:
+        """Intents that have no answer yet."""
+        return self._queued
+
+    @property
+    def wake_at_ms(self) -> float | None:
+        """When TimeReached is due, if nothing happens before."""
+        times = []
+        if self._pauses:
+            times.append(self._pauses[0][0])
+        while self._deadlines and self._deadlines[0].settled:
+            self._deadlines.popleft()
+        if self._deadlines:
+            times.append(self._deadlines[0].deadline_ms)
+        if self._in_flight:
+            times.append(next(iter(self._in_flight.values())).sent_ms + self._settings.reply_timeout_ms)
+        return min(times, default=None)
+
+    def step(self, event: Event, now_ms: float) -> Effects:
+        """Take one event. now_ms: any clock that only rises."""
+        self._now_ms = now_ms
+        effects = self._effects = Effects()
+        match event:
+            case Submitted():
+                self._on_submitted(event.intents)
+            case Received():
+                for item in event.events:
+                    if type(item) is Reply:
+                        self._on_reply(item)
+                    else:
+                        assert isinstance(item, Delta)
+                        self._on_delta(item)
+            case Connected():
+                self._on_connected(event.limits)
+            case Disconnected():
+                self._on_disconnected()
+            case Watched():
+                self._on_watched(event)
+            case Unwatched():
+                self._on_unwatched(event.watch)
+            case Consumed():
+                watch = self._watches.get(event.watch)
+                if watch is not None:
+                    self._give_credit(watch, watch.consumed(event.size))
+            case TimeReached():
+                pass
+            case _:
+                assert_never(event)
+        self._on_time()
+        if self._connected:
+            self._transmit()
+            effects.frames = self._outgoing.take()
+        return effects
+
+    # what the application wants
+
+    def _on_submitted(self, intents: list[Intent]) -> None:
+        deadline_ms = self._now_ms + self._settings.operation_timeout_ms
+        queued_max = self._settings.queued_max
+        payload_max = self._limits.payload_bytes_max
+        for intent in intents:
+            if self._queued >= queued_max:
+                error = Overloaded(f"{queued_max} operations wait for an answer", limit="queued_max", retry_after_ms=100)
+                self._effects.happened.append(Answered(intent.ticket, Reply(0, failure=_failure(error))))
+                continue
+            if len(intent.payload) > payload_max:
+                too_large = TooLarge(f"a payload has at most {payload_max} bytes", limit="payload_bytes_max")
+                self._effects.happened.append(Answered(intent.ticket, Reply(0, failure=_failure(too_large))))
+                continue
+            self._queued += 1
+            document = self._document(intent.space, intent.key)
+            pending = Pending(intent, document, deadline_ms)
+            self._deadlines.append(pending)
+            if intent.kind == _READ:
+                self._reads.append(pending)
+            else:
+                document.waiting.append(pending)
+                self._busy[document] = None
+                self._ready[document] = None
+
+    def _on_watched(self, event: Watched) -> None:
+        assert event.watch not in self._watches, "a watch is opened once"
+        document = self._document(event.space, event.key)
+        document.watches += 1
+        watch = WatchState(event.watch, document, event.epoch, event.index, self._settings.watch_credit_bytes)
+        self._watches[event.watch] = watch
+        self._to_watch[watch] = None
+
+    def _on_unwatched(self, name: int) -> None:
+        watch = self._watches.pop(name, None)
+        if watch is None:
+            return  # it has ended while this was on its way
+        watch.document.watches -= 1
+        self._to_watch.pop(watch, None)
+        self._close_subscription(watch)
+
+    def _document(self, space: str, key: str) -> DocumentWrites:
+        document = self._documents.get((space, key))
+        if document is None:
+            if len(self._documents) >= self._settings.documents_max:
+                self._forget_idle_documents()
+            document = self._documents[space, key] = DocumentWrites(space, key, self.session)
+        return document
+
+    def _forget_idle_documents(self) -> None:
+        """Numbers of a forgotten document could come again, so whatever is new from here on belongs to another session."""
+        self._documents = {name: document for name, document in self._documents.items() if not document.idle}
+        self.session = self._make_session()
+
+    # what the stream does
+
+    def _on_connected(self, limits: StreamLimits) -> None:
+        assert not self._connected, "one stream at a time"
+        self._connected = True
+        self._limits = limits
+        self._outgoing = OutgoingFrames(limits, self.session)
+        self._to_watch.update(dict.fromkeys(watch for watch in self._watches.values() if not watch.wire_id))
+
+    def _on_disconnected(self) -> None:
+        self._connected = False
+        lost = list(self._in_flight.values())
+        self._in_flight.clear()
+        for pending in lost:
+            pending.wire_id = 0
+            if pending.intent.kind == _READ:
+                if not pending.settled:
+                    self._reads.append(pending)
+                continue
+            pending.ambiguous = True
+            document = pending.document
+            document.in_flight = 0
+            document.blocked = True
+            document.resend_at_ms = self._now_ms
+            document.expected = None
+        self._ready.update(self._busy)
+        self._subscriptions.clear()
+        for watch in self._watches.values():
+            watch.wire_id = 0
+
+    # answers
+
+    def _on_reply(self, reply: Reply) -> None:
+        pending = self._in_flight.pop(reply.id, None)
+        if pending is None:
+            watch = self._subscriptions.get(reply.id)
+            if watch is not None and reply.failure is not None:
+                self._subscription_ended(watch, reply.failure)
+            return
+        pending.wire_id = 0
+        if pending.intent.kind == _READ:
+            self._on_read_reply(pending, reply)
+            return
+        document = pending.document
+        document.in_flight -= 1
+        verdict = document.judge(pending, reply.failure)
+        if verdict is Verdict.FINAL:
+            if not pending.settled:
+                sent = document.sent
+                if sent[0] is pending:
+                    sent.popleft()
+                else:
+                    sent.remove(pending)
+                self._answer(pending, reply)
+        else:
+            self._block(document, reply.failure, verdict)
+        self._ready[document] = None
+
+    def _on_read_reply(self, pending: Pending, reply: Reply) -> None:
+        if pending.settled:
+            return
+        failure = reply.failure
+        if failure is not None and failure.retryable:
+            self._pause(pending, self._backoff_ms(pending.attempts, failure.retry_after_ms))
+            return
+        self._answer(pending, reply)
+
+    def _answer(self, pending: Pending, reply: Reply) -> None:
+        assert not pending.settled
+        pending.settled = True
+        self._queued -= 1
+        if reply.failure is None:
+            pending.document.saw(reply.epoch, reply.index)
+        self._effects.happened.append(Answered(pending.intent.ticket, reply))
+
+    def _block(self, document: DocumentWrites, failure: Failure | None, verdict: Verdict) -> None:
+        """Nothing of this document is sent until it may be sent again from its first unanswered write on."""
+        if not document.blocked:
+            document.blocked = True
+            document.failures += 1
+        if verdict is Verdict.RESEND_LATER:
+            assert failure is not None
+            document.resend_at_ms = max(
+                document.resend_at_ms, self._now_ms + self._backoff_ms(document.failures, failure.retry_after_ms)
+            )
+
+    # watches
+
+    def _on_delta(self, delta: Delta) -> None:
+        watch = self._subscriptions.get(delta.watch)
+        if watch is None:
+            return  # of a subscription that was given up
+        if delta.failure is not None:
+            self._subscription_ended(watch, delta.failure)
+            return
+        match watch.fit(delta):
+            case Fit.SHOW:
+                watch.document.saw(delta.epoch, delta.index)
+                self._effects.happened.append(Changed(watch.watch, delta))
+            case Fit.DUPLICATE:
+                self._give_credit(watch, watch.grant(len(delta.body) + DELTA_OVERHEAD_BYTES))
+            case Fit.GAP:
+                self._close_subscription(watch)
+                watch.start_over()
+                self._subscribe_later(watch, 0)
+            case Fit.STALE:
+                self._close_subscription(watch)
+                self._subscribe_later(watch, 0)
+
+    def _subscription_ended(self, watch: WatchState, failure: Failure) -> None:
+        del self._subscriptions[watch.wire_id]
+        watch.wire_id = 0
+        after = watch.after(failure)
+        if after is After.END:
+            del self._watches[watch.watch]
+            watch.document.watches -= 1
+            self._effects.happened.append(Ended(watch.watch, failure))
+            return
+        if after is After.START_OVER:
+            watch.start_over()
+        self._subscribe_later(watch, failure.retry_after_ms)
+
+    def _subscribe_later(self, watch: WatchState, retry_after_ms: int) -> None:
+        watch.failures += 1
+        self._pause(watch, self._backoff_ms(watch.failures, retry_after_ms))
+
+    def _close_subscription(self, watch: WatchState) -> None:
+        if watch.wire_id:
+            del self._subscriptions[watch.wire_id]
+            if self._connected:
+                operation = Operation(watch.wire_id, Kind.UNWATCH.value, watch.document.space, watch.document.key, "")
+                self._outgoing.add(operation, b"")
+            watch.wire_id = 0
+
+    def _give_credit(self, watch: WatchState, due: int) -> None:
+        if due and self._connected:
+            self._outgoing.grant(watch.wire_id, due)
+
+    # time
+
+    def _backoff_ms(self, failures: int, retry_after_ms: int) -> float:
+        exponent = min(failures - 1, 10) if failures > 0 else 0
+        backoff = min(self._settings.backoff_min_ms << exponent, self._settings.backoff_max_ms)
+        return max(retry_after_ms, backoff * (0.5 + self._jitter()))
+
+    def _pause(self, what: DocumentWrites | Pending | WatchState, pause_ms: float) -> None:
+        self._pause_count += 1
+        heapq.heappush(self._pauses, (self._now_ms + pause_ms, self._pause_count, what))
+
+    def _on_time(self) -> None:
+        now_ms = self._now_ms
+        while self._pauses and self._pauses[0][0] <= now_ms:
+            what = heapq.heappop(self._pauses)[2]
+            if isinstance(what, DocumentWrites):
+                what.pausing = False
+                self._ready[what] = None
+            elif isinstance(what, Pending):
+                self._reads.append(what)
+            elif self._watches.get(what.watch) is what and not what.wire_id:
+                self._to_watch[what] = None
+        deadlines = self._deadlines
+        while deadlines and (deadlines[0].settled or deadlines[0].deadline_ms <= now_ms):
+            pending = deadlines.popleft()
+            if not pending.settled:
+                self._give_up(pending)
+        if self._in_flight and self._connected:
+            oldest = next(iter(self._in_flight.values()))
+            if oldest.sent_ms + self._settings.reply_timeout_ms <= now_ms:
+                self._effects.disconnect = True
+                self._on_disconnected()
+
+    def _give_up(self, pending: Pending) -> None:
+        """Its time is up: say what is known. Its number stays used or becomes a gap, which the server tells."""
+        document = pending.document
+        if pending.intent.kind != _READ:
+            (document.sent if pending.attempts else document.waiting).remove(pending)
+            self._ready[document] = None
+        if pending.intent.kind == _READ or not pending.attempts:
+            error: Unavailable | OutcomeUnknown = Unavailable("no answer within the operation's time; it was not sent")
+            if pending.attempts:
+                error = Unavailable("no answer within the operation's time")
+        else:
+            error = OutcomeUnknown("no answer within the operation's time; it was sent and may have run")
+        self._answer(pending, Reply(0, failure=_failure(error)))
+
+    # sending
+
+    def _transmit(self) -> None:
+        if self._to_watch:
+            for watch in self._to_watch:
+                self._subscribe(watch)
+            self._to_watch.clear()
+        room = self._limits.open_operations_max - UNWATCH_RESERVE
+        while self._reads and len(self._in_flight) < room:
+            pending = self._reads.popleft()
+            if not pending.settled:
+                self._send_read(pending)
+        if self._ready:
+            ready, self._ready = self._ready, {}
+            for document in ready:
+                self._send_writes(document, room)
+
+    def _subscribe(self, watch: WatchState) -> None:
+        self._last_wire_id += 1
+        credit = watch.open(self._last_wire_id)
+        self._subscriptions[watch.wire_id] = watch
+        document = watch.document
+        operation = Operation(watch.wire_id, Kind.WATCH.value, document.space, document.key, "", credit=credit)
+        operation.epoch, operation.index = watch.epoch, watch.index
+        self._outgoing.add(operation, b"")
+
+    def _send_read(self, pending: Pending) -> None:
+        intent = pending.intent
+        operation = Operation(0, _READ, intent.space, intent.key, "", consistency=intent.consistency)
+        seen = pending.document.position
+        if intent.index >= 0 and (seen is None or (intent.epoch, intent.index) > seen):
+            seen = (intent.epoch, intent.index)
+        if seen is not None:
+            operation.epoch, operation.index = seen
+        self._send(pending, operation, b"")
+
+    def _send_writes(self, document: DocumentWrites, room: int) -> None:
+        if document.blocked:
+            if document.in_flight:
+                return  # the answers under way come first; each makes the document ready again
+            if document.resend_at_ms > self._now_ms:
+                if not document.pausing:
+                    document.pausing = True
+                    self._pause(document, document.resend_at_ms - self._now_ms)
+                return
+            self._resend(document)
+            if document.blocked:
+                return
+        window = self._settings.window
+        sent = document.sent
+        waiting = document.waiting
+        while waiting and len(sent) < window:
+            if len(self._in_flight) >= room:
+                self._ready[document] = None
+                return
+            pending = waiting.popleft()
+            pending.sequence = document.next_sequence
+            document.next_sequence += 1
+            sent.append(pending)
+            self._send_write(pending, sent[0].sequence - 1)
+        if not sent and not waiting:
+            self._busy.pop(document, None)
+
+    def _resend(self, document: DocumentWrites) -> None:
+        """Send the unanswered writes again, in order; leaves the document blocked while only the first may go."""
+        fresh_session = self._make_session() if document.forgotten else b""
+        for pending in document.renumber(fresh_session):
+            error = OutcomeUnknown("the document has forgotten this session; the write may have run")
+            self._answer(pending, Reply(0, failure=_failure(error)))
+        sent = document.sent
+        probing, document.probing = document.probing and len(sent) > 1, False
+        document.blocked = probing
+        document.resend_at_ms = 0.0
+        if sent:
+            acked_through = sent[0].sequence - 1
+            for pending in [sent[0]] if probing else sent:
+                self._send_write(pending, acked_through)
+
+    def _send_write(self, pending: Pending, acked_through: int) -> None:
+        intent = pending.intent
+        document = pending.document
+        operation = Operation(
+            0, intent.kind, intent.space, intent.key, "", intent.channel, intent.payload, b"", pending.sequence, acked_through
+        )
+        document.in_flight += 1
+        self._send(pending, operation, document.session)
+
+    def _send(self, pending: Pending, operation: Operation, session: bytes) -> None:
+        self._last_wire_id += 1
+        operation.id = pending.wire_id = self._last_wire_id
+        pending.attempts += 1
+        pending.sent_ms = self._now_ms
+        self._in_flight[pending.wire_id] = pending
+        self._outgoing.add(operation, session)
+
+
+def _failure(error: ClusterError) -> Failure:
+    return Failure(error.reason, error.message, error.retryable, error.applied.value, error.retry_after_ms, error.details)

@@ -1,0 +1,201 @@
+"""The writes of one document, as its client sees them: numbering, the window, and what an answer means for the rest.
+
+Numbers are given when a write is first sent. Whether a refused write has used up its number is the server's to say: if it has
+not, the next number is a gap, the gap names the expected one, and everything unanswered is numbered anew from there. What is
+never done is to give a number again that is known to be used.
+
+A document whose server has forgotten the session (tables are bounded) goes on under a new one. Writes that may have run under
+the forgotten session are then answered OUTCOME_UNKNOWN; the others run under the new session, still once and in order.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+
+from cluster.errors import (
+    BudgetExceeded,
+    HandlerFailed,
+    HandlerRefused,
+    KeyReused,
+    OutcomeUnknown,
+    PermissionDenied,
+    Poisoned,
+    SequenceGap,
+)
+from cluster.session.client_events import Intent
+from cluster.session.operations import Failure
+
+_CONSUMING = frozenset(error.reason for error in (HandlerRefused, HandlerFailed, BudgetExceeded, Poisoned))
+
+
+class Pending:
+    """An intent on its way.
+
+    wire_id: of the attempt under way, 0 between attempts. ambiguous: an attempt may have run without our knowing.
+    settled: the application has its answer (its time was up); what still comes is for the books only.
+    """
+
+    __slots__ = (
+        "ambiguous",
+        "attempts",
+        "deadline_ms",
+        "document",
+        "intent",
+        "renumbered",
+        "sent_ms",
+        "sequence",
+        "settled",
+        "wire_id",
+    )
+
+    def __init__(self, intent: Intent, document: DocumentWrites, deadline_ms: float) -> None:
+        self.intent = intent
+        self.document = document
+        self.deadline_ms = deadline_ms
+        self.sequence = 0
+        self.attempts = 0
+        self.wire_id = 0
+        self.sent_ms = 0.0
+        self.ambiguous = False
+        self.renumbered = False
+        self.settled = False
+
+
+class Verdict(enum.Enum):
+    """What an answer means for the write that it answers."""
+
+    FINAL = "final"
+    RESEND = "resend"
+    RESEND_LATER = "resend later"
+
+
+class DocumentWrites:
+    """One document's numbering.
+
+    sent: numbered and unanswered, in order. waiting: not numbered yet. blocked: nothing is sent until every attempt under way
+    has been answered and the pause is over, then all of `sent` goes again in order (only its first, when probing).
+    """
+
+    __slots__ = (
+        "blocked",
+        "consumed_through",
+        "expected",
+        "failures",
+        "forgotten",
+        "in_flight",
+        "key",
+        "next_sequence",
+        "pausing",
+        "position",
+        "probing",
+        "resend_at_ms",
+        "reused",
+        "sent",
+        "session",
+        "space",
+        "waiting",
+        "watches",
+    )
+
+    def __init__(self, space: str, key: str, session: bytes) -> None:
+        self.space = space
+        self.key = key
+        self.session = session
+        self.next_sequence = 1
+        self.consumed_through = 0
+        self.sent: deque[Pending] = deque()
+        self.waiting: deque[Pending] = deque()
+        self.in_flight = 0
+        self.blocked = False
+        self.resend_at_ms = 0.0
+        self.failures = 0
+        self.expected: int | None = None
+        self.forgotten = False
+        self.reused = False
+        self.probing = False
+        self.pausing = False
+        self.position: tuple[int, int] | None = None
+        self.watches = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of this document is wanted at the moment."""
+        return not (self.sent or self.waiting or self.in_flight or self.watches)
+
+    def saw(self, epoch: int, index: int) -> None:
+        """Remember the latest position that the application has been shown."""
+        if self.position is None or (epoch, index) > self.position:
+            self.position = (epoch, index)
+
+    def judge(self, pending: Pending, failure: Failure | None) -> Verdict:
+        """What the answer to an attempt means; keeps the books on which numbers are used."""
+        if failure is None or failure.reason in _CONSUMING:
+            self._consumed(pending.sequence)
+            return Verdict.FINAL
+        reason = failure.reason
+        if reason == PermissionDenied.reason and failure.details.get("consumed") == "yes":
+            self._consumed(pending.sequence)
+            return Verdict.FINAL
+        expected = _number(failure.details.get("expected"))
+        if reason == SequenceGap.reason:
+            return self._resend_from(expected)
+        if reason == KeyReused.reason and pending.renumbered and expected is not None:
+            # a late copy of a write that we had given up took the number; ours has not run.
+            self.reused = True
+            return self._resend_from(expected)
+        if reason == OutcomeUnknown.reason and expected is not None:
+            if expected > 0:
+                return Verdict.FINAL  # the document knows the session and has dropped this answer
+            self.forgotten = True
+            return Verdict.RESEND
+        if failure.applied != "no":
+            pending.ambiguous = True
+        if failure.retryable or reason == OutcomeUnknown.reason:
+            return Verdict.RESEND_LATER  # lost on the way, not judged by the document: repeating it finds out
+        return Verdict.FINAL
+
+    def _consumed(self, sequence: int) -> None:
+        self.consumed_through = max(self.consumed_through, sequence)
+        self.failures = 0
+
+    def _resend_from(self, expected: int | None) -> Verdict:
+        if expected is None:
+            return Verdict.RESEND_LATER
+        if expected <= self.consumed_through:
+            self.forgotten = True  # it has no memory of what it told us: this is another table
+        self.expected = expected
+        return Verdict.RESEND if self.failures < 2 else Verdict.RESEND_LATER
+
+    def renumber(self, fresh_session: bytes) -> list[Pending]:
+        """Number what is unanswered for sending it again; returns what can not be: it may have run in a forgotten session.
+
+        Called with nothing in flight. fresh_session: used if the old one is forgotten. After a change of numbers only the first
+        write goes, and the rest when it is answered: should a late copy have taken its number, none may overtake it.
+        """
+        assert self.in_flight == 0
+        given_up: list[Pending] = []
+        if self.forgotten:
+            given_up = [pending for pending in self.sent if pending.ambiguous]
+            self.sent = deque(pending for pending in self.sent if not pending.ambiguous)
+            self.session = fresh_session
+            self.consumed_through = 0
+            self._number_from(1)
+        elif self.expected is not None and self.sent and (self.reused or self.expected < self.sent[0].sequence):
+            self._number_from(self.expected)
+        self.forgotten = False
+        self.reused = False
+        self.expected = None
+        return given_up
+
+    def _number_from(self, sequence: int) -> None:
+        self.probing = True
+        for pending in self.sent:
+            pending.renumbered = True
+            pending.sequence = sequence
+            sequence += 1
+        self.next_sequence = sequence
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdecimal() else None
