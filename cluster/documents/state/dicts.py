@@ -111,11 +111,12 @@ class Dict(Keyed, MutableMapping[K, V]):
 
     def __iter__(self) -> Iterator[K]:
         self._check_live()
-        return iter(self._items)
+        names: Iterator[K] = iter(self._items)
+        return names
 
     def __reversed__(self) -> Iterator[K]:
         self._check_live()
-        return reversed(self._items)
+        return iter(reversed(self._items))
 
     def __contains__(self, key: object) -> bool:
         self._check_live()
@@ -291,12 +292,9 @@ class DictType(StateType):
 
     def json_schema(self, definitions: dict[str, Schema]) -> Schema:
         schema: Schema = {"type": "object", "additionalProperties": self.value.json_schema(definitions)}
-        names = self.key.json_schema(definitions)
-        if names != {"type": "string"}:
-            pattern = {"pattern": "^-?(0|[1-9][0-9]{0,18})$"}
-            schema["propertyNames"] = (
-                pattern if "anyOf" in names else {"enum": list(map(str, names["enum"]))} if "enum" in names else names
-            )
+        names = self.key.name_schema(definitions)
+        if names:
+            schema["propertyNames"] = names
         return schema
 
     def size(self, value: Any) -> int:

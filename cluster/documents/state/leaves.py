@@ -121,6 +121,11 @@ class KeyType(StateType):
         """The key of a JSON member name. Raises TypeError or ValueError."""
         return self.from_json(name)
 
+    def name_schema(self, definitions: dict[str, Schema]) -> Schema:
+        """JSON Schema of wire keys, empty when every string is one."""
+        schema = self.json_schema(definitions)
+        return {} if schema == {"type": "string"} else schema
+
 
 class IntType(KeyType):
     """Integers of 64 bits. In JSON a number within 2**53-1 either way, else a decimal string; both are accepted."""
@@ -151,7 +156,10 @@ class IntType(KeyType):
 
     def json_schema(self, definitions: dict[str, Schema]) -> Schema:
         number = {"type": "integer", "minimum": -JSON_INT_MAX, "maximum": JSON_INT_MAX}
-        return {"anyOf": [number, {"type": "string", "pattern": "^-?(0|[1-9][0-9]{0,18})$"}]}
+        return {"anyOf": [number, self.name_schema(definitions)]}
+
+    def name_schema(self, definitions: dict[str, Schema]) -> Schema:
+        return {"type": "string", "pattern": "^-?(0|[1-9][0-9]{0,18})$"}
 
 
 class FloatType(StateType):
@@ -521,6 +529,9 @@ class EnumType(KeyType):
 
     def json_schema(self, definitions: dict[str, Schema]) -> Schema:
         return {"enum": list(self._members)}
+
+    def name_schema(self, definitions: dict[str, Schema]) -> Schema:
+        return {"enum": list(map(str, self._members))}
 
     def size(self, value: Any) -> int:
         return len(value.value) + 5 if self._text else 9

@@ -14,7 +14,7 @@ from typing import Any, SupportsIndex, TypeVar, overload
 
 from cluster.documents.state.journal import ADD, REMOVE, REPLACE
 from cluster.documents.state.leaves import Schema, StateType, date, expected
-from cluster.documents.state.node import Node, adopt, check_depth, hand_out, set_slot
+from cluster.documents.state.node import Node, adopt, check_depth, clone, hand_out, set_slot
 from cluster.documents.state.refusals import StaleHandle
 
 MOVE_SHIFT = 6
@@ -164,7 +164,7 @@ class List(Node, MutableSequence[T]):
         size = len(self._items)
         self._splice(size, size, added)
 
-    def __iadd__(self, values: Iterable[T]) -> List[T]:  # type: ignore[override,misc]
+    def __iadd__(self, values: Iterable[T]) -> List[T]:
         self.extend(values)
         return self
 
@@ -174,9 +174,9 @@ class List(Node, MutableSequence[T]):
             raise IndexError("pop from empty list")
         at = self._position(index)
         item = self._items[at]
-        popped = item._clone() if isinstance(item, Node) else item
+        popped: T = clone(item)
         self._splice(at, at + 1, [])
-        return popped  # type: ignore[no-any-return]
+        return popped
 
     def remove(self, value: T) -> None:
         at = self.index(value)
@@ -192,7 +192,7 @@ class List(Node, MutableSequence[T]):
         """Sort in place, stably. Raises ValueError when `key` changes the list meanwhile."""
         before = list(self._items)
         copied = self[:]
-        copied.sort(key=key, reverse=reverse)  # type: ignore[type-var,arg-type]
+        copied.sort(key=key, reverse=reverse)
         after = self._items
         if len(after) != len(before) or any(old is not new for old, new in zip(before, after, strict=True)):
             raise ValueError("the list was changed while it was sorted")
@@ -247,15 +247,16 @@ class List(Node, MutableSequence[T]):
         journal = self._writing()
         item_type = self._type.item
         new = values
+        added: list[Any] = []
         if not item_type.leaf:
-            mine = {id(item) for item in self._items}
+            movable = {id(item): item for item in self._items}
             depth = self._depth() + 1
-            seen: set[int] = set()
             new = []
             for value in values:
-                kept = value is None or (id(value) in mine and id(value) not in seen)
-                seen.add(id(value))
-                new.append(value if kept else item_type.admit(value, depth))
+                if value is not None and movable.pop(id(value), None) is None:
+                    value = item_type.admit(value, depth)
+                    added.append(value)
+                new.append(value)
         else:
             new = [item_type.admit(value) for value in values]
         if journal is not None:
@@ -279,10 +280,11 @@ class List(Node, MutableSequence[T]):
         self._items = old
 
     def _locate(self, child: Node) -> int:
-        items, hint = self._items, child._slot
+        items = self._items
+        hint: int = child._slot
         size = len(items)
         if hint < size and items[hint] is child:
-            return int(hint)
+            return hint
         for distance in range(1, max(hint, size - hint) + 1):
             for at in (hint - distance, hint + distance):
                 if 0 <= at < size and items[at] is child:

@@ -32,7 +32,6 @@ class Record(Node):
 
     _record_type: ClassVar[RecordType | None] = None
     _declared: ClassVar[dict[str, Declaration]] = {}
-    __match_args__: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -43,7 +42,7 @@ class Record(Node):
                 declared.update(base._declared)
         declared.update(_declarations(cls))
         cls._declared = declared
-        cls.__match_args__ = tuple(declared)
+        cls.__match_args__ = tuple(declared)  # type: ignore[misc,attr-defined]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         record_type = type(self)._record_type or record_type_of(type(self))
@@ -218,7 +217,7 @@ class RecordType(StateType):
     def admit(self, value: Any, depth: int = 0) -> Record:
         if type(value) is not self.record:
             raise expected(self.name, value)
-        return value._clone(depth)  # type: ignore[no-any-return]
+        return value._clone(depth)
 
     def to_plain(self, value: Any) -> dict[str, Any]:
         values = value.__dict__

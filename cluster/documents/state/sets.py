@@ -40,11 +40,12 @@ class OrderedSet(Keyed, MutableSet[T], Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         self._check_live()
-        return iter(self._items)
+        values: Iterator[T] = iter(self._items)
+        return values
 
     def __reversed__(self) -> Iterator[T]:
         self._check_live()
-        return reversed(self._items)
+        return iter(reversed(self._items))
 
     def __repr__(self) -> str:
         return f"OrderedSet({list(self._items)!r})"
@@ -137,21 +138,21 @@ class OrderedSet(Keyed, MutableSet[T], Generic[T]):
 
     __rxor__ = __xor__
 
-    def __ior__(self, other: Iterable[Any]) -> OrderedSet[T]:  # type: ignore[override,misc]
+    def __ior__(self, other: Iterable[Any]) -> OrderedSet[T]:
         self.update(other)
         return self
 
-    def __iand__(self, other: AbstractSet[Any]) -> OrderedSet[T]:  # type: ignore[override,misc]
+    def __iand__(self, other: AbstractSet[Any]) -> OrderedSet[T]:  # type: ignore[misc]
         for value in [value for value in self if value not in other]:
             self.discard(value)
         return self
 
-    def __isub__(self, other: Iterable[Any]) -> OrderedSet[T]:  # type: ignore[override,misc]
+    def __isub__(self, other: Iterable[Any]) -> OrderedSet[T]:
         for value in list(other):
             self.discard(value)
         return self
 
-    def __ixor__(self, other: Iterable[Any]) -> OrderedSet[T]:  # type: ignore[override,misc]
+    def __ixor__(self, other: Iterable[Any]) -> OrderedSet[T]:
         refuse_builtin_set(other)
         for value in dict.fromkeys(other):
             if value in self:
@@ -190,7 +191,7 @@ class OrderedSetType(StateType):
     def admit(self, value: Any, depth: int = 0) -> OrderedSet[Any]:
         check_depth(depth)
         refuse_builtin_set(value)
-        if not isinstance(value, OrderedSet | list | tuple):
+        if not isinstance(value, AbstractSet | list | tuple):
             raise expected(self.name, value)
         return self._make([self.item.admit(item) for item in value])
 
