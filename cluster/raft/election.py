@@ -9,8 +9,6 @@ Votes are judged by term and log alone, never by whether the voter finds itself 
 
 from __future__ import annotations
 
-import math
-
 from cluster.ids import ReplicaId, Term
 from cluster.raft import roles
 from cluster.raft.effects import Role
@@ -50,20 +48,20 @@ def _heard_ms(state: State, leader: ReplicaId) -> float:
 
 def on_follower_deadline(state: State, _: Deadline, now_ms: float) -> None:
     """Sleep on if liveness heard the leader; campaign if not."""
-    if not state.votes_here:
-        state.deadline_ms = math.inf
-        return
-    if state.leader is None and state.lost_leader is not None:
-        if state.liveness.leader_heard_ms(state.lost_leader, state.term) > state.lost_ms:
-            # It was lost from sight only: its node has listed this group again since.
-            roles.become_follower(state, state.term, state.lost_leader, now_ms)
-            return
-    elif state.leader is not None:
+    if state.leader is not None:
         heard_ms = _heard_ms(state, state.leader)
         if now_ms - heard_ms < state.config.election_timeout_ms_min:
             roles.arm_election(state, heard_ms)
             return
-    _pre_campaign(state, now_ms)
+    elif state.lost_leader is not None:
+        if state.liveness.leader_heard_ms(state.lost_leader, state.term) > state.lost_ms:
+            # It was lost from sight only: its node has listed this group again since.
+            roles.become_follower(state, state.term, state.lost_leader, now_ms)
+            return
+    if state.votes_here:
+        _pre_campaign(state, now_ms)
+    else:
+        roles.arm_election(state, now_ms)
 
 
 def on_candidate_deadline(state: State, _: Deadline, now_ms: float) -> None:
@@ -85,6 +83,7 @@ def on_leader_lost(state: State, _: LeaderLost, now_ms: float) -> None:
     state.lost_retries = 0
     state.leader = None
     if not state.votes_here:
+        roles.arm_election(state, now_ms)
         return
     # The one that is gone does not take a turn.
     candidates = [voter for voter in state.configuration.voters if voter != state.lost_leader]

@@ -57,7 +57,7 @@ class LeaderLost:
 
 @dataclass(slots=True, frozen=True)
 class PeerUnreachable:
-    """Messages to `peer` may have been lost: go back to probing it."""
+    """Messages to `peer` may have been lost, or its node has a new boot generation: go back to probing it."""
 
     peer: ReplicaId
 

@@ -17,8 +17,9 @@ from cluster.raft.state import NOBODY, State
 
 
 def arm_election(state: State, now_ms: float) -> None:
-    """Next election after a fresh random timeout; never for a replica that does not vote."""
-    if state.votes_here:
+    """Next look at the leader after a fresh random timeout. A replica that does not vote has nothing to do then, except to
+    look out for a leader that it lost from sight."""
+    if state.votes_here or state.lost_leader is not None:
         timeout_ms = state.random.uniform(state.config.election_timeout_ms_min, state.config.election_timeout_ms_max)
         state.deadline_ms = now_ms + timeout_ms
     else:

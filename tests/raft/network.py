@@ -24,6 +24,7 @@ from cluster.raft.events import (
     Event,
     LeaderLost,
     PeerAcked,
+    PeerUnreachable,
     Persisted,
     Propose,
     Read,
@@ -292,6 +293,7 @@ class Node:
                 del self.heard[key]
             if self.core.leader == sender:
                 self.step(LeaderLost())
+            self.step(PeerUnreachable(sender))
         if beat.term_led is None:
             return
         self.heard[sender, beat.term_led] = self.cluster.now_ms
