@@ -39,11 +39,10 @@ class Shape:
 
     @classmethod
     def of(cls, in_flight: int) -> Shape:
-        """Spread over enough connections that neither side serialises on one, with the exact product."""
-        for streams in (50, 16, 10, 8, 5, 4, 2):
-            if in_flight % streams == 0 and in_flight // streams >= 4:
-                return cls(in_flight // streams, streams)
-        return cls(in_flight, 1)
+        """Few connections, which suits the server best: with a thousand in flight, etcd served 28 k/s over one or ten
+        connections and 8 k/s over a thousand (2 cores). Four, or one when four do not divide the number."""
+        clients = 4 if in_flight >= 16 and in_flight % 4 == 0 else 1
+        return cls(clients, in_flight // clients)
 
 
 @dataclass(frozen=True, slots=True)
