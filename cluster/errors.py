@@ -36,6 +36,7 @@
           StorageDamaged        checksum mismatch, gap or corrupt file
           StorageFull           the disk's high-water mark was reached
           FormatTooNew          written by a newer release
+          DirectoryInUse        another process has the data directory open
           SyncFailed            fsync failed; the node stops and never retries it
         LogLost                 this replica's log is shorter than what it acknowledged
         ApplyHalted             a shard's apply stopped on this node
@@ -228,6 +229,10 @@ class StorageFull(StorageError):
 
 class FormatTooNew(StorageError):
     """The data directory was written by a newer release; nothing was touched."""
+
+
+class DirectoryInUse(StorageError):
+    """Another process has the data directory open; nothing was touched."""
 
 
 class SyncFailed(StorageError):

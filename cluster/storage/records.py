@@ -1,0 +1,128 @@
+"""The durable records of a shard's documents, in generations.
+
+A generation is one complete set of records. A snapshot is received into the next generation while the present one goes on;
+`set_generation` in the batch that also resets the log switches over. The document's own log index inside its record decides
+what replay skips (design, invariant 6); this module does not look into bodies.
+
+Invariant: a body comes back exactly as put under this shard, generation and document, or not at all: StorageDamaged.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from cluster.errors import StorageDamaged
+from cluster.ids import DocumentId, ShardId
+from cluster.storage import keys
+from cluster.storage.engine import Batch, Engine, Family
+from cluster.storage.scanning import scan_bytes
+
+_META = Family.META
+_RECORDS = Family.RECORDS
+_GENERATION = struct.Struct(">I")
+
+
+class RecordStore:
+    """Records and single values of one shard. `generation` is the one that counts; 0 for a shard never seen before."""
+
+    __slots__ = ("_engine", "_generation", "_shard")
+
+    def __init__(self, engine: Engine, shard: ShardId) -> None:
+        """Raises StorageDamaged when the stored generation does not open."""
+        assert 0 <= shard <= keys.SHARD_MAX
+        self._engine = engine
+        self._shard = shard
+        body = self._load(keys.SHARD_GENERATION)
+        if body is not None and len(body) != _GENERATION.size:
+            raise StorageDamaged(f"generation of shard {shard} is not a number", shard=shard)
+        self._generation: int = 0 if body is None else _GENERATION.unpack(body)[0]
+
+    @property
+    def generation(self) -> int:
+        return self._generation
+
+    def set_generation(self, batch: Batch, generation: int) -> None:
+        """Switch to another generation: together with ShardLog.reset in one batch, this installs a snapshot."""
+        assert self._generation <= generation <= keys.GENERATION_MAX, "generations only rise"
+        self._store(batch, keys.SHARD_GENERATION, _GENERATION.pack(generation))
+        self._generation = generation
+
+    def metadata(self) -> bytes | None:
+        """The shard's metadata record, opaque here. Raises StorageDamaged."""
+        return self._load(keys.SHARD_METADATA)
+
+    def put_metadata(self, batch: Batch, body: bytes) -> None:
+        """Replace the shard's metadata record."""
+        self._store(batch, keys.SHARD_METADATA, body)
+
+    def put(self, batch: Batch, generation: int, document: DocumentId, body: bytes) -> None:
+        """Replace a document's record."""
+        key = keys.record(keys.records_prefix(self._shard, generation), document)
+        batch.put(_RECORDS, key, keys.seal(_RECORDS, key, body))
+
+    def delete(self, batch: Batch, generation: int, document: DocumentId) -> None:
+        """Remove a document's record."""
+        batch.delete(_RECORDS, keys.record(keys.records_prefix(self._shard, generation), document))
+
+    def get(self, generation: int, document: DocumentId) -> bytes | None:
+        """A document's record, None when there is none. Raises StorageDamaged."""
+        key = keys.record(keys.records_prefix(self._shard, generation), document)
+        value = self._engine.get(_RECORDS, key)
+        return None if value is None else keys.unseal(_RECORDS, key, value)
+
+    def scan(
+        self, generation: int, space: str, key_prefix: str, after_key: str | None, limit: int
+    ) -> Iterator[tuple[str, bytes]]:
+        """At most `limit` (key, body) of a space's records whose key starts with `key_prefix` and is above `after_key` (None or
+        "" for all), in order of the keys' UTF-8 bytes. Raises StorageDamaged at a record that does not open."""
+        whole_space = keys.record(keys.records_prefix(self._shard, generation), DocumentId(space, ""))
+        start = whole_space + key_prefix.encode()
+        end = keys.after_prefix(start)
+        if after_key:
+            start = max(start, whole_space + after_key.encode() + b"\0")
+        if start < end:
+            for key, value in self._engine.scan(_RECORDS, start, end, limit=limit):
+                yield key[len(whole_space) :].decode(), keys.unseal(_RECORDS, key, value)
+
+    def scan_all(self, generation: int, after_key: bytes | None, limit_bytes: int) -> list[tuple[bytes, bytes]]:
+        """(name, body) of the records of all spaces above the name `after_key` (None or b"" for all), in order, stopping after
+        `limit_bytes` but never before one record; an empty list is the end. A name is `keys.record_name` of the document.
+
+        Raises StorageDamaged. Each call sees the records of its own moment: whoever builds a snapshot from several calls
+        names the log index of the oldest and leaves the rest to replay (records say what they have applied).
+        """
+        prefix = keys.records_prefix(self._shard, generation)
+        start = prefix + after_key + b"\0" if after_key else prefix
+        pairs = scan_bytes(self._engine, _RECORDS, start, keys.after_prefix(prefix), limit_bytes)
+        return [(key[len(prefix) :], keys.unseal(_RECORDS, key, value)) for key, value in pairs]
+
+    def put_named(self, batch: Batch, generation: int, name: bytes, body: bytes) -> None:
+        """Replace the record with this name: what `scan_all` gave on another node. Raises InvalidName, batch untouched."""
+        keys.check_record_name(name)
+        key = keys.records_prefix(self._shard, generation) + name
+        batch.put(_RECORDS, key, keys.seal(_RECORDS, key, body))
+
+    def drop_generation(self, batch: Batch, generation: int) -> None:
+        """Remove every record of a generation. Not of the present one."""
+        assert generation != self._generation, "the present generation is not dropped"
+        prefix = keys.records_prefix(self._shard, generation)
+        batch.delete_range(_RECORDS, prefix, keys.after_prefix(prefix))
+
+    def erase(self, batch: Batch) -> None:
+        """Remove everything this shard has here: the replica is gone from this node."""
+        start = keys.records_prefix(self._shard, 0)
+        end = keys.records_prefix(self._shard, keys.GENERATION_MAX) + b"\xff"
+        batch.delete_range(_RECORDS, start, end)
+        for kind in (keys.SHARD_GENERATION, keys.SHARD_METADATA):
+            batch.delete(_META, keys.shard_meta(self._shard, kind))
+        self._generation = 0
+
+    def _load(self, kind: int) -> bytes | None:
+        key = keys.shard_meta(self._shard, kind)
+        value = self._engine.get(_META, key)
+        return None if value is None else keys.unseal(_META, key, value)
+
+    def _store(self, batch: Batch, kind: int, body: bytes) -> None:
+        key = keys.shard_meta(self._shard, kind)
+        batch.put(_META, key, keys.seal(_META, key, body))
