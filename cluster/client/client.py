@@ -1,0 +1,283 @@
+"""The Python client: documents as objects, everything over one session.
+
+    async with connect("127.0.0.1:7400", principal="alice@acme") as client:
+        lobby = client.document("chat", "lobby")
+        await lobby.create({"topic": "tea"})
+        answer = await lobby.send("say", {"text": "hello"})
+        async with lobby.watch() as watch:
+            async for change in watch:
+                print(change.position, change.view)
+
+Every method either returns or raises an error of `cluster.errors`, which says whether state was affected. Operations are
+repeated only where that is safe: a write always under its own session and sequence, so it runs once however often it is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, TypeVar
+
+import msgspec
+from google.protobuf.message import Message
+from grpc import aio
+
+from cluster.client.connection import Connection, raise_for
+from cluster.client.failures import error_of_rpc
+from cluster.client.watch import Watch
+from cluster.errors import Unavailable
+from cluster.ids import DocumentId, Position, Principal, check_channel, check_key, check_space
+from cluster.session.client_events import Intent, Settings
+from cluster.session.operations import Consistency, Kind, Reply
+from cluster.v1 import admin_pb2
+from cluster.v1 import documents_pb2 as wire
+
+DOCUMENTS_SERVICE: Final = "cluster.v1.DocumentService"
+ADMIN_SERVICE: Final = "cluster.v1.AdminService"
+CALL_RETRY_MS: Final = 50
+
+Payload = Mapping[str, Any] | bytes | None
+"""Parameters of a handler: a mapping, or the bytes of a JSON object that is made elsewhere; None means no parameters."""
+
+ResponseT = TypeVar("ResponseT", bound=Message)
+
+_encode = msgspec.json.encode
+_decode = msgspec.json.decode
+
+
+class Answer:
+    """The answer to a create, send, read or delete: the position at which it was made, and what it says."""
+
+    __slots__ = ("_reply",)
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    @property
+    def position(self) -> Position:
+        """The document's position after the command, or of the view."""
+        return Position(self._reply.epoch, self._reply.index)
+
+    @property
+    def payload(self) -> bytes:
+        """The handler's result or the view, as JSON bytes; empty when there is none."""
+        return self._reply.payload
+
+    @property
+    def value(self) -> Any:
+        """The handler's result or the view, decoded; None when there is none."""
+        return _decode(self._reply.payload) if self._reply.payload else None
+
+    def __repr__(self) -> str:
+        return f"Answer(position={self.position}, payload={self.payload!r})"
+
+
+class PendingAnswer:
+    """An operation that was issued and not waited for: `await` it for its Answer, now or later, or never.
+
+    Not waiting does not cancel anything; cancelling the wait does not either.
+    """
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: asyncio.Future[Reply]) -> None:
+        self._future = future
+
+    def done(self) -> bool:
+        """Whether the answer is there."""
+        return self._future.done()
+
+    def __await__(self) -> Any:
+        reply = yield from asyncio.shield(self._future).__await__()
+        return Answer(raise_for(reply))
+
+
+class Client:
+    """A session with a cluster. Made by `connect`; use it in one event loop."""
+
+    def __init__(self, connection: Connection, call_timeout_ms: int) -> None:
+        self._connection = connection
+        self._call_timeout_ms = call_timeout_ms
+
+    @property
+    def address(self) -> str:
+        """The gateway of the open stream; empty between streams."""
+        return self._connection.address
+
+    def document(self, space: str, key: str) -> Document:
+        """A handle on one document, whether it exists or not. Raises InvalidName."""
+        check_space(space)
+        check_key(key)
+        return Document(self, DocumentId(space, key))
+
+    async def create(self, space: str, key: str, payload: Payload = None) -> Answer:
+        """Create a document. Raises DocumentExists, HandlerRefused and others; nothing exists then."""
+        return Answer(raise_for(await self._issue(Kind.CREATE.value, space, key, "", payload)))
+
+    async def send(self, space: str, key: str, channel: str, payload: Payload = None) -> Answer:
+        """Send a message; returns when it is committed and its handler has answered. Raises ClusterError."""
+        return Answer(raise_for(await self._issue(Kind.SEND.value, space, key, channel, payload)))
+
+    def send_nowait(self, space: str, key: str, channel: str, payload: Payload = None) -> PendingAnswer:
+        """Issue a message without waiting. Messages to one document run in the order in which they were issued."""
+        return PendingAnswer(self._issue(Kind.SEND.value, space, key, channel, payload))
+
+    async def read(
+        self,
+        space: str,
+        key: str,
+        *,
+        consistency: Consistency = Consistency.LINEARIZABLE,
+        at_least: Position | None = None,
+    ) -> Answer:
+        """Read the view. `at_least` needs Consistency.AT_LEAST or ANY; what this client has seen before is never undone."""
+        check_space(space)
+        check_key(key)
+        intent = Intent(0, Kind.READ.value, space, key, consistency=consistency.value)
+        if at_least is not None:
+            intent.epoch, intent.index = at_least.epoch, at_least.index
+        return Answer(raise_for(await self._connection.submit(intent)))
+
+    async def delete(self, space: str, key: str) -> Position:
+        """Delete a document; returns the position of its deletion. Raises ClusterError."""
+        reply = raise_for(await self._issue(Kind.DELETE.value, space, key, "", None))
+        return Position(reply.epoch, reply.index)
+
+    def watch(self, space: str, key: str, *, resume_after: Position | None = None) -> Watch:
+        """Follow a document: its view, then every change. Across reconnects it goes on where it was.
+
+        resume_after: go on after this position, whose view the caller has put into `watch.view`.
+        """
+        check_space(space)
+        check_key(key)
+        position = resume_after or Position(0, -1)
+        return self._connection.watch(space, key, position.epoch, position.index)
+
+    async def list(self, space: str, prefix: str = "", page_size: int = 100) -> AsyncIterator[tuple[str, Position]]:
+        """The documents of a space: (key, position), page by page. Raises ClusterError."""
+        token = ""
+        while True:
+            request = wire.ListRequest(space=space, key_prefix=prefix, page_size=page_size, page_token=token)
+            page = await self.call(DOCUMENTS_SERVICE, "List", request, wire.ListResponse)
+            for summary in page.documents:
+                yield summary.document.key, Position(summary.position.epoch, summary.position.index)
+            token = page.next_page_token
+            if not token:
+                return
+
+    async def admin(self, method: str, **fields: Any) -> Message:
+        """Call AdminService by the name of its method, with the fields of its request. Raises ClusterError.
+
+        Not repeated after an attempt whose fate is unknown.
+        """
+        descriptor = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].methods_by_name[method]
+        request_type: type[Message] = getattr(admin_pb2, descriptor.input_type.name)
+        response_type: type[Message] = getattr(admin_pb2, descriptor.output_type.name)
+        return await self.call(ADMIN_SERVICE, method, request_type(**fields), response_type)
+
+    async def call(self, service: str, method: str, request: Message, response_type: type[ResponseT]) -> ResponseT:
+        """A unary call at the gateway of the session. Waits for a stream, and retries what certainly did not happen."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._call_timeout_ms / 1000
+        while True:
+            channel = self._connection.channel()
+            error: Unavailable | None = None
+            if channel is None:
+                error = Unavailable("no gateway is connected")
+            else:
+                remaining = max(0.001, deadline - loop.time())
+                stub = channel.unary_unary(
+                    f"/{service}/{method}",
+                    request_serializer=type(request).SerializeToString,
+                    response_deserializer=response_type.FromString,
+                )
+                try:
+                    response: ResponseT = await stub(request, metadata=self._connection.metadata, timeout=remaining)
+                    return response
+                except aio.AioRpcError as failed:
+                    reason = error_of_rpc(failed)
+                    if not isinstance(reason, Unavailable) or (service == ADMIN_SERVICE and reason.applied.value != "no"):
+                        raise reason from None
+                    error = reason
+            if loop.time() + CALL_RETRY_MS / 1000 >= deadline:
+                raise error
+            await asyncio.sleep(CALL_RETRY_MS / 1000)
+
+    def _issue(self, kind: int, space: str, key: str, channel: str, payload: Payload) -> asyncio.Future[Reply]:
+        check_space(space)
+        check_key(key)
+        if kind == Kind.SEND.value:
+            check_channel(channel)
+        body = b"{}" if payload is None else payload if isinstance(payload, bytes) else _encode(payload)
+        return self._connection.submit(Intent(0, kind, space, key, channel, body))
+
+
+class Document:
+    """One document of a client: the same calls without repeating its address."""
+
+    __slots__ = ("_client", "id")
+
+    def __init__(self, client: Client, identifier: DocumentId) -> None:
+        self._client = client
+        self.id = identifier
+
+    async def create(self, payload: Payload = None) -> Answer:
+        """See Client.create."""
+        return await self._client.create(self.id.space, self.id.key, payload)
+
+    async def send(self, channel: str, payload: Payload = None) -> Answer:
+        """See Client.send."""
+        return await self._client.send(self.id.space, self.id.key, channel, payload)
+
+    def send_nowait(self, channel: str, payload: Payload = None) -> PendingAnswer:
+        """See Client.send_nowait."""
+        return self._client.send_nowait(self.id.space, self.id.key, channel, payload)
+
+    async def read(self, *, consistency: Consistency = Consistency.LINEARIZABLE, at_least: Position | None = None) -> Answer:
+        """See Client.read."""
+        return await self._client.read(self.id.space, self.id.key, consistency=consistency, at_least=at_least)
+
+    async def delete(self) -> Position:
+        """See Client.delete."""
+        return await self._client.delete(self.id.space, self.id.key)
+
+    def watch(self, *, resume_after: Position | None = None) -> Watch:
+        """See Client.watch."""
+        return self._client.watch(self.id.space, self.id.key, resume_after=resume_after)
+
+
+class connect:
+    """Open a session: `async with connect("host:port", "host:port", principal="alice@acme") as client`.
+
+    addresses: gateways, tried in turn; when one fails the session goes on at another.
+    settings: bounds and times of the session. open_timeout_ms: for the first stream, and for each later attempt.
+    Raises InvalidName for the principal, what the cluster says (Unauthenticated), or Unavailable.
+    """
+
+    def __init__(
+        self,
+        *addresses: str,
+        principal: str,
+        settings: Settings | None = None,
+        open_timeout_ms: int = 5_000,
+        call_timeout_ms: int = 10_000,
+    ) -> None:
+        Principal.parse(principal)
+        self._addresses: Sequence[str] = addresses
+        self._principal = principal
+        self._settings = settings or Settings()
+        self._open_timeout_ms = open_timeout_ms
+        self._call_timeout_ms = call_timeout_ms
+        self._connection: Connection | None = None
+
+    async def __aenter__(self) -> Client:
+        self._connection = Connection(self._addresses, self._principal, self._settings, self._open_timeout_ms)
+        await self._connection.start()
+        return Client(self._connection, self._call_timeout_ms)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._connection is not None:
+            await self._connection.stop()

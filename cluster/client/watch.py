@@ -1,0 +1,106 @@
+"""What an application sees of a watched document: its view, and how it got there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from cluster.client.failures import error_of
+from cluster.documents.state.patch import apply_patch
+from cluster.ids import Position
+from cluster.session.client_watch import DELTA_OVERHEAD_BYTES
+from cluster.session.operations import Delta, Failure
+
+_decode = msgspec.json.decode
+
+
+class Change:
+    """One step of a watched document.
+
+    position: where it is now. view: what the viewer may see now; never modified afterwards, parts are shared between steps.
+    patch: the operations that led here from the step before, or None with `reset`: the view was replaced as a whole.
+    """
+
+    __slots__ = ("patch", "position", "reset", "view")
+
+    def __init__(self, position: Position, view: Any, patch: list[dict[str, Any]] | None) -> None:
+        self.position = position
+        self.view = view
+        self.patch = patch
+        self.reset = patch is None
+
+    def __repr__(self) -> str:
+        return f"Change(position={self.position}, patch={self.patch!r})"
+
+
+class Watch:
+    """Follows one document: `async for change in watch`. Ends by raising the error that ended it.
+
+    Steps that were not taken yet hold credit back: a slow application is sent fewer, larger steps, never a backlog. Leave it
+    with `async with`, or call `close()`; one that is neither closed nor read costs its credit and no more.
+    """
+
+    def __init__(self, close: Callable[[], None], consumed: Callable[[int], None]) -> None:
+        self._close = close
+        self._consumed = consumed
+        self._deltas: deque[Delta] = deque()
+        self._arrived = asyncio.Event()
+        self._failure: Failure | None = None
+        self._closed = False
+        self.view: Any = None
+        """The view of the last step taken."""
+        self.position: Position | None = None
+        """The position of the last step taken."""
+
+    def __aiter__(self) -> Watch:
+        return self
+
+    async def __anext__(self) -> Change:
+        while not self._deltas:
+            if self._closed:
+                raise StopAsyncIteration
+            if self._failure is not None:
+                raise error_of(self._failure)
+            self._arrived.clear()
+            await self._arrived.wait()
+        delta = self._deltas.popleft()
+        self._consumed(len(delta.body) + DELTA_OVERHEAD_BYTES)
+        patch = None
+        if delta.reset:
+            self.view = _decode(delta.body)
+        else:
+            patch = _decode(delta.body)
+            self.view = apply_patch(self.view, patch)
+        self.position = Position(delta.epoch, delta.index)
+        return Change(self.position, self.view, patch)
+
+    async def __aenter__(self) -> Watch:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop following. An iteration under way ends."""
+        if not self._closed:
+            self._closed = True
+            self._close()
+            self._deltas.clear()
+            self._arrived.set()
+
+    def put(self, delta: Delta) -> None:
+        """For the connection: the next step has arrived."""
+        self._deltas.append(delta)
+        self._arrived.set()
+
+    def end(self, failure: Failure) -> None:
+        """For the connection: the watch was ended for good."""
+        self._failure = failure
+        self._arrived.set()
