@@ -194,6 +194,11 @@ class NodeConfig:
     cache_bytes_max: int = _setting(
         Range(8 << 20, 1 << 44), "documents in memory; a quarter of a small machine", unit="bytes", default=256 << 20
     )
+    checkpoints: str = _setting(
+        Choice(("on", "off")),
+        "on. off leaves records unwritten, so that a restart replays everything: for measuring replay only",
+        default="on",
+    )
     apply_slice_ms: int = _setting(
         Range(1, 1000), "liveness is served between slices, well within a heartbeat", unit="ms", default=20
     )

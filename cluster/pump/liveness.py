@@ -183,6 +183,11 @@ class NodeLiveness:
             return NEVER
         return peer.acked[1]
 
+    def generation_of(self, node: NodeId) -> int:
+        """The newest boot generation heard of; 0 for none."""
+        peer = self._peers.get(node)
+        return peer.generation if peer else 0
+
     def heard_ms(self, node: NodeId) -> float:
         """When anything was last heard from this node's liveness."""
         peer = self._peers.get(node)

@@ -25,9 +25,9 @@ from cluster.pump.liveness import Fenced, Heartbeat, HeartbeatReply, LivenessMes
 from cluster.pump.streams import Streams
 from cluster.pump.transfers import Transfers
 from cluster.router.router import Router
+from cluster.session.failures import failure_of
 from cluster.session.operations import Delta, Operation, Reply
 from cluster.shard.directory import Directory
-from cluster.shard.failures import failure_of
 from cluster.shard.replica import ShardReplica
 from cluster.shard.turn import (
     AnswerItem,
@@ -293,6 +293,17 @@ class Pump:
         if replica is not None and replica.leads:
             return self.node
         return self.router.node_for(shard, replica.leader_node if replica else None, self.connected)
+
+    def locate_leader(self, shard: ShardId) -> NodeId | None:
+        """Who leads a shard, as far as a local replica or a hint tells."""
+        replica = self.replicas.get(shard)
+        if replica is not None:
+            return self.node if replica.leads else replica.leader_node
+        return self.router.hinted(shard)
+
+    def bundle(self, code_hash: bytes) -> bytes | None:
+        """A bundle's bytes if this node has them."""
+        return self._bundles.get(code_hash)
 
     def _forward(self, node: NodeId, shard: ShardId, stream: int, operations: list[Operation]) -> None:
         if node == self.node:

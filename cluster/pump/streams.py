@@ -18,8 +18,8 @@ import msgspec
 from cluster.errors import Applied, ClusterError, InvalidRequest, NotLeader, Overloaded, Unavailable
 from cluster.ids import NodeId, ShardId
 from cluster.router.router import Router
+from cluster.session.failures import failure_of
 from cluster.session.operations import Delta, Kind, Operation, Reply
-from cluster.shard.failures import failure_of
 
 WATCHES_PER_STREAM_MAX = 10_000
 WATCH_RETRY_MS = 25.0

@@ -32,6 +32,9 @@ class Router:
         else:
             self._hints[shard] = leader
 
+    def hinted(self, shard: ShardId) -> NodeId | None:
+        return self._hints.get(shard)
+
     def node_for(
         self, shard: ShardId, local_leader: NodeId | None, connected: frozenset[NodeId] | set[NodeId]
     ) -> NodeId | None:

@@ -9,7 +9,11 @@ entry index is at most the record's applied_through, and replay skips just those
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from cluster.documents.runtime import DELETE_CHANNEL, Code, Invocation, Outcome
 from cluster.errors import (
@@ -24,19 +28,34 @@ from cluster.errors import (
     SequenceGap,
     UnknownDocument,
 )
-from cluster.ids import LogIndex, Principal, ShardId
+from cluster.ids import DocumentId, LogIndex, Principal, ShardId
+from cluster.session.failures import failure_of
 from cluster.session.operations import Reply
 from cluster.session.table import Answer, Verdict, payload_digest
 from cluster.shard.cache import DocumentCache
 from cluster.shard.commands import Command, CommandKind, Entry, HistoryRow, command_seed, decode_entry, encode_row
 from cluster.shard.directory import Directory
 from cluster.shard.document import FREEZE_AFTER_POISON, LiveDocument
-from cluster.shard.failures import failure_of, failure_of_outcome
+from cluster.shard.failures import failure_of_outcome
 from cluster.shard.turn import StreamKey, Turn
 from cluster.storage.history import HistoryStore
 
 Origin = tuple[StreamKey, int]
 """Who waits for a command's answer: the client stream and the operation's id there."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerFailure:
+    """A bug in an author's code as operators see it."""
+
+    error_id: str
+    document: DocumentId
+    epoch: int
+    index: int
+    channel: str
+    sender: str
+    time_ms: int
+    traceback: str
 
 
 class RunningMarker(Protocol):
@@ -55,13 +74,20 @@ class Applier:
     """Applies the entries of one shard in order."""
 
     def __init__(
-        self, shard: ShardId, cache: DocumentCache, history: HistoryStore, directory: Directory, marker: RunningMarker
+        self,
+        shard: ShardId,
+        cache: DocumentCache,
+        history: HistoryStore,
+        directory: Directory,
+        marker: RunningMarker,
+        on_failure: Callable[[HandlerFailure], None],
     ) -> None:
         self._shard = shard
         self._cache = cache
         self._history = history
         self._directory = directory
         self._marker = marker
+        self._on_failure = on_failure
         self._principals: dict[str, Principal] = {}
         self.now_ms = 0
         self.commands_run = 0
@@ -140,6 +166,8 @@ class Applier:
             self._marker.note(self._shard, index, offset, command)
             outcome = self._run(live, command, seed)
         self.commands_run += 1
+        if outcome.code is Code.FAILED:
+            self._report(live, command, outcome)
         self._conclude(live, command, seed, outcome, digest)
         self._cache.changed(live, index, len(command.payload) + 64)
         row = rows.get(id(live))
@@ -151,6 +179,11 @@ class Applier:
         history.codes.append(int(outcome.code))
         history.answers.append(outcome.answer)
         return Reply(0, live.epoch, live.index, outcome.answer, failure_of_outcome(outcome.code, outcome.answer))
+
+    def _report(self, live: LiveDocument, command: Command, outcome: Outcome) -> None:
+        error_id = msgspec.json.decode(outcome.answer).get("error_id", "")
+        place = (live.id, live.epoch, live.index + 1, command.channel, command.principal, self.now_ms)
+        self._on_failure(HandlerFailure(error_id, *place, outcome.error))
 
     def _admit(self, live: LiveDocument, command: Command) -> None:
         """Raise what the document's existence, or code that changed since the payload was checked, says against it."""

@@ -11,7 +11,7 @@ from cluster.raft.config import RaftConfig
 from cluster.raft.core import Raft
 from cluster.raft.events import Liveness
 from cluster.raft.messages import Configuration
-from cluster.shard.apply import Applier, RunningMarker
+from cluster.shard.apply import Applier, HandlerFailure, RunningMarker
 from cluster.shard.cache import DocumentCache
 from cluster.shard.directory import Directory
 from cluster.shard.document import LiveDocument
@@ -20,6 +20,7 @@ from cluster.shard.gathering import Gatherer
 from cluster.shard.reading import Reader
 from cluster.shard.replica import ShardReplica
 from cluster.shard.snapshot import StoredShard
+from cluster.shard.turn import Turn
 from cluster.shardmap.map import Shard
 from cluster.storage.engine import Engine
 from cluster.storage.history import HistoryStore
@@ -42,6 +43,7 @@ class Surroundings:
     random: random.Random
     entropy: Callable[[int], bytes]
     raft: RaftConfig
+    on_failure: Callable[[HandlerFailure], None]
     cache_bytes_max: int
     checkpoints: bool = True
 
@@ -51,7 +53,7 @@ def open_replica(
     around: Surroundings,
     liveness: Liveness,
     now_ms: float,
-    on_changed: Callable[[LiveDocument], None] | None = None,
+    on_changed: Callable[[LiveDocument, Turn], None] | None = None,
 ) -> ShardReplica:
     """This node's replica of `shard`, as it is on disk; a shard never seen before is empty.
 
@@ -80,7 +82,7 @@ def open_replica(
         now_ms=now_ms,
     )
     history = HistoryStore(around.engine, shard.shard)
-    applier = Applier(shard.shard, cache, history, around.directory, around.marker)
+    applier = Applier(shard.shard, cache, history, around.directory, around.marker, around.on_failure)
     return ShardReplica(
         shard=shard,
         replica=replica,

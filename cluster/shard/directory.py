@@ -103,6 +103,13 @@ class Directory:
     def isolated(self, shard: int, index: int, offset: int) -> Isolated | None:
         return self._isolated.get((shard, index, offset))
 
+    def version_of(self, code_hash: bytes) -> int:
+        """The version that code declares; 0 when the bundle is not on this node."""
+        try:
+            return int(self.program(code_hash).schema().get("version", 0))
+        except CodeMissing:
+            return 0
+
     def program(self, code_hash: bytes) -> Program:
         """Compiled code. Raises CodeMissing, and remembers to fetch the bundle, when it is not on this node."""
         program = self._builtin.get(code_hash) or self._programs.get(code_hash)

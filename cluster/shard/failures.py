@@ -1,4 +1,4 @@
-"""From outcomes and errors to what a client is told."""
+"""From stored outcomes to what a client is told."""
 
 from __future__ import annotations
 
@@ -14,12 +14,8 @@ from cluster.errors import (
     PermissionDenied,
     Poisoned,
 )
+from cluster.session.failures import failure_of
 from cluster.session.operations import Failure
-
-
-def failure_of(error: ClusterError) -> Failure:
-    """The error as it travels."""
-    return Failure(error.reason, error.message, error.retryable, error.applied.value, error.retry_after_ms, dict(error.details))
 
 
 def failure_of_outcome(code: int, answer: bytes) -> Failure | None:

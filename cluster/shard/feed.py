@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from cluster.documents.runtime import Projection
 from cluster.errors import ClusterError, DocumentDeleted, Overloaded, PermissionDenied, PositionRewound
 from cluster.ids import NodeId, Principal
+from cluster.session.failures import failure_of
 from cluster.session.operations import Delta, Failure
 from cluster.shard.document import LiveDocument
-from cluster.shard.failures import failure_of
 from cluster.shard.turn import StreamKey, Turn
 
 VIEWERS_MAX = 100_000

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from cluster.errors import ClusterError, InvalidRequest, UnknownDocument
 from cluster.ids import check_channel
+from cluster.session.failures import failure_of
 from cluster.session.operations import Kind, Operation, Reply
 from cluster.shard.apply import Origin
 from cluster.shard.cache import DocumentCache
@@ -27,7 +28,6 @@ from cluster.shard.commands import (
     encode_entry,
 )
 from cluster.shard.directory import Directory
-from cluster.shard.failures import failure_of
 from cluster.shard.turn import StreamKey, Turn
 
 _KINDS = {Kind.CREATE: CommandKind.CREATE, Kind.SEND: CommandKind.SEND, Kind.DELETE: CommandKind.DELETE}

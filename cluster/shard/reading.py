@@ -21,10 +21,10 @@ from cluster.errors import (
     UnknownDocument,
 )
 from cluster.ids import Position, Principal
+from cluster.session.failures import failure_of
 from cluster.session.operations import Consistency, Kind, Operation, Reply
 from cluster.shard.cache import DocumentCache
 from cluster.shard.document import LiveDocument, decode_record
-from cluster.shard.failures import failure_of
 from cluster.shard.feed import Feed
 from cluster.shard.turn import StreamKey, Turn
 from cluster.storage.records import RecordStore

@@ -32,18 +32,18 @@ from cluster.raft.events import (
     SnapshotFailed,
 )
 from cluster.raft.messages import Message, SnapshotMeta
+from cluster.session.failures import failure_of
 from cluster.session.operations import Consistency, Kind, Operation, Reply
 from cluster.shard.apply import Applier, Origin
 from cluster.shard.cache import DocumentCache
 from cluster.shard.commands import Command, CommandKind
 from cluster.shard.document import LiveDocument
-from cluster.shard.failures import failure_of
 from cluster.shard.feed import Feed
 from cluster.shard.gathering import Gatherer
 from cluster.shard.reading import Reader, WaitingReads, refuse
 from cluster.shard.snapshot import ShardMetadata, StoredShard
 from cluster.shard.turn import RaftItem, StreamKey, Turn
-from cluster.shardmap.map import Shard
+from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE, Shard
 from cluster.storage.log import ShardLog
 
 APPLY_READ_BYTES = 4 * 1024 * 1024
@@ -84,7 +84,7 @@ class ShardReplica:
         reader: Reader,
         feed: Feed,
         applied: LogIndex,
-        on_changed: Callable[[LiveDocument], None] | None = None,
+        on_changed: Callable[[LiveDocument, Turn], None] | None = None,
     ) -> None:
         self.shard = shard
         self.replica = replica
@@ -98,6 +98,7 @@ class ShardReplica:
         self.damaged = ""
         self.halted = ""
         self.stalled = ""
+        self.suspected_offset: int | None = None
         self._halted_in_between = False
         self._gatherer = gatherer
         self._applier = applier
@@ -354,7 +355,9 @@ class ShardReplica:
             return False
         except ApplyHalted as error:
             self.halted = error.message
-            self._halted_in_between = "suspect" not in error.details
+            suspect = error.details.get("suspect")
+            self.suspected_offset = int(suspect) if suspect is not None else None
+            self._halted_in_between = suspect is None
             return False
         if proposed is not None:
             self._proposed.popleft()
@@ -362,7 +365,7 @@ class ShardReplica:
         for live in changed:
             self.feed.changed(live)
             if self._on_changed is not None:
-                self._on_changed(live)
+                self._on_changed(live, turn)
         return True
 
     # -- housekeeping ------------------------------------------------------------------------------------------------
@@ -371,6 +374,8 @@ class ShardReplica:
         """About once a second while there is anything unsaved or in memory."""
         self.cache.housekeep(now_ms, turn.batch, self.feed.documents)
         self.stalled = ""
+        if self._on_changed is not None and not self.damaged:
+            self._on_changed(self.cache.get(SYSTEM_SPACE, SYSTEM_KEY), turn)
 
     def decisions_changed(self) -> None:
         """New code or an isolated command: look again at what apply waits for. A halt in the middle of an entry needs a restart."""

@@ -17,6 +17,7 @@ from cluster.ids import SYSTEM_SHARD, NodeId, ReplicaId, ShardId
 from cluster.shardmap.hashing import HASH_SPACE, key_hash
 
 SYSTEM_SPACE = "system"
+SYSTEM_KEY = "cluster"
 SHARDS_MAX = 4096
 BOOTSTRAP_NODES_MAX = 7
 

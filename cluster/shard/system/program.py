@@ -28,7 +28,6 @@ from cluster.shard.directory import Decisions, Isolated, Space
 from cluster.shardmap.map import SYSTEM_SPACE, MapState
 
 SYSTEM_CODE = b"\0" * 31 + b"\1"
-SYSTEM_KEY = "cluster"
 OPERATOR = Principal("operator", "moot")
 SPACES_MAX = 10_000
 BUNDLE_BYTES_MAX = 4 * 1024 * 1024
@@ -117,14 +116,13 @@ def _bundle_of(request: Deploy) -> bytes:
 
 
 class SystemInstance:
-    """The decisions in memory. `new_bundle` is the bundle that the last command brought, for its replica to store."""
+    """The decisions in memory. `new_bundles` are (hash, bytes) that commands brought and the replica has not stored yet."""
 
     def __init__(self, decisions: Decisions) -> None:
         self.decisions = decisions
-        self.new_bundle: tuple[bytes, bytes] | None = None
+        self.new_bundles: list[tuple[bytes, bytes]] = []
 
     def run(self, invocation: Invocation) -> Outcome:
-        self.new_bundle = None
         if not self.admits(invocation.sender):
             return Outcome(Code.DENIED, b"{}")
         if invocation.channel not in _CHANNELS:
@@ -166,7 +164,7 @@ class SystemInstance:
             known[request.space] = Space(request.space, code_hash, deployments, str(invocation.sender), invocation.now_ms)
             spaces = tuple(known[name] for name in sorted(known))
             self.decisions = Decisions(version, now.shard_map, spaces, now.isolated)
-        self.new_bundle = (code_hash, bundle)
+        self.new_bundles.append((code_hash, bundle))
         return {"code_hash": code_hash.hex(), "changed": changed, "deployments": known[request.space].deployments}
 
     def dump(self) -> bytes:

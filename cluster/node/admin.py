@@ -1,0 +1,391 @@
+"""Answers to operators: what AdminService asks of a node, method by method, as plain dictionaries in the shape of admin.proto.
+
+Changes of the cluster (deploying, isolating) are messages to the system document, sent like anybody's; reading is from what this
+node has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import time
+from collections.abc import Awaitable, Callable
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+import cluster
+from cluster.documents.bundle import Bundle
+from cluster.errors import HistoryTrimmed, InvalidRequest, OutcomeUnknown, UnknownDocument
+from cluster.ids import SYSTEM_SHARD, DocumentId, NodeId, ShardId
+from cluster.node.errors_log import ErrorsLog
+from cluster.node.loop import NodeLoop
+from cluster.session.failures import error_of
+from cluster.session.operations import Failure, Kind, Operation, Reply
+from cluster.shard.commands import CommandKind, decode_row
+from cluster.shard.directory import Space
+from cluster.shard.replica import ShardReplica
+from cluster.shard.system.program import OPERATOR
+from cluster.shard.turn import Turn
+from cluster.shardmap.hashing import key_hash
+from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE, Shard
+from cluster.storage.engine import Engine
+from cluster.storage.history import HistoryStore
+
+CHANGE_TIMEOUT_MS = 10_000.0
+CHANGE_ATTEMPTS_MAX = 40
+LIST_LIMIT_MAX = 1000
+
+Ask = Callable[[Operation, float], Awaitable[Reply]]
+Row = dict[str, Any]
+
+
+class Administration:
+    """One node's answers.
+
+    addresses: (host, client port, peer port) of every known node. ask: runs one operation through the node itself.
+    """
+
+    def __init__(
+        self,
+        *,
+        loop: NodeLoop,
+        engine: Engine,
+        cluster_id: str,
+        generation: int,
+        addresses: dict[NodeId, tuple[str, int, int]],
+        labels: dict[str, str],
+        states: Callable[[], dict[NodeId, str]],
+        ask: Ask,
+        errors_log: ErrorsLog,
+    ) -> None:
+        self._loop = loop
+        self._pump = loop.pump
+        self._engine = engine
+        self._cluster_id = cluster_id
+        self._generation = generation
+        self._addresses = addresses
+        self._labels = labels
+        self._states = states
+        self._ask = ask
+        self._errors = errors_log
+        self._started_ms = time.monotonic() * 1000
+        self._methods: dict[str, Callable[[Row], Awaitable[Row]]] = {
+            "GetStatus": self._get_status,
+            "ListNodes": self._list_nodes,
+            "ListShards": self._list_shards,
+            "Where": self._where,
+            "DeploySpace": self._deploy_space,
+            "ListSpaces": self._list_spaces,
+            "GetSpace": self._get_space,
+            "ListSpaceErrors": self._list_space_errors,
+            "ReadHistory": self._read_history,
+            "InspectDocument": self._inspect_document,
+            "ListHalted": self._list_halted,
+            "PoisonCommand": self._poison_command,
+            "Checkpoint": self._checkpoint,
+        }
+
+    async def call(self, method: str, request: Row) -> Row:
+        """Run a method of AdminService. Raises ClusterError."""
+        handler = self._methods.get(method)
+        if handler is None:
+            raise InvalidRequest(f"this node does not know {method}")
+        return await handler(request)
+
+    # -- the cluster -------------------------------------------------------------------------------------------------
+
+    async def _get_status(self, request: Row) -> Row:
+        states = self._states()
+        alive = {node for node, state in states.items() if state == "NODE_STATE_ALIVE"}
+        leaderless, short, spare = [], [], []
+        for shard in self._pump.router.map.shards:
+            holders = [place.node for place in shard.replicas]
+            living = sum(1 for node in holders if node in alive)
+            majority = len(holders) // 2 + 1
+            spare.append(living - majority)
+            if living < len(holders):
+                short.append(shard.shard)
+            if self._leader_of(shard) == "":
+                leaderless.append(shard.shard)
+        return {
+            "cluster_id": self._cluster_id,
+            "node_id": self._pump.node,
+            "version": cluster.__version__,
+            "nodes_alive": len(alive),
+            "nodes_total": len(states),
+            "shards_total": len(self._pump.router.map.shards),
+            "shards_leaderless": leaderless,
+            "shards_under_replicated": short,
+            "failures_tolerated": max(0, min(spare, default=0)),
+            "shard_map_version": self._pump.router.map.version,
+            "healthy": not leaderless and not short,
+            "documents_in_memory": sum(len(replica.cache) for replica in self._pump.replicas.values()),
+            "uptime_ms": int(time.monotonic() * 1000 - self._started_ms),
+        }
+
+    async def _list_nodes(self, request: Row) -> Row:
+        states = self._states()
+        led: dict[str, int] = {}
+        held: dict[str, int] = {}
+        for shard in self._pump.router.map.shards:
+            leader = self._leader_of(shard)
+            led[leader] = led.get(leader, 0) + 1
+            for place in shard.replicas:
+                held[place.node] = held.get(place.node, 0) + 1
+        rows = []
+        for node, (host, client_port, peer_port) in sorted(self._addresses.items()):
+            own = node == self._pump.node
+            rows.append(
+                {
+                    "node_id": node,
+                    "gateway_address": f"{host}:{client_port}",
+                    "peer_address": f"{host}:{peer_port}",
+                    "state": states.get(node, "NODE_STATE_UNSPECIFIED"),
+                    "boot_generation": self._generation if own else self._pump.liveness.generation_of(node),
+                    "shards_led": led.get(node, 0),
+                    "replicas": held.get(node, 0),
+                    "labels": self._labels if own else {},
+                    "version": cluster.__version__ if own else "",
+                }
+            )
+        return {"nodes": rows}
+
+    async def _list_shards(self, request: Row) -> Row:
+        shards = [self._shard_row(shard) for shard in self._pump.router.map.shards]
+        return {"shards": shards, "shard_map_version": self._pump.router.map.version}
+
+    async def _where(self, request: Row) -> Row:
+        document = _document(request)
+        shard = self._pump.router.map.shard(self._pump.router.shard_of(document.space, document.key))
+        leader = self._leader_of(shard)
+        address = self._addresses.get(NodeId(leader))
+        return {
+            "hash": key_hash(document.space, document.key),
+            "shard": self._shard_row(shard),
+            "leader_gateway_address": f"{address[0]}:{address[1]}" if address else "",
+        }
+
+    def _leader_of(self, shard: Shard) -> str:
+        return self._pump.locate_leader(shard.shard) or ""
+
+    def _shard_row(self, shard: Shard) -> Row:
+        replica = self._pump.replicas.get(shard.shard)
+        leader = self._leader_of(shard)
+        matches = replica.raft.progress if replica is not None and replica.leads else {}
+        places = [
+            {
+                "replica_id": place.replica,
+                "node_id": place.node,
+                "role": "REPLICA_ROLE_LEADER" if place.node == leader else "REPLICA_ROLE_VOTER",
+                "match_index": matches.get(place.replica, 0),
+            }
+            for place in shard.replicas
+        ]
+        return {
+            "shard_id": shard.shard,
+            "hash_begin": shard.start,
+            "hash_end": shard.end,
+            "leader": leader,
+            "term": replica.raft.term if replica else 0,
+            "replicas": places,
+            "commit_index": replica.raft.commit_index if replica else 0,
+            "applied_index": replica.applied if replica else 0,
+        }
+
+    # -- spaces ------------------------------------------------------------------------------------------------------
+
+    async def _deploy_space(self, request: Row) -> Row:
+        bundle = request["bundle"]
+        if not bundle:
+            files = tuple(sorted((file["path"], file["content"]) for file in request["files"]))
+            bundle = Bundle(_entry_of(files), files).encode()
+        if request["settings"] or request["check_only"]:
+            raise InvalidRequest("settings and check_only are not known to this release")
+        payload = {"space": request["space"], "bundle": base64.b64encode(bundle).decode()}
+        answer = await self._decide("deploy", payload)
+        space = self._pump.directory.space(request["space"])
+        return {"space": self._space_row(space), "changed": answer["changed"]}
+
+    async def _list_spaces(self, request: Row) -> Row:
+        return {"spaces": [self._space_row(space) for space in self._pump.directory.decisions.spaces]}
+
+    async def _get_space(self, request: Row) -> Row:
+        space = self._pump.directory.space(request["space"])
+        program = self._pump.directory.program(space.code_hash)
+        return {"space": self._space_row(space), "schema": msgspec.json.encode(program.schema()), "settings": {}}
+
+    async def _list_space_errors(self, request: Row) -> Row:
+        return {"errors": self._errors.rows(request["space"], request["error_id"], _limit(request))}
+
+    def _space_row(self, space: Space) -> Row:
+        bundle = self._pump.bundle(space.code_hash)
+        return {
+            "name": space.name,
+            "code_hash": space.code_hash,
+            "version": self._pump.directory.version_of(space.code_hash),
+            "deployed_by": space.deployed_by,
+            "deployed_at_ms": space.deployed_ms,
+            "deployments": space.deployments,
+            "bundle_bytes": len(bundle) if bundle else 0,
+        }
+
+    async def _decide(self, channel: str, payload: Row) -> Row:
+        """Send the system document a message under one idempotency key until it is answered. Raises ClusterError."""
+        key = os.urandom(16)
+        body = msgspec.json.encode(payload)
+        for _ in range(CHANGE_ATTEMPTS_MAX):
+            operation = Operation(1, Kind.SEND, SYSTEM_SPACE, SYSTEM_KEY, str(OPERATOR), channel, body, key)
+            try:
+                reply = await self._ask(operation, CHANGE_TIMEOUT_MS)
+            except TimeoutError:
+                raise OutcomeUnknown("the system shard did not answer in time") from None
+            if reply.failure is None:
+                answer: Row = msgspec.json.decode(reply.payload)
+                return answer
+            if not reply.failure.retryable and reply.failure.reason != UnknownDocument.reason:
+                raise error_of(reply.failure)
+            await self._pause(reply.failure)
+        raise error_of(reply.failure)
+
+    async def _pause(self, failure: Failure) -> None:
+        await asyncio.sleep(max(failure.retry_after_ms, 50) / 1000)
+
+    # -- documents ---------------------------------------------------------------------------------------------------
+
+    def _replica_of(self, document: DocumentId) -> ShardReplica:
+        shard = self._pump.router.shard_of(document.space, document.key)
+        replica = self._pump.replicas.get(shard)
+        if replica is None:
+            raise InvalidRequest(f"node {self._pump.node} has no replica of shard {shard}; ask one that `moot where` names")
+        return replica
+
+    async def _read_history(self, request: Row) -> Row:
+        document = _document(request)
+        replica = self._replica_of(document)
+        live = replica.cache.get(document.space, document.key)
+        epoch = request["epoch"] or live.epoch
+        store = HistoryStore(self._engine, replica.id)
+        earliest = store.earliest_index(document, epoch)
+        if earliest is None:
+            if not live.epoch:
+                raise UnknownDocument(f"{document} was never created")
+            raise HistoryTrimmed(f"no history of {document} in epoch {epoch} is kept on this node")
+        start = request["from_index"] or earliest
+        if start < earliest:
+            raise HistoryTrimmed(f"the earliest retained index of {document} is {earliest}", earliest=earliest)
+        commands: list[Row] = []
+        limit = _limit(request)
+        for first, _, body in store.read(document, epoch, start, limit):
+            row = decode_row(body)
+            for place, command in enumerate(row.commands):
+                index = first + place
+                if start <= index < start + limit:
+                    commands.append(
+                        {
+                            "position": {"epoch": epoch, "index": index},
+                            "kind": _KIND_NAMES[command.kind],
+                            "sender": command.principal,
+                            "channel": command.channel,
+                            "payload": command.payload,
+                            "time_ms": row.now_ms,
+                            "code": _CODE_NAMES[row.codes[place]],
+                            "answer": row.answers[place],
+                            "code_hash": command.code_hash,
+                        }
+                    )
+        return {"commands": commands, "earliest_index": earliest, "position": {"epoch": live.epoch, "index": live.index}}
+
+    async def _inspect_document(self, request: Row) -> Row:
+        document = _document(request)
+        replica = self._replica_of(document)
+        live = replica.cache.get(document.space, document.key)
+        return {
+            "node_id": self._pump.node,
+            "exists": live.epoch > 0 or live.index > 0,
+            "position": {"epoch": live.epoch, "index": live.index},
+            "record_hash": blake2b(live.record(), digest_size=32).digest(),
+            "chain": live.chain,
+            "dirty": bool(live.first_unsaved),
+            "applied_raft_index": live.applied_through,
+            "code_hash": live.code_hash,
+            "state_bytes": live.instance.size_bytes() if live.instance is not None else 0,
+            "sessions": len(live.sessions),
+            "deleted": live.epoch > 0 and not live.alive,
+            "frozen": bool(live.frozen),
+            "shard_id": replica.id,
+        }
+
+    # -- trouble -----------------------------------------------------------------------------------------------------
+
+    async def _list_halted(self, request: Row) -> Row:
+        rows = []
+        for replica in self._pump.replicas.values():
+            if replica.halted or replica.damaged or replica.stalled:
+                rows.append(
+                    {
+                        "shard_id": replica.id,
+                        "raft_index": replica.applied + 1,
+                        "offset": replica.suspected_offset or 0,
+                        "document": None,
+                        "cause": replica.halted or replica.damaged or replica.stalled,
+                        "node_id": self._pump.node,
+                    }
+                )
+        return {"halted": rows}
+
+    async def _poison_command(self, request: Row) -> Row:
+        shard = ShardId(request["shard_id"])
+        if shard == SYSTEM_SHARD or self._pump.router.map.get(shard) is None:
+            raise InvalidRequest(f"shard {shard} has no commands that can be isolated")
+        payload = {
+            "shard": shard,
+            "index": request["raft_index"],
+            "offset": request["offset"],
+            "reason": request["cause"],
+        }
+        await self._decide("isolate", payload)
+        return {"document": None}
+
+    async def _checkpoint(self, request: Row) -> Row:
+        wanted = request["shard_id"]
+        turn, records = Turn(), 0
+        for replica in self._pump.replicas.values():
+            if wanted is None or replica.id == wanted:
+                records += len(replica.cache.unsaved)
+                replica.save_all(turn)
+        self._engine.write(turn.batch)
+        self._engine.sync()
+        return {"records": records}
+
+
+_KIND_NAMES = {
+    CommandKind.CREATE: "COMMAND_KIND_CREATE",
+    CommandKind.SEND: "COMMAND_KIND_MESSAGE",
+    CommandKind.DELETE: "COMMAND_KIND_DELETE",
+}
+_CODE_NAMES = ("OK", "REFUSED", "FAILED", "BUDGET", "DENIED", "POISONED", "REJECTED")
+
+
+def _entry_of(files: tuple[tuple[str, bytes], ...]) -> str:
+    """The module that a bundle starts from: its only file, or its package."""
+    if not files:
+        raise InvalidRequest("a deployment brings a bundle or files")
+    first = files[0][0]
+    return first.split("/")[0] if "/" in first else first.removesuffix(".py")
+
+
+def _document(request: Row) -> DocumentId:
+    document = request["document"]
+    if document is None:
+        raise InvalidRequest("a document must be named")
+    return DocumentId(document["space"], document["key"])
+
+
+def _limit(request: Row) -> int:
+    limit = request["limit"] or 100
+    if not 1 <= limit <= LIST_LIMIT_MAX:
+        raise InvalidRequest(f"limit must be 1 to {LIST_LIMIT_MAX}, not {limit}")
+    return int(limit)

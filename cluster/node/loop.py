@@ -1,0 +1,225 @@
+"""Turning the pump: outputs become writes, syncs, frames and deliveries, in the only order that is safe.
+
+One callback runs a turn; whatever arrives wakes it at most once a loop iteration, so work gathers by itself. Syncing inline wins while
+the disk is fast (no thread hand-over) and loses when it is slow (everything waits), so `auto` measures and chooses.
+
+A failed write or sync ends the node: what is durable is then unknown, and only a restart finds out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from cluster.errors import Overloaded, StorageFull
+from cluster.ids import NodeId
+from cluster.node.marker import PageMarker
+from cluster.pump.lanes import Lane
+from cluster.pump.pump import Output, Pump
+from cluster.session.operations import Delta, Reply
+from cluster.storage.engine import Batch, Engine
+from cluster.transport.peer import PeerTransport
+
+INLINE_SYNC_MS_MAX = 1.0
+"""`auto` syncs inline while the smoothed sync time is below this."""
+
+STALL_RETRY_MS = 5
+STALL_RETRIES_MAX = 1000
+"""A stall of the storage engine longer than this ends the node."""
+
+GARBAGE_EVERY_TURNS = 512
+_log = logging.getLogger(__name__)
+
+
+def monotonic_ms() -> float:
+    return time.monotonic() * 1000
+
+
+class NodeLoop:
+    """Owns the turn. `fatal` is called once when the node can not go on.
+
+    fsync_mode: auto, inline or thread.
+    """
+
+    def __init__(
+        self,
+        pump: Pump,
+        engine: Engine,
+        transport: PeerTransport,
+        marker: PageMarker,
+        fsync_mode: str,
+        fatal: Callable[[BaseException], None],
+    ) -> None:
+        self.pump = pump
+        self.syncs = 0
+        self.sync_ms = 0.2
+        self.turns = 0
+        self.lag_ms = 0.0
+        self._engine = engine
+        self._transport = transport
+        self._marker = marker
+        self._fsync_mode = fsync_mode
+        self._fatal = fatal
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sync")
+        self._syncing = False
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._deliver: dict[int, Callable[[list[Reply | Delta]], None]] = {}
+        self._stopped = False
+
+    # -- inputs ------------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Something arrived: run a turn once the loop has taken everything that is ready."""
+        if not self._scheduled and not self._stopped:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def on_frame(self, node: NodeId, lane: Lane, frame: bytes) -> None:
+        self._guard(lambda: self.pump.on_frame(node, lane, frame, monotonic_ms()))
+
+    def on_connected(self, node: NodeId, boot_generation: int) -> None:
+        _log.info("connected to %s (boot %d)", node, boot_generation)
+        self._guard(lambda: self.pump.on_connected(node, monotonic_ms()))
+
+    def on_disconnected(self, node: NodeId, refused: bool) -> None:
+        _log.info("lost %s (%s)", node, "its process is gone" if refused else "connection broke")
+        self._guard(lambda: self.pump.on_disconnected(node, refused, monotonic_ms()))
+
+    def open_stream(self, deliver: Callable[[list[Reply | Delta]], None]) -> int:
+        stream = self.pump.streams.open()
+        self._deliver[stream] = deliver
+        return stream
+
+    def close_stream(self, stream: int) -> None:
+        if self._deliver.pop(stream, None) is not None:
+            self.pump.close_stream(stream)
+            self.wake()
+
+    def stop(self) -> None:
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._thread.shutdown(wait=True)
+
+    def _guard(self, event: Callable[[], None]) -> None:
+        if self._stopped:
+            return
+        try:
+            event()
+        except Exception as error:
+            self._fail(error)
+        self.wake()
+
+    # -- the turn ----------------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        if self._stopped:
+            return
+        try:
+            self._run_turn()
+        except Exception as error:
+            self._fail(error)
+
+    def _run_turn(self) -> None:
+        pump = self.pump
+        now_ms = monotonic_ms()
+        self.turns += 1
+        self._carry(pump.step(now_ms, time.time_ns() // 1_000_000))
+        if pump.needs_sync and not self._syncing:
+            if self._sync_inline:
+                self._sync_now()
+            else:
+                self._sync_in_thread()
+        self._carry(pump.apply(monotonic_ms()))
+        self._marker.clear()
+        if pump.fenced:
+            raise RuntimeError(pump.fenced)
+        if self.turns % GARBAGE_EVERY_TURNS == 0:
+            gc.collect(1)
+        self._schedule()
+
+    @property
+    def _sync_inline(self) -> bool:
+        return self._fsync_mode == "inline" or (self._fsync_mode == "auto" and self.sync_ms < INLINE_SYNC_MS_MAX)
+
+    def _sync_now(self) -> None:
+        write = self.pump.written
+        started = monotonic_ms()
+        self._engine.sync()
+        self._synced(write, started)
+
+    def _sync_in_thread(self) -> None:
+        self._syncing = True
+        write, started = self.pump.written, monotonic_ms()
+        future = self._loop.run_in_executor(self._thread, self._engine.sync)
+        future.add_done_callback(lambda done: self._on_thread_synced(done, write, started))
+
+    def _on_thread_synced(self, done: asyncio.Future[None], write: int, started_ms: float) -> None:
+        self._syncing = False
+        if self._stopped:
+            return
+        error = done.exception()
+        if error is not None:
+            self._fail(error)
+            return
+        try:
+            self._synced(write, started_ms)
+        except Exception as failure:
+            self._fail(failure)
+        self.wake()
+
+    def _synced(self, write: int, started_ms: float) -> None:
+        now_ms = monotonic_ms()
+        self.syncs += 1
+        self.sync_ms += (now_ms - started_ms - self.sync_ms) * 0.1
+        self._carry(self.pump.persisted(write, now_ms))
+
+    def _carry(self, output: Output) -> None:
+        """Write, send, deliver: in this order."""
+        if output.write and output.batch:
+            self._write(output.batch)
+        for node, lane, frame in output.frames:
+            self._transport.send(node, lane, frame)
+        for stream, events in output.deliveries:
+            deliver = self._deliver.get(stream)
+            if deliver is not None:
+                deliver(events)
+
+    def _write(self, batch: Batch) -> None:
+        """Write, waiting out a stall of the engine: nothing that follows may leave before, so the whole node waits with it."""
+        for _ in range(STALL_RETRIES_MAX):
+            try:
+                self._engine.write(batch)
+                return
+            except Overloaded:
+                time.sleep(STALL_RETRY_MS / 1000)
+        self._engine.write(batch)
+
+    def _schedule(self) -> None:
+        """Run again at once while there is work, else when something is due."""
+        if self.pump.busy or (self.pump.needs_sync and not self._syncing):
+            self.wake()
+            return
+        delay_ms = max(0.0, self.pump.deadline_ms - monotonic_ms())
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(min(delay_ms, 60_000.0) / 1000, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._turn()
+
+    def _fail(self, error: BaseException) -> None:
+        if self._stopped:
+            return
+        self._stopped = True
+        if isinstance(error, StorageFull | Overloaded):
+            _log.critical("the disk takes no more writes: %s", error)
+        self._fatal(error)

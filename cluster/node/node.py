@@ -1,0 +1,272 @@
+"""One node: a process that holds replicas, serves clients and talks to its peers.
+
+Start order: directory (locked, format checked), identity (one more boot, durable), what the cluster decided, replicas from disk, then
+the outside: peers, gossip, gateway. Stop is the reverse. A node that can not go on says why and exits; it never limps.
+
+A cold start needs neither gossip nor the system shard: the first map is computed from the configured list, the newest one is
+remembered on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gc
+import logging
+import os
+import random
+from hashlib import blake2b
+from pathlib import Path
+
+import msgspec
+
+from cluster.config import InitialNode, NodeConfig
+from cluster.documents.loader import BundleLoader
+from cluster.errors import ClusterError
+from cluster.gateway.server import Gateway
+from cluster.ids import SYSTEM_SHARD, NodeId, ShardId
+from cluster.node import facts
+from cluster.node.admin import Administration
+from cluster.node.backend import NodeBackend, OneAnswer
+from cluster.node.errors_log import ErrorsLog
+from cluster.node.loop import NodeLoop, monotonic_ms
+from cluster.node.marker import PageMarker
+from cluster.node.watchdog import Watchdog
+from cluster.pump.bundles import BundleFetch
+from cluster.pump.lanes import Lane
+from cluster.pump.liveness import GroupLiveness, NodeLiveness
+from cluster.pump.pump import Pump, PumpConfig
+from cluster.pump.transfers import Transfers
+from cluster.raft.config import RaftConfig
+from cluster.router.router import Router
+from cluster.session.operations import Kind, Operation, Reply
+from cluster.shard.assembly import Surroundings, open_replica
+from cluster.shard.directory import Directory
+from cluster.shard.document import LiveDocument
+from cluster.shard.replica import ShardReplica
+from cluster.shard.system.program import OPERATOR, SYSTEM_CODE, SystemInstance, SystemProgram
+from cluster.shard.turn import Turn
+from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE, ShardMap, bootstrap
+from cluster.storage.bundles import BundleStore
+from cluster.storage.format import begin_boot, ensure_format
+from cluster.storage.rocks import RocksEngine
+from cluster.transport.tcp import TcpPeerTransport
+
+BOOTSTRAP_RETRY_MS = 200
+_log = logging.getLogger(__name__)
+
+
+def cluster_identity(nodes: tuple[InitialNode, ...]) -> bytes:
+    """The id that all first nodes mint from their common list."""
+    text = "\n".join(sorted(str(node) for node in nodes))
+    return blake2b(text.encode(), digest_size=16, person=b"moot cluster").digest()
+
+
+class Node:
+    """Build with a configuration, `start`, then `wait` until it is stopped or can not go on."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self.config = config
+        self.node = NodeId(config.node_id)
+        alone = InitialNode(self.node, config.host, config.client_port, config.peer_port, config.gossip_port)
+        self.first_nodes = config.initial_nodes or (alone,)
+        self._ended: asyncio.Future[None] | None = None
+
+    async def start(self) -> None:
+        """Open the directory and serve. Raises OperatorError with the directory as it was found, OSError for a taken port."""
+        config = self.config
+        self._ended = asyncio.get_running_loop().create_future()
+        directory_path = Path(config.data_dir)
+        directory_path.mkdir(parents=True, exist_ok=True)
+        self._engine = RocksEngine.open(directory_path / "store", disk_free_bytes_min=config.disk_free_bytes_min)
+        ensure_format(self._engine)
+        self._cluster_id = cluster_identity(self.first_nodes)
+        self._identity = begin_boot(self._engine, self._cluster_id, self.node)
+        self._marker = PageMarker(directory_path, config.poison_hook)
+        self._watchdog = Watchdog(self._marker, config.watchdog_ms)
+        self.pump = self._build_pump()
+        self.transport = TcpPeerTransport(
+            cluster_id=self._cluster_id.hex(),
+            node=self.node,
+            boot_generation=self._identity.boot_generation,
+            host=config.host,
+            port=config.peer_port,
+            events=self,
+            source=random.Random(),
+        )
+        self.loop = NodeLoop(self.pump, self._engine, self.transport, self._marker, config.fsync_mode, self._fail)
+        for peer in self.first_nodes:
+            if peer.node_id != self.node:
+                self.transport.connect(peer.node_id, peer.host, peer.peer_port)
+        await self.transport.start()
+        self._gateway = Gateway(self._build_backend(), config.client_host, config.client_port)
+        await self._gateway.start()
+        self._watchdog.start()
+        self._bootstrap = asyncio.create_task(self._create_system_document())
+        gc.disable()
+        gc.collect()
+        gc.freeze()
+        self.loop.wake()
+        _log.info("node %s serves on %s:%d (boot %d)", self.node, config.client_host, config.client_port, self.generation)
+
+    @property
+    def generation(self) -> int:
+        return self._identity.boot_generation
+
+    async def wait(self) -> None:
+        """Until the node is stopped; raises what ended it."""
+        assert self._ended is not None
+        await self._ended
+
+    async def stop(self) -> None:
+        """Stop serving, then leave the directory clean."""
+        self._bootstrap.cancel()
+        await self._gateway.stop()
+        self.loop.stop()
+        await self.transport.stop()
+        self._watchdog.stop()
+        turn = Turn()
+        for replica in self.pump.replicas.values():
+            if not replica.damaged:
+                replica.save_all(turn)
+        self._engine.write(turn.batch)
+        self._engine.sync()
+        self._engine.close()
+        self._marker.close()
+        gc.enable()
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
+
+    # -- PeerEvents: the transport is built before the loop that takes its events -----------------------------------
+
+    def on_frame(self, node: NodeId, lane: Lane, frame: bytes) -> None:
+        self.loop.on_frame(node, lane, frame)
+
+    def on_connected(self, node: NodeId, boot_generation: int) -> None:
+        self.loop.on_connected(node, boot_generation)
+
+    def on_disconnected(self, node: NodeId, refused: bool) -> None:
+        self.loop.on_disconnected(node, refused)
+
+    # -- building ----------------------------------------------------------------------------------------------------
+
+    def _build_pump(self) -> Pump:
+        config, now_ms = self.config, monotonic_ms()
+        loader = BundleLoader()
+        self._bundles = BundleStore(self._engine)
+        self._errors_log = ErrorsLog()
+        self._directory = Directory(self._bundles, loader, {SYSTEM_CODE: SystemProgram(loader)})
+        remembered = facts.directory(self._engine)
+        if remembered is not None:
+            self._directory.absorb_encoded(remembered)
+        liveness = NodeLiveness(self.node, self._identity.boot_generation, facts.own_store(self._engine))
+        shard_map = self._first_map()
+        held = [shard for shard in shard_map.shards if shard.replica_on(self.node) is not None]
+        around = Surroundings(
+            node=self.node,
+            engine=self._engine,
+            directory=self._directory,
+            marker=self._marker,
+            random=random.Random(),
+            entropy=os.urandom,
+            raft=RaftConfig(
+                election_timeout_ms_min=config.election_timeout_ms,
+                election_timeout_ms_max=config.election_timeout_ms * 2,
+                resend_timeout_ms=min(200.0, config.election_timeout_ms / 3),
+            ),
+            on_failure=self._errors_log.add,
+            cache_bytes_max=config.cache_bytes_max // max(1, len(held)),
+            checkpoints=config.checkpoints == "on",
+        )
+        replicas: dict[ShardId, ShardReplica] = {}
+        for shard in held:
+            watch = self._system_changed if shard.shard == SYSTEM_SHARD else None
+            replicas[shard.shard] = open_replica(shard, around, GroupLiveness(liveness, shard), now_ms, watch)
+        return Pump(
+            node=self.node,
+            peers=[peer.node_id for peer in self.first_nodes if peer.node_id != self.node],
+            router=Router(self.node, shard_map),
+            directory=self._directory,
+            liveness=liveness,
+            replicas=replicas,
+            bundles=BundleFetch(self._bundles, self._directory),
+            transfers=Transfers(),
+            stores=facts.peer_stores(self._engine),
+            remember_store=facts.remember_store,
+            config=PumpConfig(config.heartbeat_interval_ms, config.election_timeout_ms, config.apply_slice_ms),
+            clock=monotonic_ms,
+            now_ms=now_ms,
+        )
+
+    def _first_map(self) -> ShardMap:
+        decided = self._directory.decisions.shard_map
+        if decided is not None:
+            return ShardMap(decided)
+        names = [node.node_id for node in self.first_nodes]
+        return bootstrap(names, self.config.shard_count, self.config.replication_factor)
+
+    def _build_backend(self) -> NodeBackend:
+        addresses = {peer.node_id: (peer.host, peer.client_port, peer.peer_port) for peer in self.first_nodes}
+        administration = Administration(
+            loop=self.loop,
+            engine=self._engine,
+            cluster_id=self._cluster_id.hex(),
+            generation=self.generation,
+            addresses=addresses,
+            labels=dict(self.config.labels),
+            states=self._node_states,
+            ask=self._ask,
+            errors_log=self._errors_log,
+        )
+        return NodeBackend(self.loop, administration, lambda: self._directory.decisions.version > 0)
+
+    async def _ask(self, operation: Operation, timeout_ms: float) -> Reply:
+        return await OneAnswer(self.loop).ask(operation, timeout_ms)
+
+    def _node_states(self) -> dict[NodeId, str]:
+        """Every first node's liveness as this node sees it."""
+        now_ms = monotonic_ms()
+        states = {}
+        for peer in self.first_nodes:
+            heard = self.pump.liveness.heard_ms(peer.node_id)
+            alive = peer.node_id == self.node or now_ms - heard <= self.config.election_timeout_ms
+            states[peer.node_id] = "NODE_STATE_ALIVE" if alive else "NODE_STATE_DEAD"
+        return states
+
+    # -- the system document -----------------------------------------------------------------------------------------
+
+    def _system_changed(self, live: LiveDocument, turn: Turn) -> None:
+        """Shard 0 decided something here: store what came with it, and let every shard know."""
+        instance = live.instance
+        if not isinstance(instance, SystemInstance):
+            return
+        for code_hash, bundle in instance.new_bundles:
+            self._bundles.put(turn.batch, code_hash, bundle)
+            self._directory.missing.discard(code_hash)
+        instance.new_bundles.clear()
+        if self._directory.absorb(instance.decisions):
+            facts.remember_directory(turn.batch, self._directory.encode())
+            decided = instance.decisions.shard_map
+            self.pump.new_decisions(ShardMap(decided) if decided is not None else None)
+
+    async def _create_system_document(self) -> None:
+        """Whoever leads shard 0 first writes the map that everybody computed."""
+        shard_map = base64.b64encode(self.pump.router.map.encode()).decode()
+        payload = msgspec.json.encode({"shard_map": shard_map})
+        while self._directory.decisions.version == 0:
+            replica = self.pump.replicas.get(SYSTEM_SHARD)
+            if replica is not None and replica.serves:
+                operation = Operation(1, Kind.CREATE, SYSTEM_SPACE, SYSTEM_KEY, str(OPERATOR), "", payload)
+                try:
+                    await self._ask(operation, 5_000.0)
+                except TimeoutError:
+                    _log.warning("the system document is not created yet")
+            await asyncio.sleep(BOOTSTRAP_RETRY_MS / 1000)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def _fail(self, error: BaseException) -> None:
+        reason = error.reason if isinstance(error, ClusterError) else type(error).__name__
+        _log.critical("node %s stops: %s: %s", self.node, reason, error, exc_info=error)
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_exception(error)
