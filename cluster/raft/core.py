@@ -97,9 +97,8 @@ def _settle_writes(state: State, event: Persisted) -> bool:
     place = event.sequence - writes[0][0] if writes else -1
     if not 0 <= place < len(writes) or writes[place][1] != event.term:
         return False
-    for _ in range(place + 1):
-        last = writes.popleft()[2]
-    state.log.persisted = max(state.log.persisted, last)
+    state.log.persisted = max(state.log.persisted, writes[place][2])
+    del writes[: place + 1]
     return True
 
 
@@ -253,6 +252,8 @@ class Raft:
         effects.role_changed = role is not state.role or term != state.term or leader != state.leader
         if state.config.invariants_checked:
             state.invariants_all()
+        else:
+            state.invariants()
         return effects
 
     def applied_to(self, index: LogIndex) -> None:

@@ -53,15 +53,18 @@ def on_follower_deadline(state: State, _: Deadline, now_ms: float) -> None:
         if now_ms - heard_ms < state.config.election_timeout_ms_min:
             roles.arm_election(state, heard_ms)
             return
-    elif state.lost_leader is not None:
-        if state.liveness.leader_heard_ms(state.lost_leader, state.term) > state.lost_ms:
-            # It was lost from sight only: its node has listed this group again since.
-            roles.become_follower(state, state.term, state.lost_leader, now_ms)
-            return
+    elif state.lost_leader is not None and _heard_since_lost(state, state.lost_leader):
+        roles.become_follower(state, state.term, state.lost_leader, now_ms)
+        return
     if state.votes_here:
         _pre_campaign(state, now_ms)
     else:
         roles.arm_election(state, now_ms)
+
+
+def _heard_since_lost(state: State, leader: ReplicaId) -> bool:
+    """Whether the leader was lost from sight only: its node has listed this group again since."""
+    return state.liveness.leader_heard_ms(leader, state.term) > state.lost_ms
 
 
 def on_candidate_deadline(state: State, _: Deadline, now_ms: float) -> None:

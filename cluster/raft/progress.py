@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import enum
 import math
-from collections import deque
 
 from cluster.ids import LogIndex
 
@@ -61,7 +60,7 @@ class Progress:
         self.awaiting = False
         self.retries = 0
         self.retry_at_ms = math.inf
-        self.inflight: deque[tuple[LogIndex, int]] = deque()  # (last index, bytes) of each append, in order sent
+        self.inflight: list[tuple[LogIndex, int]] = []  # (last index, bytes) of each append, in order sent
         self.inflight_bytes = 0
 
     def sent(self, last: LogIndex, size: int) -> None:
@@ -73,7 +72,7 @@ class Progress:
     def accepted(self, index: LogIndex) -> bool:
         """The follower verified its log up to `index`. True when that is news (reference trap 29)."""
         while self.inflight and self.inflight[0][0] <= index:
-            self.inflight_bytes -= self.inflight.popleft()[1]
+            self.inflight_bytes -= self.inflight.pop(0)[1]
         if index <= self.match:
             return False
         self.match = index

@@ -51,6 +51,8 @@ def _answer(state: State) -> None:
     confirmed_ms = quorum.reached(
         [math.inf if voter == state.replica else acked.get(voter, -math.inf) for voter in state.configuration.voters]
     )
-    while waiting and waiting[0][2] <= confirmed_ms:
-        context, index, _ = waiting.popleft()
-        state.effects.reads_ready.append((context, index))
+    ready = 0
+    while ready < len(waiting) and waiting[ready][2] <= confirmed_ms:
+        state.effects.reads_ready.append(waiting[ready][:2])
+        ready += 1
+    del waiting[:ready]

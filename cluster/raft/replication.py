@@ -216,9 +216,11 @@ def maybe_commit(state: State) -> None:
     if reached <= state.commit or reached < state.term_start:
         return
     state.commit_to(reached)
-    proposals = state.proposals
-    while proposals and proposals[0][0] <= reached:
-        state.uncommitted_bytes -= proposals.popleft()[1]
+    proposals, done = state.proposals, 0
+    while done < len(proposals) and proposals[done][0] <= reached:
+        state.uncommitted_bytes -= proposals[done][1]
+        done += 1
+    del proposals[:done]
 
 
 # Time
