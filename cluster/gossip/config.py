@@ -1,0 +1,84 @@
+"""Settings of gossip and the figures that follow from the size of the cluster."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from cluster.errors import ConfigurationInvalid
+
+MEMBERS_MAX: Final = 4096
+"""Members that one node remembers, dead ones included. A newcomer beyond it takes the place of the longest dead, or none."""
+REMOVED_MAX: Final = 65_536
+"""Removed node ids that stay fenced off; the oldest fence goes first."""
+PACKET_BYTES_MAX: Final = 1400
+"""A datagram fits an Ethernet frame, so that it is lost alone and never as one fragment of many."""
+FULL_MESH_MEMBERS_MAX: Final = 5
+"""Up to this size every member is probed in every period: with few witnesses each of them has to look."""
+
+
+@dataclass(frozen=True, slots=True)
+class GossipConfig:
+    """Timing of one node's gossip. The defaults suit one data centre.
+
+    probe_interval_ms: the protocol period; every figure of detection is a multiple of it.
+    probe_timeout_ms: how long a direct answer may take. At most half the interval: the indirect round needs the rest.
+    indirect_probes: how many helpers are asked when the direct answer is missing (k of the paper).
+    suspicion_multiplier, suspicion_multiplier_max: shortest suspicion = multiplier * max(1, log10 n) periods; a lonely
+        accuser waits `suspicion_multiplier_max` times that.
+    confirmations: independent accusers that shrink the longest suspicion to the shortest.
+    gossip_interval_ms, gossip_fanout: how often, and to how many, news is sent beside the probes.
+    transmit_multiplier: every piece of news is sent multiplier * ceil(log10(n + 1)) times by each node.
+    sync_interval_ms: full comparison with a random member; longer above 32 members.
+    reconnect_interval_ms: one attempt to reach a dead member or an unknown seed, so that partitions heal by themselves.
+    accusation_interval_ms: at most one "you are held dead" per peer in this time.
+    dead_retention_ms: how long the dead are remembered, and retried. They are taught to others for half of it.
+    """
+
+    probe_interval_ms: int = 500
+    probe_timeout_ms: int = 200
+    indirect_probes: int = 3
+    suspicion_multiplier: int = 3
+    suspicion_multiplier_max: int = 6
+    confirmations: int = 2
+    gossip_interval_ms: int = 100
+    gossip_fanout: int = 3
+    transmit_multiplier: int = 4
+    sync_interval_ms: int = 30_000
+    reconnect_interval_ms: int = 5_000
+    accusation_interval_ms: int = 1_000
+    dead_retention_ms: int = 24 * 3600 * 1000
+
+    def __post_init__(self) -> None:
+        """Raises ConfigurationInvalid."""
+        for name in self.__slots__:
+            if getattr(self, name) < (0 if name in {"indirect_probes", "confirmations"} else 1):
+                raise ConfigurationInvalid(f"gossip.{name} must be positive, is {getattr(self, name)}")
+        if self.probe_timeout_ms * 2 > self.probe_interval_ms:
+            raise ConfigurationInvalid("gossip.probe_timeout_ms must be at most half of gossip.probe_interval_ms")
+
+    @property
+    def helper_timeout_ms(self) -> int:
+        """How long a helper waits before its nack. Shorter than the asker's patience, or every nack comes too late."""
+        return max(1, min(self.probe_timeout_ms * 4 // 5, (self.probe_interval_ms - self.probe_timeout_ms) * 4 // 5))
+
+    def suspicion_min_ms(self, members: int) -> int:
+        scale = max(1.0, math.log10(max(1, members)))
+        return int(self.suspicion_multiplier * scale * self.probe_interval_ms)
+
+    def suspicion_max_ms(self, members: int) -> int:
+        return self.suspicion_min_ms(members) * self.suspicion_multiplier_max
+
+    def confirmations_expected(self, members: int) -> int:
+        """Confirmations worth waiting for. None below four members: accuser and subject leave at most one other."""
+        return min(self.confirmations, members - 2) if members >= 4 else 0
+
+    def transmits_max(self, members: int) -> int:
+        return self.transmit_multiplier * math.ceil(math.log10(members + 1))
+
+    def probes_per_period(self, members: int) -> int:
+        return members - 1 if members <= FULL_MESH_MEMBERS_MAX else 1
+
+    def sync_interval_scaled_ms(self, members: int) -> int:
+        return self.sync_interval_ms * (1 if members <= 32 else math.ceil(math.log2(members) - 5) + 1)
