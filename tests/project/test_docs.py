@@ -16,7 +16,19 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "depl
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    """Contents of the fenced blocks of a language; "" are those that name none."""
+    found: list[str] = []
+    opened: str | None = None
+    for line in page.read_text().splitlines():
+        if line.startswith("```"):
+            if opened is None:
+                opened = line.removeprefix("```").strip()
+                found += [""] if opened == language else []
+            else:
+                opened = None
+        elif opened == language:
+            found[-1] += line + "\n"
+    return found
 
 
 def typed_commands() -> list[tuple[str, str]]:
