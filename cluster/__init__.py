@@ -1,3 +1,68 @@
-"""Moot keeps documents alive."""
+"""Moot keeps documents alive: what a document's author imports, and the map of the tree.
+
+    from cluster import Command, Document, anyone, field, on, read
+
+Everything that an author needs is a name of this package; a name is looked up when it is first used, so tools that only want
+`cluster.ids` do not load the document runtime.
+
+    Command      the running command: sender, now, random, new_id(), index
+    Document     the base class of all documents            on      handlers that may write: construct, message
+    Record       the base class of an author's values       read    functions that may not: gate, policy, view
+    Refused      the base class of declared refusals        field   state: public, private, visible
+    Table Text OrderedSet   containers of state             anyone  the gate that admits everybody
+    Principal    who acts                                   StaleEdit   a Text edit of a past that is no longer kept
+    Random       what ctx.random is
+
+Reading order is request order; a module imports only from layers below its own.
+
+    cli/          the command `moot`
+    node/         the composition root: clocks, sockets, disks around the pump
+    gateway/      public gRPC                    transport/   frames between nodes          client/   the Python client
+    pump/         one turn: drain, step, one write batch, one fsync, one frame per peer
+    router/       key -> the node that leads     placement/   repair, drain, balance, split
+    shard/        one replica of one shard: raft and documents -> effects
+    session/      both halves of the client protocol: sequence, resume, credit
+    storage/      raft log, records, history; the engines under them
+    documents/    the deterministic runtime: bundles, budget, state, views
+    raft/         consensus                      gossip/      who is alive                  shardmap/ key hash and intervals
+    ids.py        names                          errors.py    every error                   config.py settings of a node
+    examples/     document types that work: counter, text, chat, tictactoe
+    v1/           code generated from proto/cluster/v1
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cluster.documents.context import Command, Random
+    from cluster.documents.declare import Document, anyone, field, on, read
+    from cluster.documents.state import OrderedSet, Record, Refused, StaleEdit, Table, Text
+    from cluster.ids import Principal
 
 __version__ = "0.1.0"
+__all__ = [
+    "Command",
+    "Document",
+    "OrderedSet",
+    "Principal",
+    "Random",
+    "Record",
+    "Refused",
+    "StaleEdit",
+    "Table",
+    "Text",
+    "anyone",
+    "field",
+    "on",
+    "read",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from cluster.documents.facades import AUTHOR_NAMES
+
+    globals().update(AUTHOR_NAMES)
+    return AUTHOR_NAMES[name]

@@ -1,0 +1,173 @@
+"""`Command`: what a write handler may observe beside the state, all of it carried by the command itself.
+
+The random stream is a contract, so that anybody can recompute what a document drew. For purpose P (16 bytes at most) and
+counter i = 0, 1, 2, ... block i is
+
+    BLAKE2b(i as 8 bytes little-endian, key=seed, person=P, digest_size=64)
+
+and the stream is the blocks one after the other. `ctx.random` reads purpose `moot.random`, `ctx.new_id` purpose `moot.id`,
+row ids of tables purpose `moot.row`; an integer of n bytes is read little-endian. `below(n)` reads the fewest whole bytes
+that hold n - 1, shifts off the excess low bits and reads again while the value is not below n, so every value is equally likely.
+
+Invariant: equal invocations give equal draws in every process and Python. Nothing here looks at a clock or at the system's
+randomness.
+"""
+
+from __future__ import annotations
+
+import decimal
+import hashlib
+from collections.abc import MutableSequence, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeVar
+from uuid import UUID
+
+from cluster.documents.meter import charge, charge_items
+from cluster.ids import Principal
+
+T = TypeVar("T")
+
+FIXED_DECIMALS: Final = decimal.Context(prec=34, rounding=decimal.ROUND_HALF_EVEN, Emin=-6143, Emax=6144, capitals=1, clamp=0)
+"""The one context of all decimal arithmetic in documents: decimal128's precision and range, half even."""
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_BLOCK_BYTES: Final = 64
+
+
+class Stream:
+    """The counter stream of one seed and purpose."""
+
+    __slots__ = ("_at", "_block", "_counter", "_purpose", "_seed")
+
+    def __init__(self, seed: bytes, purpose: bytes) -> None:
+        self._seed = seed
+        self._purpose = purpose
+        self._counter = 0
+        self._block = b""
+        self._at = 0
+
+    def read(self, count: int) -> bytes:
+        """The next `count` bytes."""
+        taken = self._block[self._at : self._at + count]
+        self._at += len(taken)
+        while len(taken) < count:
+            self._block = hashlib.blake2b(
+                self._counter.to_bytes(8, "little"), key=self._seed, person=self._purpose, digest_size=_BLOCK_BYTES
+            ).digest()
+            self._counter += 1
+            self._at = min(count - len(taken), _BLOCK_BYTES)
+            taken += self._block[: self._at]
+        return taken
+
+    def integer(self, count: int) -> int:
+        """The next `count` bytes as a number."""
+        return int.from_bytes(self.read(count), "little")
+
+
+class Random:
+    """`ctx.random`: draws from the command's seed. Every draw costs steps; nobody who does not know the seed can guess it."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, seed: bytes) -> None:
+        self._stream = Stream(seed, b"moot.random")
+
+    def below(self, stop: int) -> int:
+        """A number in 0 .. stop - 1, each equally likely. Raises ValueError when stop is not positive."""
+        if stop <= 0:
+            raise ValueError("the range to draw from is empty")
+        bits = (stop - 1).bit_length()
+        count = (bits + 7) // 8
+        charge(2 + count // 8)
+        excess = count * 8 - bits
+        while True:
+            drawn = self._stream.integer(count) >> excess
+            if drawn < stop:
+                return drawn
+            charge(1)
+
+    def integer(self, low: int, high: int) -> int:
+        """A number in low .. high, both included."""
+        return low + self.below(high - low + 1)
+
+    def random(self) -> float:
+        """A number in [0, 1) with 53 random bits."""
+        charge(2)
+        return float(self._stream.integer(7) >> 3) / (1 << 53)
+
+    def bytes(self, count: int) -> bytes:
+        """`count` random bytes."""
+        charge_items(16 + count)
+        return self._stream.read(count)
+
+    def choice(self, items: Sequence[T]) -> T:
+        """One of the items. Raises IndexError when there is none."""
+        if not items:
+            raise IndexError("nothing to choose from")
+        return items[self.below(len(items))]
+
+    def shuffle(self, items: MutableSequence[T]) -> None:
+        """Put the items in a random order, in place (Fisher and Yates, from the end)."""
+        for at in range(len(items) - 1, 0, -1):
+            other = self.below(at + 1)
+            items[at], items[other] = items[other], items[at]
+
+    def sample(self, items: Sequence[T], count: int) -> list[T]:
+        """`count` different items in random order. Raises ValueError when there are not that many."""
+        if not 0 <= count <= len(items):
+            raise ValueError("there are not so many items to choose from")
+        charge_items(len(items))
+        pool = list(items)
+        for at in range(count):
+            other = at + self.below(len(pool) - at)
+            pool[at], pool[other] = pool[other], pool[at]
+        return pool[:count]
+
+
+class Command:
+    """The running command.
+
+    sender: who sent it. now: the position's time, aware, UTC. index: the document's command counter. random: see Random.
+    """
+
+    __slots__ = ("_ids", "_now_ms", "_random", "_seed", "index", "sender")
+
+    def __init__(self, sender: Principal, now_ms: int, seed: bytes, index: int) -> None:
+        self.sender = sender
+        self.index = index
+        self._now_ms = now_ms
+        self._seed = seed
+        self._random: Random | None = None
+        self._ids: Stream | None = None
+
+    @property
+    def now(self) -> datetime:
+        return EPOCH + timedelta(milliseconds=self._now_ms)
+
+    @property
+    def random(self) -> Random:
+        if self._random is None:
+            self._random = Random(self._seed)
+        return self._random
+
+    def new_id(self) -> UUID:
+        """A fresh id (a version 8 UUID) that follows from the seed."""
+        charge(4)
+        if self._ids is None:
+            self._ids = Stream(self._seed, b"moot.id")
+        value = self._ids.integer(16)
+        return UUID(int=value & ~(0xF000 << 64) & ~(0xC000 << 48) | 0x8000 << 64 | 0x8000 << 48)
+
+
+class RowIds:
+    """Where a journal takes its row ids from; costs nothing until one is needed."""
+
+    __slots__ = ("_seed", "_stream")
+
+    def __init__(self, seed: bytes) -> None:
+        self._seed = seed
+        self._stream: Stream | None = None
+
+    def __call__(self) -> int:
+        if self._stream is None:
+            self._stream = Stream(self._seed, b"moot.row")
+        return self._stream.integer(8)

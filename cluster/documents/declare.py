@@ -1,0 +1,164 @@
+"""What an author writes: `Document`, and the three namespaces `on`, `read` and `field`.
+
+Three namespaces are the capability matrix: what is under `on` may write, what is under `read` may not, `field` declares state.
+Decorators only mark functions and the class statement only collects; program.py turns a class into channels and views.
+
+Invariant: a document's instance has no storage but its StateRoot: undeclared attributes raise, and the class is sealed once
+it is loaded, so nothing survives a command except declared state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+
+from cluster.documents.state import FieldOptions, StateRoot
+from cluster.documents.state.fields import ABSENT
+from cluster.ids import Principal
+
+F = TypeVar("F", bound=Callable[..., object])
+P = TypeVar("P", bound=Callable[..., bool])
+
+MARK: Final = "_moot_mark"
+RESERVED: Final = frozenset({"on", "read", "field"})
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a decorator said about a function. kind: construct, message, delete, gate, policy or view."""
+
+    kind: str
+    allow: Callable[..., bool] | None = None
+
+
+def _options(visibility: object, default: Any, key: str | None, was: str | None) -> FieldOptions:
+    return FieldOptions(default=default, visibility=visibility, key=key, was=was)
+
+
+def _mark(function: F, mark: Mark) -> F:
+    setattr(function, MARK, mark)
+    return function
+
+
+class _On:
+    """Handlers that may write."""
+
+    __slots__ = ()
+
+    def construct(self, handler: F) -> F:
+        """The constructor: authorises and fills a new document. Its parameters after `ctx` are the creation's schema."""
+        return _mark(handler, Mark("construct"))
+
+    @overload
+    def message(self, handler: F, /) -> F: ...
+
+    @overload
+    def message(self, *, allow: Callable[..., bool]) -> Callable[[F], F]: ...
+
+    def message(self, handler: F | None = None, /, *, allow: Callable[..., bool] | None = None) -> F | Callable[[F], F]:
+        """A channel. `allow` is a policy that is asked after the gate: a no is answered as the gate's no is."""
+        if handler is not None:
+            return _mark(handler, Mark("message"))
+        return lambda function: _mark(function, Mark("message", allow))
+
+
+class _Read:
+    """Functions that may only read."""
+
+    __slots__ = ()
+
+    def gate(self, function: P) -> P:
+        """Who may connect, read and send. An error is a no."""
+        return _mark(function, Mark("gate"))
+
+    def policy(self, function: P) -> P:
+        """Who may see a value: `(self, who)`, or `(self, row, who)` for the rows of a table. An error is a no."""
+        return _mark(function, Mark("policy"))
+
+    def view(self, function: F) -> F:
+        """A computed part of the view, under the function's name: `(self)` once for all, or `(self, who)` for each viewer."""
+        return _mark(function, Mark("view"))
+
+
+class _Field:
+    """Declarations of state. Without a default, construct must set the field."""
+
+    __slots__ = ()
+
+    def public(self, default: Any = ABSENT, *, key: str | None = None, was: str | None = None) -> Any:
+        """Everybody whom the gate admits sees it."""
+        return _options("public", default, key, was)
+
+    def private(self, default: Any = ABSENT, *, key: str | None = None, was: str | None = None) -> Any:
+        """Nobody sees it; views may tell what follows from it."""
+        return _options("private", default, key, was)
+
+    def visible(self, policy: Callable[..., bool], default: Any = ABSENT, *, key: str | None = None, was: str | None = None) -> Any:
+        """Those see it whom the policy admits; for a table the policy is asked row by row."""
+        return _options(policy, default, key, was)
+
+
+on: Final = _On()
+read: Final = _Read()
+field: Final = _Field()
+
+
+def anyone(self: object, who: Principal) -> bool:
+    """A gate that admits everybody, said aloud: `gate = anyone`."""
+    return True
+
+
+_mark(anyone, Mark("gate"))
+
+
+class DocumentType(type):
+    """The metaclass: instances get no dictionary, and a loaded class can not be changed."""
+
+    def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> DocumentType:
+        namespace.setdefault("__slots__", ())
+        return super().__new__(cls, name, bases, namespace, **options)
+
+    def __setattr__(cls, name: str, value: object) -> None:
+        if cls.__dict__.get("_moot_sealed", False):
+            raise AttributeError(f"class {cls.__name__} can not be changed; declare a field instead")
+        super().__setattr__(name, value)
+
+    def __delattr__(cls, name: str) -> None:
+        raise AttributeError(f"class {cls.__name__} can not be changed")
+
+
+class Document(metaclass=DocumentType):
+    """The base class of all documents. `version` numbers the state's shape, from 1.
+
+    An author never makes instances: the runtime does, for a command or a read.
+    """
+
+    __slots__ = ("_moot_root",)
+
+    if TYPE_CHECKING:
+        _moot_root: StateRoot
+        _moot_version: int
+
+    def __init_subclass__(cls, version: int = 1, **options: object) -> None:
+        super().__init_subclass__(**options)
+        if not isinstance(version, int) or version < 1:
+            raise TypeError(f"version of {cls.__name__} must be a positive whole number")
+        cls._moot_version = version
+
+
+class FieldDescriptor:
+    """An attribute of a document that lives in its StateRoot."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, document: Document | None, owner: type) -> object:
+        if document is None:
+            return self
+        return document._moot_root.get(self.name)
+
+    def __set__(self, document: Document, value: object) -> None:
+        document._moot_root.set(self.name, value)

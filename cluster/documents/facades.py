@@ -1,0 +1,127 @@
+"""The modules that a bundle may import beside its own: only names that are the same everywhere and have no effects.
+
+A facade is a module object that holds the allowed names and nothing else. Classes in it are the real ones, so annotations and
+isinstance agree with the rest of the process; functions whose cost follows their input are replaced by ones that charge.
+
+Invariant: nothing reachable from a facade reads the clock, the environment, a file or randomness, or keeps state.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import datetime
+import decimal
+import enum
+import functools
+import math
+import string
+import typing
+import uuid
+from collections.abc import Iterable, Mapping
+from types import ModuleType
+from typing import Any, Final
+
+from cluster.documents import iteration, library
+from cluster.documents.context import Command, Random
+from cluster.documents.declare import Document, anyone, field, on, read
+from cluster.documents.state import OrderedSet, Record, Refused, StaleEdit, Table, Text
+from cluster.ids import Principal
+
+AUTHOR_NAMES: Final[dict[str, object]] = {
+    "Command": Command,
+    "Document": Document,
+    "OrderedSet": OrderedSet,
+    "Principal": Principal,
+    "Random": Random,
+    "Record": Record,
+    "Refused": Refused,
+    "StaleEdit": StaleEdit,
+    "Table": Table,
+    "Text": Text,
+    "anyone": anyone,
+    "field": field,
+    "on": on,
+    "read": read,
+}
+
+
+def _prod(items: Iterable[Any], *, start: Any = 1) -> Any:
+    multiply = library.OPERATORS["mul"]
+    for item in library.gather(items):
+        start = multiply(start, item)
+    return start
+
+
+def _sqrt(number: Any) -> float:
+    return math.sqrt(number)
+
+
+def _from(module: ModuleType, names: str) -> dict[str, Any]:
+    return {name: getattr(module, name) for name in names.split()}
+
+
+_NAMES: Final[dict[str, Mapping[str, object]]] = {
+    "__future__": {"annotations": None},
+    "cluster": AUTHOR_NAMES,
+    "collections": {},
+    "collections.abc": _from(
+        collections.abc,
+        "Callable Collection Container Hashable ItemsView Iterable Iterator KeysView Mapping MutableMapping MutableSequence "
+        "MutableSet Reversible Sequence Set Sized ValuesView",
+    ),
+    "dataclasses": _from(dataclasses, "KW_ONLY FrozenInstanceError dataclass field replace"),
+    "datetime": _from(datetime, "UTC date datetime time timedelta timezone"),
+    "decimal": _from(
+        decimal,
+        "Decimal DecimalException DivisionByZero InvalidOperation ROUND_CEILING ROUND_DOWN ROUND_FLOOR ROUND_HALF_DOWN "
+        "ROUND_HALF_EVEN ROUND_HALF_UP ROUND_UP",
+    ),
+    "enum": _from(enum, "Enum IntEnum StrEnum auto unique"),
+    "functools": {"reduce": iteration.reduce} | _from(functools, "cmp_to_key partial total_ordering"),
+    "itertools": iteration.NAMES,
+    "math": _from(math, "copysign e fabs fmod gcd inf isclose isfinite isinf isnan isqrt lcm pi tau")
+    | {
+        "ceil": lambda number: library.integer_of(number, math.ceil),
+        "comb": library.choices(math.comb),
+        "factorial": library.factorial,
+        "floor": lambda number: library.integer_of(number, math.floor),
+        "perm": library.choices(math.perm),
+        "prod": _prod,
+        "sqrt": _sqrt,
+        "trunc": lambda number: library.integer_of(number, math.trunc),
+    },
+    "string": _from(string, "ascii_letters ascii_lowercase ascii_uppercase digits hexdigits punctuation"),
+    "typing": _from(
+        typing,
+        "Annotated Any ClassVar Final Generic Literal NamedTuple Never NewType NoReturn Optional Protocol Self TYPE_CHECKING "
+        "TypeAlias TypeVar Union assert_never cast final overload",
+    ),
+    "uuid": _from(uuid, "UUID"),
+}
+
+
+def _build() -> dict[str, ModuleType]:
+    built = {}
+    for name, names in _NAMES.items():
+        module = ModuleType(name)
+        module.__dict__.update(names)
+        built[name] = module
+    built["collections"].__dict__["abc"] = built["collections.abc"]
+    return built
+
+
+_FACADES: Final = _build()
+
+
+def facade(name: str) -> ModuleType | None:
+    """The module that `import name` gives an author, or None when there is none."""
+    return _FACADES.get(name)
+
+
+def names(module: str) -> frozenset[str] | None:
+    """What may be imported from `module`, or None when the module itself may not be."""
+    allowed = _NAMES.get(module)
+    return None if allowed is None else frozenset(allowed) | ({"abc"} if module == "collections" else set())
+
+

@@ -1,0 +1,246 @@
+"""`Instance`: one document in memory, and what it means to run a command on it.
+
+A command is armed with its budget, asked at the gate, run inside the journal and either committed or rolled back. What ends a
+command is an answer of the author's code or a counted limit; memory, interpreter recursion and faults of ours are none, and
+leave as ApplyHalted.
+
+Invariant: after `run` returned anything but OK, `dump()` is what it was before, byte for byte. Nothing of a command survives
+it but the state. Views are in views.py.
+"""
+
+from __future__ import annotations
+
+import decimal
+import hashlib
+import linecache
+from collections.abc import Hashable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from cluster.documents import payload as json
+from cluster.documents import textual
+from cluster.documents.context import FIXED_DECIMALS, Command, RowIds
+from cluster.documents.declare import Document, anyone
+from cluster.documents.meter import METER, Exhausted, Fault, charge
+from cluster.documents.runtime import Code, Invocation, Outcome
+from cluster.documents.sizes import measure
+from cluster.documents.state import Changes, Journal, Refused, StateRoot, state_type
+from cluster.documents.views import FollowedView, Viewing
+from cluster.errors import ApplyHalted, StorageDamaged
+from cluster.ids import DocumentId, Principal
+
+if TYPE_CHECKING:
+    from cluster.documents.program import Channel, DocumentProgram
+
+FRAMES_MAX: Final = 20
+_DENIED: Final = b"{}"
+_set_context = decimal.setcontext
+
+
+class DocumentInstance:
+    """One document under one program. See runtime.Instance.
+
+    printed: what the last command printed, for the document's log.
+    """
+
+    __slots__ = ("_document", "_gate", "_id", "_journal", "_program", "_root", "_settings", "_viewing", "printed")
+
+    def __init__(self, program: DocumentProgram, document: DocumentId) -> None:
+        declaration = program.declaration
+        settings = program.settings
+        self._program = program
+        self._settings = settings
+        self._id = document
+        journal = Journal()
+        journal.splices_retained_max = settings.splices_retained_max
+        journal.charge = charge
+        self._journal = journal
+        self._root = StateRoot(declaration.fields, journal)
+        self._document: Document = object.__new__(declaration.cls)
+        self._document._moot_root = self._root
+        self._gate = None if declaration.gate is anyone else declaration.gate
+        self._viewing = Viewing(declaration, settings, self._document, self._root, journal)
+        self.printed: list[str] = []
+
+    def restore(self, state: bytes) -> None:
+        """Take over a dump. Raises StorageDamaged; for Program.load alone."""
+        try:
+            self._root.load(state)
+        except ValueError as error:
+            raise StorageDamaged(f"{self._id} can not be loaded: {error}") from error
+
+    # Running
+
+    def run(self, invocation: Invocation) -> Outcome:
+        """See runtime.Instance."""
+        channel = self._program.channel(invocation.channel)
+        settings = self._settings
+        journal = self._journal
+        METER.begin(settings.steps_max, settings.call_depth_max)
+        _set_context(FIXED_DECIMALS)
+        try:
+            if invocation.channel and not self._may_send(channel, invocation.sender):
+                return Outcome(Code.DENIED, _DENIED, steps=METER.end())
+            journal.begin(index=invocation.index, new_id=RowIds(invocation.seed))
+            try:
+                answer = self._call(channel, invocation)
+                if METER.limit or METER.refusal is not None or METER.fault is not None:
+                    return self._undo(self._swallowed(invocation))
+                changes = journal.commit()
+            except Exhausted as error:
+                return self._undo(self._exhausted(error.limit))
+            except (MemoryError, RecursionError, SystemError, Fault):
+                raise
+            except Exception as error:
+                if METER.limit or METER.refusal is not None or METER.fault is not None:
+                    return self._undo(self._swallowed(invocation))
+                return self._undo(self._failed(error, invocation))
+            if not changes:
+                return Outcome(Code.OK, answer, steps=METER.end())
+            return Outcome(Code.OK, answer, changes.writes, changes, changes.size, METER.end())
+        except (MemoryError, RecursionError, SystemError, Fault) as error:
+            if journal.active:
+                journal.rollback()
+            raise ApplyHalted(f"{self._id} at {invocation.index}: {type(error).__name__}: {error}") from error
+        except BaseException:
+            if journal.active:
+                journal.rollback()
+            raise
+        finally:
+            METER.end()
+            self.printed = METER.printed
+
+    def _call(self, channel: Channel, invocation: Invocation) -> bytes:
+        """Run the handler and return the canonical answer."""
+        journal, settings = self._journal, self._settings
+        size_before = journal.size
+        command = Command(invocation.sender, invocation.now_ms, invocation.seed, invocation.index)
+        result = channel.function(self._document, command, **channel.arguments(invocation.payload))
+        if not invocation.channel and (missing := self._root.missing()):
+            raise AttributeError(f"construct left without a value: {', '.join(missing)}")
+        if journal.size > settings.state_bytes_max and journal.size > size_before:
+            METER.exhaust("state")
+        kind = channel.result
+        if kind is None:
+            if result is not None:
+                raise TypeError(f"{channel.name} answers nothing, but returned {type(result).__name__}")
+            return b"null"
+        if result.__class__ is not int:
+            measure(result)
+        answer = json.encode(kind.to_json(kind.admit(result)))
+        if len(answer) > settings.answer_bytes_max:
+            METER.exhaust("answer")
+        return answer
+
+    def _undo(self, outcome: Outcome) -> Outcome:
+        self._journal.rollback()
+        outcome.steps = METER.end()
+        return outcome
+
+    def _swallowed(self, invocation: Invocation) -> Outcome:
+        """A limit, a refusal or a fault that the handler caught: it stands all the same."""
+        if METER.fault is not None:
+            raise Fault(str(METER.fault)) from METER.fault
+        if METER.limit:
+            return self._exhausted(METER.limit)
+        refusal = METER.refusal
+        assert isinstance(refusal, Refused)
+        return self._refused(refusal, invocation)
+
+    @staticmethod
+    def _exhausted(limit: str) -> Outcome:
+        return Outcome(Code.BUDGET, json.encode({"limit": limit}))
+
+    def _refused(self, refusal: Refused, invocation: Invocation) -> Outcome:
+        """The answer of a declared refusal; what it carries must be plain."""
+        try:
+            arguments = [_plain(argument) for argument in refusal.args]
+            message = textual.text(refusal) if refusal.args else _first_line(type(refusal))
+            answer = json.encode({"name": type(refusal).__name__, "message": message, "arguments": arguments})
+        except Exhausted as error:
+            return self._exhausted(error.limit)
+        except (TypeError, ValueError, UnicodeEncodeError) as error:
+            return self._failed(error, invocation)
+        if len(answer) > self._settings.answer_bytes_max:
+            return self._exhausted("answer")
+        return Outcome(Code.REFUSED, answer)
+
+    def _failed(self, error: Exception, invocation: Invocation) -> Outcome:
+        identity = invocation.seed + invocation.index.to_bytes(8, "little")
+        error_id = hashlib.blake2b(identity, person=b"moot.error", digest_size=8).hexdigest()
+        return Outcome(Code.FAILED, json.encode({"error_id": error_id}), error=_traceback(error, self._program.namespace))
+
+    # Asking
+
+    def _may_send(self, channel: Channel, who: Principal) -> bool:
+        if self._gate is None and channel.allow is None:
+            return True
+        journal = self._journal
+        journal.read_only = True
+        try:
+            admitted = self._gate is None or self._gate(self._document, who)
+            return admitted is True and (channel.allow is None or channel.allow(self._document, who) is True)
+        except (MemoryError, RecursionError, SystemError):
+            raise
+        except (Exception, Exhausted):
+            return False
+        finally:
+            journal.read_only = False
+
+    def admits(self, who: Principal) -> bool:
+        """See runtime.Instance."""
+        return self._gate is None or self._viewing.ask(self._gate, who)
+
+    # State and views
+
+    def dump(self) -> bytes:
+        """See runtime.Instance."""
+        return self._root.dump()
+
+    def size_bytes(self) -> int:
+        """See runtime.Instance."""
+        return self._root.size_bytes()
+
+    def visibility_class(self, who: Principal) -> Hashable:
+        """See runtime.Instance."""
+        return who if self._viewing.per_viewer else None
+
+    def view(self, who: Principal) -> bytes:
+        """See runtime.Instance."""
+        return json.encode(self._viewing.everything(who))
+
+    def projection(self, who: Principal, viewed: bytes | None = None) -> FollowedView:
+        """See runtime.Instance."""
+        return FollowedView(self._viewing, who, viewed)
+
+    def patch_since(self, changes: list[Changes], who: Principal) -> bytes | None:
+        """See runtime.Instance."""
+        return self._viewing.patch_since(changes)
+
+
+def _plain(value: object) -> object:
+    """The JSON form of what a refusal carries. Raises TypeError or ValueError."""
+    if value is None:
+        return None
+    kind = state_type(type(value), owner=type(value))
+    return kind.to_json(kind.admit(value))
+
+
+def _first_line(refusal: type[Refused]) -> str:
+    return (refusal.__doc__ or refusal.__name__).strip().partition("\n")[0]
+
+
+def _traceback(error: BaseException, namespace: str) -> str:
+    """The author's frames with their source lines, outermost first, and the error."""
+    frames = []
+    traceback: TracebackType | None = error.__traceback__
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        if code.co_filename.startswith(namespace):
+            frames.append((code.co_filename, traceback.tb_lineno, code.co_name))
+        traceback = traceback.tb_next
+    lines = []
+    for filename, line, name in frames[-FRAMES_MAX:]:
+        lines.append(f"  {filename.removeprefix(namespace + '/')}, line {line}, in {name}")
+        lines.append(f"    {linecache.getline(filename, line).strip()}")
+    return "\n".join([*lines, f"{type(error).__name__}: {error}"])

@@ -1,0 +1,196 @@
+"""The `Loader` of the seam to the shard: bundle bytes in, program out, or every reason why not.
+
+Invariant: a bundle is compiled once in a process however many nodes it plays, so its classes are identical everywhere, and it
+is forgotten when the last program of it is. Loading a bundle that is refused leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import types
+import weakref
+from enum import Enum
+from typing import Any, Final
+
+from cluster.documents import bundle as bundles
+from cluster.documents.declare import Document
+from cluster.documents.importer import ModulesOfBundle
+from cluster.documents.meter import METER, Exhausted
+from cluster.documents.ordered import FrozenSet
+from cluster.documents.program import Declaration, DocumentProgram, Undeclarable, declare
+from cluster.documents.refusals import Finding, check, private_names
+from cluster.documents.runtime import Settings
+from cluster.documents.sizes import ATOMS
+from cluster.documents.state import Refused
+from cluster.errors import InvalidBundle
+
+LOAD_STEPS_MAX: Final = 1_000_000
+LOAD_DEPTH_MAX: Final = 64
+
+
+class _Compiled:
+    """A bundle that is loaded in this process."""
+
+    __slots__ = ("__weakref__", "declaration", "modules")
+
+    def __init__(self, modules: ModulesOfBundle, declaration: Declaration) -> None:
+        self.modules = modules
+        self.declaration = declaration
+        weakref.finalize(self, modules.discard)
+
+
+_COMPILED: Final[weakref.WeakValueDictionary[bytes, _Compiled]] = weakref.WeakValueDictionary()
+
+
+class BundleLoader:
+    """Compiles bundles under a space's settings. See runtime.Loader."""
+
+    __slots__ = ("_settings",)
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._settings = settings or Settings()
+
+    def load(self, bundle: bytes) -> DocumentProgram:
+        """See runtime.Loader. Raises InvalidBundle or TooLarge; nothing stays registered then."""
+        code_hash = bundles.code_hash(bundle)
+        compiled = _COMPILED.get(code_hash)
+        if compiled is None:
+            compiled = _compile(bundles.decode(bundle), code_hash)
+            _COMPILED[code_hash] = compiled
+        return DocumentProgram(code_hash, compiled.declaration, self._settings, compiled.modules.namespace, compiled)
+
+
+def invalid(findings: list[Finding]) -> InvalidBundle:
+    """The error that lists findings, by file and line."""
+    ordered = sorted(findings)
+    return InvalidBundle("\n".join(str(finding) for finding in ordered), findings=len(ordered), first=ordered[0].code)
+
+
+def _compile(bundle: bundles.Bundle, code_hash: bytes) -> _Compiled:
+    trees: dict[str, ast.Module] = {}
+    findings: list[Finding] = []
+    files = list(bundle.modules())
+    names = frozenset(name for name, _, _ in files)
+    private = private_names(source for _, _, source in files)
+    for name, path, source in files:
+        tree, found = check(path, source, names, private)
+        findings += found
+        if tree is not None:
+            trees[name] = tree
+    entry, _, wanted = bundle.entry.partition(":")
+    if entry not in names:
+        findings.append(Finding(bundle.entry, 1, "entry", f"the bundle has no module {entry!r}", "name one of its modules"))
+    if findings:
+        raise invalid(findings)
+    modules = ModulesOfBundle(bundle, code_hash, trees)
+    try:
+        return _Compiled(modules, _execute(modules, files, entry, wanted))
+    except BaseException:
+        modules.discard()
+        raise
+
+
+def _execute(modules: ModulesOfBundle, files: list[tuple[str, str, bytes]], entry: str, wanted: str) -> Declaration:
+    METER.begin(LOAD_STEPS_MAX, LOAD_DEPTH_MAX)
+    current = ""
+    try:
+        for name, path, _ in files:
+            current = path
+            modules.module(name)
+    except (Exception, Exhausted) as error:
+        line = _author_line(error, modules.namespace)
+        raise invalid([Finding(current, line, "load", f"{type(error).__name__}: {error}", "correct it")]) from error
+    finally:
+        METER.end()
+    paths = {name: path for name, path, _ in files}
+    findings = [finding for name, path in paths.items() for finding in _lasting(modules.modules[name], path)]
+    cls = _document_class(modules.modules[entry], wanted, paths[entry], findings)
+    if findings or cls is None:
+        raise invalid(findings)
+    try:
+        return declare(cls, _refusals(modules))
+    except Undeclarable as error:
+        raise invalid([_located(finding, modules, paths[entry]) for finding in error.findings]) from None
+
+
+def _document_class(module: types.ModuleType, wanted: str, path: str, findings: list[Finding]) -> type[Document] | None:
+    classes = {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, Document) and value.__module__ == module.__name__
+    }
+    if wanted and wanted in classes:
+        return classes[wanted]
+    if not wanted and len(classes) == 1:
+        return next(iter(classes.values()))
+    reason = f"there is no document class {wanted}" if wanted else f"there are {len(classes)} document classes"
+    findings.append(Finding(path, 1, "entry", reason, "name the class in the bundle's entry: module:Class"))
+    return None
+
+
+def _refusals(modules: ModulesOfBundle) -> tuple[type[Refused], ...]:
+    found = {
+        value.__name__: value
+        for module in modules.modules.values()
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Refused) and value.__module__ == module.__name__
+    }
+    return tuple(found[name] for name in sorted(found))
+
+
+def _lasting(module: types.ModuleType, path: str) -> list[Finding]:
+    """What a module or class holds that could carry something from one command to the next."""
+    findings = []
+    for name, value in vars(module).items():
+        if name.startswith("__") or name == "annotations":
+            continue
+        if isinstance(value, type) and value.__module__ == module.__name__ and not issubclass(value, Document | Refused):
+            findings += [_shared(path, f"{name}.{inner}") for inner in _lasting_of_class(value)]
+        elif not _is_constant(value):
+            findings.append(_shared(path, name))
+    return findings
+
+
+def _lasting_of_class(cls: type) -> list[str]:
+    if issubclass(cls, Enum):
+        return [member.name for member in cls if not _is_constant(member.value)]
+    return [name for name, value in vars(cls).items() if not name.startswith("_") and isinstance(value, list | dict | set)]
+
+
+def _shared(path: str, name: str) -> Finding:
+    return Finding(path, 1, "module-mutable", f"{name} is shared by all documents and could change", "use a tuple, or a field")
+
+
+def _is_constant(value: Any, levels: int = 16) -> bool:
+    if type(value) in ATOMS or isinstance(value, str | bytes | type | types.ModuleType | Enum | range) or levels == 0:
+        return levels > 0
+    if isinstance(value, tuple | FrozenSet):
+        return all(_is_constant(item, levels - 1) for item in value)
+    if isinstance(value, types.FunctionType):
+        return not value.__closure__ and all(_is_constant(item, levels - 1) for item in value.__defaults__ or ())
+    parameters = getattr(type(value), "__dataclass_params__", None)
+    if parameters is not None:
+        names = [field.name for field in dataclasses.fields(value)]
+        return bool(parameters.frozen) and all(_is_constant(getattr(value, name), levels - 1) for name in names)
+    return type(value).__module__ in ("typing", "types", "__future__", "cluster.documents.declare") or callable(value)
+
+
+def _located(finding: tuple[object, str, str, str], modules: ModulesOfBundle, path: str) -> Finding:
+    where, code, reason, replacement = finding
+    line = 1
+    if isinstance(where, types.FunctionType) and where.__code__.co_filename.startswith(modules.namespace):
+        path, line = where.__code__.co_filename.removeprefix(f"{modules.namespace}/"), where.__code__.co_firstlineno
+    elif isinstance(where, type):
+        line = modules.line_of_class(path, where.__name__)
+    return Finding(path, line, code, reason, replacement)
+
+
+def _author_line(error: BaseException, namespace: str) -> int:
+    line = 1
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename.startswith(namespace):
+            line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    return line

@@ -1,0 +1,118 @@
+"""The budget of the running command: steps, call depth, and what may not be swallowed.
+
+One meter serves the process, because documents run one command at a time in one thread; `begin` arms it and `end` disarms it.
+Statements that the instrumentation inserts into the author's code write `METER.left` in place; everything whose cost follows
+its input calls `charge` before the work is done. A step is about one statement, one call or one element of a display.
+
+Invariant: once a limit is reached, `limit` is set and every later step raises again until `end`, so a handler that swallows
+the exception still can not go on, and its command is rolled back. The numbers depend on the author's source and the values
+alone, never on the interpreter, the clock or the machine.
+
+It does not measure time or memory: it bounds them, because a step pays for at most `ITEMS_PER_STEP` copied items.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NoReturn
+
+ITEMS_PER_STEP: Final = 8
+"""How many characters or elements are copied for one step."""
+
+PRINTED_CHARACTERS_MAX: Final = 16 * 1024
+"""What `print` may leave in the document's log, for one command."""
+
+_FOREVER: Final = -(1 << 62)
+
+
+class Exhausted(BaseException):
+    """A limit was reached. Not an Exception, so that authors' `except Exception` lets it pass.
+
+    limit: steps, depth, state or answer.
+    """
+
+    def __init__(self, limit: str) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+
+class Fault(BaseException):
+    """Something that is no answer of the author's code (memory, interpreter recursion) on its way to ApplyHalted."""
+
+
+class Meter:
+    """The counters. `left` and `depth` fall; below zero they are used up.
+
+    refusal: the first refusal that the command raised: it stands even if the handler catches it.
+    fault: the first fault seen while the command ran: it halts apply even if the handler catches it.
+    printed: what the command printed.
+    """
+
+    __slots__ = ("allowed", "depth", "depth_allowed", "fault", "limit", "left", "printed", "printed_room", "refusal")
+
+    def __init__(self) -> None:
+        self.left = _FOREVER
+        self.depth = -1
+        self.allowed = 0
+        self.depth_allowed = 0
+        self.limit = ""
+        self.refusal: Exception | None = None
+        self.fault: BaseException | None = None
+        self.printed: list[str] = []
+        self.printed_room = 0
+
+    def begin(self, steps: int, depth: int) -> None:
+        """Arm for one command or one read."""
+        self.left = self.allowed = steps
+        self.depth = self.depth_allowed = depth
+        self.limit = ""
+        self.refusal = None
+        self.fault = None
+        self.printed_room = PRINTED_CHARACTERS_MAX
+        if self.printed:
+            self.printed = []
+
+    def end(self) -> int:
+        """Disarm and return the steps used, all of them when a limit was reached."""
+        left = self.left
+        self.left = _FOREVER
+        return self.allowed if left < 0 else self.allowed - left
+
+    def exhausted(self) -> NoReturn:
+        """Raise for whichever counter is below zero, and keep raising from now on."""
+        self.exhaust("depth" if self.depth < 0 <= self.left else "steps")
+
+    def exhaust(self, limit: str) -> NoReturn:
+        """Give up the command because of `limit`, for good."""
+        if not self.limit:
+            self.limit = limit
+        self.left = _FOREVER
+        raise Exhausted(self.limit)
+
+
+METER: Final = Meter()
+
+
+def charge(steps: int) -> None:
+    """Pay `steps` before doing work of that cost. Raises Exhausted."""
+    METER.left = left = METER.left - steps
+    if left < 0:
+        METER.exhausted()
+
+
+def charge_items(count: int) -> None:
+    """Pay for copying `count` characters or elements."""
+    METER.left = left = METER.left - (count // ITEMS_PER_STEP)
+    if left < 0:
+        METER.exhausted()
+
+
+def enter() -> None:
+    """Note that author code is called through code of ours which the instrumentation can not see."""
+    METER.depth = depth = METER.depth - 1
+    if depth < 0:
+        METER.exhausted()
+
+
+def leave() -> None:
+    """The end of `enter`."""
+    METER.depth += 1

@@ -1,0 +1,394 @@
+"""From a bundle's document class to channels, fields, policies and views: the `Program` of the seam to the shard.
+
+The class statement is the whole declaration. Here it is read once, every annotation becomes a type, and what does not fit is
+reported as findings, so that a deployed program can not fail for a reason that its source shows.
+
+Invariant: a program is immutable; the same bundle bytes give the same channels, schema and canonical payloads everywhere.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, get_type_hints
+
+from cluster.documents import payload as json
+from cluster.documents.context import Command
+from cluster.documents.declare import MARK, RESERVED, Document, FieldDescriptor, Mark, anyone
+from cluster.documents.instance import DocumentInstance
+from cluster.documents.library import TYPES_BY_GUARD
+from cluster.documents.runtime import Settings
+from cluster.documents.state import FieldOptions, FieldSpec, Refused, StateType, field_spec, state_type
+from cluster.errors import InvalidName, InvalidPayload, UnknownChannel
+from cluster.ids import DocumentId, Principal, check_channel
+
+CONSTRUCT: Final = ""
+PARAMETERS_MAX: Final = 64
+
+
+class Undeclarable(Exception):
+    """Why a class can not be a document: (function, code, reason, replacement) of each finding."""
+
+    def __init__(self, findings: list[tuple[object, str, str, str]]) -> None:
+        super().__init__("; ".join(finding[2] for finding in findings))
+        self.findings = findings
+
+
+@dataclass(slots=True, frozen=True)
+class Parameter:
+    """One parameter of a handler: a member of the payload."""
+
+    name: str
+    type: StateType
+    required: bool
+
+
+class Channel:
+    """One handler and its wire schema."""
+
+    __slots__ = ("allow", "function", "name", "parameters", "result", "_known")
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        parameters: tuple[Parameter, ...],
+        result: StateType | None,
+        allow: Callable[..., bool] | None = None,
+    ) -> None:
+        self.name = name
+        self.function = function
+        self.parameters = parameters
+        self.result = result
+        self.allow = allow
+        self._known = frozenset(parameter.name for parameter in parameters)
+
+    def canonical(self, given: dict[str, object], payload: bytes) -> bytes:
+        """The canonical bytes of a decoded payload: members in the parameters' order. Raises InvalidPayload."""
+        members = {}
+        for parameter in self.parameters:
+            name = parameter.name
+            if name in given:
+                raw = given[name]
+                try:
+                    members[name] = parameter.type.to_json(parameter.type.from_json(raw))
+                except (TypeError, ValueError, InvalidName) as error:
+                    raise InvalidPayload(f"{self.name or 'construct'}.{name}: {error}") from None
+            elif parameter.required:
+                raise InvalidPayload(f"{self.name or 'construct'} needs {name!r}")
+        if len(members) != len(given):
+            unknown = sorted(set(given) - self._known)
+            raise InvalidPayload(f"{self.name or 'construct'} knows no {unknown[0]!r}")
+        return json.encode(members)
+
+    def arguments(self, payload: bytes) -> dict[str, Any]:
+        """The handler's arguments, from canonical bytes."""
+        if payload == b"{}":
+            return {}
+        given: dict[str, Any] = json.decode(payload)
+        for parameter in self.parameters:
+            name = parameter.name
+            if name in given:
+                given[name] = parameter.type.from_json(given[name])
+        return given
+
+    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
+        """JSON Schema of parameters and result."""
+        return {
+            "parameters": {
+                "type": "object",
+                "properties": {one.name: one.type.json_schema(definitions) for one in self.parameters},
+                "required": [one.name for one in self.parameters if one.required],
+                "additionalProperties": False,
+            },
+            "result": {"type": "null"} if self.result is None else self.result.json_schema(definitions),
+        }
+
+
+@dataclass(slots=True, frozen=True)
+class View:
+    """A computed part of the view. per_viewer: it takes `who`."""
+
+    name: str
+    function: Callable[..., Any]
+    type: StateType
+    per_viewer: bool
+
+
+@dataclass(slots=True, frozen=True)
+class Guarded:
+    """A field behind a policy. by_row: the field is a table and its rows are asked one by one."""
+
+    name: str
+    policy: Callable[..., bool]
+    by_row: bool
+
+
+class Declaration:
+    """Everything that a document class declares."""
+
+    __slots__ = ("channels", "cls", "construct", "fields", "gate", "guarded", "public", "refusals", "version", "views")
+
+    def __init__(self, cls: type[Document]) -> None:
+        self.cls = cls
+        self.version = cls._moot_version
+        self.fields: dict[str, FieldSpec] = {}
+        self.channels: dict[str, Channel] = {}
+        self.construct: Channel | None = None
+        self.gate: Callable[..., bool] | None = None
+        self.public: tuple[str, ...] = ()
+        self.guarded: tuple[Guarded, ...] = ()
+        self.views: tuple[View, ...] = ()
+        self.refusals: tuple[type[Refused], ...] = ()
+
+
+class DocumentProgram:
+    """One deployed document class under one space's settings. See runtime.Program."""
+
+    __slots__ = ("__weakref__", "_code_hash", "_settings", "declaration", "namespace", "owner")
+
+    def __init__(self, code_hash: bytes, declaration: Declaration, settings: Settings, namespace: str, owner: object) -> None:
+        self._code_hash = code_hash
+        self._settings = settings
+        self.declaration = declaration
+        self.namespace = namespace
+        self.owner = owner  # keeps the modules registered while a program is in use
+
+    @property
+    def code_hash(self) -> bytes:
+        return self._code_hash
+
+    @property
+    def settings(self) -> Settings:
+        return self._settings
+
+    def check(self, channel: str, payload: bytes) -> bytes:
+        """See runtime.Program."""
+        settings = self._settings
+        found = self.channel(channel)
+        given = json.parse(payload, bytes_max=settings.payload_bytes_max, depth_max=settings.payload_depth_max)
+        return found.canonical(given, payload)
+
+    def channel(self, name: str) -> Channel:
+        """The handler of a channel, "" being construct. Raises UnknownChannel."""
+        declaration = self.declaration
+        if name == CONSTRUCT:
+            return declaration.construct or _NO_CONSTRUCT
+        found = declaration.channels.get(name)
+        if found is None:
+            raise UnknownChannel(f"{declaration.cls.__name__} has no channel {name!r}")
+        return found
+
+    def new(self, document: DocumentId) -> DocumentInstance:
+        """See runtime.Program."""
+        return DocumentInstance(self, document)
+
+    def load(self, document: DocumentId, state: bytes) -> DocumentInstance:
+        """See runtime.Program."""
+        instance = DocumentInstance(self, document)
+        instance.restore(state)
+        return instance
+
+    def schema(self) -> dict[str, Any]:
+        """See runtime.Program. JSON Schema 2020-12; records are in `$defs`."""
+        declaration = self.declaration
+        definitions: dict[str, Any] = {}
+        shown = [spec for spec in declaration.fields.values() if spec.visibility != "private"]
+        return {
+            "document": declaration.cls.__name__,
+            "version": declaration.version,
+            "description": inspect.getdoc(declaration.cls) or "",
+            "construct": self.channel(CONSTRUCT).schema(definitions),
+            "channels": {name: channel.schema(definitions) for name, channel in declaration.channels.items()},
+            "refusals": {refusal.__name__: inspect.getdoc(refusal) or "" for refusal in declaration.refusals},
+            "fields": {
+                spec.name: {"visible": "public" if spec.visibility == "public" else "by policy"}
+                | spec.type.json_schema(definitions)
+                for spec in shown
+            },
+            "views": {
+                view.name: {"perViewer": view.per_viewer} | view.type.json_schema(definitions) for view in declaration.views
+            },
+            "$defs": definitions,
+        }
+
+
+def _construct_nothing(document: Document, ctx: Command) -> None:
+    return None
+
+
+_NO_CONSTRUCT: Final = Channel(CONSTRUCT, _construct_nothing, (), None)
+
+
+def declare(cls: type[Document], refusals: tuple[type[Refused], ...]) -> Declaration:
+    """Read a document class and seal it. Raises Undeclarable with everything that does not fit."""
+    reader = _Reader(cls)
+    reader.read(refusals)
+    if reader.findings:
+        raise Undeclarable(reader.findings)
+    cls._moot_sealed = True  # type: ignore[attr-defined]
+    return reader.declaration
+
+
+class _Reader:
+    """Collects one class's declaration and what is wrong with it."""
+
+    def __init__(self, cls: type[Document]) -> None:
+        self.declaration = Declaration(cls)
+        self.findings: list[tuple[object, str, str, str]] = []
+        self._cls = cls
+
+    def _refuse(self, where: object, code: str, reason: str, replacement: str) -> None:
+        self.findings.append((where, code, reason, replacement))
+
+    def read(self, refusals: tuple[type[Refused], ...]) -> None:
+        cls, declaration = self._cls, self.declaration
+        declaration.refusals = refusals
+        if cls.__dictoffset__:
+            self._refuse(cls, "base-class", "a base class gives documents undeclared attributes", "derive from Document alone")
+        for name in RESERVED & set(cls.__dict__):
+            self._refuse(cls, "reserved-name", f"an attribute named {name} hides a namespace", "choose another name")
+        for name, annotation, value, owner in list(self._fields()):
+            self._field(name, annotation, value, owner)
+        for name, function, mark in list(self._marked()):
+            self._function(name, function, mark)
+        if declaration.gate is None:
+            self._refuse(cls, "gate", f"{cls.__name__} does not say who may connect", "write `gate = anyone`, or a @read.gate")
+        specs = declaration.fields.values()
+        declaration.public = tuple(spec.name for spec in specs if spec.visibility == "public")
+        declaration.guarded = tuple(self._guarded(spec) for spec in specs if callable(spec.visibility))
+        for view in declaration.views:
+            if view.name in declaration.fields:
+                self._refuse(view.function, "view", f"view {view.name} has the name of a field", "choose another name")
+
+    # State
+
+    def _fields(self) -> Iterator[tuple[str, Any, Any, type]]:
+        seen: set[str] = set()
+        for kind in reversed(self._cls.__mro__[:-1]):
+            if kind is Document or not issubclass(kind, Document):
+                continue
+            for name, annotation in inspect.get_annotations(kind).items():
+                if name not in seen and not name.startswith("_moot"):
+                    seen.add(name)
+                    yield name, annotation, kind.__dict__.get(name, inspect.Parameter.empty), kind
+
+    def _field(self, name: str, annotation: Any, value: Any, owner: type) -> None:
+        if "ClassVar" in str(annotation):
+            return
+        if value is inspect.Parameter.empty:
+            value = FieldOptions()
+        elif not isinstance(value, FieldOptions):
+            value = FieldOptions(default=value)
+        try:
+            spec = field_spec(name, annotation, value, owner=owner)
+        except (TypeError, ValueError) as error:
+            self._refuse(self._cls, "annotation", f"field {error}", "use a type that state can hold")
+            return
+        self.declaration.fields[name] = spec
+        setattr(owner, name, FieldDescriptor(name))
+
+    def _guarded(self, spec: FieldSpec) -> Guarded:
+        policy = spec.visibility
+        mark = getattr(policy, MARK, None)
+        if policy is not anyone and (mark is None or mark.kind != "policy"):
+            self._refuse(policy, "policy", f"field {spec.name} is visible by something else", "mark it with @read.policy")
+        count = len(inspect.signature(policy).parameters)
+        by_row = count == 3
+        if by_row and not hasattr(spec.type, "row"):
+            self._refuse(policy, "policy", f"field {spec.name} has no rows to ask the policy about", "take (self, who)")
+        if count not in (2, 3):
+            self._refuse(policy, "policy", "a policy takes (self, who) or (self, row, who)", "change its parameters")
+        return Guarded(spec.name, policy, by_row)
+
+    # Functions
+
+    def _marked(self) -> Iterator[tuple[str, Callable[..., Any], Mark]]:
+        names = dict.fromkeys(name for kind in reversed(self._cls.__mro__) for name in kind.__dict__)
+        for name in names:
+            value = inspect.getattr_static(self._cls, name)
+            mark = getattr(value, MARK, None) if callable(value) else None
+            if isinstance(mark, Mark):
+                yield name, value, mark
+
+    def _function(self, name: str, function: Callable[..., Any], mark: Mark) -> None:
+        declaration = self.declaration
+        if mark.kind == "gate":
+            if declaration.gate is not None:
+                self._refuse(function, "gate", "there are two gates", "keep one")
+            declaration.gate = function
+            self._viewer(function, required=True)
+        elif mark.kind == "construct":
+            if declaration.construct is not None:
+                self._refuse(function, "construct", "there are two constructors", "keep one")
+            declaration.construct = self._channel(CONSTRUCT, function, mark)
+        elif mark.kind == "message":
+            try:
+                check_channel(name)
+            except InvalidName as error:
+                self._refuse(function, "channel", str(error), "choose another name")
+            declaration.channels[name] = self._channel(name, function, mark)
+        elif mark.kind == "view":
+            self._view(name, function)
+
+    def _channel(self, name: str, function: Callable[..., Any], mark: Mark) -> Channel:
+        parameters = list(inspect.signature(function).parameters.values())
+        hints = self._hints(function)
+        if len(parameters) < 2 or hints.get(parameters[1].name) is not Command:
+            self._refuse(function, "signature", "a write handler takes (self, ctx: Command, ...)", "add the parameter")
+        wire = []
+        for parameter in parameters[2:]:
+            if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                self._refuse(function, "signature", f"{parameter} can not be part of a schema", "name every parameter")
+                continue
+            found = self._type(function, hints, parameter.name, "parameter")
+            if found is None:
+                continue
+            required = parameter.default is parameter.empty
+            if not required:
+                try:
+                    found.check(parameter.default)
+                except (TypeError, ValueError) as error:
+                    self._refuse(function, "default", f"the default of {parameter.name}: {error}", "use a value of its type")
+            wire.append(Parameter(parameter.name, found, required))
+        if len(wire) > PARAMETERS_MAX:
+            self._refuse(function, "signature", f"more than {PARAMETERS_MAX} parameters", "use a Record")
+        result = None
+        if "return" not in hints:
+            self._refuse(function, "annotation", "the result has no type", "write `-> None` or what is answered")
+        elif hints["return"] is not type(None):
+            result = self._type(function, hints, "return", "result")
+        return Channel(name, function, tuple(wire), result, mark.allow)
+
+    def _view(self, name: str, function: Callable[..., Any]) -> None:
+        per_viewer = self._viewer(function, required=False)
+        hints = self._hints(function)
+        found = self._type(function, hints, "return", "result")
+        if found is not None:
+            self.declaration.views = (*self.declaration.views, View(name, function, found, per_viewer))
+
+    def _viewer(self, function: Callable[..., Any], *, required: bool) -> bool:
+        names = list(inspect.signature(function).parameters)[1:]
+        hints = self._hints(function)
+        if len(names) > 1 or (required and not names) or any(hints.get(name) is not Principal for name in names):
+            self._refuse(function, "signature", "it takes (self, who: Principal)", "change its parameters")
+        return bool(names)
+
+    def _hints(self, function: Callable[..., Any]) -> dict[str, Any]:
+        try:
+            return get_type_hints(function, include_extras=True)
+        except Exception as error:
+            self._refuse(function, "annotation", f"an annotation can not be understood: {error}", "use names of the module")
+            return {}
+
+    def _type(self, function: Callable[..., Any], hints: dict[str, Any], name: str, what: str) -> StateType | None:
+        if name not in hints:
+            self._refuse(function, "annotation", f"{what} {name} has no type", "annotate it")
+            return None
+        annotation = TYPES_BY_GUARD.get(hints[name], hints[name])
+        try:
+            return state_type(annotation, owner=self._cls)
+        except (TypeError, ValueError) as error:
+            self._refuse(function, "annotation", f"{what} {name}: {error}", "use a type that state can hold")
+            return None

@@ -1,0 +1,426 @@
+"""What may not be deployed, found in the source before any of it runs.
+
+A document must be a function of its commands, on every node and every supported Python, and nothing in its code may outlive a
+command or step around the budget. What would break that is refused here, each finding with a stable code, the place, the
+reason and what to write instead. Everything is found in one go.
+
+Invariant: code without findings can reach the interpreter only through library.py, facades.py and the state: names that begin
+and end with two underscores, private names that are not the bundle's own and `type`, `getattr` and their like do not pass.
+It does not measure work: instrument.py does.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from cluster.documents import facades
+from cluster.documents.instrument import GUARDED_TYPES
+from cluster.documents.library import BUILTIN_NAMES, NUMBER_BITS_MAX
+
+FINDINGS_MAX: Final = 200
+NESTING_MAX: Final = 100
+NODES_MAX: Final = 200_000
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """One reason not to deploy."""
+
+    file: str
+    line: int
+    code: str
+    reason: str
+    replacement: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.code}: {self.reason}; {self.replacement}"
+
+
+_MODULES: Final[dict[str, tuple[str, str, str]]] = {
+    **dict.fromkeys(("time", "sched", "calendar", "zoneinfo"), ("ambient-time", "reads the clock", "use ctx.now")),
+    **dict.fromkeys(("random", "secrets"), ("randomness", "draws from outside the command", "use ctx.random or ctx.new_id()")),
+    **dict.fromkeys(
+        ("os", "sys", "io", "pathlib", "shutil", "tempfile", "socket", "ssl", "http", "urllib", "requests", "subprocess")
+        + ("logging", "sqlite3", "pickle", "shelve", "glob", "platform", "signal", "ctypes", "mmap"),
+        ("input-output", "reaches outside the document", "let a client or a worker do it and send the result as a message"),
+    ),
+    **dict.fromkeys(
+        ("threading", "multiprocessing", "concurrent", "asyncio", "queue", "contextvars", "_thread"),
+        ("threads", "a document runs one command at a time", "write plain functions"),
+    ),
+    "re": ("regular-expression", "the cost of a match can not be bounded", "use methods of str"),
+    **dict.fromkeys(
+        ("importlib", "builtins", "inspect", "types", "gc", "weakref", "ast", "dis", "traceback", "operator", "copy", "abc"),
+        ("reflection", "reaches the interpreter or other code", "write it out as plain Python"),
+    ),
+}
+_OUTSIDE: Final = ("import", "is not on the list of modules a document may import", "put what you need in the bundle")
+_BUILTINS: Final[dict[str, tuple[str, str, str]]] = {
+    **dict.fromkeys(("open", "input"), ("input-output", "reaches outside the document", "send the data as a message")),
+    "hash": ("hash", "depends on the process", "use the value itself as a key"),
+    "id": ("identity", "is an address in memory", "use ctx.new_id() or a table's row name"),
+    **dict.fromkeys(
+        ("eval", "exec", "compile", "getattr", "setattr", "delattr", "hasattr", "vars", "dir", "globals", "locals", "type")
+        + ("memoryview", "bytearray", "breakpoint", "help", "exit", "quit", "complex", "BaseException", "slice"),
+        ("reflection", "is not available to documents", "name attributes and types in the source"),
+    ),
+}
+_ATTRIBUTES: Final[dict[str, tuple[str, str, str]]] = {
+    **dict.fromkeys(("now", "utcnow", "today"), ("ambient-time", "reads the clock", "use ctx.now")),
+    **dict.fromkeys(
+        ("strftime", "strptime", "astimezone", "fromtimestamp", "utcfromtimestamp", "timestamp", "ctime"),
+        ("platform", "depends on the machine's time zone or language", "compute with timedelta or use isoformat()"),
+    ),
+    **dict.fromkeys(("format_map", "translate", "maketrans"), ("platform", "can not be bounded", "use format or replace")),
+    **dict.fromkeys(("as_integer_ratio", "with_traceback", "add_note", "mro"), ("reflection", "is not available", "do without")),
+}
+_FRAMES: Final = ("gi_", "cr_", "ag_", "tb_", "co_", "f_back", "f_builtins", "f_code", "f_globals", "f_locals", "f_trace", "func_")
+_SPECIAL_METHODS: Final = frozenset(
+    f"__{name}__"
+    for name in (
+        "init post_init str repr format eq ne lt le gt ge bool len iter next contains getitem setitem delitem call add radd iadd "
+        "sub rsub isub mul rmul imul truediv rtruediv floordiv rfloordiv mod rmod pow neg pos abs and or xor rand ror rxor "
+        "int float index round match_args"
+    ).split()
+)
+_MUTABLE: Final = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp)
+_STATEMENTS_REFUSED: Final[dict[str, tuple[str, str, str]]] = {
+    "AsyncFunctionDef": ("async", "a document does not wait", "write a plain def"),
+    "AsyncFor": ("async", "a document does not wait", "write a plain for"),
+    "AsyncWith": ("async", "a document does not wait", "write plain statements"),
+    "Await": ("async", "a document does not wait", "write a plain call"),
+    "With": ("with", "a document has nothing to close", "write plain statements"),
+    "Global": ("global", "a module must not change", "declare a field"),
+    "Yield": ("generator", "a suspended function would outlive its caller", "return a list, or use a generator expression"),
+    "YieldFrom": ("generator", "a suspended function would outlive its caller", "return a list, or use a generator expression"),
+    "TryStar": ("exception-group", "is not available", "use except"),
+    "TypeAlias": ("syntax", "is not part of the oldest supported Python", "assign the type to a name"),
+    "TemplateStr": ("syntax", "is not part of the oldest supported Python", "use an f-string"),
+}
+
+
+class Refusals(ast.NodeVisitor):
+    """Collects the findings of one module.
+
+    modules: the bundle's own modules. private: underscore names that the bundle itself defines.
+    """
+
+    def __init__(self, path: str, modules: frozenset[str], private: frozenset[str]) -> None:
+        self.findings: list[Finding] = []
+        self._path = path
+        self._modules = modules
+        self._private = private
+        self._scopes: list[str] = []  # "class" or "function", outermost first
+
+    def refuse(self, node: ast.AST, code: str, reason: str, replacement: str) -> None:
+        if len(self.findings) < FINDINGS_MAX:
+            self.findings.append(Finding(self._path, getattr(node, "lineno", 1), code, reason, replacement))
+
+    def visit(self, node: ast.AST) -> None:
+        refused = _STATEMENTS_REFUSED.get(type(node).__name__)
+        if refused is not None:
+            code, reason, replacement = refused
+            self.refuse(node, code, reason, replacement)
+            return
+        if getattr(node, "type_params", None):
+            self.refuse(node, "syntax", "type parameters are not part of the oldest supported Python", "use typing.TypeVar")
+        super().visit(node)
+
+    # Modules and names
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            self._check_module(node, alias.name)
+            self._check_bound(node, (alias.asname or alias.name).partition(".")[0])
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        if any(alias.name == "*" for alias in node.names):
+            self.refuse(node, "import", "a star import hides what is used", "name what you import")
+            return
+        for alias in node.names:
+            self._check_bound(node, alias.asname or alias.name)
+        if node.level:
+            return
+        module = node.module or ""
+        if not self._check_module(node, module) or module in self._modules:
+            return
+        allowed = facades.names(module) or frozenset()
+        for alias in node.names:
+            if alias.name not in allowed:
+                self.refuse(node, "import", f"{module}.{alias.name} is not available to documents", f"it has {_listed(allowed)}")
+
+    def _check_module(self, node: ast.AST, name: str) -> bool:
+        if name in self._modules or facades.names(name) is not None:
+            return True
+        code, reason, replacement = _MODULES.get(name.partition(".")[0], _OUTSIDE)
+        self.refuse(node, code, f"module {name} {reason}", replacement)
+        return False
+
+    def visit_Name(self, node: ast.Name) -> None:
+        refused = _BUILTINS.get(node.id)
+        if refused is not None and isinstance(node.ctx, ast.Load):
+            code, reason, replacement = refused
+            self.refuse(node, code, f"{node.id} {reason}", replacement)
+        elif _is_special(node.id):
+            self.refuse(node, "special-name", f"{node.id} belongs to the interpreter", "use another name")
+        elif not isinstance(node.ctx, ast.Load):
+            self._check_bound(node, node.id)
+
+    def _check_bound(self, node: ast.AST, name: str) -> None:
+        if name in GUARDED_TYPES and self._scopes[-1:] != ["class"]:
+            self.refuse(node, "shadowing", f"{name} is a built-in type and is counted by that name", "choose another name")
+        elif name.startswith("_moot") or (_is_special(name) and name != "__match_args__"):
+            self.refuse(node, "special-name", f"{name} belongs to the interpreter", "use another name")
+        elif name == "self" and self._scopes:
+            self.refuse(node, "shadowing", "self is bound to the document", "choose another name")
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        self._check_attribute(node, node.attr, node.value)
+        self.visit(node.value)
+
+    def _check_attribute(self, node: ast.AST, name: str, owner: ast.AST | None) -> None:
+        refused = _ATTRIBUTES.get(name)
+        if refused is not None:
+            code, reason, replacement = refused
+            self.refuse(node, code, f".{name} {reason}", replacement)
+        elif _is_special(name):
+            on_super = isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) and owner.func.id == "super"
+            if not (on_super and name in _SPECIAL_METHODS):
+                self.refuse(node, "special-name", f".{name} belongs to the interpreter", "use a function or an operator")
+        elif name.startswith(_FRAMES):
+            self.refuse(node, "special-name", f".{name} belongs to the interpreter", "use another name")
+        elif name.startswith("_") and name not in self._private:
+            self.refuse(node, "private-name", f".{name} is private to code outside the bundle", "use what is public")
+
+    # Functions and classes
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        if _is_special(node.name):
+            if self._scopes[-1:] != ["class"] or node.name not in _SPECIAL_METHODS:
+                self.refuse(node, "special-name", f"{node.name} can not be defined by a document", "use a named method")
+        else:
+            self._check_bound(node, node.name)
+        arguments = node.args
+        for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]:
+            if argument is not None and argument.arg != "self":
+                self._check_bound_argument(argument)
+        for default in [*arguments.defaults, *arguments.kw_defaults]:
+            if default is not None and self._is_mutable(default):
+                self.refuse(default, "mutable-default", "a default is shared by all calls", "use None, or a tuple")
+        for decorator in node.decorator_list:
+            self.visit(decorator)
+        for default in [*arguments.defaults, *arguments.kw_defaults]:
+            if default is not None:
+                self.visit(default)
+        self._annotations(node)
+        self._within("function", node.body)
+
+    def _check_bound_argument(self, argument: ast.arg) -> None:
+        if argument.arg in GUARDED_TYPES or _is_special(argument.arg) or argument.arg.startswith("_moot"):
+            self.refuse(argument, "shadowing", f"{argument.arg} is taken by Python", "choose another name")
+
+    def _annotations(self, node: ast.FunctionDef) -> None:
+        arguments = node.args
+        for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]:
+            if argument is not None and argument.annotation is not None:
+                self.visit(argument.annotation)
+        if node.returns is not None:
+            self.visit(node.returns)
+
+    def visit_Lambda(self, node: ast.Lambda) -> None:
+        for argument in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]:
+            if argument is not None:
+                self._check_bound_argument(argument)
+        for default in [*node.args.defaults, *node.args.kw_defaults]:
+            if default is not None:
+                if self._is_mutable(default):
+                    self.refuse(default, "mutable-default", "a default is shared by all calls", "use None, or a tuple")
+                self.visit(default)
+        self.visit(node.body)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        if self._scopes:
+            self.refuse(node, "nested-class", "a class made while a command runs is never the same again", "put it at the top")
+        self._check_bound(node, node.name)
+        for base in node.bases:
+            if isinstance(base, ast.Name) and base.id in ("list", "dict", "set", "tuple", "bytes", "float", "frozenset", "property"):
+                self.refuse(base, "base-class", f"a subclass of {base.id} would step around the budget", "hold one in a field")
+        for option in node.keywords:
+            if option.arg not in ("version", "total"):
+                self.refuse(node, "base-class", f"class option {option.arg} is not available", "leave it out")
+        for part in [*node.decorator_list, *node.bases, *node.keywords]:
+            self.visit(part)
+        self._within("class", node.body)
+
+    def _within(self, scope: str, body: list[ast.stmt]) -> None:
+        self._scopes.append(scope)
+        for statement in body:
+            if scope == "class":
+                self._check_level(statement)
+            self.visit(statement)
+        self._scopes.pop()
+
+    def _check_level(self, node: ast.stmt) -> None:
+        """Modules and classes declare: they do not compute, and hold nothing that could change."""
+        value: ast.expr | None = None
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            value = node.value
+        elif isinstance(node, ast.If):
+            if not (isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
+                self.refuse(node, "top-level", "modules and classes declare, they do not decide", "move it into a function")
+        elif not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom | ast.Pass) and not (
+            isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        ):
+            refused = type(node).__name__ in _STATEMENTS_REFUSED
+            if not refused:
+                self.refuse(node, "top-level", "modules and classes declare, they do not act", "move it into a function")
+        if value is not None and self._is_mutable(value):
+            self.refuse(node, "module-mutable", "what a module or class holds is shared by all documents", "use a tuple or a field")
+
+    @staticmethod
+    def _is_mutable(node: ast.expr) -> bool:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            return node.func.id in ("list", "dict", "set", "bytearray", "defaultdict", "deque", "OrderedDict", "Counter")
+        return isinstance(node, _MUTABLE)
+
+    # Statements and expressions
+
+    def visit_Module(self, node: ast.Module) -> None:
+        for statement in node.body:
+            self._check_level(statement)
+            self.visit(statement)
+
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
+        if node.type is None:
+            self.refuse(node, "bare-except", "would catch the end of the budget", "name the exceptions, or Exception")
+        if node.name:
+            self._check_bound(node, node.name)
+        self.generic_visit(node)
+
+    def visit_Try(self, node: ast.Try) -> None:
+        for statement in node.finalbody:
+            for inner in _leaving(statement):
+                self.refuse(inner, "finally", "leaving a finally block swallows what was raised", "leave after it")
+        self.generic_visit(node)
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        if self._scopes[-1:] == ["class"] and any(isinstance(one, ast.Name) and _is_special(one.id) for one in node.targets):
+            self.refuse(node, "special-name", "special methods are written as def", "use a named method")
+            return
+        self.generic_visit(node)
+
+    def visit_For(self, node: ast.For) -> None:
+        self._check_target(node.target)
+        self.generic_visit(node)
+
+    def visit_comprehension(self, node: ast.comprehension) -> None:
+        self._check_target(node.target)
+        if node.is_async:
+            self.refuse(node.iter, "async", "a document does not wait", "write a plain for")
+        self.generic_visit(node)
+
+    def _check_target(self, target: ast.expr) -> None:
+        for inner in ast.walk(target):
+            if isinstance(inner, ast.Starred):
+                self.refuse(inner, "starred-target", "copies without being counted", "unpack inside the loop")
+
+    def visit_Compare(self, node: ast.Compare) -> None:
+        if len(node.ops) > 1 and any(isinstance(operator, ast.In | ast.NotIn) for operator in node.ops):
+            self.refuse(node, "chained-membership", "means something else than it seems", "join two tests with `and`")
+        self.generic_visit(node)
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        if isinstance(node.value, complex):
+            self.refuse(node, "complex", "is not available", "use two floats")
+        elif isinstance(node.value, int) and node.value.bit_length() > NUMBER_BITS_MAX:
+            self.refuse(node, "long-number", f"whole numbers have at most {NUMBER_BITS_MAX} bits", "use a shorter one")
+
+    def visit_MatchClass(self, node: ast.MatchClass) -> None:
+        for name in node.kwd_attrs:
+            self._check_attribute(node, name, None)
+        self.generic_visit(node)
+
+    def visit_MatchAs(self, node: ast.MatchAs) -> None:
+        if node.name:
+            self._check_bound(node, node.name)
+        self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        if isinstance(node.func, ast.Name):
+            if node.func.id == "super" and (node.args or node.keywords):
+                self.refuse(node, "super", "super takes no arguments here", "write super()")
+            elif node.func.id in ("property", "staticmethod", "classmethod"):
+                self.refuse(node, "property", f"{node.func.id} is a decorator", "write it above a def")
+        self.generic_visit(node)
+
+
+def check(path: str, source: bytes, modules: frozenset[str], private: frozenset[str]) -> tuple[ast.Module | None, list[Finding]]:
+    """Parse one file and find what may not be deployed. The tree is None when it can not be parsed."""
+    try:
+        tree = ast.parse(source, filename=path, feature_version=(3, 11))
+        deepest, count = _extent(tree)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = getattr(error, "lineno", None) or 1
+        return None, [Finding(path, line, "syntax", f"is not Python 3.11: {error}", "correct it")]
+    if deepest > NESTING_MAX or count > NODES_MAX:
+        reason = f"is nested deeper than {NESTING_MAX} or has more than {NODES_MAX} elements"
+        return None, [Finding(path, 1, "syntax", reason, "split it")]
+    refusals = Refusals(path, modules, private)
+    refusals.visit(tree)
+    return tree, refusals.findings
+
+
+def private_names(sources: Iterable[bytes]) -> frozenset[str]:
+    """Names with one leading underscore that the bundle's classes define, so its methods may use them."""
+    found: set[str] = set()
+    for source in sources:
+        try:
+            tree = ast.parse(source)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                found.update(_defined(node))
+    return frozenset(name for name in found if name.startswith("_") and not name.startswith("_moot") and not _is_special(name))
+
+
+def _defined(node: ast.ClassDef) -> Iterator[str]:
+    for statement in node.body:
+        if isinstance(statement, ast.FunctionDef):
+            yield statement.name
+        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            yield statement.target.id
+        elif isinstance(statement, ast.Assign):
+            yield from (target.id for target in statement.targets if isinstance(target, ast.Name))
+
+
+def _extent(tree: ast.AST) -> tuple[int, int]:
+    level: list[ast.AST] = [tree]
+    depth = count = 0
+    while level:
+        depth += 1
+        count += len(level)
+        if depth > NESTING_MAX or count > NODES_MAX:
+            break
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+    return depth, count
+
+
+def _leaving(node: ast.AST, loop: bool = False) -> Iterator[ast.AST]:
+    if isinstance(node, ast.Return) or (not loop and isinstance(node, ast.Break | ast.Continue)):
+        yield node
+    if isinstance(node, ast.FunctionDef | ast.Lambda | ast.ClassDef):
+        return
+    for child in ast.iter_child_nodes(node):
+        yield from _leaving(child, loop or isinstance(node, ast.For | ast.While))
+
+
+def _is_special(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"
