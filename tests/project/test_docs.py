@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,12 @@ from typing import Any
 
 import pytest
 from typer.main import get_command
+
+from cluster.documents.bundle import from_source
+from cluster.documents.loader import BundleLoader
+from cluster.documents.runtime import Code, Invocation, Outcome
+from cluster.errors import InvalidBundle
+from cluster.ids import DocumentId, Principal
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "deploy" / "README.md"]
@@ -83,3 +90,47 @@ def test_every_python_sample_parses_and_fits_the_page(page: Path) -> None:
     for block in blocks(page, "python"):
         ast.parse(block)
         assert max(map(len, block.splitlines())) <= 100
+
+
+class Guests:
+    """The guestbook of the quickstart, on the real runtime."""
+
+    def __init__(self) -> None:
+        (sample,) = [block for block in blocks(ROOT / "docs" / "quickstart.md", "python") if "class Guestbook" in block]
+        self.program = BundleLoader().load(from_source(sample, name="guestbook").encode())
+        self.instance = self.program.new(DocumentId("guestbook", "party"))
+        self.index = 0
+
+    def run(self, sender: str, channel: str, payload: bytes = b"{}") -> Outcome:
+        self.index += 1
+        checked = self.program.check(channel, payload)
+        return self.instance.run(
+            Invocation(channel, checked, Principal.parse(sender), 1_700_000_000_000, bytes(32), self.index)
+        )
+
+    def view(self, who: str) -> dict[str, Any]:
+        view: dict[str, Any] = json.loads(self.instance.view(Principal.parse(who)))
+        return view
+
+
+def test_guestbook_of_the_quickstart_does_what_the_page_says() -> None:
+    guests = Guests()
+    assert guests.run("alice@acme", "").code is Code.OK
+    first = guests.run("bob@acme", "sign", b'{"text": "hello"}')
+    assert (first.code, first.answer) == (Code.OK, b"1")
+    again = guests.run("bob@acme", "sign", b'{"text": "hello"}')
+    assert again.code is Code.REFUSED
+    assert json.loads(again.answer)["name"] == "AlreadySigned"
+    assert guests.run("eve@elsewhere", "sign", b'{"text": "hi"}').code is Code.DENIED
+    view = guests.view("carol@acme")
+    assert view["owner"] == "alice@acme"
+    assert len(view["entries"]) == 1
+    assert "notes" not in view
+
+
+def test_sample_that_loses_its_gate_is_refused_as_the_page_says() -> None:
+    (sample,) = [block for block in blocks(ROOT / "docs" / "quickstart.md", "python") if "class Guestbook" in block]
+    gateless = re.sub(r"    @read\.gate\n.*?\n\n", "", sample, flags=re.DOTALL)
+    assert "enter" not in gateless
+    with pytest.raises(InvalidBundle, match="gate"):
+        BundleLoader().load(from_source(gateless, name="guestbook").encode())
