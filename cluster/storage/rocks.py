@@ -246,7 +246,10 @@ def _pairs(
     valid, key, value = cursor.valid, cursor.key, cursor.value
     left = -1 if limit is None else limit
     while left != 0 and valid():
-        yield key(), value()
+        at = key()
+        if at < start:  # seek_to_last may land below the lower bound when the range is empty
+            break
+        yield at, value()
         step()
         left -= 1
     if left != 0:
