@@ -1,0 +1,43 @@
+"""Majorities against brute force: every subset of voters is tried."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.ids import ReplicaId
+from cluster.raft.quorum import Verdict, majority, reached, tally
+
+
+def quorums(voters: list[int]) -> list[set[int]]:
+    """Every set of more than half of the voters."""
+    return [set(some) for size in range(len(voters) + 1) if size * 2 > len(voters) for some in combinations(voters, size)]
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=7))
+def test_reached_is_the_highest_value_that_some_whole_quorum_has(values: list[int]) -> None:
+    """Reference trap 36: the one function behind commits, reads and CheckQuorum."""
+    places = list(range(len(values)))
+    assert reached(values) == max(min(values[place] for place in quorum) for quorum in quorums(places))
+
+
+@given(st.integers(1, 7), st.data())
+def test_tally_says_won_or_lost_exactly_when_no_further_vote_can_change_it(count: int, data: st.DataObject) -> None:
+    """Reference trap 15: strangers' votes do not count, and a vote counts once."""
+    voters = [ReplicaId(number) for number in range(1, count + 1)]
+    strangers = [ReplicaId(number) for number in range(101, 104)]
+    votes = data.draw(st.dictionaries(st.sampled_from(voters + strangers), st.booleans()))
+    granted = {voter for voter in voters if votes.get(voter)}
+    silent = {voter for voter in voters if voter not in votes}
+    won = any(quorum <= granted for quorum in quorums(voters))
+    winnable = any(quorum <= granted | silent for quorum in quorums(voters))
+    assert tally(voters, votes) is (Verdict.WON if won else Verdict.PENDING if winnable else Verdict.LOST)
+
+
+@given(st.integers(1, 9))
+def test_any_two_majorities_share_a_voter(count: int) -> None:
+    """Paper 5.2: this is why a term has one leader."""
+    assert 2 * majority(count) > count
+    assert 2 * (majority(count) - 1) <= count
