@@ -75,7 +75,8 @@ class Keyed(Node):
 
     def _restore_order(self) -> None:
         order = self._order
-        assert order is not None
+        if order is None:  # the deletions were made after a clear that has been undone as well
+            return
         self._items = {key: self._items[key] for key in sorted(self._items, key=order.__getitem__)}
 
     def _reset(self, journal: Journal | None) -> None:

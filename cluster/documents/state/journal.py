@@ -119,7 +119,7 @@ class Journal:
         self.splices_retained_max = SPLICES_RETAINED_MAX
         self.charge: Callable[[int], None] | None = None
         self.new_id: Callable[[], int] | None = None
-        self.lifetime = Lifetime(self)
+        self.lifetime: Lifetime | None = None
         self.log: list[Write] = []
         self.undo: list[tuple[Any, ...]] = []
         self.disordered: dict[int, Ordered] = {}
@@ -138,8 +138,11 @@ class Journal:
         """End the command, keep its writes. Handles taken in it die."""
         assert self.active, "no command is running"
         log = self.log
-        writes = _encode([(operation, path, plain) for operation, path, _, plain in log]) if log else b""
-        changes = Changes(self.index, log, writes)
+        if log:
+            self.log = []
+            changes = Changes(self.index, log, _encode([(operation, path, plain) for operation, path, _, plain in log]))
+        else:
+            changes = Changes(self.index, [], b"")
         self._end()
         return changes
 
@@ -151,6 +154,7 @@ class Journal:
         for container in self.disordered.values():
             container._restore_order()
         self.size = self._size_before
+        self.log = []
         self._end()
 
     def check_writable(self) -> None:
@@ -165,14 +169,21 @@ class Journal:
         if self.charge is not None:
             self.charge(amount)
 
+    def handles(self) -> Lifetime:
+        """The lifetime of handles that are taken now: until the running command, or the pause between two, ends."""
+        if self.lifetime is None:
+            self.lifetime = Lifetime(self)
+        return self.lifetime
+
     def _end(self) -> None:
-        self.log = []
-        self.undo = []
-        self.disordered = {}
+        if self.undo:
+            self.undo = []
+            self.disordered = {}
         self.active = False
         self.new_id = None
         self._end_lifetime()
 
     def _end_lifetime(self) -> None:
-        self.lifetime.journal = None
-        self.lifetime = Lifetime(self)
+        if self.lifetime is not None:
+            self.lifetime.journal = None
+            self.lifetime = None

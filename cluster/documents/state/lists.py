@@ -123,8 +123,7 @@ class List(Node, MutableSequence[T]):
     def __setitem__(self, index: Any, value: Any) -> None:
         if not isinstance(index, slice):
             at = self._position(index)
-            if self._items[at] is not value or self._type.item.leaf:
-                self._splice(at, at + 1, [value])
+            self._set(at, value)
             return
         values = list(value)
         start, stop, step = index.indices(len(self._items))
@@ -156,8 +155,20 @@ class List(Node, MutableSequence[T]):
 
     def append(self, value: T) -> T:  # type: ignore[override]
         """Add at the end. Returns the stored element: for records the live row."""
-        size = len(self._items)
-        return self._splice(size, size, [value])[0]  # type: ignore[no-any-return]
+        journal = self._writing()
+        item_type, items = self._type.item, self._items
+        new = item_type.admit(value) if item_type.leaf else item_type.admit(value, self._depth() + 1)
+        if journal is not None:
+            path = (*self._path(), len(items))
+            date((new,), journal.index, item_type)
+            journal.log.append((ADD, path, item_type, item_type.to_plain(new)))
+            journal.size += item_type.size(new)
+            journal.undo.append((items.pop,))
+        if not item_type.leaf:
+            adopt(new, self, len(items))
+            hand_out(new, self._lifetime)
+        items.append(new)
+        return new  # type: ignore[no-any-return]
 
     def extend(self, values: Iterable[T]) -> None:
         added = list(values)
@@ -198,7 +209,7 @@ class List(Node, MutableSequence[T]):
             raise ValueError("the list was changed while it was sorted")
         self._assign(copied)
 
-    # the two writes everything else is made of
+    # the writes everything else is made of
 
     def _position(self, index: SupportsIndex) -> int:
         self._check_live()
@@ -206,6 +217,28 @@ class List(Node, MutableSequence[T]):
         if not -size <= at < size:
             raise IndexError("list index out of range")
         return at + size if at < 0 else at
+
+    def _set(self, at: int, value: Any) -> None:
+        journal = self._writing()
+        item_type, items = self._type.item, self._items
+        old = items[at]
+        if item_type.leaf:
+            new = item_type.admit(value)
+            if item_type.exact and new == old:
+                return
+        elif value is old:
+            return
+        else:
+            new = item_type.admit(value, self._depth() + 1)
+            adopt(new, self, at)
+        if journal is not None:
+            path = (*self._path(), at)
+            date((new,), journal.index, item_type)
+            plain = item_type.to_plain(new)
+            journal.size += item_type.size(new) - item_type.size(old)
+            journal.log.append((REPLACE, path, item_type, plain))
+            journal.undo.append((items.__setitem__, at, old))
+        items[at] = new
 
     def _splice(self, start: int, stop: int, values: list[Any]) -> list[Any]:
         """Replace items[start:stop]. Returns the stored elements, handed out."""

@@ -101,7 +101,7 @@ class StateRoot(Node):
         except KeyError:
             what = "has not been set" if name in self._specs else "is not declared"
             raise AttributeError(f"field {name!r} {what}") from None
-        return hand_out(value, self._journal.lifetime)
+        return hand_out(value, self._journal.handles()) if isinstance(value, Node) else value
 
     def set(self, name: str, value: Any) -> None:
         """Set a field to a copy of `value`. Raises AttributeError, TypeError, ValueError, WriteInReadHandler or StaleHandle;
