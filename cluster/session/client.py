@@ -242,12 +242,12 @@ class ClientSession:
         document.in_flight -= 1
         verdict = document.judge(pending, reply.failure)
         if verdict is Verdict.FINAL:
+            sent = document.sent
+            if sent[0] is pending:
+                sent.popleft()
+            else:
+                sent.remove(pending)
             if not pending.settled:
-                sent = document.sent
-                if sent[0] is pending:
-                    sent.popleft()
-                else:
-                    sent.remove(pending)
                 self._answer(pending, reply)
         else:
             self._block(document, reply.failure, verdict)
@@ -367,17 +367,19 @@ class ClientSession:
                 self._on_disconnected()
 
     def _give_up(self, pending: Pending) -> None:
-        """Its time is up: say what is known. Its number stays used or becomes a gap, which the server tells."""
+        """Its time is up: say what is known.
+
+        A write that may have run is answered and yet sent again until its fate is known: were its number given to another write,
+        a late copy of it could run after what was submitted later.
+        """
         document = pending.document
+        error: Unavailable | OutcomeUnknown = Unavailable("no answer within the operation's time; nothing was changed")
         if pending.intent.kind != _READ:
-            (document.sent if pending.attempts else document.waiting).remove(pending)
+            if pending.ambiguous or pending.wire_id:
+                error = OutcomeUnknown("no answer within the operation's time; it was sent and may have run or run yet")
+            else:
+                (document.sent if pending.attempts else document.waiting).remove(pending)
             self._ready[document] = None
-        if pending.intent.kind == _READ or not pending.attempts:
-            error: Unavailable | OutcomeUnknown = Unavailable("no answer within the operation's time; it was not sent")
-            if pending.attempts:
-                error = Unavailable("no answer within the operation's time")
-        else:
-            error = OutcomeUnknown("no answer within the operation's time; it was sent and may have run")
         self._answer(pending, Reply(0, failure=_failure(error)))
 
     # sending
@@ -447,6 +449,8 @@ class ClientSession:
         """Send the unanswered writes again, in order; leaves the document blocked while only the first may go."""
         fresh_session = self._make_session() if document.forgotten else b""
         for pending in document.renumber(fresh_session):
+            if pending.settled:
+                continue
             error = OutcomeUnknown("the document has forgotten this session; the write may have run")
             self._answer(pending, Reply(0, failure=_failure(error)))
         sent = document.sent

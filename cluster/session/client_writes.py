@@ -33,7 +33,7 @@ class Pending:
     """An intent on its way.
 
     wire_id: of the attempt under way, 0 between attempts. ambiguous: an attempt may have run without our knowing.
-    settled: the application has its answer (its time was up); what still comes is for the books only.
+    settled: the application has its answer. After a timeout the write may still be on its way, to keep the order of the rest.
     """
 
     __slots__ = (
@@ -148,7 +148,7 @@ class DocumentWrites:
             if expected > 0:
                 return Verdict.FINAL  # the document knows the session and has dropped this answer
             self.forgotten = True
-            return Verdict.RESEND
+            return self._again()
         if failure.applied != "no":
             pending.ambiguous = True
         if failure.retryable or reason == OutcomeUnknown.reason:
@@ -165,6 +165,10 @@ class DocumentWrites:
         if expected <= self.consumed_through:
             self.forgotten = True  # it has no memory of what it told us: this is another table
         self.expected = expected
+        return self._again()
+
+    def _again(self) -> Verdict:
+        """At once the first times; a server that keeps saying the same is given pauses."""
         return Verdict.RESEND if self.failures < 2 else Verdict.RESEND_LATER
 
     def renumber(self, fresh_session: bytes) -> list[Pending]:
