@@ -44,8 +44,9 @@ A command.
 
 `journal.read_only = True` makes every write raise WriteInReadHandler. Writes outside begin/commit raise StaleHandle, as
 does every container method on a handle of an earlier command. `journal.splices_retained_max` bounds what Text retains.
-`journal.charge` may be set to a callable(int): it is told the size of work that follows the size of a container before the
-work is done, and may raise.
+`journal.reads = set()` collects the names of the fields that are read until it is None again: a view or policy need only
+run again when a command wrote one of them (`changes.fields`). `journal.charge` may be set to a callable(int): it is told the
+size of work that follows the size of a container before the work is done, and may raise.
 
 Dump and load. `root.dump() -> bytes`; `root.load(data, upgrade=False)` raises ValueError when data is not a dump of this
 schema; with upgrade=True fields that are gone are dropped, new ones take their default and `FieldSpec.was` is followed.

@@ -93,6 +93,7 @@ class Journal:
     read_only: while set, every write raises WriteInReadHandler.
     splices_retained_max: how many splices each Text keeps for transforming edits (a setting of the space).
     charge: told the size of work that follows a container's size, before it is done; may raise.
+    reads: while it is a set, the names of fields that are read are added: what a view or policy depends on.
     index: the running command's document index. size: the incrementally kept size of the state, in approximate bytes.
     """
 
@@ -106,6 +107,7 @@ class Journal:
         "log",
         "new_id",
         "read_only",
+        "reads",
         "size",
         "splices_retained_max",
         "undo",
@@ -114,6 +116,7 @@ class Journal:
     def __init__(self) -> None:
         self.active = False
         self.read_only = False
+        self.reads: set[str] | None = None
         self.index = 0
         self.size = 0
         self.splices_retained_max = SPLICES_RETAINED_MAX

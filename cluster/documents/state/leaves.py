@@ -53,6 +53,12 @@ def expected(what: str, value: object) -> TypeError:
     return TypeError(f"expected {what}, got {type(value).__name__}")
 
 
+def located(error: Exception, where: str) -> TypeError | ValueError:
+    """The same complaint with the place in front. Not of the error's own class, whose constructor may want anything."""
+    text = f"{where}: {error}"
+    return TypeError(text) if isinstance(error, TypeError) else ValueError(text)
+
+
 class StateType:
     """One declared type. leaf: its values are immutable. exact: equal values are the same value, so writing one is no change.
 

@@ -202,6 +202,7 @@ class List(Node, MutableSequence[T]):
     def sort(self, *, key: Callable[[T], Any] | None = None, reverse: bool = False) -> None:
         """Sort in place, stably. Raises ValueError when `key` changes the list meanwhile."""
         before = list(self._items)
+        self._charge(len(before) * len(before).bit_length())
         copied = self[:]
         copied.sort(key=key, reverse=reverse)
         after = self._items
@@ -295,11 +296,7 @@ class List(Node, MutableSequence[T]):
         if journal is not None:
             journal.charge_for(len(new) + len(self._items))
             path = self._path()
-            date(
-                [value for value in new if value is not None and value._lifetime is None] if not item_type.leaf else [],
-                journal.index,
-                item_type,
-            )
+            date(added, journal.index, item_type)
             plain = [item_type.to_plain(value) for value in new]
             journal.size += sum(map(item_type.size, new)) - sum(map(item_type.size, self._items))
             journal.undo.append((self._undo_assign, self._items))

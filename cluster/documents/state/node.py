@@ -30,6 +30,8 @@ class Node:
     _lifetime: Lifetime | None
     _parent: Node | None
     _slot: Any
+    _key_field: str | None = None
+    """The field of the rows below that names them: only a Table has one."""
 
     def _locate(self, child: Node) -> str | int:
         """The path step that leads to `child`. Raises StaleHandle when it is not (any longer) here."""

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, dataclass_transform
 
 from cluster.documents.state.fields import ABSENT, FieldOptions
 from cluster.documents.state.journal import REPLACE, Journal
-from cluster.documents.state.leaves import Schema, StateType, expected
+from cluster.documents.state.leaves import Schema, StateType, expected, located
 from cluster.documents.state.node import Node, adopt, check_depth, set_lifetime, set_parent, set_slot
 
 Declaration = tuple[Any, FieldOptions, type]
@@ -76,7 +76,7 @@ class Record(Node):
             values[name] = new
             return
         parent = self._parent
-        if parent is not None and getattr(parent, "_key_field", None) == name and new != values[name]:
+        if parent is not None and parent._key_field == name and new != values[name]:
             raise ValueError(f"{name!r} is the key of this row: remove the row and put another")
         write_field(self, name, field_type, new, journal)
 
@@ -127,7 +127,7 @@ def admit_field(record_type: RecordType, name: str, field_type: StateType, value
     try:
         return field_type.admit(value, depth)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{record_type.name}.{name}: {error}") from None
+        raise located(error, f"{record_type.name}.{name}") from None
 
 
 def write_field(record: Record, name: str, field_type: StateType, new: Any, journal: Journal) -> None:
@@ -181,7 +181,7 @@ class _Part:
 class RecordType(StateType):
     """A Record class. fields: types by name, in declared order. parts: names of those whose values are nodes."""
 
-    __slots__ = ("defaults", "fields", "options", "parts", "record")
+    __slots__ = ("_schema", "defaults", "fields", "options", "parts", "record")
 
     leaf = False
     exact = False
@@ -193,6 +193,7 @@ class RecordType(StateType):
         self.defaults: dict[str, Any] = {}
         self.options: dict[str, FieldOptions] = {}
         self.parts: tuple[str, ...] = ()
+        self._schema: Schema | None = None
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """Constructor arguments in declared order, with defaults. Raises TypeError as a call would."""
@@ -259,23 +260,29 @@ class RecordType(StateType):
             try:
                 values[name] = field_type.from_json(value[name], depth + 1)
             except (TypeError, ValueError) as error:
-                raise type(error)(f"{self.name}.{name}: {error}") from None
+                raise located(error, f"{self.name}.{name}") from None
         for name in self.parts:
             adopt(values[name], record, name)
         return record
 
     def json_schema(self, definitions: dict[str, Schema]) -> Schema:
-        if self.name not in definitions:
+        name, number = self.name, 1
+        while (found := definitions.get(name)) is not None and found is not self._schema:  # another class of this name
+            number += 1
+            name = f"{self.name}{number}"
+        if found is None:
             schema: Schema = {"type": "object", "additionalProperties": False}
-            definitions[self.name] = schema
-            properties: Schema = {}
-            for name, field_type in self.fields.items():
-                properties[name] = field_type.json_schema(definitions)
-                if name in self.defaults:
-                    properties[name]["default"] = field_type.to_json(field_type.admit(self.defaults[name]))
-            schema["properties"] = properties
-            schema["required"] = [name for name in self.fields if name not in self.defaults]
-        return {"$ref": f"#/$defs/{self.name}"}
+            definitions[name] = self._schema = schema  # before the fields: a record may contain itself
+            schema["properties"] = {each: self._property(each, definitions) for each in self.fields}
+            schema["required"] = [each for each in self.fields if each not in self.defaults]
+        return {"$ref": f"#/$defs/{name}"}
+
+    def _property(self, name: str, definitions: dict[str, Schema]) -> Schema:
+        field_type = self.fields[name]
+        schema = field_type.json_schema(definitions)
+        if name in self.defaults:
+            schema["default"] = field_type.to_json(field_type.admit(self.defaults[name]))
+        return schema
 
     def size(self, value: Any) -> int:
         values = value.__dict__

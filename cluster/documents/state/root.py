@@ -15,7 +15,7 @@ import msgspec
 
 from cluster.documents.state.fields import ABSENT, FieldOptions
 from cluster.documents.state.journal import ADD, REPLACE, Journal
-from cluster.documents.state.leaves import StateType
+from cluster.documents.state.leaves import StateType, located
 from cluster.documents.state.node import Node, adopt, hand_out
 from cluster.documents.state.refusals import StaleHandle
 from cluster.documents.state.types import state_type
@@ -48,7 +48,7 @@ def field_spec(name: str, annotation: Any, value: Any = ABSENT, *, owner: type) 
         if options.default is not ABSENT:
             found.check(options.default)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{name}: {error}") from None
+        raise located(error, name) from None
     starts_empty = options.default is ABSENT and hasattr(found, "empty")
     return FieldSpec(
         name=name,
@@ -101,7 +101,10 @@ class StateRoot(Node):
         except KeyError:
             what = "has not been set" if name in self._specs else "is not declared"
             raise AttributeError(f"field {name!r} {what}") from None
-        return hand_out(value, self._journal.handles()) if isinstance(value, Node) else value
+        journal = self._journal
+        if journal.reads is not None:
+            journal.reads.add(name)
+        return hand_out(value, journal.handles()) if isinstance(value, Node) else value
 
     def set(self, name: str, value: Any) -> None:
         """Set a field to a copy of `value`. Raises AttributeError, TypeError, ValueError, WriteInReadHandler or StaleHandle;
@@ -120,7 +123,7 @@ class StateRoot(Node):
         try:
             new = field_type.admit(value)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{name}: {error}") from None
+            raise located(error, name) from None
         if present and field_type.exact and field_type.leaf and old == new:
             return
         if not field_type.leaf and new is not None:

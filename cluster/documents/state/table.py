@@ -48,17 +48,14 @@ class RowIdType(KeyType):
 class Table(Keyed, Generic[R]):
     """Rows of one Record class. Iteration yields live rows in insertion order; `in` takes a name or a live row."""
 
-    __slots__ = ("_type",)
+    __slots__ = ("_key_field", "_type")
 
     def __init__(self, table_type: TableType, items: dict[Any, Any]) -> None:
         self._start(items)
         self._type = table_type
+        self._key_field = table_type.key_field
         for key, row in items.items():
             adopt(row, self, key)
-
-    @property
-    def _key_field(self) -> str | None:
-        return self._type.key_field
 
     # reading
 
