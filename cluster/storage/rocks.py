@@ -15,7 +15,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +76,7 @@ class RocksEngine:
         "_free_bytes",
         "_full",
         "_handles",
+        "_overflow",
         "_owner",
         "_path",
         "_settings",
@@ -97,6 +98,7 @@ class RocksEngine:
         self._free_bytes = free_bytes
         self._clock = clock
         self._failure: StorageError | None = None
+        self._overflow: StorageFull | None = None
         self._full = False
         self._bytes_since_check = 0
         self._checked_at = float("-inf")
@@ -170,9 +172,12 @@ class RocksEngine:
         return _pairs(cursor, start, end, limit, reverse)
 
     def write(self, batch: Batch) -> None:
-        """See Engine.write."""
+        """See Engine.write. When the disk itself was full (ENOSPC), StorageFull stays until the directory is opened again, and
+        whether the batch is there then is unknown."""
         if self._failure is not None:
             raise self._failure
+        if self._overflow is not None:
+            raise self._overflow
         self._check_space(batch.bytes)
         handles = self._handles
         changes = WriteBatch(raw_mode=True)
@@ -188,8 +193,10 @@ class RocksEngine:
             self._database.write(changes, self._write_options)
         except Exception as error:
             refusal = _typed(error, "write")
-            if isinstance(refusal, StorageError):
-                # RocksDB takes no more writes after one that failed halfway; what is in the log's tail is in doubt.
+            # RocksDB takes no more writes after one that failed halfway. What was read stays true when the disk is full.
+            if isinstance(refusal, StorageFull):
+                self._overflow = refusal
+            elif isinstance(refusal, StorageError):
                 self._failure = refusal
             raise refusal from error
 
@@ -202,6 +209,16 @@ class RocksEngine:
         except Exception as error:
             self._failure = SyncFailed(f"sync of {self._path} failed: {error}")
             raise self._failure from error
+
+    def flush(self, families: Iterable[Family] = tuple(Family)) -> None:
+        """Move what was written to these families into table files, so that the next open has less to recover. Blocks."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            for family in families:
+                self._families[family].flush(True)
+        except Exception as error:
+            raise _typed(error, "flush") from error
 
     def close(self) -> None:
         """Release the directory. A second call does nothing."""

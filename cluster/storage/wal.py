@@ -97,7 +97,7 @@ def _intact(data: bytes, position: int) -> bool:
         return False
     length: int = _HEADER.unpack_from(data, position)[1]
     end = position + _HEADER.size + length
-    fits = 0 < length and end <= min(len(data), (position // BLOCK_BYTES + 1) * BLOCK_BYTES)
+    fits = length > 0 and end <= min(len(data), (position // BLOCK_BYTES + 1) * BLOCK_BYTES)
     return fits and _sums_up(data, position, end)
 
 

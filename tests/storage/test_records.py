@@ -175,5 +175,6 @@ def test_scan_equals_filtering_all_keys_sorted_as_utf8(names: set[str], prefix: 
     for name in names:
         store.put(batch, 0, DocumentId("chat", name), name.encode())
     engine.write(batch)
-    wanted = sorted((n for n in names if n.startswith(prefix) and (after is None or n.encode() > after.encode())), key=str.encode)
+    above = [name for name in names if after is None or name.encode() > after.encode()]
+    wanted = sorted((name for name in above if name.startswith(prefix)), key=str.encode)
     assert listed(store, "chat", prefix, after) == wanted

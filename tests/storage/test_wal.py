@@ -1,0 +1,147 @@
+"""A damaged write-ahead log is never opened as a shorter one (trap 10: a bad record in the middle is not a torn tail)."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import StorageDamaged
+from cluster.storage.engine import Batch, Family
+from cluster.storage.rocks import RocksEngine
+from cluster.storage.wal import break_of, verify_logs
+
+BATCHES, ENTRIES = 30, 10
+LAST = b"\xff" * 9
+HEADER_BYTES = 7
+
+# A child, because a process can not abandon an open RocksDB: it ends without closing it, as a crash would.
+WRITE_AND_DIE = f"""
+import os, random, sys
+from pathlib import Path
+from cluster.storage.engine import Batch, Family
+from cluster.storage.rocks import RocksEngine
+engine = RocksEngine.open(Path(sys.argv[1]))
+source = random.Random(1)
+for number in range({BATCHES}):
+    batch = Batch()
+    for entry in range({ENTRIES}):
+        batch.put(Family.LOG, (number * {ENTRIES} + entry).to_bytes(8, "big"), source.randbytes(200))
+    engine.write(batch)
+    engine.sync()
+os._exit(0)
+"""
+
+
+@pytest.fixture(scope="module")
+def crashed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory as a crash leaves it: 300 entries, synced, all of them in the write-ahead log only."""
+    path = tmp_path_factory.mktemp("crashed") / "data"
+    subprocess.run([sys.executable, "-c", WRITE_AND_DIE, str(path)], check=True, timeout=60)
+    return path
+
+
+def the_log(path: Path) -> Path:
+    return max(path.glob("*.log"), key=lambda log: log.stat().st_size)
+
+
+def batch_ends(data: bytes) -> list[int]:
+    """Ends of the batches that hold entries: all records but the first, which marks the format."""
+    ends, position = [], 0
+    while position < len(data):
+        left = 32768 - position % 32768
+        if left < HEADER_BYTES:
+            position += left
+            continue
+        kind = data[position + 6]
+        position += HEADER_BYTES + int.from_bytes(data[position + 4 : position + 6], "little")
+        if kind in (1, 4):
+            ends.append(position)
+    return ends[1:]
+
+
+def changed(crashed: Path, tmp_path: Path, data: bytes) -> Path:
+    path = tmp_path / "data"
+    if path.exists():
+        shutil.rmtree(path)
+    shutil.copytree(crashed, path)
+    the_log(path).write_bytes(data)
+    return path
+
+
+def entries_found(path: Path) -> int:
+    engine = RocksEngine.open(path)
+    found = sum(1 for _ in engine.scan(Family.LOG, b"", LAST))
+    engine.close()
+    return found
+
+
+def flipped(data: bytes, offset: int, bit: int) -> bytes:
+    rotten = bytearray(data)
+    rotten[offset] ^= 1 << bit
+    return bytes(rotten)
+
+
+def test_an_intact_log_opens_whole(crashed: Path, tmp_path: Path) -> None:
+    assert entries_found(changed(crashed, tmp_path, the_log(crashed).read_bytes())) == BATCHES * ENTRIES
+
+
+def test_a_truncated_end_loses_whole_batches_from_the_end_only(crashed: Path, tmp_path: Path) -> None:
+    data = the_log(crashed).read_bytes()
+    for cut in (1, 5, 50, 2000, 2500, len(data) // 2):
+        found = entries_found(changed(crashed, tmp_path, data[:-cut]))
+        assert found % ENTRIES == 0
+        assert found == ENTRIES * sum(end <= len(data) - cut for end in batch_ends(data))
+
+
+@pytest.mark.parametrize("record", [0, 8, 28, 29])
+@pytest.mark.parametrize("field", [0, 3, 4, 5, 6, 7, 30])
+def test_one_flipped_bit_anywhere_in_a_record_is_damage(crashed: Path, tmp_path: Path, record: int, field: int) -> None:
+    """Bits of every field of a record's header and of its payload, in the first record, the middle, and the last one."""
+    data = the_log(crashed).read_bytes()
+    start = [0, *batch_ends(data)][record]
+    for bit in (0, 2, 6):
+        with pytest.raises(StorageDamaged):
+            entries_found(changed(crashed, tmp_path, flipped(data, start + field, bit)))
+
+
+def test_random_flips_are_damage_or_lose_nothing(crashed: Path, tmp_path: Path) -> None:
+    data, source = the_log(crashed).read_bytes(), random.Random(7)
+    told = 0
+    for _ in range(60):
+        path = changed(crashed, tmp_path, flipped(data, source.randrange(len(data)), source.randrange(8)))
+        try:
+            assert entries_found(path) == BATCHES * ENTRIES
+        except StorageDamaged:
+            told += 1
+    assert told > 50
+
+
+def test_a_zeroed_block_in_the_middle_is_damage(crashed: Path, tmp_path: Path) -> None:
+    data = bytearray(the_log(crashed).read_bytes())
+    data[8192:12288] = bytes(4096)
+    with pytest.raises(StorageDamaged):
+        entries_found(changed(crashed, tmp_path, bytes(data)))
+
+
+def test_refusing_a_damaged_log_leaves_it_as_it_was(crashed: Path, tmp_path: Path) -> None:
+    path = changed(crashed, tmp_path, flipped(the_log(crashed).read_bytes(), 6, 2))
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    with pytest.raises(StorageDamaged):
+        RocksEngine.open(path)
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == before
+
+
+def test_records_that_span_blocks_are_followed(tmp_path: Path) -> None:
+    engine = RocksEngine.open(tmp_path)
+    for size in (10, 40_000, 100_000, 32_000, 1):
+        batch = Batch()
+        batch.put(Family.RECORDS, b"%d" % size, bytes(size))
+        engine.write(batch)
+    assert break_of(the_log(tmp_path).read_bytes()) is None
+    verify_logs(tmp_path)
+    engine.close()
