@@ -20,6 +20,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from cluster.errors import InvalidName
 from cluster.ids import Principal
 
@@ -39,6 +41,7 @@ _decimals = decimal.Context(
     clamp=0,
     traps=[],
 )
+_encode = msgspec.msgpack.Encoder().encode
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _MICROSECOND = timedelta(microseconds=1)
@@ -104,6 +107,10 @@ class StateType:
     def from_json(self, value: Any, depth: int = 0) -> Any:
         """The value of decoded JSON. Raises TypeError or ValueError when it is none."""
         return self.admit(value)
+
+    def same(self, one: Any, other: Any) -> bool:
+        """Whether two admitted values are shown as the same: 0.0 is not -0.0, and 1.0 is not the decimal 1.00."""
+        return _encode(self.to_json(one)) == _encode(self.to_json(other))
 
     def json_schema(self, definitions: dict[str, Schema]) -> Schema:
         """JSON Schema (2020-12) of the JSON form. Records go into `definitions`."""

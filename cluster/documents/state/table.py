@@ -161,8 +161,7 @@ class Table(Keyed, Generic[R]):
         depth = self._depth() + 2
         news = {name: clone(value, depth) for name, value in row.__dict__.items()}
         for name, field_type in fields.items():
-            to_plain = field_type.to_plain
-            if to_plain(news[name]) == to_plain(present.__dict__[name]):
+            if field_type.same(news[name], present.__dict__[name]):
                 continue
             if journal is None:
                 adopt(news[name], present, name)

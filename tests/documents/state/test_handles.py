@@ -15,6 +15,7 @@ from cluster.documents.state import (
     Table,
     Text,
     WriteInReadHandler,
+    apply_patch,
     operations,
     touched_rows,
 )
@@ -24,6 +25,12 @@ class Item(Record):
     name: str
     size: int = 0
     parts: list[int] = FieldOptions(default=())  # type: ignore[assignment]
+
+
+class Page(Record):
+    name: str
+    score: float
+    text: Text = FieldOptions(default="")  # type: ignore[assignment]
 
 
 DECLARED: dict[str, tuple[Any, Any]] = {
@@ -122,8 +129,6 @@ def test_elements_of_lists_are_found_after_the_list_has_shifted(desk: Any) -> No
     before = desk.view()
     changes = desk.run(handler)
     assert [(each["name"], each["size"]) for each in desk.view()["items"]] == [("c", 3), ("b", 0), ("a", 0)]
-    from cluster.documents.state import apply_patch
-
     assert apply_patch(before, operations(changes, DECLARED)) == desk.view()
 
 
@@ -255,6 +260,25 @@ def test_put_under_a_key_overwrites_in_place_field_by_field(desk: Any) -> None:
     assert operations(changes, {"table"}) == [{"op": "replace", "path": "/table/b/size", "value": 4}]
     assert list(desk.view()["table"]) == ["a", "b", "c"]
     assert touched_rows(changes, "table") == {"b"}
+
+
+def test_overwriting_a_row_keeps_texts_that_are_the_same_and_tells_zeros_apart(make_desk: Any) -> None:
+    desk = make_desk({"pages": (Table[Page], FieldOptions(key="name"))})
+    desk.run(lambda root: root.get("pages").put(Page("p", 0.0, "text")))
+    desk.run(lambda root: root.get("pages")["p"].text.append("!"))
+    changes = desk.run(lambda root: root.get("pages").put(Page("p", -0.0, "text!")))
+    assert [operation["path"] for operation in operations(changes, {"pages"})] == ["/pages/p/score"]
+    desk.run(lambda root: root.get("pages")["p"].text.splice(0, 0, ">", base=1))
+    assert desk.view()["pages"]["p"]["text"] == ">text!"
+
+
+def test_fields_that_are_read_are_collected_on_request(desk: Any) -> None:
+    desk.journal.reads = set()
+    desk.root.get("count")
+    len(desk.root.get("table"))
+    read, desk.journal.reads = desk.journal.reads, None
+    desk.root.get("tags")
+    assert read == {"count", "table"}
 
 
 def test_row_ids_come_from_the_command_and_are_stable(desk: Any) -> None:
