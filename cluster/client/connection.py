@@ -73,6 +73,7 @@ class Connection:
         self._metadata = (("moot-principal", principal),)
         self._open_timeout_ms = open_timeout_ms
         self._random = random.Random()
+        self._clock_offset_ms = 0
         self._machine = ClientSession(self._make_session, self._random.random, settings)
         self._loop = asyncio.get_running_loop()
         self._intents: list[Intent] = []
@@ -156,7 +157,7 @@ class Connection:
         return self._metadata
 
     def _make_session(self) -> bytes:
-        return new_identity(time.time_ns() // 1_000_000, os.urandom(RANDOM_BYTES))
+        return new_identity(max(0, _unix_time_ms() + self._clock_offset_ms), os.urandom(RANDOM_BYTES))
 
     # the machine
 
@@ -235,6 +236,8 @@ class Connection:
                 return Unavailable(f"{address} did not open the session")
             self._channel, self._call, self.address = channel, call, address
             self._frames = []
+            if first.opened.time_ms:
+                self._clock_offset_ms = first.opened.time_ms - _unix_time_ms()
             self._step(Connected(decode_limits(first.opened)))
             if not self._opened.done():
                 self._opened.set_result(None)
@@ -243,7 +246,7 @@ class Connection:
         except TimeoutError:
             return Unavailable(f"{address} did not answer in {self._open_timeout_ms} ms")
         except aio.AioRpcError as error:
-            return error_of_rpc(error)
+            return self._refused(error_of_rpc(error))
         except asyncio.CancelledError:
             # raised for our own cancellation and for a call that was cancelled under a read: tell them apart.
             task = asyncio.current_task()
@@ -260,6 +263,15 @@ class Connection:
                 self._step(Disconnected())
             call.cancel()
             await channel.close(None)
+
+    def _refused(self, error: ClusterError) -> ClusterError:
+        """Why a stream failed; a clock that is ahead is set right, which makes the refusal a passing one."""
+        ahead_ms = error.details.get("ahead_ms", "")
+        if not ahead_ms.isdecimal() or self._opened.done():
+            return error
+        self._clock_offset_ms -= int(ahead_ms)
+        self._machine.renew_session()
+        return Unavailable("this machine's clock is ahead of the cluster's and is corrected for")
 
     async def _read(self, call: aio.StreamStreamCall[Any, Any], address: str) -> ClusterError:
         while True:
@@ -288,6 +300,10 @@ class Connection:
             finally:
                 self._writing = False
                 self._gathered()
+
+
+def _unix_time_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def raise_for(reply: Reply) -> Reply:

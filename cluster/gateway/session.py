@@ -262,6 +262,7 @@ class Session:
         opened.opened.open_operations_max = self._limits.open_operations_max
         opened.opened.watches_max = self._limits.watches_max
         opened.opened.payload_bytes_max = self._limits.payload_bytes_max
+        opened.opened.time_ms = self._clock_ms()
         await self._context.write(opened)
         loop = asyncio.get_running_loop()
         timeout = self._limits.write_timeout_ms / 1000

@@ -66,6 +66,7 @@ CODES: Final[dict[type[ClusterError], grpc.StatusCode]] = {
     errors.StorageDamaged: grpc.StatusCode.DATA_LOSS,
     errors.StorageFull: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.FormatTooNew: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.DirectoryInUse: grpc.StatusCode.FAILED_PRECONDITION,
     errors.SyncFailed: grpc.StatusCode.INTERNAL,
     errors.LogLost: grpc.StatusCode.DATA_LOSS,
     errors.ApplyHalted: grpc.StatusCode.INTERNAL,

@@ -104,6 +104,15 @@ class ClientSession:
             times.append(next(iter(self._in_flight.values())).sent_ms + self._settings.reply_timeout_ms)
         return min(times, default=None)
 
+    def renew_session(self) -> None:
+        """Replace a session that no gateway has accepted yet: its time was refused."""
+        assert not self._connected
+        old, self.session = self.session, self._make_session()
+        for document in self._documents.values():
+            if document.session == old:
+                assert not document.sent, "nothing was sent under a session that was never open"
+                document.session = self.session
+
     def step(self, event: Event, now_ms: float) -> Effects:
         """Take one event. now_ms: any clock that only rises."""
         self._now_ms = now_ms
@@ -369,8 +378,8 @@ class ClientSession:
     def _give_up(self, pending: Pending) -> None:
         """Its time is up: say what is known.
 
-        A write that may have run is answered and yet sent again until its fate is known: were its number given to another write,
-        a late copy of it could run after what was submitted later.
+        A write that may have run is answered and yet sent again until its fate is known: were its number given to another
+        write, a late copy of it could run after what was submitted later.
         """
         document = pending.document
         error: Unavailable | OutcomeUnknown = Unavailable("no answer within the operation's time; nothing was changed")

@@ -12,8 +12,9 @@ from cluster.errors import InvalidRequest
 IDENTITY_BYTES = 16
 TIME_BYTES = 6
 RANDOM_BYTES = IDENTITY_BYTES - TIME_BYTES
-AHEAD_MS_MAX = 60_000
-"""How far a client's clock may be ahead of the gateway's."""
+AHEAD_MS_MAX = 5_000
+"""How far a client's clock may be ahead of the gateway's. When a document forgets a session, those made before it are refused,
+so this is also how long a client with a correct clock can be held up by one whose clock is ahead."""
 
 
 def new_identity(now_ms: int, random_bytes: bytes) -> bytes:

@@ -660,8 +660,9 @@ class Open(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     CLIENT_NAME_FIELD_NUMBER: _builtins.int
     session: _builtins.bytes
-    """16 bytes in the form of a UUID version 7 (RFC 9562), whose time tells documents how old the session is. Its writes are
-    remembered under it and the principal together: nobody else can ask for their answers.
+    """16 bytes in the form of a UUID version 7 (RFC 9562), whose time tells documents how old the session is: INVALID_ARGUMENT with
+    detail `ahead_ms` if it is ahead of the gateway's clock. Writes are remembered under it and the principal together: nobody
+    else can ask for their answers.
     """
     client_name: _builtins.str
     """What the client calls itself, for operators: "moot-python/0.1"."""
@@ -972,6 +973,7 @@ class Opened(_message.Message):
     OPEN_OPERATIONS_MAX_FIELD_NUMBER: _builtins.int
     WATCHES_MAX_FIELD_NUMBER: _builtins.int
     PAYLOAD_BYTES_MAX_FIELD_NUMBER: _builtins.int
+    TIME_MS_FIELD_NUMBER: _builtins.int
     frame_bytes_max: _builtins.int
     """Most bytes a request frame may have."""
     operations_max: _builtins.int
@@ -982,6 +984,8 @@ class Opened(_message.Message):
     """Most watches on this stream."""
     payload_bytes_max: _builtins.int
     """Most bytes a payload may have."""
+    time_ms: _builtins.int
+    """This gateway's clock, Unix milliseconds: make later session names by it."""
     def __init__(
         self,
         *,
@@ -990,10 +994,11 @@ class Opened(_message.Message):
         open_operations_max: _builtins.int = ...,
         watches_max: _builtins.int = ...,
         payload_bytes_max: _builtins.int = ...,
+        time_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_bytes_max", b"frame_bytes_max", "open_operations_max", b"open_operations_max", "operations_max", b"operations_max", "payload_bytes_max", b"payload_bytes_max", "watches_max", b"watches_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frame_bytes_max", b"frame_bytes_max", "open_operations_max", b"open_operations_max", "operations_max", b"operations_max", "payload_bytes_max", b"payload_bytes_max", "time_ms", b"time_ms", "watches_max", b"watches_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -282,7 +282,7 @@ TestSamePayloads.settings = settings(max_examples=80, stateful_step_count=40)
 
 @pytest.mark.parametrize("reason", ["UNAVAILABLE", "OVERLOADED"])
 def test_pipelined_writes_keep_their_order_when_the_first_is_refused_for_now(reason: str) -> None:
-    """The trap of pipelining: the first is refused, the second accepted. The table's gap makes the client resend from the first."""
+    """The trap of pipelining: the first is refused, the second accepted. The gap makes the client resend from the first."""
     machine = ClientAgainstServer()
     machine.begin()
     machine.connect()
