@@ -94,7 +94,9 @@ class _Field:
         """Nobody sees it; views may tell what follows from it."""
         return _options("private", default, key, was)
 
-    def visible(self, policy: Callable[..., bool], default: Any = ABSENT, *, key: str | None = None, was: str | None = None) -> Any:
+    def visible(
+        self, policy: Callable[..., bool], default: Any = ABSENT, *, key: str | None = None, was: str | None = None
+    ) -> Any:
         """Those see it whom the policy admits; for a table the policy is asked row by row."""
         return _options(policy, default, key, was)
 

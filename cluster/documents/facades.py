@@ -123,5 +123,3 @@ def names(module: str) -> frozenset[str] | None:
     """What may be imported from `module`, or None when the module itself may not be."""
     allowed = _NAMES.get(module)
     return None if allowed is None else frozenset(allowed) | ({"abc"} if module == "collections" else set())
-
-

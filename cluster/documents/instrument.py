@@ -37,6 +37,11 @@ GUARDED_METHODS: Final = frozenset(
     # list, dict
     | {"extend", "insert", "remove", "index", "count", "sort", "reverse", "copy", "update", "fromkeys", "args"}
 )
+AMBIENT_METHODS: Final = frozenset(
+    {"now", "utcnow", "today", "strftime", "strptime", "astimezone", "fromtimestamp", "utcfromtimestamp", "timestamp", "ctime"}
+)
+"""Names that are refused as methods of dates and times, and harmless elsewhere."""
+
 KEYED_METHODS: Final = frozenset({"get", "setdefault", "pop"})
 TYPE_ARGUMENTS: Final = frozenset({"isinstance", "issubclass", "cast", "TypeVar", "NewType"})
 
@@ -53,6 +58,8 @@ _GUARDED_OPERATORS: Final[dict[type[ast.operator], str]] = {
 }
 _COUNTED: Final = (ast.stmt, ast.Call, ast.BinOp, ast.Compare, ast.Subscript, ast.FormattedValue, ast.keyword)
 _SEPARATE: Final = (ast.FunctionDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+_LOOKED_UP: Final = GUARDED_METHODS | KEYED_METHODS | AMBIENT_METHODS
 
 S = TypeVar("S", bound=ast.AST)
 
@@ -160,7 +167,10 @@ class _Instrumentation(ast.NodeTransformer):
     # Functions and classes
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        outer, self._documents = self._documents, any(isinstance(base, ast.Name) and base.id == "Document" for base in node.bases)
+        outer, self._documents = (
+            self._documents,
+            any(isinstance(base, ast.Name) and base.id == "Document" for base in node.bases),
+        )
         node.body = self._block(node.body)
         node.decorator_list = [self._expression(item) for item in node.decorator_list]
         for option in node.keywords:
@@ -170,7 +180,9 @@ class _Instrumentation(ast.NodeTransformer):
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         steps = 1 + weight(node.body)
-        plain = not any(isinstance(item, ast.Name) and item.id in ("staticmethod", "classmethod") for item in node.decorator_list)
+        plain = not any(
+            isinstance(item, ast.Name) and item.id in ("staticmethod", "classmethod") for item in node.decorator_list
+        )
         node.decorator_list = [self._expression(item) for item in node.decorator_list]
         self._defaults(node.args)
         outer = self._documents, self._method
@@ -313,7 +325,7 @@ class _Instrumentation(ast.NodeTransformer):
             node.value = self._owner(node)
             return node
         node.value = self._expression(node.value)
-        if isinstance(node.ctx, ast.Load) and (node.attr in GUARDED_METHODS or node.attr in KEYED_METHODS):
+        if isinstance(node.ctx, ast.Load) and node.attr in _LOOKED_UP:
             return ast.copy_location(_call("method", node.value, ast.Constant(node.attr)), node)
         return node
 

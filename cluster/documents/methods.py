@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime, time
 from types import MethodType
 from typing import Any, Final
 
 from cluster.documents import textual
+from cluster.documents.instrument import AMBIENT_METHODS
 from cluster.documents.meter import ITEMS_PER_STEP, charge, charge_items, enter, leave
 from cluster.documents.operators import bounded, contains, gather, measured
 from cluster.documents.sizes import COMPARED_PER_STEP, flat, key, measure
@@ -31,6 +33,8 @@ def method(value: Any, name: str) -> Any:
     if guards is not None:
         guard = guards.get(name)
         return getattr(value, name) if guard is None else MethodType(guard, value)
+    if name in AMBIENT_METHODS and (kind in _DATES or (kind is type and issubclass(value, _DATES))):
+        raise AttributeError(f"{name} depends on the machine; use ctx.now and timedelta")
     if kind is type:
         return _of_type(value, name)
     if isinstance(value, BaseException):
@@ -46,6 +50,8 @@ def method(value: Any, name: str) -> Any:
         return _of_type(TYPES_BY_GUARD[value], name)
     return getattr(value, name)
 
+
+_DATES: Final = (datetime, date, time)
 
 TYPES_BY_GUARD: Final[dict[Any, type]] = {}
 """Filled by library.py: the type that each charging constructor stands for."""
@@ -254,7 +260,9 @@ _TEXT_AND_BYTES: Final[dict[str, _Guard]] = {
     "expandtabs": _expandtabs,
     **{name: _padded(name) for name in ("ljust", "rjust", "center", "zfill")},
     **{name: _split(name) for name in ("split", "rsplit", "splitlines")},
-    **{name: _linear(name) for name in ("partition", "rpartition", "strip", "lstrip", "rstrip", "removeprefix", "removesuffix")},
+    **{
+        name: _linear(name) for name in ("partition", "rpartition", "strip", "lstrip", "rstrip", "removeprefix", "removesuffix")
+    },
     **{name: _linear(name) for name in ("startswith", "endswith", "isascii")},
     **{name: _searched(name) for name in ("find", "rfind", "index", "rindex", "count")},
     **{name: _cased(name) for name in ("upper", "lower", "title", "capitalize", "swapcase", "isalpha", "isdigit", "isalnum")},

@@ -193,4 +193,3 @@ def _collect(items: Iterable[T]) -> dict[T, None]:
             METER.exhausted()
         found[key(item)] = None
     return found
-

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cluster.documents import facades
-from cluster.documents.instrument import GUARDED_TYPES
+from cluster.documents.instrument import AMBIENT_METHODS, GUARDED_TYPES
 from cluster.documents.library import BUILTIN_NAMES, NUMBER_BITS_MAX
 
 FINDINGS_MAX: Final = 200
@@ -69,15 +69,33 @@ _BUILTINS: Final[dict[str, tuple[str, str, str]]] = {
     ),
 }
 _ATTRIBUTES: Final[dict[str, tuple[str, str, str]]] = {
+    **dict.fromkeys(("format_map", "translate", "maketrans"), ("platform", "can not be bounded", "use format or replace")),
+    **dict.fromkeys(
+        ("as_integer_ratio", "with_traceback", "add_note", "mro"), ("reflection", "is not available", "do without")
+    ),
+}
+_DATE_METHODS: Final[dict[str, tuple[str, str, str]]] = {
     **dict.fromkeys(("now", "utcnow", "today"), ("ambient-time", "reads the clock", "use ctx.now")),
     **dict.fromkeys(
         ("strftime", "strptime", "astimezone", "fromtimestamp", "utcfromtimestamp", "timestamp", "ctime"),
         ("platform", "depends on the machine's time zone or language", "compute with timedelta or use isoformat()"),
     ),
-    **dict.fromkeys(("format_map", "translate", "maketrans"), ("platform", "can not be bounded", "use format or replace")),
-    **dict.fromkeys(("as_integer_ratio", "with_traceback", "add_note", "mro"), ("reflection", "is not available", "do without")),
 }
-_FRAMES: Final = ("gi_", "cr_", "ag_", "tb_", "co_", "f_back", "f_builtins", "f_code", "f_globals", "f_locals", "f_trace", "func_")
+assert set(_DATE_METHODS) == AMBIENT_METHODS, "what is refused in the source is refused when it is reached another way"
+_FRAMES: Final = (
+    "gi_",
+    "cr_",
+    "ag_",
+    "tb_",
+    "co_",
+    "f_back",
+    "f_builtins",
+    "f_code",
+    "f_globals",
+    "f_locals",
+    "f_trace",
+    "func_",
+)
 _SPECIAL_METHODS: Final = frozenset(
     f"__{name}__"
     for name in (
@@ -150,7 +168,9 @@ class Refusals(ast.NodeVisitor):
         allowed = facades.names(module) or frozenset()
         for alias in node.names:
             if alias.name not in allowed:
-                self.refuse(node, "import", f"{module}.{alias.name} is not available to documents", f"it has {_listed(allowed)}")
+                self.refuse(
+                    node, "import", f"{module}.{alias.name} is not available to documents", f"it has {_listed(allowed)}"
+                )
 
     def _check_module(self, node: ast.AST, name: str) -> bool:
         if name in self._modules or facades.names(name) is not None:
@@ -246,7 +266,16 @@ class Refusals(ast.NodeVisitor):
             self.refuse(node, "nested-class", "a class made while a command runs is never the same again", "put it at the top")
         self._check_bound(node, node.name)
         for base in node.bases:
-            if isinstance(base, ast.Name) and base.id in ("list", "dict", "set", "tuple", "bytes", "float", "frozenset", "property"):
+            if isinstance(base, ast.Name) and base.id in (
+                "list",
+                "dict",
+                "set",
+                "tuple",
+                "bytes",
+                "float",
+                "frozenset",
+                "property",
+            ):
                 self.refuse(base, "base-class", f"a subclass of {base.id} would step around the budget", "hold one in a field")
         for option in node.keywords:
             if option.arg not in ("version", "total"):
@@ -278,7 +307,9 @@ class Refusals(ast.NodeVisitor):
             if not refused:
                 self.refuse(node, "top-level", "modules and classes declare, they do not act", "move it into a function")
         if value is not None and self._is_mutable(value):
-            self.refuse(node, "module-mutable", "what a module or class holds is shared by all documents", "use a tuple or a field")
+            self.refuse(
+                node, "module-mutable", "what a module or class holds is shared by all documents", "use a tuple or a field"
+            )
 
     @staticmethod
     def _is_mutable(node: ast.expr) -> bool:
@@ -349,6 +380,9 @@ class Refusals(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
+        if isinstance(node.func, ast.Attribute) and node.func.attr in _DATE_METHODS:
+            code, reason, replacement = _DATE_METHODS[node.func.attr]
+            self.refuse(node, code, f".{node.func.attr}() {reason}", replacement)
         if isinstance(node.func, ast.Name):
             if node.func.id == "super" and (node.args or node.keywords):
                 self.refuse(node, "super", "super takes no arguments here", "write super()")
@@ -357,7 +391,9 @@ class Refusals(ast.NodeVisitor):
         self.generic_visit(node)
 
 
-def check(path: str, source: bytes, modules: frozenset[str], private: frozenset[str]) -> tuple[ast.Module | None, list[Finding]]:
+def check(
+    path: str, source: bytes, modules: frozenset[str], private: frozenset[str]
+) -> tuple[ast.Module | None, list[Finding]]:
     """Parse one file and find what may not be deployed. The tree is None when it can not be parsed."""
     try:
         tree = ast.parse(source, filename=path, feature_version=(3, 11))

@@ -58,7 +58,12 @@ def formatted(value: object, conversion: str = "", spec: str = "") -> str:
         if conversion == "a":
             value = ascii(value)
     if not spec:
-        return text(value)
+        if value.__class__ is int:
+            charge(1)
+            return str(value)
+        shown = text(value)
+        charge_items(len(shown))
+        return shown
     if isinstance(value, Enum):
         value = value.value if isinstance(value, IntEnum | StrEnum) else text(value)
     if not isinstance(value, str | int | float | Decimal):
