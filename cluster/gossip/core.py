@@ -76,6 +76,9 @@ SYNCS_AFTER_CHANGE: Final = 5
 with few members the news may run out before everybody has met."""
 STALL_MS_MIN: Final = 100
 """A step that comes this much after its deadline says that the process stood still."""
+RECONNECTS_AT_START: Final = 4
+"""The first waits between attempts to reach absent seeds are reconnect interval / 2^this, doubling: nodes that boot together
+form islands of those that met first, and should not stay so for a whole interval."""
 FORGET_INTERVAL_MS: Final = 60_000
 
 
@@ -115,7 +118,8 @@ class Gossip:
         self._sync_ms = now_ms
         self._join_retry_ms = JOIN_RETRY_FIRST_MS
         self._sync_doublings = 0
-        self._reconnect_ms = now_ms + self._jittered(config.reconnect_interval_ms)
+        self._reconnect_doublings = 0
+        self._reconnect_ms = now_ms + self._jittered(config.reconnect_interval_ms >> RECONNECTS_AT_START)
         self._forget_ms = now_ms + FORGET_INTERVAL_MS
         self._accused_ms: dict[NodeId, int] = {}
         self.deadline_ms = now_ms
@@ -369,7 +373,9 @@ class Gossip:
                 if seeds:
                     self._sync_with(self._random.choice(seeds), now_ms)
         if self._reconnect_ms <= now_ms:
-            self._reconnect_ms = now_ms + self._jittered(self._config.reconnect_interval_ms)
+            self._reconnect_doublings = min(self._reconnect_doublings + 1, RECONNECTS_AT_START)
+            wait_ms = self._config.reconnect_interval_ms >> (RECONNECTS_AT_START - self._reconnect_doublings)
+            self._reconnect_ms = now_ms + self._jittered(wait_ms)
             self._reconnect(live, now_ms)
 
     def _reconnect(self, live: list[Member], now_ms: int) -> None:

@@ -36,6 +36,7 @@ Generation = Annotated[int, Meta(ge=0, le=GENERATION_MAX)]
 Incarnation = Annotated[int, Meta(ge=0, le=INCARNATION_MAX)]
 Sequence64 = Annotated[int, Meta(ge=0, le=1 << 62)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
+HostName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:%-]{1,253}\Z")]
 Label = Annotated[str, Meta(max_length=63)]
 Accusers = Annotated[tuple[Node, ...], Meta(max_length=ACCUSERS_MAX)]
 AgeMs = Annotated[int, Meta(ge=0, le=1 << 53)]
@@ -53,7 +54,7 @@ class State(enum.IntEnum):
 class Address(Struct, frozen=True, array_like=True):
     """Where a node is reached. A port of 0 says that it does not offer that service."""
 
-    host: Annotated[str, Meta(min_length=1, max_length=253)]
+    host: HostName
     gossip_port: Port
     peer_port: Port = 0
     client_port: Port = 0

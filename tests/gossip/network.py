@@ -242,7 +242,9 @@ class Network:
     def everybody_sees_everybody(self) -> bool:
         """All hosts, none of them down or paused, hold each other alive."""
         running = self.running()
-        return len(running) == len(self.hosts) and all(self.holds(a, b) is State.ALIVE for a in running for b in running if a is not b)
+        return len(running) == len(self.hosts) and all(
+            self.holds(a, b) is State.ALIVE for a in running for b in running if a is not b
+        )
 
     def everybody_holds(self, number: int, state: State) -> bool:
         subject = self[number]

@@ -1,0 +1,261 @@
+"""The half of failure detection that looks: whom, when, and which answers count."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.gossip.config import GossipConfig
+from cluster.gossip.effects import Datagram, Effects, StreamReplied
+from cluster.gossip.messages import Ack, Address, Nack, Ping, PingRequest, Refusal, State, Suspect
+from cluster.gossip.probe import RELAYS_MAX, ProbeSchedule
+from cluster.ids import NodeId
+from tests.gossip.cores import Core, alive, dead, endpoint, node, packet, sent, suspect
+
+CONFIG = GossipConfig()
+
+
+def until_ping(core: Core, number: int) -> Ping:
+    """Step until n<number> is pinged."""
+    for _ in range(200):
+        for message in sent(core.tick(), number):
+            if isinstance(message, Ping) and message.node == node(number):
+                return message
+    raise AssertionError("never pinged")
+
+
+def until_helpers_are_asked(core: Core) -> tuple[Effects, list[PingRequest]]:
+    for _ in range(50):
+        effects = core.tick()
+        requests = [message for message in sent(effects) if isinstance(message, PingRequest)]
+        if requests:
+            return effects, requests
+    raise AssertionError("no helper was asked")
+
+
+@given(count=st.integers(1, 30), seed=st.integers(0, 1000))
+def test_every_member_is_probed_within_two_rounds(count: int, seed: int) -> None:
+    schedule = ProbeSchedule(random.Random(seed))
+    names = [node(number) for number in range(count)]
+    for name in names:
+        schedule.add(name)
+    last = dict.fromkeys(names, -1)
+    for period in range(6 * count):
+        (taken,) = schedule.take(1, lambda _: True)
+        assert period - last[taken] <= 2 * count - 1 or last[taken] == -1
+        last[taken] = period
+    assert min(last.values()) >= 4 * count
+
+
+def test_those_that_are_gone_leave_the_schedule_and_joining_twice_counts_once() -> None:
+    schedule = ProbeSchedule(random.Random(1))
+    for number in (1, 2, 1):
+        schedule.add(node(number))
+    assert sorted(schedule.take(5, lambda _: True)) == [node(1), node(2)]
+    assert schedule.take(5, lambda name: name == node(2)) == [node(2)]
+    assert schedule.take(5, lambda _: False) == []
+    assert schedule.take(5, lambda _: True) == []
+
+
+def test_newcomers_enter_at_a_random_place() -> None:
+    firsts = set()
+    for seed in range(40):
+        schedule = ProbeSchedule(random.Random(seed))
+        for number in range(6):
+            schedule.add(node(number))
+        firsts.update(schedule.take(1, lambda _: True))
+    assert len(firsts) == 6
+
+
+@pytest.mark.parametrize(("others", "probed"), [(1, 1), (4, 4), (5, 1), (9, 1)])
+def test_up_to_five_members_everybody_is_probed_in_every_period_and_beyond_it_one(others: int, probed: int) -> None:
+    core = Core(others)
+    for _ in range(3):
+        pings: list[Ping] = []
+        while not pings:
+            pings = [message for message in sent(core.tick()) if isinstance(message, Ping)]
+        assert len({ping.node for ping in pings}) == probed
+        for ping in pings:
+            core.hear(int(ping.node[1:]), Ack(ping.sequence, ping.node, ping.generation))
+
+
+def test_an_answer_in_time_ends_a_probe() -> None:
+    core = Core(1)
+    ping = until_ping(core, 1)
+    core.hear(1, Ack(ping.sequence, ping.node, ping.generation))
+    effects = core.pass_time(CONFIG.probe_interval_ms - 1)
+    assert not [m for m in sent(effects) if isinstance(m, PingRequest)]
+    assert not [request for one in effects for request in one.requests if request.target != endpoint(1)]
+    assert core.gossip.failed_probes == 0
+
+
+def test_a_silent_member_is_tried_through_helpers_and_a_stream_and_then_accused() -> None:
+    core = Core(4)
+    ping = until_ping(core, 1)
+    effects, requests = until_helpers_are_asked(core)
+    assert len([r for r in requests if r.sequence == ping.sequence]) == CONFIG.indirect_probes
+    assert endpoint(1) in {request.target for request in effects.requests}
+    core.pass_time(CONFIG.probe_interval_ms)
+    member = core.gossip.member(node(1))
+    assert member is not None
+    assert (member.state, member.accusers) == (State.SUSPECT, (node(0),))
+
+
+def test_an_answer_through_a_helper_or_a_stream_saves_the_member() -> None:
+    for path in ("helper", "stream"):
+        core = Core(2)
+        ping = until_ping(core, 1)
+        effects, _ = until_helpers_are_asked(core)
+        ack = Ack(ping.sequence, ping.node, ping.generation)
+        if path == "helper":
+            core.hear(2, ack)
+        else:
+            (request,) = [request for request in effects.requests if request.target == endpoint(1)]
+            core.step(StreamReplied(request.request, packet(1, ack)))
+        for _ in range(20):
+            for message in sent(core.tick()):
+                if isinstance(message, Ping):
+                    core.hear(int(message.node[1:]), Ack(message.sequence, message.node, message.generation))
+        member = core.gossip.member(node(1))
+        assert member is not None
+        assert member.state is State.ALIVE
+        assert Refusal.UNEXPECTED_ACK not in core.gossip.refusals
+
+
+def test_an_answer_counts_only_from_whom_was_asked_and_for_the_process_that_was_meant() -> None:
+    """Trap 26: acks matched by their number alone can be forged, or be late ones of another process."""
+    core = Core(2)
+    ping = until_ping(core, 1)
+    core.hear(2, Ack(ping.sequence, node(1), 1))  # n2 was not asked to help
+    core.hear(2, Ack(ping.sequence, node(2), 1))
+    core.hear(1, Ack(ping.sequence, node(1), 7))
+    core.hear(1, Ack(ping.sequence + 1000, node(1), 1))
+    assert core.gossip.refusals[Refusal.UNEXPECTED_ACK] == 4
+    core.hear(1, Ack(ping.sequence, node(1), 1))
+    core.hear(1, Ack(ping.sequence, node(1), 1))
+    assert core.gossip.refusals[Refusal.UNEXPECTED_ACK] == 5
+
+
+def test_a_restart_in_the_middle_of_a_probe_leaves_its_new_process_unharmed() -> None:
+    """Trap 9: a change of identity in the middle of a probe leaves half a cycle behind."""
+    core = Core(3)
+    until_ping(core, 1)
+    core.hear(1, alive(1, generation=2), generation=2)
+    core.pass_time(CONFIG.probe_interval_ms - CONFIG.probe_timeout_ms)
+    member = core.gossip.member(node(1))
+    assert member is not None
+    assert (member.state, member.generation) == (State.ALIVE, 2)
+
+
+def test_a_ping_is_answered_by_the_process_that_is_meant_and_by_no_other() -> None:
+    core = Core(1, generation=3)
+    source = ("somewhere", 9)
+    effects = core.step(Datagram(source, packet(1, Ping(5, node(0), 3))))
+    assert effects.datagrams[0][0] == source
+    assert Ack(5, node(0), 3) in sent(effects)
+    former = sent(core.hear(1, Ping(6, node(0), 2)))
+    assert not [message for message in former if isinstance(message, Ack)]
+    assert core.gossip.own in former
+    other = sent(core.hear(1, Ping(7, node(9), 1)))
+    assert not [message for message in other if isinstance(message, Ack)]
+    assert core.gossip.refusals[Refusal.MISDIRECTED] == 2
+
+
+def test_a_helper_passes_an_answer_on_and_says_nack_without_one() -> None:
+    core = Core(2)
+    request = PingRequest(77, node(2), 1, Address(*endpoint(2)))
+    (relayed,) = [m for m in sent(core.hear(1, request), 2) if isinstance(m, Ping)]
+    answered = sent(core.hear(2, Ack(relayed.sequence, node(2), 1)), 1)
+    assert Ack(77, node(2), 1) in answered
+    core.hear(1, PingRequest(78, node(2), 1, Address(*endpoint(2))))
+    assert Nack(78) in sent(core.pass_time(CONFIG.helper_timeout_ms), 1)
+    assert Nack(77) not in sent(core.pass_time(CONFIG.probe_interval_ms), 1)
+
+
+def test_a_helper_asked_about_itself_answers_for_its_process_only() -> None:
+    """Trap 9: a helper is asked to ping its own former identity."""
+    core = Core(1, generation=2)
+    assert Ack(5, node(0), 2) in sent(core.hear(1, PingRequest(5, node(0), 2, Address(*endpoint(0)))))
+    former = sent(core.hear(1, PingRequest(6, node(0), 1, Address(*endpoint(0)))))
+    assert core.gossip.own in former
+    assert not [message for message in former if isinstance(message, Ack)]
+
+
+def test_a_helper_has_a_bound_and_says_nack_beyond_it() -> None:
+    core = Core(2)
+    for number in range(RELAYS_MAX):
+        core.hear(1, PingRequest(number, node(2), 1, Address(*endpoint(2))))
+    assert Nack(9999) in sent(core.hear(1, PingRequest(9999, node(2), 1, Address(*endpoint(2)))), 1)
+    assert core.gossip.refusals[Refusal.TOO_MANY_RELAYS] == 1
+
+
+def test_health_suffers_when_helpers_are_silent_and_not_when_they_say_nack() -> None:
+    """Trap 1 and Lifeguard: a truly dead target must not cost the prober its health, deaf helpers must."""
+    scores = {}
+    for nacks in (True, False):
+        core = Core(6)
+        core.pass_time(1)
+        ping = None
+        while ping is None:
+            ping = next((m for m in sent(core.tick()) if isinstance(m, Ping)), None)
+        effects, requests = until_helpers_are_asked(core)
+        if nacks:
+            for target, _ in effects.datagrams:
+                core.hear(int(target[0][6:]), Nack(requests[0].sequence))
+        while core.gossip.failed_probes == 0:
+            core.tick()
+        scores[nacks] = core.gossip.health
+    assert scores == {True: 0, False: 3}
+
+
+def test_a_sick_node_probes_more_slowly() -> None:
+    core = Core(6)
+    core.pass_time(20_000)
+    assert core.gossip.health == 8
+    pinged = [m for m in sent(core.pass_time(9 * CONFIG.probe_interval_ms)) if isinstance(m, Ping)]
+    assert len(pinged) <= 2
+
+
+def test_the_suspect_is_told_first_and_again_until_it_is_concluded() -> None:
+    """Lifeguard's buddy system; one lost packet must not cost a life."""
+    core = Core(3)
+    until_ping(core, 1)
+    while core.gossip.failed_probes == 0:
+        effects = core.tick()
+    assert [m for m in sent(effects, 1) if isinstance(m, Suspect) and m.node == node(1)]
+    told = [m for m in sent(core.pass_time(CONFIG.suspicion_min_ms(4)), 1) if isinstance(m, Suspect)]
+    assert len(told) >= CONFIG.suspicion_min_ms(4) // CONFIG.probe_timeout_ms - 1
+
+
+def test_a_process_that_stood_still_reads_its_mail_before_it_judges() -> None:
+    """Lifeguard, fed by the process's own lag: after a stall the answers are waiting unread."""
+    core = Core(1)
+    ping = until_ping(core, 1)
+    core.now_ms += 5_000
+    core.tick()
+    member = core.gossip.member(node(1))
+    assert member is not None
+    assert member.state is State.ALIVE
+    assert core.gossip.health == 1
+    core.hear(1, Ack(ping.sequence, ping.node, ping.generation))
+    assert core.gossip.failed_probes == 0
+
+
+def test_a_stall_postpones_running_suspicions() -> None:
+    core = Core(2)
+    core.hear(2, suspect(1, 2))
+    core.now_ms += 60_000
+    core.tick()
+    member = core.gossip.member(node(1))
+    assert member is not None
+    assert member.state is State.SUSPECT
+
+
+def test_the_dead_and_the_departed_are_not_probed() -> None:
+    core = Core(2)
+    core.hear(2, dead(1, 2))
+    probes = [m for m in sent(core.pass_time(5_000)) if isinstance(m, Ping)]
+    assert {ping.node for ping in probes} == {NodeId("n2")}
