@@ -29,7 +29,8 @@ class RaftConfig:
     append_bytes_max: entries in one append. Larger amortises better, smaller keeps other groups' messages waiting less.
     window_appends: appends in flight to one follower. Shallow on purpose: what waits behind a full window gathers into
         larger batches, and every batch costs the follower one fsync. 1..64.
-    window_bytes_max: bytes in flight to one follower; one append is always allowed. >= append_bytes_max.
+    window_bytes_max: with so many bytes in flight to one follower no further append begins, so at most this and one append
+        are. >= append_bytes_max.
     uncommitted_bytes_max: proposals beyond this are refused as Overloaded; the first is always admitted. > 0.
     overloaded_retry_ms: what an Overloaded refusal tells the caller to wait. > 0.
     tail_bytes_max: recent entries kept in memory to serve followers and apply; older ones are read from the log. What is

@@ -12,6 +12,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from cluster.ids import LogIndex, ReplicaId, Term
 from cluster.raft.config import RaftConfig
@@ -241,7 +242,7 @@ class Node:
         if effects.round_needed:
             self.beat()
         for peer in effects.snapshot_to:
-            cluster.after(cluster.random.uniform(5.0, 30.0), lambda peer=peer: cluster.transfer(self, peer))
+            cluster.after(cluster.random.uniform(5.0, 30.0), partial(cluster.transfer, self, peer))
         self.apply()
 
     def begin_sync(self) -> None:
@@ -341,7 +342,7 @@ class Cluster:
         for replica in ids:
             self.nodes[replica] = Node(self, replica)
         for replica in ids:
-            self.after(self.random.uniform(0.0, self.heartbeat_ms), lambda replica=replica: self.heartbeat(replica))
+            self.after(self.random.uniform(0.0, self.heartbeat_ms), partial(self.heartbeat, replica))
 
     # Time
 
@@ -352,7 +353,7 @@ class Cluster:
     def heartbeat(self, replica: ReplicaId) -> None:
         if self.nodes[replica].alive:
             self.nodes[replica].beat()
-        self.after(self.heartbeat_ms, lambda: self.heartbeat(replica))
+        self.after(self.heartbeat_ms, partial(self.heartbeat, replica))
 
     def turn(self) -> None:
         """The next thing that happens: a deadline or an agenda item."""
@@ -386,7 +387,7 @@ class Cluster:
         for _ in range(copies):
             if faults.loss > 0 and rng.random() < faults.loss:
                 continue
-            self.after(rng.uniform(*faults.delay_ms), lambda: self.deliver(sender, receiver, message))
+            self.after(rng.uniform(*faults.delay_ms), partial(self.deliver, sender, receiver, message))
 
     def deliver(self, sender: ReplicaId, receiver: ReplicaId, message: object) -> None:
         node = self.nodes[receiver]
@@ -400,7 +401,8 @@ class Cluster:
             node.on_beat_ack(sender, message)
         else:
             self.delivered.append((sender, receiver, message))
-            node.step(Receive(sender, message))  # type: ignore[arg-type]
+            assert isinstance(message, Message)
+            node.step(Receive(sender, message))
 
     def transfer(self, source: Node, peer: ReplicaId) -> None:
         """Carry a snapshot of what `source` has applied to `peer`, or fail."""

@@ -78,7 +78,7 @@ def test_cluster_is_safe_under_faults_and_converges_once_they_end(first: int) ->
         for replica, node in cluster.nodes.items():
             if not node.alive:
                 cluster.restart(replica)
-        cluster.run_until(lambda cluster=cluster: cluster.leader is not None and cluster.converged(), 30_000.0)
+        cluster.run_until(cluster.converged, 30_000.0)
         cluster.propose(b"after the storm %d" % seed)
         cluster.settle()
         machines = [node.machine for node in cluster.nodes.values()]
