@@ -392,8 +392,6 @@ class Pump:
         for shard in waiting:
             replica = self.replicas[shard]
             replica.apply(now_ms, self._turn, lambda: self._clock() >= ends_ms)
-            if replica.damaged:
-                self._transfers.repair(replica, now_ms, self._turn)
             self._look_at(replica, now_ms)
         if self.directory.missing:
             self._bundles.ask(self.directory.missing, sorted(self.connected), now_ms, self._turn)
@@ -433,7 +431,10 @@ class Pump:
     def _housekeep(self, now_ms: float) -> None:
         self._housekeeping_due_ms = now_ms + HOUSEKEEPING_MS
         for replica in self.replicas.values():
-            replica.housekeep(now_ms, self._turn)
+            if replica.damaged:
+                self._transfers.repair(replica, self._turn)
+            else:
+                replica.housekeep(now_ms, self._turn)
             self._look_at(replica, now_ms)
 
     def new_decisions(self, shard_map: ShardMap | None) -> None:
@@ -459,7 +460,7 @@ class Pump:
         if turn.batch or turn.persisted:
             self._writes += 1
             output.write = self._writes
-        if turn.persisted:
+        if turn.persisted or (turn.batch and turn.raft_after_sync):
             self._unsynced.append(_Unsynced(self._writes, now_ms, turn.persisted, turn.raft_after_sync))
         elif turn.raft_after_sync:
             waiting = self._unsynced[-1].items if self._unsynced else turn.raft_now

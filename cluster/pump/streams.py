@@ -20,6 +20,7 @@ from cluster.ids import NodeId, ShardId
 from cluster.router.router import Router
 from cluster.session.failures import failure_of
 from cluster.session.operations import Delta, Kind, Operation, Reply
+from cluster.shard.feed import CREDIT_DEFAULT_BYTES
 
 WATCHES_PER_STREAM_MAX = 10_000
 WATCH_RETRY_MS = 25.0
@@ -306,6 +307,7 @@ class Streams:
             self._touched.add(number)
             return False
         epoch, index = (operation.epoch, operation.index) if operation.index >= 0 else (0, -1)
+        operation.credit = operation.credit or CREDIT_DEFAULT_BYTES
         stream.watches[operation.id] = Watch(operation, shard, epoch, index, operation.credit)
         return True
 

@@ -27,7 +27,6 @@ from cluster.shard.turn import SnapshotAck, SnapshotChunk, SnapshotRequest, Turn
 
 CHUNK_BYTES = 1024 * 1024
 CHUNK_TIMEOUT_MS = 10_000.0
-REPAIR_EVERY_MS = 1_000.0
 TRANSFERS_MAX = 2
 """Transfers a node sends at a time; further replicas wait for their turn."""
 
@@ -49,6 +48,7 @@ class _Outgoing:
     after: bytes | None = None
     sequence: int = 0
     waiting_since_ms: float | None = None
+    begun: bool = False
     switched: bool = False
     last: bool = False
 
@@ -67,7 +67,6 @@ class Transfers:
     def __init__(self) -> None:
         self._outgoing: dict[tuple[ShardId, ReplicaId], _Outgoing] = {}
         self._incoming: dict[ShardId, _Incoming] = {}
-        self._repair_asked_ms: dict[ShardId, float] = {}
         self._queue: list[tuple[ShardReplica, ReplicaId]] = []
         self._number = 0
         self.installed = 0
@@ -113,7 +112,10 @@ class Transfers:
     def tick(self, now_ms: float, turn: Turn) -> None:
         """Send what can be sent; end what is overdue."""
         for key, transfer in list(self._outgoing.items()):
-            if transfer.waiting_since_ms is None:
+            if not transfer.begun:
+                # the records saved for it are in this turn's batch: they can be read from the next turn on.
+                transfer.begun = True
+            elif transfer.waiting_since_ms is None:
                 if transfer.replica.leads:
                     self._send_chunk(transfer, now_ms, turn)
                 else:
@@ -216,11 +218,8 @@ class Transfers:
         if node is not None:
             turn.send_bulk(node, SnapshotAck(replica.id, replica.replica, chunk.sender, chunk.transfer, sequence))
 
-    def repair(self, replica: ShardReplica, now_ms: float, turn: Turn) -> None:
-        """Ask the leader for the state of a damaged replica, at a measured pace."""
-        asked_ms = self._repair_asked_ms.get(replica.id, float("-inf"))
+    def repair(self, replica: ShardReplica, turn: Turn) -> None:
+        """Ask the leader for the state of a damaged replica; called at every housekeeping while it is damaged."""
         leader = replica.leader_node
-        if leader is None or replica.leads or replica.id in self._incoming or now_ms - asked_ms < REPAIR_EVERY_MS:
-            return
-        self._repair_asked_ms[replica.id] = now_ms
-        turn.send_bulk(leader, SnapshotRequest(replica.id, replica.replica))
+        if leader is not None and not replica.leads and replica.id not in self._incoming:
+            turn.send_bulk(leader, SnapshotRequest(replica.id, replica.replica))

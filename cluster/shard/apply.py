@@ -104,7 +104,8 @@ class Applier:
         assert origins is None or len(origins) == len(entry.commands), "one origin a command"
         self._check_suspect(index)
         documents = [self._prepare(command) for command in entry.commands]
-        self.now_ms = max(self.now_ms, entry.now_ms)
+        assert entry.now_ms >= self.now_ms, "the shard's time never falls"
+        self.now_ms = entry.now_ms
         rows: dict[int, tuple[LiveDocument, int, HistoryRow]] = {}
         for offset, command in enumerate(entry.commands):
             live = documents[offset]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cluster.ids import NodeId
 from cluster.raft.config import RaftConfig
@@ -18,7 +18,7 @@ from cluster.shard.document import LiveDocument
 from cluster.shard.feed import Feed
 from cluster.shard.gathering import Gatherer
 from cluster.shard.reading import Reader
-from cluster.shard.replica import ShardReplica
+from cluster.shard.replica import CompactionConfig, ShardReplica
 from cluster.shard.snapshot import StoredShard
 from cluster.shard.turn import Turn
 from cluster.shardmap.map import Shard
@@ -46,6 +46,7 @@ class Surroundings:
     on_failure: Callable[[HandlerFailure], None]
     cache_bytes_max: int
     checkpoints: bool = True
+    compaction: CompactionConfig = field(default_factory=CompactionConfig)
 
 
 def open_replica(
@@ -96,5 +97,6 @@ def open_replica(
         reader=Reader(cache, records, feed),
         feed=feed,
         applied=applied,
+        compaction=around.compaction,
         on_changed=on_changed,
     )

@@ -46,14 +46,22 @@ from cluster.shard.turn import RaftItem, StreamKey, Turn
 from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE, Shard
 from cluster.storage.log import ShardLog
 
+_NEVER = float("inf")
 APPLY_READ_BYTES = 4 * 1024 * 1024
 """Log bytes read at a time for apply."""
 
-COMPACT_EVERY_ENTRIES = 2048
-"""Applied entries between two looks at whether the log can be cut."""
 
-LOG_KEPT_ENTRIES = 1024
-"""Applied entries kept for followers that are a little behind."""
+@dataclass(frozen=True, slots=True)
+class CompactionConfig:
+    """When a replica's log is cut.
+
+    every_entries: applied entries between two looks. kept_entries: applied entries kept for followers that are a little behind.
+    lagging_entries: a follower further behind than this no longer holds the log; it gets a snapshot.
+    """
+
+    every_entries: int = 2048
+    kept_entries: int = 1024
+    lagging_entries: int = 8192
 
 
 @dataclass(slots=True)
@@ -84,6 +92,7 @@ class ShardReplica:
         reader: Reader,
         feed: Feed,
         applied: LogIndex,
+        compaction: CompactionConfig,
         on_changed: Callable[[LiveDocument, Turn], None] | None = None,
     ) -> None:
         self.shard = shard
@@ -109,11 +118,13 @@ class ShardReplica:
         self._proposed: deque[Proposed] = deque()
         self._reads = WaitingReads()
         self._led_term: Term | None = None
+        self._compaction = compaction
         self._compact_looked_at = applied
         self._nodes = {place.replica: place.node for place in shard.replicas}
+        self._stamped_ms = stored.metadata().now_ms
+        """Floor for the time of the next proposal. It may be ahead of what is applied, so apply must never use it."""
         self.snapshots_wanted: list[ReplicaId] = []
         self.held_for_snapshots: dict[ReplicaId, LogIndex] = {}
-        applier.now_ms = stored.metadata().now_ms
 
     # -- what it is --------------------------------------------------------------------------------------------------
 
@@ -142,11 +153,14 @@ class ShardReplica:
 
     @property
     def time_ms(self) -> int:
-        """The shard's time: that of the newest command applied or proposed here."""
-        return self._applier.now_ms
+        """The shard's time: no later proposal may have an earlier one."""
+        return max(self._stamped_ms, self._applier.now_ms)
 
     @property
     def deadline_ms(self) -> float:
+        """Raft's next deadline; a replica that is unwell never campaigns, so it has none until it follows or leads again."""
+        if (self.damaged or self.halted) and not self.leads:
+            return _NEVER
         return self.raft.deadline_ms
 
     @property
@@ -180,7 +194,7 @@ class ShardReplica:
             messages, self._messages = self._messages, []
             for sender, message in messages:
                 self.handle(Receive(sender, message), now_ms, turn)
-        if now_ms >= self.raft.deadline_ms:
+        if now_ms >= self.deadline_ms:
             self.handle(Deadline(), now_ms, turn)
         if self._arrived:
             self._take_operations(now_ms, wall_ms, turn)
@@ -264,8 +278,8 @@ class ShardReplica:
         if self._led_term is None:
             self._refuse(arrived, Unavailable("the new leader is catching up", retry_after_ms=20), turn)
             return
-        self._applier.now_ms = max(self._applier.now_ms, wall_ms)
-        entries = self._gatherer.gather(arrived, self._applier.now_ms, turn)
+        self._stamped_ms = max(self._stamped_ms, self._applier.now_ms, wall_ms)
+        entries = self._gatherer.gather(arrived, self._stamped_ms, turn)
         if not entries:
             return
         effects = self.handle(Propose([payload for payload, _, _ in entries]), now_ms, turn)
@@ -326,7 +340,7 @@ class ShardReplica:
                 self._reader.run(stream, operation, turn, now_ms)
         if self.leads and self._led_term is None and self.raft.term_of(self.applied) == self.raft.term:
             self._led_term = self.raft.term
-        if self.applied - self._compact_looked_at >= COMPACT_EVERY_ENTRIES:
+        if self.applied - self._compact_looked_at >= self._compaction.every_entries:
             self.compact(now_ms, turn)
 
     def _apply_some(self, now_ms: float, turn: Turn, expired: Callable[[], bool]) -> bool:
@@ -394,7 +408,8 @@ class ShardReplica:
         self.stored.switch(generation, meta, metadata, resets_log=resets_log, turn=turn)
         self.applied = meta.index
         self._compact_looked_at = meta.index
-        self._applier.now_ms = metadata.now_ms
+        self._applier.now_ms = 0
+        self._stamped_ms = max(self._stamped_ms, metadata.now_ms)
         self.damaged = ""
         self.halted = ""
         self._halted_in_between = False
@@ -402,7 +417,7 @@ class ShardReplica:
     def compact(self, now_ms: float, turn: Turn) -> None:
         """Cut the log below what every record holds, keeping some for followers that are a little behind."""
         self._compact_looked_at = self.applied
-        floor = LogIndex(self.applied - LOG_KEPT_ENTRIES)
+        floor = LogIndex(self.applied - self._compaction.kept_entries)
         if floor <= self.log.snapshot.index:
             return
         self.cache.save_older_than(floor, turn.batch)
@@ -417,7 +432,7 @@ class ShardReplica:
 
     def _followers_floor(self, floor: LogIndex) -> LogIndex:
         """Followers that are connected and not absurdly far behind keep the log; others get a snapshot."""
-        matches = [match for match in self.raft.progress.values() if match >= floor - LOG_KEPT_ENTRIES * 8]
+        matches = [match for match in self.raft.progress.values() if match >= floor - self._compaction.lagging_entries]
         return min(matches, default=floor)
 
 

@@ -1,0 +1,300 @@
+"""A cluster of real pumps in one thread: virtual time, a network that can be cut, memory engines that can lose what is not synced."""
+
+from __future__ import annotations
+
+import base64
+import random
+from collections import deque
+from dataclasses import dataclass, field
+
+import msgspec
+
+from cluster.ids import SYSTEM_SHARD, NodeId, ShardId
+from cluster.node import facts
+from cluster.pump.bundles import BundleFetch
+from cluster.pump.lanes import Lane
+from cluster.pump.liveness import GroupLiveness, NodeLiveness
+from cluster.pump.pump import Output, Pump, PumpConfig
+from cluster.pump.transfers import Transfers
+from cluster.raft.config import RaftConfig
+from cluster.router.router import Router
+from cluster.session.operations import Delta, Kind, Operation, Reply
+from cluster.shard.apply import HandlerFailure
+from cluster.shard.assembly import Surroundings, open_replica
+from cluster.shard.commands import Command
+from cluster.shard.directory import Directory
+from cluster.shard.document import LiveDocument
+from cluster.shard.replica import CompactionConfig, ShardReplica
+from cluster.shard.system.program import OPERATOR, SYSTEM_CODE, SystemInstance, SystemProgram
+from cluster.shard.turn import Turn
+from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE, ShardMap, bootstrap
+from cluster.storage.bundles import BundleStore
+from cluster.storage.memory import MemoryEngine
+from tests.pump.tally import BUNDLE, TallyLoader
+
+STEP_MS = 1.0
+
+
+class Marker:
+    """No command is suspected unless a test says so."""
+
+    def __init__(self) -> None:
+        self.suspects: dict[tuple[int, int], int] = {}
+        self.ran: list[tuple[int, int, int]] = []
+
+    def note(self, shard: int, index: int, offset: int, command: Command) -> None:
+        self.ran.append((shard, index, offset))
+
+    def suspected(self, shard: int, index: int) -> int | None:
+        return self.suspects.get((shard, index))
+
+
+@dataclass
+class Client:
+    """A client stream at one node, with everything it was told, in order."""
+
+    world: World
+    node: SimulatedNode
+    number: int
+    replies: dict[int, list[Reply]] = field(default_factory=dict)
+    deltas: list[Delta] = field(default_factory=list)
+    order: list[Reply | Delta] = field(default_factory=list)
+    next_id: int = 1
+
+    def take(self, events: list[Reply | Delta]) -> None:
+        for event in events:
+            self.order.append(event)
+            if isinstance(event, Reply):
+                self.replies.setdefault(event.id, []).append(event)
+            else:
+                self.deltas.append(event)
+
+    def submit(self, kind: Kind, key: str, channel: str = "", payload: object = None, **more: object) -> int:
+        """Queue one operation; returns its id."""
+        operation = self.operation(kind, key, channel, payload, **more)
+        self.node.pump.submit(self.number, [operation], self.world.now_ms)
+        return operation.id
+
+    def operation(self, kind: Kind, key: str, channel: str = "", payload: object = None, **more: object) -> Operation:
+        number, self.next_id = self.next_id, self.next_id + 1
+        body = payload if isinstance(payload, bytes) else msgspec.json.encode(payload if payload is not None else {})
+        space = str(more.pop("space", "tally"))
+        principal = str(more.pop("principal", "alice@acme"))
+        return Operation(number, kind, space, key, principal, channel, body, **more)  # type: ignore[arg-type]
+
+    def call(self, kind: Kind, key: str, channel: str = "", payload: object = None, **more: object) -> Reply:
+        """One operation, to its reply."""
+        number = self.submit(kind, key, channel, payload, **more)
+        self.world.run_until(lambda: number in self.replies)
+        return self.replies[number][0]
+
+    def insist(self, kind: Kind, key: str, channel: str = "", payload: object = None, **more: object) -> Reply:
+        """Like `call`, again while the refusal is retryable."""
+        for _ in range(400):
+            reply = self.call(kind, key, channel, payload, **more)
+            if reply.failure is None or not reply.failure.retryable:
+                return reply
+            self.world.run(20)
+        raise AssertionError(f"still refused: {reply.failure}")
+
+
+class SimulatedNode:
+    """One node: an engine that survives, and a pump that does not."""
+
+    def __init__(self, world: World, name: NodeId) -> None:
+        self.world = world
+        self.name = name
+        self.engine = MemoryEngine()
+        self.generation = 0
+        self.up = False
+        self.syncs = True
+        self.inbox: deque[tuple[NodeId, Lane, bytes]] = deque()
+        self.clients: dict[int, Client] = {}
+        self.marker = Marker()
+        self.failures: list[HandlerFailure] = []
+
+    def boot(self) -> None:
+        world = self.world
+        self.generation += 1
+        self.bundles = BundleStore(self.engine)
+        loader = TallyLoader()
+        self.directory = Directory(self.bundles, loader, {SYSTEM_CODE: SystemProgram(loader)})
+        remembered = facts.directory(self.engine)
+        if remembered is not None:
+            self.directory.absorb_encoded(remembered)
+        liveness = NodeLiveness(self.name, self.generation, facts.own_store(self.engine))
+        decided = self.directory.decisions.shard_map
+        shard_map = ShardMap(decided) if decided else bootstrap(world.names, world.shards, 3)
+        around = Surroundings(
+            node=self.name,
+            engine=self.engine,
+            directory=self.directory,
+            marker=self.marker,
+            random=world.random,
+            entropy=world.random.randbytes,
+            raft=RaftConfig(invariants_checked=True),
+            on_failure=self.failures.append,
+            cache_bytes_max=world.cache_bytes_max,
+            checkpoints=world.checkpoints,
+            compaction=world.compaction,
+        )
+        replicas: dict[ShardId, ShardReplica] = {}
+        for shard in shard_map.shards:
+            if shard.replica_on(self.name) is not None:
+                watch = self._system_changed if shard.shard == SYSTEM_SHARD else None
+                live = GroupLiveness(liveness, shard)
+                replicas[shard.shard] = open_replica(shard, around, live, world.now_ms, watch)
+        self.pump = Pump(
+            node=self.name,
+            peers=[name for name in world.names if name != self.name],
+            router=Router(self.name, shard_map),
+            directory=self.directory,
+            liveness=liveness,
+            replicas=replicas,
+            bundles=BundleFetch(self.bundles, self.directory),
+            transfers=Transfers(),
+            stores=facts.peer_stores(self.engine),
+            remember_store=facts.remember_store,
+            config=PumpConfig(),
+            clock=lambda: world.now_ms,
+            now_ms=world.now_ms,
+        )
+        self.up = True
+        for other in world.nodes.values():
+            if other.up and other is not self:
+                self.pump.on_connected(other.name, world.now_ms)
+                other.pump.on_connected(self.name, world.now_ms)
+
+    def crash(self, *, lose_unsynced: bool = True, refused: bool = True) -> None:
+        self.up = False
+        self.inbox.clear()
+        self.clients.clear()
+        if lose_unsynced:
+            self.engine = self.engine.crash()
+        for other in self.world.nodes.values():
+            if other.up:
+                other.pump.on_disconnected(self.name, refused, self.world.now_ms)
+
+    def _system_changed(self, live: LiveDocument, turn: Turn) -> None:
+        instance = live.instance
+        if not isinstance(instance, SystemInstance):
+            return
+        for code_hash, bundle in instance.new_bundles:
+            self.bundles.put(turn.batch, code_hash, bundle)
+            self.directory.missing.discard(code_hash)
+        instance.new_bundles.clear()
+        if self.directory.absorb(instance.decisions):
+            facts.remember_directory(turn.batch, self.directory.encode())
+            decided = instance.decisions.shard_map
+            self.pump.new_decisions(ShardMap(decided) if decided else None)
+
+    def turn(self) -> None:
+        pump, now_ms = self.pump, self.world.now_ms
+        while self.inbox:
+            sender, lane, frame = self.inbox.popleft()
+            pump.on_frame(sender, lane, frame, now_ms)
+        self.carry(pump.step(now_ms, self.world.wall_ms))
+        if pump.needs_sync and self.syncs:
+            write = pump.written
+            self.engine.sync()
+            self.carry(pump.persisted(write, now_ms))
+        self.carry(pump.apply(now_ms))
+
+    def carry(self, output: Output) -> None:
+        if output.batch:
+            self.engine.write(output.batch)
+        for receiver, lane, frame in output.frames:
+            self.world.send(self.name, receiver, lane, frame)
+        for stream, events in output.deliveries:
+            client = self.clients.get(stream)
+            if client is not None:
+                client.take(events)
+
+
+class World:
+    """Nodes, time and the network between them."""
+
+    def __init__(
+        self,
+        nodes: int = 3,
+        shards: int = 2,
+        seed: int = 1,
+        cache_bytes_max: int = 1 << 24,
+        checkpoints: bool = True,
+        compaction: CompactionConfig | None = None,
+    ) -> None:
+        self.compaction = compaction or CompactionConfig()
+        self.random = random.Random(seed)
+        self.now_ms = 1_000.0
+        self.shards = shards
+        self.cache_bytes_max = cache_bytes_max
+        self.checkpoints = checkpoints
+        self.names = [NodeId(f"n{number}") for number in range(1, nodes + 1)]
+        self.cut: set[tuple[NodeId, NodeId]] = set()
+        self.loss = 0.0
+        self.nodes = {name: SimulatedNode(self, name) for name in self.names}
+        for node in self.nodes.values():
+            node.boot()
+
+    @property
+    def wall_ms(self) -> int:
+        return 1_700_000_000_000 + int(self.now_ms)
+
+    def send(self, sender: NodeId, receiver: NodeId, lane: Lane, frame: bytes) -> None:
+        node = self.nodes[receiver]
+        if node.up and (sender, receiver) not in self.cut and self.random.random() >= self.loss:
+            node.inbox.append((sender, lane, frame))
+
+    def run(self, duration_ms: float) -> None:
+        ends_ms = self.now_ms + duration_ms
+        while self.now_ms < ends_ms:
+            self.now_ms += STEP_MS
+            for node in self.nodes.values():
+                if node.up:
+                    node.turn()
+
+    def run_until(self, holds, within_ms: float = 30_000.0) -> None:  # type: ignore[no-untyped-def]
+        ends_ms = self.now_ms + within_ms
+        while not holds():
+            assert self.now_ms < ends_ms, "nothing came of it in time"
+            self.run(STEP_MS)
+
+    def client(self, name: str = "n1") -> Client:
+        node = self.nodes[NodeId(name)]
+        client = Client(self, node, node.pump.streams.open())
+        node.clients[client.number] = client
+        return client
+
+    def settled(self) -> bool:
+        """Every shard has one leader that serves."""
+        for shard in range(self.shards + 1):
+            leaders = [
+                node
+                for node in self.nodes.values()
+                if node.up and ShardId(shard) in node.pump.replicas and node.pump.replicas[ShardId(shard)].serves
+            ]
+            if len(leaders) != 1:
+                return False
+        return True
+
+    def start(self) -> Client:
+        """Elect, write the system document, deploy the tally; returns a client at n1."""
+        self.run_until(self.settled)
+        client = self.client("n1")
+        payload = {"shard_map": base64.b64encode(self.nodes[NodeId("n1")].pump.router.map.encode()).decode()}
+        system = {"space": SYSTEM_SPACE, "principal": str(OPERATOR)}
+        assert client.insist(Kind.CREATE, SYSTEM_KEY, "", payload, **system).failure is None
+        deploy = {"space": "tally", "bundle": base64.b64encode(BUNDLE).decode()}
+        assert client.insist(Kind.SEND, SYSTEM_KEY, "deploy", deploy, **system).failure is None
+        self.run_until(lambda: all(node.directory.decisions.version == 2 for node in self.nodes.values() if node.up))
+        return client
+
+    def leader(self, key: str) -> SimulatedNode:
+        """Who leads the shard of tally/key."""
+        shard = next(iter(self.nodes.values())).pump.router.shard_of("tally", key)
+        return next(node for node in self.nodes.values() if node.up and node.pump.replicas[shard].leads)
+
+    def records(self, key: str) -> list[bytes]:
+        """The record of tally/key on every node that is up."""
+        shard = next(iter(self.nodes.values())).pump.router.shard_of("tally", key)
+        return [node.pump.replicas[shard].cache.get("tally", key).record() for node in self.nodes.values() if node.up]
