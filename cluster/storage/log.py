@@ -96,7 +96,7 @@ class ShardLog:
         log._snapshot = log._load(keys.SHARD_SNAPSHOT, _decode_snapshot) or NO_SNAPSHOT
         log._load_term_starts()
         log._last_index = log._find_last_index()
-        log._check_ends()
+        log._check_terms()
         tail = max(log.first_index, log._last_index - TAIL_VERIFIED_ENTRIES + 1)
         for _ in log._entries(LogIndex(tail), log._last_index):
             pass
@@ -227,7 +227,7 @@ class ShardLog:
             self.reset(batch, snapshot)
             return
         next_index = snapshot.index + 1
-        start, end = keys.log_entry(self._shard, 0), keys.log_entry(self._shard, next_index)
+        start, end = keys.log_entry(self._shard, self.first_index), keys.log_entry(self._shard, next_index)
         batch.delete_range(_LOG, start, end)
         # The newest start at or below the first kept entry still says that entry's term.
         stale = max(0, bisect_right(self._term_starts, next_index) - 1)
@@ -283,26 +283,24 @@ class ShardLog:
             self._terms.append(term)
 
     def _find_last_index(self) -> LogIndex:
-        start, end = keys.log_entry(self._shard, 0), keys.log_entry(self._shard, keys.INDEX_MAX)
-        for key, _ in self._engine.scan(_LOG, start, end, limit=1, reverse=True):
-            return keys.log_entry_index(key)
-        return self._snapshot.index
-
-    def _check_ends(self) -> None:
-        """What is in META and what is in LOG must speak of the same entries."""
-        start, end = keys.log_entry(self._shard, 0), keys.log_entry(self._shard, keys.INDEX_MAX)
+        """Seeks from first_index on: a seek that started lower would walk over every entry that compaction has deleted."""
+        start, end = keys.log_entry(self._shard, self.first_index), keys.log_entry(self._shard, keys.INDEX_MAX)
         for key, _ in self._engine.scan(_LOG, start, end, limit=1):
             if keys.log_entry_index(key) != self.first_index:
                 raise self._damaged(f"first entry is {keys.log_entry_index(key)}, expected {self.first_index}")
-        if self._last_index < self._snapshot.index:
-            raise self._damaged(f"log ends at {self._last_index}, below its snapshot at {self._snapshot.index}")
+            for last, _ in self._engine.scan(_LOG, start, end, limit=1, reverse=True):
+                return keys.log_entry_index(last)
+        return self._snapshot.index
+
+    def _check_terms(self) -> None:
+        """What META says of the terms must fit what is in LOG."""
         if self._term_starts and self._term_starts[-1] > self._last_index:
             raise self._damaged(f"log ends at {self._last_index}, but a term began at {self._term_starts[-1]}")
-        if self._last_index > self._snapshot.index and (
-            not self._term_starts or self._term_starts[0] > self.first_index or self._terms[0] < self._snapshot.term
-        ):
+        if self._last_index == self._snapshot.index:
+            return
+        if not self._term_starts or self._term_starts[0] > self.first_index or self._terms[0] < self._snapshot.term:
             raise self._damaged(f"the term of entry {self.first_index} is not known")
-        if self._last_index > self._snapshot.index and self._hard_state.term < self._terms[-1]:
+        if self._hard_state.term < self._terms[-1]:
             raise self._damaged(f"an entry of term {self._terms[-1]}, but the hard state knows only {self._hard_state.term}")
 
     def _entries(self, first: LogIndex, last: LogIndex) -> Iterator[tuple[LogIndex, Term, bytes]]:

@@ -117,7 +117,11 @@ def test_an_empty_batch_and_a_sync_without_writes_are_fine(engine: Engine) -> No
 
 
 def test_sync_runs_in_another_thread_while_the_owner_writes_and_reads(engine: Engine) -> None:
-    syncing = threading.Thread(target=lambda: [engine.sync() for _ in range(50)])
+    def sync_often() -> None:
+        for _ in range(50):
+            engine.sync()
+
+    syncing = threading.Thread(target=sync_often)
     syncing.start()
     for number in range(300):
         key = number.to_bytes(4, "big")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -63,7 +65,8 @@ def test_a_failed_sync_is_final_for_every_use() -> None:
     engine = MemoryEngine()
     put(engine, b"a")
     engine.fail_syncs()
-    for use in (engine.sync, engine.sync, lambda: put(engine, b"b"), lambda: engine.get(Family.LOG, b"a")):
+    uses: list[Callable[[], object]] = [engine.sync, lambda: put(engine, b"b"), lambda: engine.get(Family.LOG, b"a")]
+    for use in (engine.sync, *uses):
         with pytest.raises(SyncFailed):
             use()
     assert content(engine.crash()) == {}

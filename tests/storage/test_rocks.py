@@ -192,9 +192,14 @@ def test_a_stalled_engine_refuses_as_overloaded_without_effect_and_recovers(tmp_
     engine = RocksEngine.open(tmp_path)
     engine._families[Family.RECORDS].set_options({"write_buffer_size": "65536", "max_write_buffer_number": "1"})
     accepted = 0
-    with pytest.raises(Overloaded) as told:
+
+    def put_without_end() -> None:
+        nonlocal accepted
         for accepted in range(50_000):
             put(engine, accepted.to_bytes(4, "big"), bytes(1000))
+
+    with pytest.raises(Overloaded) as told:
+        put_without_end()
     assert told.value.retry_after_ms > 0
     assert sum(1 for _ in engine.scan(Family.RECORDS, b"", LAST)) == accepted
     engine._families[Family.RECORDS].set_options({"write_buffer_size": "16777216", "max_write_buffer_number": "3"})
