@@ -18,7 +18,7 @@ import msgspec
 
 import cluster
 from cluster.documents.bundle import Bundle
-from cluster.errors import HistoryTrimmed, InvalidRequest, OutcomeUnknown, UnknownDocument
+from cluster.errors import Applied, HistoryTrimmed, InvalidRequest, OutcomeUnknown, Unavailable, UnknownDocument
 from cluster.ids import SYSTEM_SHARD, DocumentId, NodeId, ShardId
 from cluster.node.errors_log import ErrorsLog
 from cluster.node.loop import NodeLoop
@@ -37,6 +37,8 @@ from cluster.storage.history import HistoryStore
 CHANGE_TIMEOUT_MS = 10_000.0
 CHANGE_ATTEMPTS_MAX = 40
 LIST_LIMIT_MAX = 1000
+LEARN_POLL_MS = 10
+LEARN_ATTEMPTS_MAX = 1000
 
 Ask = Callable[[Operation, float], Awaitable[Reply]]
 Row = dict[str, Any]
@@ -206,6 +208,7 @@ class Administration:
             raise InvalidRequest("settings and check_only are not known to this release")
         payload = {"space": request["space"], "bundle": base64.b64encode(bundle).decode()}
         answer = await self._decide("deploy", payload)
+        await self._learned(answer["version"])
         space = self._pump.directory.space(request["space"])
         return {"space": self._space_row(space), "changed": answer["changed"]}
 
@@ -249,6 +252,14 @@ class Administration:
                 raise error_of(reply.failure)
             await self._pause(reply.failure)
         raise error_of(reply.failure)
+
+    async def _learned(self, version: int) -> None:
+        """Until this node knows the decisions of `version`: whoever deployed here can create here at once."""
+        for _ in range(LEARN_ATTEMPTS_MAX):
+            if self._pump.directory.decisions.version >= version:
+                return
+            await asyncio.sleep(LEARN_POLL_MS / 1000)
+        raise Unavailable("it is decided, but this node has not learned of it yet", applied=Applied.YES, retry_after_ms=1000)
 
     async def _pause(self, failure: Failure) -> None:
         await asyncio.sleep(max(failure.retry_after_ms, 50) / 1000)

@@ -49,7 +49,7 @@ from cluster.shard.turn import Turn
 from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE, ShardMap, bootstrap
 from cluster.storage.bundles import BundleStore
 from cluster.storage.format import begin_boot, ensure_format
-from cluster.storage.rocks import RocksEngine
+from cluster.storage.rocks import RocksEngine, RocksSettings
 from cluster.transport.tcp import TcpPeerTransport
 
 BOOTSTRAP_RETRY_MS = 200
@@ -78,7 +78,7 @@ class Node:
         self._ended = asyncio.get_running_loop().create_future()
         directory_path = Path(config.data_dir)
         directory_path.mkdir(parents=True, exist_ok=True)
-        self._engine = RocksEngine.open(directory_path / "store", disk_free_bytes_min=config.disk_free_bytes_min)
+        self._engine = RocksEngine.open(directory_path / "store", RocksSettings(free_bytes_min=config.disk_free_bytes_min))
         ensure_format(self._engine)
         self._cluster_id = cluster_identity(self.first_nodes)
         self._identity = begin_boot(self._engine, self._cluster_id, self.node)

@@ -165,7 +165,7 @@ class SystemInstance:
             spaces = tuple(known[name] for name in sorted(known))
             self.decisions = Decisions(version, now.shard_map, spaces, now.isolated)
         self.new_bundles.append((code_hash, bundle))
-        return {"code_hash": code_hash.hex(), "changed": changed, "deployments": known[request.space].deployments}
+        return {"version": self.decisions.version, "changed": changed}
 
     def dump(self) -> bytes:
         return msgspec.msgpack.encode(self.decisions)
