@@ -27,6 +27,7 @@ from cluster.gossip.effects import (
 )
 from cluster.gossip.messages import Address, Labels, State
 from cluster.ids import NodeId
+from tests.gossip.cores import CLUSTER
 
 STREAM_TIMEOUT_MS = 1_000
 
@@ -157,7 +158,7 @@ class Network:
 
     def _core(self, host: Host) -> Gossip:
         return Gossip(
-            cluster_id="simulated",
+            cluster_id=CLUSTER,
             node=host.name,
             boot_generation=host.generation,
             address=Address(*host.endpoint),

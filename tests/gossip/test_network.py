@@ -189,6 +189,7 @@ def test_two_nodes_that_hold_each_other_dead_make_up_with_few_packets() -> None:
     before = network[0].datagrams_sent + network[1].datagrams_sent
     network.inject(0, Datagram(network[2].endpoint, packet_of(2, dead(1, 2))))
     network.inject(1, Datagram(network[2].endpoint, packet_of(2, dead(0, 2))))
+    assert network.holds(network[0], network[1]) is network.holds(network[1], network[0]) is DEAD
     assert network.run(2_000, network.everybody_sees_everybody) is not None
     network.run(10_000)
     assert network.everybody_sees_everybody()
