@@ -216,6 +216,33 @@ def test_a_mutation_that_raises_has_changed_nothing_even_when_the_handler_goes_o
     assert desk.root.dump() == before
 
 
+REMOVALS: list[Any] = [
+    lambda root: root.get("table").remove("b"),
+    lambda root: root.get("rows").remove(root.get("rows").find(name="b")),
+    lambda root: root.get("byname").pop("b"),
+    lambda root: root.get("byname").update({"b": Item("b", 5, [1]), "z": Item("z")}),
+    lambda root: root.get("tags").discard("b"),
+    lambda root: root.get("items").pop(1),
+    lambda root: root.get("items").__delitem__(slice(0, 2)),
+    lambda root: root.get("items").__setitem__(slice(0, 3, 2), [Item("x"), Item("yy")]),
+    lambda root: root.get("body").splice(1, 2, "xyz"),
+    *(lambda root, field=field: root.get(field).clear() for field in ("items", "byname", "tags", "table", "rows")),
+]
+
+
+@pytest.mark.parametrize("number", range(len(WRITES) + len(REMOVALS)))
+def test_the_size_that_writes_keep_is_the_size_of_the_state_that_is_loaded(desk: Any, number: int) -> None:
+    before, size = desk.root.dump(), desk.root.size_bytes()
+    write = [*WRITES, *REMOVALS][number]
+    desk.begin()
+    write(desk.root)
+    desk.journal.rollback()
+    assert (desk.root.dump(), desk.root.size_bytes()) == (before, size)
+    assert desk.run(write)
+    assert desk.root.dump() != before
+    assert desk.reloaded().root.size_bytes() == desk.root.size_bytes()
+
+
 def test_rollback_restores_insertion_order_of_many_deletions_in_linear_time(make_desk: Any) -> None:
     desk = make_desk({"ages": (dict[str, int], {str(number): number for number in range(20_000)})})
     before = desk.root.dump()

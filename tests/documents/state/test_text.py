@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cluster.documents.state import StaleEdit, Text, operations
 from cluster.documents.state.splices import Edit
-from cluster.documents.state.text import CHUNK_MAX, SPLICE_SIZE
+from cluster.documents.state.text import CHUNK_MAX, CHUNK_SIZE, SPLICE_SIZE
 
 DECLARED: dict[str, tuple[Any, Any]] = {"body": (Text, "hello world")}
 
@@ -200,6 +200,27 @@ def test_chunked_text_equals_a_python_string(make_desk: Any, seed: int, scale: i
         else:
             desk.journal.commit()
     assert body(desk.reloaded()) == model
+
+
+def test_a_chunk_that_shrinks_joins_the_one_before_it_and_edits_go_on(make_desk: Any) -> None:
+    model = "".join(f"{number:06d}|" for number in range(3 * CHUNK_MAX // 7))
+    text = Text(model)
+    last = 5 * CHUNK_SIZE
+    for at, delete, insert in [
+        (last + 50, 3900, "."),
+        (last + 10, 0, "a"),
+        (last - 5, 0, "b"),
+        (last + 20, 2, "c"),
+        (0, 1, ""),
+    ]:
+        text.splice(at, delete, insert)
+        model = model[:at] + insert + model[at + delete :]
+        assert str(text) == model
+        assert all(len(chunk) <= CHUNK_MAX for chunk in text._chunks)
+    for at in range(len(model), 3, -97):
+        text.splice(at - 3, 3)
+        model = model[: at - 3] + model[at:]
+        assert str(text) == model
 
 
 def test_texts_compare_and_slice_like_strings() -> None:
