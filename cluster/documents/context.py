@@ -7,7 +7,7 @@ counter i = 0, 1, 2, ... block i is
 
 and the stream is the blocks one after the other. `ctx.random` reads purpose `moot.random`, `ctx.new_id` purpose `moot.id`,
 row ids of tables purpose `moot.row`; an integer of n bytes is read little-endian. `below(n)` reads the fewest whole bytes
-that hold n - 1, shifts off the excess low bits and reads again while the value is not below n, so every value is equally likely.
+that hold n - 1, shifts the excess low bits off, and reads again while the value is not below n: all values are equally likely.
 
 Invariant: equal invocations give equal draws in every process and Python. Nothing here looks at a clock or at the system's
 randomness.

@@ -56,11 +56,15 @@ class _On:
     @overload
     def message(self, *, allow: Callable[..., bool]) -> Callable[[F], F]: ...
 
-    def message(self, handler: F | None = None, /, *, allow: Callable[..., bool] | None = None) -> F | Callable[[F], F]:
+    def message(self, handler: Any = None, /, *, allow: Callable[..., bool] | None = None) -> Any:
         """A channel. `allow` is a policy that is asked after the gate: a no is answered as the gate's no is."""
         if handler is not None:
             return _mark(handler, Mark("message"))
-        return lambda function: _mark(function, Mark("message", allow))
+
+        def decorate(function: F) -> F:
+            return _mark(function, Mark("message", allow))
+
+        return decorate
 
 
 class _Read:

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any, Final
 
-from cluster.documents import iteration, library
+from cluster.documents import iteration, library, operators
 from cluster.documents.context import Command, Random
 from cluster.documents.declare import Document, anyone, field, on, read
 from cluster.documents.state import OrderedSet, Record, Refused, StaleEdit, Table, Text
@@ -47,14 +47,9 @@ AUTHOR_NAMES: Final[dict[str, object]] = {
 
 
 def _prod(items: Iterable[Any], *, start: Any = 1) -> Any:
-    multiply = library.OPERATORS["mul"]
-    for item in library.gather(items):
-        start = multiply(start, item)
+    for item in operators.gather(items):
+        start = operators.mul(start, item)
     return start
-
-
-def _sqrt(number: Any) -> float:
-    return math.sqrt(number)
 
 
 def _from(module: ModuleType, names: str) -> dict[str, Any]:
@@ -88,7 +83,7 @@ _NAMES: Final[dict[str, Mapping[str, object]]] = {
         "floor": lambda number: library.integer_of(number, math.floor),
         "perm": library.choices(math.perm),
         "prod": _prod,
-        "sqrt": _sqrt,
+        "sqrt": math.sqrt,
         "trunc": lambda number: library.integer_of(number, math.trunc),
     },
     "string": _from(string, "ascii_letters ascii_lowercase ascii_uppercase digits hexdigits punctuation"),

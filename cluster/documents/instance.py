@@ -15,7 +15,7 @@ import hashlib
 import linecache
 from collections.abc import Hashable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from cluster.documents import payload as json
 from cluster.documents import textual

@@ -201,9 +201,8 @@ def _filter(function: Callable[[Any], Any] | None, items: Iterable[Any]) -> Lazy
 
 
 def _reversed(items: Sequence[Any]) -> Iterator[Any]:
-    if items.__class__ in SIZED:
-        return reversed(items)
-    return iter(gather(items)[::-1])
+    backwards: Iterator[Any] = reversed(items if items.__class__ in SIZED else gather(items))
+    return backwards
 
 
 # Consumers
@@ -220,7 +219,7 @@ def _sum(items: Iterable[Any], /, start: Any = 0) -> Any:
 
 def _counted(items: Iterable[Any]) -> Iterator[Any]:
     if items.__class__ is list or items.__class__ is tuple:
-        charge(len(items) // 2)  # type: ignore[arg-type]
+        charge(len(items) // 2)
         return iter(list(items))
     return iter(gather(items))
 
@@ -339,8 +338,9 @@ _OURS: Final[dict[str, Any]] = {
     "set": PlainSet, "frozenset": FrozenSet, "sum": _sum, "sorted": _sorted, "min": _extreme(min), "max": _extreme(max),
     "any": _any, "all": _all, "next": _next, "iter": _iter, "print": _print, "repr": textual.representation,
     "isinstance": _isinstance, "issubclass": _issubclass, "round": _round, "divmod": _divmod, "pow": pow_,
-    "format": lambda value, spec="": textual.formatted(value, "", spec), "ascii": lambda value: ascii(textual.representation(value)),
+    "format": lambda value, spec="": textual.formatted(value, "", spec),
 }  # fmt: skip
+_NAMES_OF_OURS: Final[dict[type, str]] = {PlainSet: "set", FrozenSet: "frozenset"}
 BUILTIN_NAMES: Final = frozenset(_SAME) | frozenset(_OURS)
 
 TYPES_BY_GUARD.update({guard: kind for kind, guard in _GUARDED_TYPES.items()})
@@ -357,8 +357,7 @@ def table(importer: Callable[..., Any]) -> dict[str, Any]:
     inner |= {"raised": raised, "lazy": lazy, "method": method, "format": textual.formatted, "mod": percent, "imod": percent}
     inner |= OPERATORS
     for kind, guard in _GUARDED_TYPES.items():
-        name = {PlainSet: "set", FrozenSet: "frozenset"}.get(kind, kind.__name__)
-        inner[name] = guard
+        inner[_NAMES_OF_OURS.get(kind, kind.__name__)] = guard
     return found | {f"@{name}": value for name, value in inner.items()}
 
 

@@ -47,7 +47,7 @@ class Meter:
     printed: what the command printed.
     """
 
-    __slots__ = ("allowed", "depth", "depth_allowed", "fault", "limit", "left", "printed", "printed_room", "refusal")
+    __slots__ = ("allowed", "depth", "depth_allowed", "fault", "left", "limit", "printed", "printed_room", "refusal")
 
     def __init__(self) -> None:
         self.left = _FOREVER

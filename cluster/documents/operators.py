@@ -25,8 +25,12 @@ T = TypeVar("T")
 
 NUMBER_BITS_MAX: Final = 2048
 NUMBER_END: Final = 1 << NUMBER_BITS_MAX
-_VIEWS: Final = (type({}.keys()), type({}.items()), type({}.values()))
-SIZED: Final = frozenset({list, tuple, dict, str, bytes, range, PlainSet, FrozenSet, *_VIEWS})
+_NONE: Final[dict[int, int]] = {}
+_VIEWS: Final[tuple[Any, ...]] = (type(_NONE.keys()), type(_NONE.items()), type(_NONE.values()))
+SIZED: Final[frozenset[Any]] = frozenset({list, tuple, dict, str, bytes, range, PlainSet, FrozenSet, *_VIEWS})
+_native_iadd: Final[Callable[[Any, Any], Any]] = operator.iadd
+_native_imul: Final[Callable[[Any, Any], Any]] = operator.imul
+_SEQUENCES: Final = (str, bytes, list, tuple)
 _LOADED: Final = (type, FunctionType, BuiltinFunctionType, MethodType, ModuleType, Enum)
 
 
@@ -36,7 +40,7 @@ _LOADED: Final = (type, FunctionType, BuiltinFunctionType, MethodType, ModuleTyp
 def measured(value: T) -> T:
     """`value`, after paying for copying it or a part of it."""
     kind = value.__class__
-    if kind in SIZED:
+    if kind in SIZED or isinstance(value, _SEQUENCES):
         charge_items(len(value))  # type: ignore[arg-type]
     return value
 
@@ -83,7 +87,7 @@ def spread_mapping(items: Mapping[str, T]) -> Mapping[str, T]:
 def cut(value: Any, start: Any, stop: Any, step: Any) -> Any:
     """value[start:stop:step]."""
     part = slice(start, stop, step)
-    if value.__class__ in SIZED:
+    if value.__class__ in SIZED or isinstance(value, _SEQUENCES):
         charge_items(len(range(*part.indices(len(value)))))
     return value[part]
 
@@ -131,7 +135,7 @@ def add(left: Any, right: Any) -> Any:
     if kind is int:
         result = left + right
         return result if -4611686018427387904 < result < 4611686018427387904 else bounded(result)
-    if kind in SIZED and right.__class__ is kind:
+    if isinstance(left, _SEQUENCES) and isinstance(right, _SEQUENCES):
         charge_items(len(left) + len(right))
     elif kind is Decimal:
         _decimals(left, right)
@@ -142,7 +146,7 @@ def iadd(left: Any, right: Any) -> Any:
     if left.__class__ is list:
         left += gather(right)
         return left
-    return add(left, right) if left.__class__ in ATOMS or left.__class__ in SIZED else operator.iadd(left, right)
+    return add(left, right) if left.__class__ in ATOMS or left.__class__ in SIZED else _native_iadd(left, right)
 
 
 def sub(left: Any, right: Any) -> Any:
@@ -157,11 +161,11 @@ def mul(left: Any, right: Any) -> Any:
     kind, other = left.__class__, right.__class__
     if kind is float or other is float:
         return left * right
-    if kind in SIZED and isinstance(right, int):
+    if isinstance(left, _SEQUENCES) and isinstance(right, int):
         charge_items(len(left) * max(right, 0))
-    elif other in SIZED and isinstance(left, int):
+    elif isinstance(right, _SEQUENCES) and isinstance(left, int):
         charge_items(len(right) * max(left, 0))
-    elif kind is int and other is int:
+    elif isinstance(left, int) and isinstance(right, int):
         result = left * right
         if -4611686018427387904 < result < 4611686018427387904:
             return result
@@ -177,7 +181,7 @@ def imul(left: Any, right: Any) -> Any:
         charge_items(len(left) * max(right, 0))
         left *= right
         return left
-    return mul(left, right) if left.__class__ in ATOMS or left.__class__ in SIZED else operator.imul(left, right)
+    return mul(left, right) if left.__class__ in ATOMS or left.__class__ in SIZED else _native_imul(left, right)
 
 
 def pow_(base: Any, exponent: Any, modulus: Any = None) -> Any:

@@ -45,8 +45,6 @@ class SetOfPlain(Set[T]):
         charge_items(len(self))
         return self._items.keys() == other._items.keys()
 
-    __hash__ = None  # type: ignore[assignment]
-
     def __repr__(self) -> str:
         return f"{{{', '.join(map(repr, self._items))}}}" if self._items else f"{self._name()}()"
 
@@ -132,6 +130,7 @@ class PlainSet(SetOfPlain[T], MutableSet[T]):
     """What handlers know as set."""
 
     __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]
 
     def add(self, value: T) -> None:
         """Put an item in, at the end if it is new."""
@@ -169,15 +168,15 @@ class PlainSet(SetOfPlain[T], MutableSet[T]):
         """Keep only what is in all the others."""
         self._items = self.intersection(*others)._items
 
-    def __ior__(self, other: Any) -> Any:
+    def __ior__(self, other: Any) -> Any:  # type: ignore[misc]
         self.update(other)
         return self
 
-    def __iand__(self, other: Any) -> Any:
+    def __iand__(self, other: Any) -> Any:  # type: ignore[misc]
         self.intersection_update(other)
         return self
 
-    def __isub__(self, other: Any) -> Any:
+    def __isub__(self, other: Any) -> Any:  # type: ignore[misc]
         self.difference_update(other)
         return self
 

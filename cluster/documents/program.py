@@ -17,7 +17,7 @@ from cluster.documents import payload as json
 from cluster.documents.context import Command
 from cluster.documents.declare import MARK, RESERVED, Document, FieldDescriptor, Mark, anyone
 from cluster.documents.instance import DocumentInstance
-from cluster.documents.library import TYPES_BY_GUARD
+from cluster.documents.methods import TYPES_BY_GUARD
 from cluster.documents.runtime import Settings
 from cluster.documents.state import FieldOptions, FieldSpec, Refused, StateType, field_spec, state_type
 from cluster.errors import InvalidName, InvalidPayload, UnknownChannel
@@ -47,7 +47,7 @@ class Parameter:
 class Channel:
     """One handler and its wire schema."""
 
-    __slots__ = ("allow", "function", "name", "parameters", "result", "_known")
+    __slots__ = ("_known", "allow", "function", "name", "parameters", "result")
 
     def __init__(
         self,
@@ -227,7 +227,7 @@ def declare(cls: type[Document], refusals: tuple[type[Refused], ...]) -> Declara
     reader.read(refusals)
     if reader.findings:
         raise Undeclarable(reader.findings)
-    cls._moot_sealed = True  # type: ignore[attr-defined]
+    cls._moot_sealed = True
     return reader.declaration
 
 

@@ -12,13 +12,15 @@ It does not measure work: instrument.py does.
 from __future__ import annotations
 
 import ast
+import builtins
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from cluster.documents import facades
 from cluster.documents.instrument import AMBIENT_METHODS, GUARDED_TYPES
-from cluster.documents.library import BUILTIN_NAMES, NUMBER_BITS_MAX
+from cluster.documents.library import BUILTIN_NAMES
+from cluster.documents.operators import NUMBER_BITS_MAX
 
 FINDINGS_MAX: Final = 200
 NESTING_MAX: Final = 100
@@ -39,48 +41,64 @@ class Finding:
         return f"{self.file}:{self.line}: {self.code}: {self.reason}; {self.replacement}"
 
 
-_MODULES: Final[dict[str, tuple[str, str, str]]] = {
-    **dict.fromkeys(("time", "sched", "calendar", "zoneinfo"), ("ambient-time", "reads the clock", "use ctx.now")),
-    **dict.fromkeys(("random", "secrets"), ("randomness", "draws from outside the command", "use ctx.random or ctx.new_id()")),
-    **dict.fromkeys(
-        ("os", "sys", "io", "pathlib", "shutil", "tempfile", "socket", "ssl", "http", "urllib", "requests", "subprocess")
-        + ("logging", "sqlite3", "pickle", "shelve", "glob", "platform", "signal", "ctypes", "mmap"),
-        ("input-output", "reaches outside the document", "let a client or a worker do it and send the result as a message"),
-    ),
-    **dict.fromkeys(
-        ("threading", "multiprocessing", "concurrent", "asyncio", "queue", "contextvars", "_thread"),
-        ("threads", "a document runs one command at a time", "write plain functions"),
-    ),
-    "re": ("regular-expression", "the cost of a match can not be bounded", "use methods of str"),
-    **dict.fromkeys(
-        ("importlib", "builtins", "inspect", "types", "gc", "weakref", "ast", "dis", "traceback", "operator", "copy", "abc"),
-        ("reflection", "reaches the interpreter or other code", "write it out as plain Python"),
-    ),
-}
-_OUTSIDE: Final = ("import", "is not on the list of modules a document may import", "put what you need in the bundle")
-_BUILTINS: Final[dict[str, tuple[str, str, str]]] = {
-    **dict.fromkeys(("open", "input"), ("input-output", "reaches outside the document", "send the data as a message")),
-    "hash": ("hash", "depends on the process", "use the value itself as a key"),
-    "id": ("identity", "is an address in memory", "use ctx.new_id() or a table's row name"),
-    **dict.fromkeys(
-        ("eval", "exec", "compile", "getattr", "setattr", "delattr", "hasattr", "vars", "dir", "globals", "locals", "type")
-        + ("memoryview", "bytearray", "breakpoint", "help", "exit", "quit", "complex", "BaseException", "slice"),
-        ("reflection", "is not available to documents", "name attributes and types in the source"),
-    ),
-}
-_ATTRIBUTES: Final[dict[str, tuple[str, str, str]]] = {
-    **dict.fromkeys(("format_map", "translate", "maketrans"), ("platform", "can not be bounded", "use format or replace")),
-    **dict.fromkeys(
-        ("as_integer_ratio", "with_traceback", "add_note", "mro"), ("reflection", "is not available", "do without")
-    ),
-}
-_DATE_METHODS: Final[dict[str, tuple[str, str, str]]] = {
-    **dict.fromkeys(("now", "utcnow", "today"), ("ambient-time", "reads the clock", "use ctx.now")),
-    **dict.fromkeys(
-        ("strftime", "strptime", "astimezone", "fromtimestamp", "utcfromtimestamp", "timestamp", "ctime"),
-        ("platform", "depends on the machine's time zone or language", "compute with timedelta or use isoformat()"),
-    ),
-}
+_Why = tuple[str, str, str]
+"""(code, reason, replacement)"""
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+def _all(names: str, code: str, reason: str, replacement: str) -> dict[str, _Why]:
+    return dict.fromkeys(_words(names), (code, reason, replacement))
+
+
+_MODULES: Final[dict[str, _Why]] = (
+    _all("time sched calendar zoneinfo", "ambient-time", "reads the clock", "use ctx.now")
+    | _all("random secrets", "randomness", "draws from outside the command", "use ctx.random or ctx.new_id()")
+    | _all(
+        "os sys io pathlib shutil tempfile socket ssl http urllib requests subprocess logging sqlite3 pickle shelve glob "
+        "platform signal ctypes mmap",
+        "input-output",
+        "reaches outside the document",
+        "let a client or a worker do it and send the result as a message",
+    )
+    | _all(
+        "threading multiprocessing concurrent asyncio queue contextvars _thread",
+        "threads",
+        "is for more than one thread, and a document runs one command at a time",
+        "write plain functions",
+    )
+    | _all("re", "regular-expression", "has matches whose cost can not be bounded", "use methods of str")
+    | _all(
+        "importlib builtins inspect types gc weakref ast dis traceback operator copy abc",
+        "reflection",
+        "reaches the interpreter or other code",
+        "write it out as plain Python",
+    )
+)
+_OUTSIDE: Final[_Why] = ("import", "is not on the list of modules a document may import", "put what you need in the bundle")
+_BUILTINS: Final[dict[str, _Why]] = (
+    _all("open input", "input-output", "reaches outside the document", "send the data as a message")
+    | _all("hash", "hash", "depends on the process", "use the value itself as a key")
+    | _all("id", "identity", "is an address in memory", "use ctx.new_id() or a table's row name")
+    | _all(
+        "eval exec compile getattr setattr delattr hasattr vars dir globals locals type memoryview bytearray breakpoint help "
+        "exit quit complex BaseException slice",
+        "reflection",
+        "is not available to documents",
+        "name attributes and types in the source",
+    )
+)
+_ATTRIBUTES: Final[dict[str, _Why]] = _all(
+    "format_map translate maketrans", "platform", "can not be bounded", "use format or replace"
+) | _all("as_integer_ratio with_traceback add_note mro", "reflection", "is not available to documents", "do without")
+_DATE_METHODS: Final[dict[str, _Why]] = _all("now utcnow today", "ambient-time", "reads the clock", "use ctx.now") | _all(
+    "strftime strptime astimezone fromtimestamp utcfromtimestamp timestamp ctime",
+    "platform",
+    "depends on the machine's time zone or language",
+    "compute with timedelta or use isoformat()",
+)
 assert set(_DATE_METHODS) == AMBIENT_METHODS, "what is refused in the source is refused when it is reached another way"
 _FRAMES: Final = (
     "gi_",
@@ -88,21 +106,21 @@ _FRAMES: Final = (
     "ag_",
     "tb_",
     "co_",
+    "func_",
     "f_back",
     "f_builtins",
     "f_code",
     "f_globals",
     "f_locals",
     "f_trace",
-    "func_",
 )
 _SPECIAL_METHODS: Final = frozenset(
     f"__{name}__"
-    for name in (
-        "init post_init str repr format eq ne lt le gt ge bool len iter next contains getitem setitem delitem call add radd iadd "
-        "sub rsub isub mul rmul imul truediv rtruediv floordiv rfloordiv mod rmod pow neg pos abs and or xor rand ror rxor "
-        "int float index round match_args"
-    ).split()
+    for name in _words(
+        "init post_init str repr format eq ne lt le gt ge bool len iter next contains getitem setitem delitem call add radd "
+        "iadd sub rsub isub mul rmul imul truediv rtruediv floordiv rfloordiv mod rmod pow neg pos abs and or xor rand ror rxor "
+        "round match_args"
+    )
 )
 _MUTABLE: Final = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp)
 _STATEMENTS_REFUSED: Final[dict[str, tuple[str, str, str]]] = {
@@ -120,6 +138,9 @@ _STATEMENTS_REFUSED: Final[dict[str, tuple[str, str, str]]] = {
 }
 
 
+_INTERPRETERS: Final = frozenset(name for name in dir(builtins) if not name.startswith("_")) - BUILTIN_NAMES
+
+
 class Refusals(ast.NodeVisitor):
     """Collects the findings of one module.
 
@@ -131,6 +152,7 @@ class Refusals(ast.NodeVisitor):
         self._path = path
         self._modules = modules
         self._private = private
+        self._bound: frozenset[str] = frozenset()
         self._scopes: list[str] = []  # "class" or "function", outermost first
 
     def refuse(self, node: ast.AST, code: str, reason: str, replacement: str) -> None:
@@ -184,6 +206,8 @@ class Refusals(ast.NodeVisitor):
         if refused is not None and isinstance(node.ctx, ast.Load):
             code, reason, replacement = refused
             self.refuse(node, code, f"{node.id} {reason}", replacement)
+        elif node.id in _INTERPRETERS and node.id not in self._bound and isinstance(node.ctx, ast.Load):
+            self.refuse(node, "builtin", f"{node.id} is not available to documents", "do without")
         elif _is_special(node.id):
             self.refuse(node, "special-name", f"{node.id} belongs to the interpreter", "use another name")
         elif not isinstance(node.ctx, ast.Load):
@@ -265,17 +289,9 @@ class Refusals(ast.NodeVisitor):
         if self._scopes:
             self.refuse(node, "nested-class", "a class made while a command runs is never the same again", "put it at the top")
         self._check_bound(node, node.name)
+        enumeration = any("Enum" in ast.unparse(base) for base in node.bases)
         for base in node.bases:
-            if isinstance(base, ast.Name) and base.id in (
-                "list",
-                "dict",
-                "set",
-                "tuple",
-                "bytes",
-                "float",
-                "frozenset",
-                "property",
-            ):
+            if isinstance(base, ast.Name) and (base.id in GUARDED_TYPES or base.id == "property") and not enumeration:
                 self.refuse(base, "base-class", f"a subclass of {base.id} would step around the budget", "hold one in a field")
         for option in node.keywords:
             if option.arg not in ("version", "total"):
@@ -320,6 +336,7 @@ class Refusals(ast.NodeVisitor):
     # Statements and expressions
 
     def visit_Module(self, node: ast.Module) -> None:
+        self._bound = frozenset(_bound(node))
         for statement in node.body:
             self._check_level(statement)
             self.visit(statement)
@@ -443,6 +460,19 @@ def _extent(tree: ast.AST) -> tuple[int, int]:
             break
         level = [child for node in level for child in ast.iter_child_nodes(node)]
     return depth, count
+
+
+def _bound(tree: ast.AST) -> Iterator[str]:
+    """Every name that the module binds somewhere."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (alias.asname or alias.name for alias in node.names)
 
 
 def _leaving(node: ast.AST, loop: bool = False) -> Iterator[ast.AST]:

@@ -82,7 +82,8 @@ class Viewing:
 
     def ask(self, policy: Callable[..., bool], *arguments: object) -> bool:
         """What a gate or policy says, under a budget of its own. An error is a no."""
-        return self._read(lambda: policy(self._document, *arguments) is True, False)
+        said: bool = self._read(lambda: policy(self._document, *arguments) is True, False)
+        return said
 
     def _shown(self, guarded: Guarded, who: Principal) -> Any:
         root = self._root

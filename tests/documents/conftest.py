@@ -64,7 +64,7 @@ def handler(stage: Callable[..., Stage]) -> Callable[..., Outcome]:
         source = (
             "from cluster import Command, Document, OrderedSet, Record, Refused, Table, Text, anyone, field, on, read\n"
             + textwrap.dedent(top)
-            + f"\nclass Stage(Document):\n    gate = anyone\n    title: str = field.public('before')\n"
+            + "\nclass Stage(Document):\n    gate = anyone\n    title: str = field.public('before')\n"
             + f"    @on.message\n    def go(self, ctx: Command) -> {result}:\n        self.title = 'after'\n"
             + textwrap.indent(textwrap.dedent(body).strip(), " " * 8)
             + "\n"

@@ -52,6 +52,8 @@ HANDLERS = {
     "complex(1)": "reflection",
     "slice(1)": "reflection",
     "exit()": "reflection",
+    "raise KeyboardInterrupt": "builtin",
+    "raise MemoryError": "builtin",
     "breakpoint()": "reflection",
     "self.__class__": "special-name",
     "self.go.__globals__": "special-name",
