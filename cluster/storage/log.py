@@ -28,7 +28,7 @@ from cluster.raft.messages import Configuration, HardState, Run, SnapshotMeta
 from cluster.storage import keys
 from cluster.storage.engine import Batch, Engine, Family
 
-TAIL_VERIFIED_ENTRIES = 256
+TAIL_VERIFIED_ENTRIES = 64
 """How many of the newest entries `open` reads back and verifies."""
 SCAN_ENTRIES = 512
 """Entries asked of the engine at once, so that a byte-bounded read does not touch far more than it returns."""

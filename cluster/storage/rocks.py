@@ -313,6 +313,9 @@ def _check_marker(path: Path) -> bool:
     check_version(int(text))
     if not current.exists():
         raise StorageDamaged(f"{path} was in use before, but its database is gone", path=str(path))
+    if not any(path.glob("*.log")):
+        # RocksDB keeps one from creation on, and would open without it as if nothing had been written since the last flush.
+        raise StorageDamaged(f"the write-ahead log of {path} is gone", path=str(path))
     return True
 
 

@@ -128,6 +128,14 @@ def test_a_zeroed_block_in_the_middle_is_damage(crashed: Path, tmp_path: Path) -
         entries_found(changed(crashed, tmp_path, bytes(data)))
 
 
+def test_a_vanished_log_is_damage(crashed: Path, tmp_path: Path) -> None:
+    path = changed(crashed, tmp_path, the_log(crashed).read_bytes())
+    for log in path.glob("*.log"):
+        log.unlink()
+    with pytest.raises(StorageDamaged):
+        entries_found(path)
+
+
 def test_refusing_a_damaged_log_leaves_it_as_it_was(crashed: Path, tmp_path: Path) -> None:
     path = changed(crashed, tmp_path, flipped(the_log(crashed).read_bytes(), 6, 2))
     before = {file.name: file.read_bytes() for file in path.iterdir()}
