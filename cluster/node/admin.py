@@ -1,7 +1,7 @@
 """Answers to operators: what AdminService asks of a node, method by method, as plain dictionaries in the shape of admin.proto.
 
-Changes of the cluster (deploying, isolating) are messages to the system document, sent like anybody's; reading is from what this
-node has.
+Changes of the cluster (deploying, isolating) are messages to the system document, sent like anybody's; reading is from
+what this node has.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cluster.node.errors_log import ErrorsLog
 from cluster.node.loop import NodeLoop
 from cluster.session.failures import error_of
 from cluster.session.operations import Failure, Kind, Operation, Reply
-from cluster.shard.commands import CommandKind, decode_row
+from cluster.shard.commands import CommandKind, command_seed, decode_row
 from cluster.shard.directory import Space
 from cluster.shard.replica import ShardReplica
 from cluster.shard.system.program import OPERATOR
@@ -82,6 +82,7 @@ class Administration:
             "DeploySpace": self._deploy_space,
             "ListSpaces": self._list_spaces,
             "GetSpace": self._get_space,
+            "GetBundle": self._get_bundle,
             "ListSpaceErrors": self._list_space_errors,
             "ReadHistory": self._read_history,
             "InspectDocument": self._inspect_document,
@@ -220,6 +221,12 @@ class Administration:
         program = self._pump.directory.program(space.code_hash)
         return {"space": self._space_row(space), "schema": msgspec.json.encode(program.schema()), "settings": {}}
 
+    async def _get_bundle(self, request: Row) -> Row:
+        bundle = self._pump.bundle(request["code_hash"])
+        if bundle is None:
+            raise InvalidRequest(f"this node has no code {request['code_hash'].hex()}")
+        return {"bundle": bundle}
+
     async def _list_space_errors(self, request: Row) -> Row:
         return {"errors": self._errors.rows(request["space"], request["error_id"], _limit(request))}
 
@@ -305,6 +312,7 @@ class Administration:
                             "code": _CODE_NAMES[row.codes[place]],
                             "answer": row.answers[place],
                             "code_hash": command.code_hash,
+                            "seed": command_seed(row.seed, row.offsets[place]),
                         }
                     )
         return {"commands": commands, "earliest_index": earliest, "position": {"epoch": live.epoch, "index": live.index}}
@@ -372,7 +380,7 @@ class Administration:
         return {"records": records}
 
 
-_KIND_NAMES = {
+_KIND_NAMES: dict[int, str] = {
     CommandKind.CREATE: "COMMAND_KIND_CREATE",
     CommandKind.SEND: "COMMAND_KIND_MESSAGE",
     CommandKind.DELETE: "COMMAND_KIND_DELETE",

@@ -807,6 +807,50 @@ class GetSpaceResponse(_message.Message):
 Global___GetSpaceResponse: _TypeAlias = GetSpaceResponse  # noqa: Y015
 
 @_typing.final
+class GetBundleRequest(_message.Message):
+    """Request of AdminService.GetBundle."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_HASH_FIELD_NUMBER: _builtins.int
+    code_hash: _builtins.bytes
+    """The code, as a space or a command of a history names it."""
+    def __init__(
+        self,
+        *,
+        code_hash: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_hash", b"code_hash"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBundleRequest: _TypeAlias = GetBundleRequest  # noqa: Y015
+
+@_typing.final
+class GetBundleResponse(_message.Message):
+    """Response of AdminService.GetBundle."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUNDLE_FIELD_NUMBER: _builtins.int
+    bundle: _builtins.bytes
+    """The bundle's canonical bytes; their BLAKE2b-256 is the hash."""
+    def __init__(
+        self,
+        *,
+        bundle: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBundleResponse: _TypeAlias = GetBundleResponse  # noqa: Y015
+
+@_typing.final
 class ListSpaceErrorsRequest(_message.Message):
     """Request of AdminService.ListSpaceErrors."""
 
@@ -996,6 +1040,7 @@ class HistoryCommand(_message.Message):
     ANSWER_FIELD_NUMBER: _builtins.int
     CHAIN_FIELD_NUMBER: _builtins.int
     CODE_HASH_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
     kind: Global___CommandKind.ValueType
     """What kind it is."""
     sender: _builtins.str
@@ -1014,6 +1059,8 @@ class HistoryCommand(_message.Message):
     """The document's chain after it."""
     code_hash: _builtins.bytes
     """The code that ran it."""
+    seed: _builtins.bytes
+    """What its randomness and new ids derive from: with it a command can be run again anywhere, to the same outcome."""
     @_builtins.property
     def position(self) -> _documents_pb2.Position:
         """Its position."""
@@ -1031,10 +1078,11 @@ class HistoryCommand(_message.Message):
         answer: _builtins.bytes = ...,
         chain: _builtins.bytes = ...,
         code_hash: _builtins.bytes = ...,
+        seed: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "chain", b"chain", "channel", b"channel", "code", b"code", "code_hash", b"code_hash", "kind", b"kind", "payload", b"payload", "position", b"position", "sender", b"sender", "time_ms", b"time_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "chain", b"chain", "channel", b"channel", "code", b"code", "code_hash", b"code_hash", "kind", b"kind", "payload", b"payload", "position", b"position", "seed", b"seed", "sender", b"sender", "time_ms", b"time_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

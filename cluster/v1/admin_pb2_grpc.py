@@ -70,6 +70,11 @@ class AdminServiceStub:
                 request_serializer=cluster_dot_v1_dot_admin__pb2.GetSpaceRequest.SerializeToString,
                 response_deserializer=cluster_dot_v1_dot_admin__pb2.GetSpaceResponse.FromString,
                 _registered_method=True)
+        self.GetBundle = channel.unary_unary(
+                '/cluster.v1.AdminService/GetBundle',
+                request_serializer=cluster_dot_v1_dot_admin__pb2.GetBundleRequest.SerializeToString,
+                response_deserializer=cluster_dot_v1_dot_admin__pb2.GetBundleResponse.FromString,
+                _registered_method=True)
         self.ListSpaceErrors = channel.unary_unary(
                 '/cluster.v1.AdminService/ListSpaceErrors',
                 request_serializer=cluster_dot_v1_dot_admin__pb2.ListSpaceErrorsRequest.SerializeToString,
@@ -155,6 +160,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetBundle(self, request, context):
+        """Gives the code with this hash: of this node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListSpaceErrors(self, request, context):
         """Lists recent failures of a space's code, newest first, with their tracebacks: of this node.
         """
@@ -234,6 +246,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.GetSpace,
                     request_deserializer=cluster_dot_v1_dot_admin__pb2.GetSpaceRequest.FromString,
                     response_serializer=cluster_dot_v1_dot_admin__pb2.GetSpaceResponse.SerializeToString,
+            ),
+            'GetBundle': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBundle,
+                    request_deserializer=cluster_dot_v1_dot_admin__pb2.GetBundleRequest.FromString,
+                    response_serializer=cluster_dot_v1_dot_admin__pb2.GetBundleResponse.SerializeToString,
             ),
             'ListSpaceErrors': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSpaceErrors,
@@ -456,6 +473,33 @@ class AdminService:
             '/cluster.v1.AdminService/GetSpace',
             cluster_dot_v1_dot_admin__pb2.GetSpaceRequest.SerializeToString,
             cluster_dot_v1_dot_admin__pb2.GetSpaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBundle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cluster.v1.AdminService/GetBundle',
+            cluster_dot_v1_dot_admin__pb2.GetBundleRequest.SerializeToString,
+            cluster_dot_v1_dot_admin__pb2.GetBundleResponse.FromString,
             options,
             channel_credentials,
             insecure,
