@@ -24,7 +24,7 @@ from cluster.node.errors_log import ErrorsLog
 from cluster.node.loop import NodeLoop
 from cluster.session.failures import error_of
 from cluster.session.operations import Failure, Kind, Operation, Reply
-from cluster.shard.commands import CommandKind, command_seed, decode_row
+from cluster.shard.commands import CommandKind, HistoryRow, command_seed, decode_row
 from cluster.shard.directory import Space
 from cluster.shard.replica import ShardReplica
 from cluster.shard.system.program import OPERATOR
@@ -258,7 +258,7 @@ class Administration:
             if not reply.failure.retryable and reply.failure.reason != UnknownDocument.reason:
                 raise error_of(reply.failure)
             await self._pause(reply.failure)
-        raise error_of(reply.failure)
+        raise Unavailable("the system shard has no leader that answers", retry_after_ms=1000)
 
     async def _learned(self, version: int) -> None:
         """Until this node knows the decisions of `version`: whoever deployed here can create here at once."""
@@ -297,24 +297,8 @@ class Administration:
         commands: list[Row] = []
         limit = _limit(request)
         for first, _, body in store.read(document, epoch, start, limit):
-            row = decode_row(body)
-            for place, command in enumerate(row.commands):
-                index = first + place
-                if start <= index < start + limit:
-                    commands.append(
-                        {
-                            "position": {"epoch": epoch, "index": index},
-                            "kind": _KIND_NAMES[command.kind],
-                            "sender": command.principal,
-                            "channel": command.channel,
-                            "payload": command.payload,
-                            "time_ms": row.now_ms,
-                            "code": _CODE_NAMES[row.codes[place]],
-                            "answer": row.answers[place],
-                            "code_hash": command.code_hash,
-                            "seed": command_seed(row.seed, row.offsets[place]),
-                        }
-                    )
+            commands += _history_rows(epoch, first, decode_row(body))
+        commands = [command for command in commands if start <= command["position"]["index"] < start + limit]
         return {"commands": commands, "earliest_index": earliest, "position": {"epoch": live.epoch, "index": live.index}}
 
     async def _inspect_document(self, request: Row) -> Row:
@@ -386,6 +370,25 @@ _KIND_NAMES: dict[int, str] = {
     CommandKind.DELETE: "COMMAND_KIND_DELETE",
 }
 _CODE_NAMES = ("OK", "REFUSED", "FAILED", "BUDGET", "DENIED", "POISONED", "REJECTED")
+
+
+def _history_rows(epoch: int, first: int, row: HistoryRow) -> list[Row]:
+    """The commands of one stored row, in the shape of admin.proto."""
+    return [
+        {
+            "position": {"epoch": epoch, "index": first + place},
+            "kind": _KIND_NAMES[command.kind],
+            "sender": command.principal,
+            "channel": command.channel,
+            "payload": command.payload,
+            "time_ms": row.now_ms,
+            "code": _CODE_NAMES[row.codes[place]],
+            "answer": row.answers[place],
+            "code_hash": command.code_hash,
+            "seed": command_seed(row.seed, row.offsets[place]),
+        }
+        for place, command in enumerate(row.commands)
+    ]
 
 
 def _entry_of(files: tuple[tuple[str, bytes], ...]) -> str:

@@ -21,18 +21,21 @@ class ErrorsLog:
 
     def rows(self, space: str, error_id: str, limit: int) -> list[dict[str, Any]]:
         """Newest first, in the shape of admin.proto."""
-        rows = []
-        for failure in reversed(self._failures):
-            if failure.document.space == space and error_id in ("", failure.error_id):
-                rows.append(
-                    {
-                        "error_id": failure.error_id,
-                        "document": {"space": failure.document.space, "key": failure.document.key},
-                        "position": {"epoch": failure.epoch, "index": failure.index},
-                        "channel": failure.channel,
-                        "sender": failure.sender,
-                        "time_ms": failure.time_ms,
-                        "traceback": failure.traceback,
-                    }
-                )
-        return rows[:limit]
+        wanted = [
+            failure
+            for failure in reversed(self._failures)
+            if failure.document.space == space and error_id in ("", failure.error_id)
+        ]
+        return [_row(failure) for failure in wanted[:limit]]
+
+
+def _row(failure: HandlerFailure) -> dict[str, Any]:
+    return {
+        "error_id": failure.error_id,
+        "document": {"space": failure.document.space, "key": failure.document.key},
+        "position": {"epoch": failure.epoch, "index": failure.index},
+        "channel": failure.channel,
+        "sender": failure.sender,
+        "time_ms": failure.time_ms,
+        "traceback": failure.traceback,
+    }

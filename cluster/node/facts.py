@@ -1,7 +1,7 @@
 """What a node remembers about itself and its peers, beside its shards: small sealed values in META.
 
-A data directory has a name of its own (`store`), made once at random. Peers remember which store stands behind each node's name: a wiped
-node under an old name is a new node, and must not vote as if it remembered (reference trap 11).
+A data directory has a name of its own (`store`), made once at random. Peers remember which store stands behind each node's
+name: a wiped node under an old name is a new node, and must not vote as if it remembered (reference trap 11).
 """
 
 from __future__ import annotations

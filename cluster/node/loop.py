@@ -1,7 +1,8 @@
 """Turning the pump: outputs become writes, syncs, frames and deliveries, in the only order that is safe.
 
-One callback runs a turn; whatever arrives wakes it at most once a loop iteration, so work gathers by itself. Syncing inline wins while
-the disk is fast (no thread hand-over) and loses when it is slow (everything waits), so `auto` measures and chooses.
+One callback runs a turn; whatever arrives wakes it at most once a loop iteration, so work gathers by itself. Syncing
+inline wins while the disk is fast (no thread hand-over) and loses when it is slow (everything waits), so `auto` measures
+and chooses.
 
 A failed write or sync ends the node: what is durable is then unknown, and only a restart finds out.
 """

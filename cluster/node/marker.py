@@ -1,9 +1,9 @@
 """Which command runs, where it survives the death of the process.
 
-A handler can not end its node by anything it is allowed to do; if a command ends it all the same (a fault of ours, a hole in the
-sandbox), replay would end it again for ever. So the running command is noted in a mapped page before it runs: the kernel keeps the
-page when the process dies. At start the note is counted; a command that ended the process twice is a suspect, and its shard halts
-there until an operator isolates it. (Design section 5, poison.)
+A handler can not end its node by anything it is allowed to do; if a command ends it all the same (a fault of ours, a hole
+in the sandbox), replay would end it again for ever. So the running command is noted in a mapped page before it runs: the
+kernel keeps the page when the process dies. At start the note is counted; a command that ended the process twice is a
+suspect, and its shard halts there until an operator isolates it. (Design section 5, poison.)
 
 Writing the page costs well under a microsecond and no system call. Losing it in a power failure costs one count, nothing else.
 """

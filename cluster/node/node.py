@@ -1,6 +1,7 @@
 """One node: a process that holds replicas, serves clients and talks to its peers.
 
-Start order: directory (locked, format checked), identity (one more boot, durable), what the cluster decided, replicas from disk, then
+Start order: directory (locked, format checked), identity (one more boot, durable), what the cluster decided, replicas from
+    disk, then
 the outside: peers, gossip, gateway. Stop is the reverse. A node that can not go on says why and exits; it never limps.
 
 A cold start needs neither gossip nor the system shard: the first map is computed from the configured list, the newest one is
@@ -77,7 +78,7 @@ class Node:
         config = self.config
         self._ended = asyncio.get_running_loop().create_future()
         directory_path = Path(config.data_dir)
-        directory_path.mkdir(parents=True, exist_ok=True)
+        os.makedirs(directory_path, exist_ok=True)
         self._engine = RocksEngine.open(directory_path / "store", RocksSettings(free_bytes_min=config.disk_free_bytes_min))
         ensure_format(self._engine)
         self._cluster_id = cluster_identity(self.first_nodes)

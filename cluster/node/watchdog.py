@@ -1,7 +1,7 @@
 """Ends the process when one command runs far longer than any legal budget: the only thing that can, since it holds the loop.
 
-A thread looks a few times within the limit whether the running note is still the same. Ending the process counts against the command
-(see `marker.py`), so a command that hangs twice is isolated and everything else goes on.
+A thread looks a few times within the limit whether the running note is still the same. Ending the process counts against
+the command (see `marker.py`), so a command that hangs twice is isolated and everything else goes on.
 """
 
 from __future__ import annotations

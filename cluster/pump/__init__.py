@@ -1,5 +1,6 @@
 """The node's turn: what arrives, in which order it is worked on, what must be durable before what leaves. Pure.
 
 `pump.py` is the turn. `liveness.py` is the node-pair heartbeat that replaces per-group heartbeats. `streams.py` routes client
-operations and their answers. `frames.py` packs what goes to a peer. `bundles.py` fetches code. `transfers.py` runs snapshot transfers.
+operations and their answers. `frames.py` packs what goes to a peer. `bundles.py` fetches code. `transfers.py` runs
+snapshot transfers.
 """

@@ -47,7 +47,9 @@ class BundleFetch:
             turn.send_bulk(peer, BundleRequest(code_hash))
 
     def receive(self, code_hash: bytes, bundle: bytes, batch: Batch) -> bool:
-        """Store an answer; says whether it was one we wait for. Raises InvalidRequest when the bytes are not what was asked for."""
+        """Store an answer; says whether it was one we wait for. Raises InvalidRequest when the bytes are not what was
+        asked for.
+        """
         if not bundle or code_hash not in self._directory.missing:
             return False
         if bundle_hash(bundle) != code_hash:

@@ -6,7 +6,9 @@ import enum
 
 
 class Lane(enum.IntEnum):
-    """LIVENESS: heartbeats. RAFT: log traffic and forwarded operations. BULK: snapshots and bundles. Stable numbers: on the wire."""
+    """LIVENESS: heartbeats. RAFT: log traffic and forwarded operations. BULK: snapshots and bundles. Stable numbers: on
+    the wire.
+    """
 
     LIVENESS = 0
     RAFT = 1

@@ -1,11 +1,12 @@
 """Liveness per node pair, not per group.
 
-A heartbeat carries (boot generation, round, digest of the (shard, term) pairs that the sender leads; the list itself when it changed
-or the receiver lacks it). A follower believes a group's leader only while the leader node's current generation lists (group, the
-follower's own term). The answer names exceptions: groups in which the answerer's durable term is higher than the listed one.
+A heartbeat carries (boot generation, round, digest of the (shard, term) pairs that the sender leads; the list itself when
+it changed or the receiver lacks it). A follower believes a group's leader only while the leader node's current generation
+lists (group, the follower's own term). The answer names exceptions: groups in which the answerer's durable term is higher
+than the listed one.
 
-An acknowledged round counts for a group's CheckQuorum and ReadIndex from its send time, and only if the group was listed at that
-term when the round was sent (compare CockroachDB's store liveness; traps 20, 21, 37, 53).
+An acknowledged round counts for a group's CheckQuorum and ReadIndex from its send time, and only if the group was listed
+at that term when the round was sent (compare CockroachDB's store liveness; traps 20, 21, 37, 53).
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ Led = tuple[tuple[ShardId, Term], ...]
 
 
 class Heartbeat(Struct, frozen=True, array_like=True, tag=1):
-    """`led` is None when the receiver should still have the list with this digest. `store` names the sender's data directory."""
+    """`led` is None when the receiver should still have the list with this digest. `store` names the sender's data
+    directory.
+    """
 
     generation: int
     store: bytes
@@ -36,7 +39,9 @@ class Heartbeat(Struct, frozen=True, array_like=True, tag=1):
 
 
 class HeartbeatReply(Struct, frozen=True, array_like=True, tag=2):
-    """`list_needed`: the answerer does not have the list of this digest. `exceptions`: groups with a higher durable term here."""
+    """`list_needed`: the answerer does not have the list of this digest. `exceptions`: groups with a higher durable term
+    here.
+    """
 
     generation: int
     store: bytes

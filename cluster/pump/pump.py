@@ -2,9 +2,10 @@
 
     drain -> step ready shards -> one write batch, one sync in flight -> one frame a peer -> apply -> one list a client stream
 
-The owner carries each `Output` in this order: write its batch (visible, not durable), send its frames, deliver its answers. When
-`needs_sync` it makes everything written durable and says so with `persisted`. What an acknowledgement depends on is written in an
-output before, and its frame comes out of `persisted`: an unsafe order can not be written by accident.
+The owner carries each `Output` in this order: write its batch (visible, not durable), send its frames, deliver its
+answers. When `needs_sync` it makes everything written durable and says so with `persisted`. What an acknowledgement
+depends on is written in an output before, and its frame comes out of `persisted`: an unsafe order can not be written by
+accident.
 
 Work of a turn follows what arrived: shards without news, timer or committed entries are not looked at.
 """

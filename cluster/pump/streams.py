@@ -1,7 +1,9 @@
-"""Client streams that end at this node: where their operations went, which watches they have, what must be told when a peer is lost.
+"""Client streams that end at this node: where their operations went, which watches they have, what must be told when a
+peer is lost.
 
-An operation goes to its shard's leader, here or one hop away. Operations that went to a peer are remembered until answered; if the peer
-or its leadership is lost, whoever asked is told that the outcome is unknown, and the session protocol makes the repeat safe.
+An operation goes to its shard's leader, here or one hop away. Operations that went to a peer are remembered until
+answered; if the peer or its leadership is lost, whoever asked is told that the outcome is unknown, and the session
+protocol makes the repeat safe.
 Watches are kept: they are opened again wherever the leader is, from the last position that passed through here, and the client
 only sees its deltas go on.
 
@@ -223,8 +225,10 @@ class Streams:
             if watch.retry_ms <= now_ms and number in self._streams:
                 self._resubscribe(number, watch, now_ms)
         for table in self._remote.values():
-            late = [key for key, sent_ms in table.items() if now_ms - sent_ms > REMOTE_OPERATION_TIMEOUT_MS]
-            self._give_up({key: table.pop(key) for key in late})
+            oldest = next(iter(table), None)
+            if oldest is not None and now_ms - table[oldest] > REMOTE_OPERATION_TIMEOUT_MS:
+                late = [key for key, sent_ms in table.items() if now_ms - sent_ms > REMOTE_OPERATION_TIMEOUT_MS]
+                self._give_up({key: table.pop(key) for key in late})
 
     @property
     def deadline_ms(self) -> float:

@@ -1,12 +1,12 @@
 """Moving a whole shard's state to a replica that lacks it, while the shard goes on serving.
 
-A snapshot is not a copy at one instant. The sender first writes every unsaved record: its stored shard then stands at its applied
-index S. Records are then read in key order and may meanwhile be rewritten with later entries; the receiver replays the log from
-S + 1 and skips, for each document, what its record has already. So nothing is frozen, copied or locked.
+A snapshot is not a copy at one instant. The sender first writes every unsaved record: its stored shard then stands at its
+applied index S. Records are then read in key order and may meanwhile be rewritten with later entries; the receiver replays
+the log from S + 1 and skips, for each document, what its record has already. So nothing is frozen, copied or locked.
 
 The receiver writes chunks into a new key generation, invisible until one small batch switches to it and resets the log to S. A
-transfer that breaks leaves an unused generation, which the next one overwrites. History follows behind the switch: the replica is
-useful before it knows the past.
+transfer that breaks leaves an unused generation, which the next one overwrites. History follows behind the switch: the
+replica is useful before it knows the past.
 
 One chunk is in flight a transfer: a lagging replica is served at the pace of its disk and never crowds out the log.
 """

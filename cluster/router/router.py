@@ -1,7 +1,7 @@
 """From a document to the node that (probably) leads its shard.
 
-Everything here is a hint that the shard itself corrects: a node that does not lead answers NotLeader with who does. Any node serves
-any key in at most one hop.
+Everything here is a hint that the shard itself corrects: a node that does not lead answers NotLeader with who does. Any
+node serves any key in at most one hop.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
 """A document's memory of who has sent it what: the server's half of exactly once.
 
 The table is part of the document's record and is judged at apply only, so all replicas judge alike. Sends on one session to one
-document carry a sequence that starts at 1; only the next one runs. A repeated one gets its first answer; another payload under it
-is KeyReused; a later one is a gap and the client resends from the expected one. Sequence 0 marks an idempotency key: the session
-id is the key itself, it runs once, and order is nobody's.
+document carry a sequence that starts at 1; only the next one runs. A repeated one gets its first answer; another payload
+under it is KeyReused; a later one is a gap and the client resends from the expected one. Sequence 0 marks an idempotency
+key: the session id is the key itself, it runs once, and order is nobody's.
 
 Invariant: only a command that runs changes the table, so two replicas at one position hold equal tables.
 
 Session ids are 16 bytes that begin with a 48-bit big-endian time of creation in Unix milliseconds (the form of UUID
-version 7, RFC 9562 5.7). When the table is full the least recently used session goes and `forgotten_before_ms` rises to its time:
-what is that old and unknown is OutcomeUnknown, never executed (compare Raft thesis 6.3, which leaves expiry to the implementer).
-Idempotency keys are 16 arbitrary bytes; a key that was evicted is unknown and runs again, so a key protects for as long as
-`sessions_max` other sessions and keys have not used the document since.
+version 7, RFC 9562 5.7). When the table is full the least recently used session goes and `forgotten_before_ms` rises to
+its time: what is that old and unknown is OutcomeUnknown, never executed (compare Raft thesis 6.3, which leaves expiry to
+the implementer). Idempotency keys are 16 arbitrary bytes; a key that was evicted is unknown and runs again, so a key
+protects for as long as `sessions_max` other sessions and keys have not used the document since.
 """
 
 from __future__ import annotations

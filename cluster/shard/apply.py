@@ -1,7 +1,7 @@
 """From a committed entry to new document states, answers, changes and history.
 
-Each command runs atomically: either its handler ends well, or the document is as it was. Its answer comes only from author code or
-from counted limits; anything else (ApplyHalted) stops this shard's apply on this node.
+Each command runs atomically: either its handler ends well, or the document is as it was. Its answer comes only from author
+code or from counted limits; anything else (ApplyHalted) stops this shard's apply on this node.
 
 Invariant: a command runs on a document exactly once, wherever the node crashes: its effect is in the record if and only if the
 entry index is at most the record's applied_through, and replay skips just those.
@@ -97,8 +97,8 @@ class Applier:
     ) -> list[LiveDocument]:
         """Apply one entry; `origins` are those who wait, in command order. Returns the documents that changed.
 
-        Raises CodeMissing, StorageDamaged or ApplyHalted (a suspected poison) before anything ran: the entry can be tried again.
-        ApplyHalted from a handler's run comes in the middle: this shard then stops until the node restarts.
+        Raises CodeMissing, StorageDamaged or ApplyHalted (a suspected poison) before anything ran: the entry can be tried
+        again. ApplyHalted from a handler's run comes in the middle: this shard then stops until the node restarts.
         """
         entry = decode_entry(payload)
         assert origins is None or len(origins) == len(entry.commands), "one origin a command"

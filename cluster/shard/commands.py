@@ -36,8 +36,8 @@ class CommandKind(enum.IntEnum):
 class Command(Struct, array_like=True, frozen=True, gc=False):
     """One input to one document.
 
-    code_hash: CREATE: the code the document gets. SEND: the code that the payload was checked against; a document that runs other
-        code by then checks it again at apply.
+    code_hash: CREATE: the code the document gets. SEND: the code that the payload was checked against; a document that
+        runs other code by then checks it again at apply.
     session, sequence, acked_through: see `cluster.session.table`; an empty session asks for nothing.
     """
 

@@ -1,7 +1,7 @@
 """What every shard of a node knows of the cluster's decisions: spaces and their code, the shard map, isolated commands.
 
-The system shard decides; each node keeps this cache of the decisions, stored beside its data, so the data path never waits for the
-system shard. A newer version replaces an older one whole.
+The system shard decides; each node keeps this cache of the decisions, stored beside its data, so the data path never waits
+for the system shard. A newer version replaces an older one whole.
 """
 
 from __future__ import annotations

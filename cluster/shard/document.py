@@ -3,12 +3,13 @@
 Invariant 2 of the design: all replicas at one position have the same record, byte for byte. So a record holds nothing that only
 one node knows, and `applied_through` is the last entry that changed this document, not the last entry that this node applied.
 
-The chain binds the whole past: chain = H(chain, header of the command, code, H(seed, payload, answer, tracked writes)). The inner
-digest is salted by the seed, so content can be erased from history and the chain still verifies.
+The chain binds the whole past: chain = H(chain, header of the command, code, H(seed, payload, answer, tracked writes)).
+The inner digest is salted by the seed, so content can be erased from history and the chain still verifies.
 """
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from hashlib import blake2b
 from typing import Any
@@ -48,6 +49,7 @@ class Record(Struct, array_like=True, frozen=True):
     chain: bytes
 
 
+_SIZES = struct.Struct(">III")
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Record)
 
@@ -68,7 +70,8 @@ class LiveDocument:
 
     replay_through: applied_through of the record it was loaded from: commands of entries up to here are in it already.
     first_unsaved: Raft index of the oldest entry whose effect is not in the stored record; 0 when clean.
-    unsaved_bytes: command bytes since the stored record. touched_ms: node's clock at the last command or read (cache order only).
+    unsaved_bytes: command bytes since the stored record. touched_ms: node's clock at the last command or read (cache order
+        only).
     ring: recent changes as (index after, changes, bytes), for viewers who missed them.
     """
 
@@ -158,12 +161,11 @@ class LiveDocument:
 
     def extend_chain(self, command: Command, now_ms: int, seed: bytes, outcome: Outcome) -> None:
         """Bind one command and its outcome into the chain. Called once a command that ran, in order."""
-        content = blake2b(key=seed, digest_size=CHAIN_BYTES)
-        for part in (command.payload, outcome.answer, outcome.writes):
-            content.update(len(part).to_bytes(4, "big"))
-            content.update(part)
-        header = f"{command.kind}\0{command.channel}\0{command.principal}\0{now_ms}\0{self.epoch}\0{self.index}\0{int(outcome.code)}\0"
-        self.chain = blake2b(self.chain + header.encode() + content.digest(), digest_size=CHAIN_BYTES).digest()
+        payload, answer, writes = command.payload, outcome.answer, outcome.writes
+        sizes = _SIZES.pack(len(payload), len(answer), len(writes))
+        content = blake2b(sizes + payload + answer + writes, key=seed, digest_size=CHAIN_BYTES).digest()
+        place = (command.kind, command.channel, command.principal, now_ms, self.epoch, self.index, outcome.code)
+        self.chain = blake2b(self.chain + content + _encoder.encode(place), digest_size=CHAIN_BYTES).digest()
 
     def push_change(self, outcome: Outcome, ring_bytes_max: int) -> None:
         """Keep what changed for viewers who are behind; the oldest falls out when the ring is full."""

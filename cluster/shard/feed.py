@@ -1,8 +1,9 @@
 """Pushing changes to viewers. Nobody is queued for: a viewer is a position, a credit and a visibility class.
 
-After a slice of apply each watched document that changed is looked at once: viewers of one class at one position share one encoded
-patch. Who is out of credit is skipped and catches up later from the document's ring of changes; who fell out of the ring, or whose
-patch can not be derived, gets a full view marked as a reset. A hidden change is an empty patch with a new position.
+After a slice of apply each watched document that changed is looked at once: viewers of one class at one position share one
+encoded patch. Who is out of credit is skipped and catches up later from the document's ring of changes; who fell out of
+the ring, or whose patch can not be derived, gets a full view marked as a reset. A hidden change is an empty patch with a
+new position.
 
 Invariant: a viewer is sent positions in rising order, each delta starting exactly where its last one ended.
 """
@@ -82,8 +83,8 @@ class Feed:
     ) -> None:
         """Start a watch at the document's present state. `seen` is the (epoch, index) that the viewer already has, if any.
 
-        Sends what the viewer lacks in `turn` at once (an empty patch when it lacks nothing). Raises PermissionDenied, Overloaded,
-        DocumentDeleted or PositionRewound (a position that this document never had); nothing is opened then.
+        Sends what the viewer lacks in `turn` at once (an empty patch when it lacks nothing). Raises PermissionDenied,
+        Overloaded, DocumentDeleted or PositionRewound (a position that this document never had); nothing is opened then.
         """
         if len(self._by_watch) >= VIEWERS_MAX:
             raise Overloaded("this shard serves no more watches", retry_after_ms=1000, bound="viewers_max")

@@ -1,8 +1,8 @@
 """From the operations that arrived while the last entry was being written to one entry (or a few, when large).
 
-The leader checks what depends on code alone: the payload against the channel's schema. What depends on state (exists, deleted, gate,
-sequence) is judged at apply, by everybody alike. The one exception is a document that never existed: nothing of it can have been
-applied before, so the refusal is safe and keeps garbage out of the log.
+The leader checks what depends on code alone: the payload against the channel's schema. What depends on state (exists,
+deleted, gate, sequence) is judged at apply, by everybody alike. The one exception is a document that never existed:
+nothing of it can have been applied before, so the refusal is safe and keeps garbage out of the log.
 
 A refusal here was never logged: it consumes no sequence.
 """
@@ -44,7 +44,9 @@ class Gatherer:
         self._directory = directory
         self._entropy = entropy
         self._creating: dict[tuple[str, str], bytes] = {}
-        """Code of documents whose creation is proposed but not applied yet: what is pipelined behind it is checked against it."""
+        """Code of documents whose creation is proposed but not applied yet: what is pipelined behind it is checked against
+        it.
+        """
 
     def forget_creating(self, space: str, key: str) -> None:
         """The creation was applied, or lost."""

@@ -1,7 +1,8 @@
 """Answering reads, listings and new watches from applied state.
 
-A linearizable read waits until this leader has confirmed, after the read arrived, that it still leads, and until everything that was
-committed by then is applied (Raft paper section 8, thesis 6.4). All reads that wait at a time share one confirmation.
+A linearizable read waits until this leader has confirmed, after the read arrived, that it still leads, and until
+everything that was committed by then is applied (Raft paper section 8, thesis 6.4). All reads that wait at a time share
+one confirmation.
 """
 
 from __future__ import annotations

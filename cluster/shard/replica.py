@@ -1,11 +1,12 @@
-"""One replica of one shard: Raft, its log, its documents and its viewers. The pump calls it; all it wants done goes into a Turn.
+"""One replica of one shard: Raft, its log, its documents and its viewers. The pump calls it; all it wants done goes into a
+Turn.
 
-A turn of a replica is: `step` (messages, proposals, reads; may ask to persist), then, after the node's write, `apply` (committed
-entries, answers, deltas). Between the two the same bytes go to the followers, to the log and later to apply.
+A turn of a replica is: `step` (messages, proposals, reads; may ask to persist), then, after the node's write, `apply`
+(committed entries, answers, deltas). Between the two the same bytes go to the followers, to the log and later to apply.
 
 Two ways of being unwell, kept apart (design section 4): `halted` stops apply on this node after a fault that is not an answer;
-`damaged` is state that can not be read. Either way the replica goes on voting and acknowledging but does not lead or serve; damaged
-state is replaced from the leader, a halt is for an operator.
+`damaged` is state that can not be read. Either way the replica goes on voting and acknowledging but does not lead or
+serve; damaged state is replaced from the leader, a halt is for an operator.
 """
 
 from __future__ import annotations
@@ -392,7 +393,9 @@ class ShardReplica:
             self._on_changed(self.cache.get(SYSTEM_SPACE, SYSTEM_KEY), turn)
 
     def decisions_changed(self) -> None:
-        """New code or an isolated command: look again at what apply waits for. A halt in the middle of an entry needs a restart."""
+        """New code or an isolated command: look again at what apply waits for. A halt in the middle of an entry needs a
+        restart.
+        """
         self.stalled = ""
         if not self._halted_in_between:
             self.halted = ""

@@ -1,5 +1,5 @@
-"""The stored state of a replica as a whole: read in pieces for another replica, written in pieces into a new key generation, and
-switched to in one small batch. How the pieces travel is the pump's business (`cluster.pump.transfers`).
+"""The stored state of a replica as a whole: read in pieces for another replica, written in pieces into a new key
+generation, and switched to in one small batch. How the pieces travel is the pump's business (`cluster.pump.transfers`).
 """
 
 from __future__ import annotations

@@ -87,7 +87,8 @@ class SnapshotChunk(Struct, frozen=True, array_like=True, tag=9):
     """Part of a shard's state. See `cluster.pump.transfers`.
 
     transfer: number of this transfer, rising per sender. sequence: 0, 1, ... without gap.
-    records: (stored name, record body). end: encoded SnapshotEnd in the chunk that ends the records, else empty: the receiver switches.
+    records: (stored name, record body). end: encoded SnapshotEnd in the chunk that ends the records, else empty: the
+        receiver switches.
     history: (stored name, history row) in the chunks after that. last: nothing follows.
     """
 

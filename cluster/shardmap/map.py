@@ -1,7 +1,7 @@
 """The shard map: contiguous intervals of the key-hash space and the replicas of each.
 
-Invariant: the intervals of shards 1.. are sorted, do not overlap, and cover [0, 2**32) whole. The system shard owns no interval:
-it holds the documents of the reserved space `system`. A map with a higher version replaces a lower one.
+Invariant: the intervals of shards 1.. are sorted, do not overlap, and cover [0, 2**32) whole. The system shard owns no
+interval: it holds the documents of the reserved space `system`. A map with a higher version replaces a lower one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class Placement(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Shard(Struct, frozen=True, array_like=True):
-    """One shard. `start` is inclusive and `end` exclusive; both 0 for the system shard. `epoch` rises with every change of it."""
+    """One shard. `start` is inclusive and `end` exclusive; both 0 for the system shard. `epoch` rises with every change of
+    it.
+    """
 
     shard: ShardId
     start: int

@@ -1,7 +1,7 @@
 """The code of `system/cluster`, behind the same runtime protocol as authors' code.
 
-Channels: construct(shard_map), deploy(space, bundle), isolate(shard, index, offset, reason). Only principals of the authority `moot`
-pass its gate; gateways never let a client act as one.
+Channels: construct(shard_map), deploy(space, bundle), isolate(shard, index, offset, reason). Only principals of the
+authority `moot` pass its gate; gateways never let a client act as one.
 """
 
 from __future__ import annotations
