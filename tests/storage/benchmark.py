@@ -64,7 +64,8 @@ def group_commit(engine: Engine) -> None:
 
 
 def interpreter_lock(engine: RocksEngine) -> None:
-    """How much another thread gets to run while a commit waits for the disk, against what it does undisturbed."""
+    """During how many of 20 commits another thread gets to run. The switch interval is far longer than a commit, so that it
+    runs only when the commit itself lets go of the interpreter lock."""
     spins, stop = 0, False
 
     def spin() -> None:
@@ -72,36 +73,34 @@ def interpreter_lock(engine: RocksEngine) -> None:
         while not stop:
             spins += 1
 
-    def rate(act: Callable[[], object], times: int) -> float:
-        """Spins per microsecond inside of `act`."""
-        ran, took = 0, 0.0
-        for _ in range(times):
+    def ran_during(act: Callable[[], None]) -> int:
+        commits = 0
+        for _ in range(20):
             before = spins
-            took += timed_us(act)
-            ran += spins - before
-        return ran / took
+            act()
+            commits += spins > before
+        return commits
 
     batch = Batch()
     batch.put(Family.LOG, b"k" * 12, b"x" * ENTRY_BYTES)
     synced = WriteOptions()
     synced.sync = True
 
-    def write_then_sync() -> None:
-        engine.write(batch)
-        engine.sync()
-
     def write_synced() -> None:
         changes = WriteBatch(raw_mode=True)
         changes.put(b"k" * 12, b"x" * ENTRY_BYTES, engine._handles[Family.LOG])
         engine._database.write(changes, synced)
 
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(0.2)
     thread = threading.Thread(target=spin)
     thread.start()
-    undisturbed = rate(lambda: time.sleep(0.1), 3)
-    apart, together = rate(write_then_sync, 200) / undisturbed, rate(write_synced, 200) / undisturbed
+    engine.write(batch)
+    apart, together = ran_during(engine.sync), ran_during(write_synced)
     stop = True
     thread.join()
-    print(f"another thread runs during a commit: write, then flush_wal {apart:.0%}; write(sync=True) {together:.0%}")
+    sys.setswitchinterval(interval)
+    print(f"another thread ran during flush_wal(True) {apart} times of 20, during write(sync=True) {together} times of 20")
 
 
 def logs(engine: RocksEngine) -> None:
