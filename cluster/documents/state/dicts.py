@@ -278,7 +278,8 @@ class DictType(StateType):
     def from_plain(self, plain: Any) -> Dict[Any, Any]:
         if type(plain) is not dict:
             raise expected(self.name, plain)
-        return Dict(self, {self.key.from_plain(key): self.value.from_plain(item) for key, item in plain.items()})
+        keys = self.key.from_plains(list(plain))
+        return Dict(self, dict(zip(keys, self.value.from_plains(list(plain.values())), strict=True)))
 
     def plain_to_json(self, plain: Any) -> dict[str, Any]:
         wire_key, value_json = self.key.wire_key, self.value.plain_to_json
@@ -300,4 +301,4 @@ class DictType(StateType):
 
     def size(self, value: Any) -> int:
         items = value._items
-        return 5 + sum(map(self.key.size, items)) + sum(map(self.value.size, items.values()))
+        return 5 + self.key.sizes(items) + self.value.sizes(items.values())

@@ -16,14 +16,14 @@ import enum
 import math
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from cluster.errors import InvalidName
-from cluster.ids import Principal
+from cluster.ids import AGENT_BYTES_MAX, Principal
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 JSON_INT_MAX = 2**53 - 1
@@ -64,6 +64,7 @@ def located(error: Exception, where: str) -> TypeError | ValueError:
 
 class StateType:
     """One declared type. leaf: its values are immutable. exact: equal values are the same value, so writing one is no change.
+    fixed_size: all its values have the same size. plain_is_value, plain_is_json: these forms are one, so need no conversion.
 
     name: as the author would write it.
     """
@@ -72,6 +73,9 @@ class StateType:
 
     leaf = True
     exact = True
+    fixed_size = False
+    plain_is_value = False
+    plain_is_json = False
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -95,6 +99,10 @@ class StateType:
     def from_plain(self, plain: Any) -> Any:
         """The value of a plain form. Raises TypeError or ValueError when it is none."""
         return self.admit(plain)
+
+    def from_plains(self, plains: list[Any]) -> list[Any]:
+        """The values of many plain forms, in the time that their number deserves."""
+        return list(map(self.from_plain, plains))
 
     def plain_to_json(self, plain: Any) -> Any:
         """The JSON form of a plain form."""
@@ -120,6 +128,12 @@ class StateType:
         """The share of an admitted value in the size of the state: approximate bytes, a function of the value alone."""
         return 9
 
+    def sizes(self, values: Collection[Any]) -> int:
+        """The size of many values."""
+        if self.fixed_size and values:
+            return len(values) * self.size(next(iter(values)))
+        return sum(map(self.size, values))
+
 
 class KeyType(StateType):
     """A type whose values may be keys. The wire key is the member name in JSON and the step in paths."""
@@ -144,6 +158,8 @@ class IntType(KeyType):
     """Integers of 64 bits. In JSON a number within 2**53-1 either way, else a decimal string; both are accepted."""
 
     __slots__ = ()
+    plain_is_value = True
+    fixed_size = True
 
     def admit(self, value: Any, depth: int = 0) -> int:
         if type(value) is not int:
@@ -153,6 +169,11 @@ class IntType(KeyType):
         if INT_MIN <= value <= INT_MAX:
             return value  # type: ignore[no-any-return]
         raise ValueError("integers have at most 64 bits")
+
+    def from_plains(self, plains: list[Any]) -> list[int]:
+        if set(map(type, plains)) <= {int} and plains and min(plains) >= INT_MIN and max(plains) <= INT_MAX:
+            return plains
+        return super().from_plains(plains)
 
     def plain_to_json(self, plain: Any) -> int | str:
         return plain if -JSON_INT_MAX <= plain <= JSON_INT_MAX else str(plain)
@@ -179,6 +200,9 @@ class FloatType(StateType):
     """Finite floating point numbers of 64 bits. Integers are taken when they are exact."""
 
     __slots__ = ()
+    plain_is_value = True
+    plain_is_json = True
+    fixed_size = True
     exact = False
 
     def admit(self, value: Any, depth: int = 0) -> float:
@@ -200,6 +224,9 @@ class BoolType(StateType):
     """True or False."""
 
     __slots__ = ()
+    plain_is_value = True
+    plain_is_json = True
+    fixed_size = True
 
     def admit(self, value: Any, depth: int = 0) -> bool:
         if value is True or value is False:
@@ -217,6 +244,8 @@ class StrType(KeyType):
     """Unicode text without lone surrogates."""
 
     __slots__ = ()
+    plain_is_value = True
+    plain_is_json = True
 
     def admit(self, value: Any, depth: int = 0) -> str:
         if type(value) is not str:
@@ -249,6 +278,7 @@ class BytesType(StateType):
     """Bytes; base64 with padding in JSON."""
 
     __slots__ = ()
+    plain_is_value = True
 
     def admit(self, value: Any, depth: int = 0) -> bytes:
         if type(value) is bytes:
@@ -282,6 +312,7 @@ class DecimalType(StateType):
     """Finite decimals of at most 34 digits (decimal128), a string in JSON. Trailing zeros are part of the value."""
 
     __slots__ = ()
+    fixed_size = True
     exact = False
 
     def admit(self, value: Any, depth: int = 0) -> decimal.Decimal:
@@ -324,6 +355,7 @@ class DatetimeType(StateType):
     """Moments: aware, kept in UTC and in whole milliseconds; RFC 3339 in JSON, always written as ...Z with milliseconds."""
 
     __slots__ = ()
+    fixed_size = True
 
     def admit(self, value: Any, depth: int = 0) -> datetime:
         if not isinstance(value, datetime):
@@ -382,6 +414,7 @@ class TimedeltaType(StateType):
     """Spans of time, exact in microseconds within 64 bits; an ISO 8601 duration of seconds in JSON (PT90S, -PT0.5S)."""
 
     __slots__ = ()
+    fixed_size = True
 
     def admit(self, value: Any, depth: int = 0) -> timedelta:
         if type(value) is not timedelta:
@@ -424,6 +457,7 @@ class UuidType(StateType):
     """UUIDs; lower-case text in JSON."""
 
     __slots__ = ()
+    fixed_size = True
 
     def admit(self, value: Any, depth: int = 0) -> uuid.UUID:
         if type(value) is not uuid.UUID:
@@ -463,14 +497,26 @@ class PrincipalType(KeyType):
     """Who acts: `agent@authority` in plain form and in JSON."""
 
     __slots__ = ()
+    plain_is_json = True
 
     def admit(self, value: Any, depth: int = 0) -> Principal:
         if type(value) is not Principal:
             raise expected("Principal", value)
-        if type(value.agent) is not str or type(value.authority) is not str or "@" in value.authority:
+        agent, authority = value.agent, value.authority
+        if type(agent) is not str or type(authority) is not str or "@" in authority:
             raise ValueError("a principal is an agent and an authority, and the authority has no @")
-        self.from_plain(f"{value.agent}@{value.authority}")
+        self._check(f"{agent}@{authority}", agent, authority)
         return value
+
+    @staticmethod
+    def _check(text: str, agent: str, authority: str) -> None:
+        """As Principal.parse does, without the parts that plain ASCII does not need."""
+        if agent and authority and len(text) <= AGENT_BYTES_MAX and text.isascii() and text.isprintable():
+            return
+        try:
+            Principal.parse(text)
+        except InvalidName as error:
+            raise ValueError(error.message) from None
 
     def to_plain(self, value: Any) -> str:
         return f"{value.agent}@{value.authority}"
@@ -478,10 +524,9 @@ class PrincipalType(KeyType):
     def from_plain(self, plain: Any) -> Principal:
         if type(plain) is not str:
             raise expected("a principal as agent@authority", plain)
-        try:
-            return Principal.parse(plain)
-        except InvalidName as error:
-            raise ValueError(error.message) from None
+        agent, _, authority = plain.rpartition("@")
+        self._check(plain, agent, authority)
+        return Principal(agent, authority)
 
     def wire_key(self, plain: Any) -> str:
         return plain  # type: ignore[no-any-return]
@@ -500,6 +545,7 @@ class EnumType(KeyType):
     """Members of one Enum, by value, which is str throughout or int throughout."""
 
     __slots__ = ("_members", "_of", "_text")
+    plain_is_json = True
 
     def __init__(self, of: type[enum.Enum]) -> None:
         super().__init__(of.__name__)
@@ -512,9 +558,11 @@ class EnumType(KeyType):
             raise TypeError(f"the values of {of.__name__} must all be str or all be int")
         self._text = plain_types == {str}
         self._members = {self._key(value): member for value, member in zip(values, of, strict=True)}
-        plain: StateType = StrType("str") if self._text else IntType("int")
         for value in self._members:
-            plain.admit(value)
+            if isinstance(value, str):
+                check_encodable(value)
+            elif not -JSON_INT_MAX <= value <= JSON_INT_MAX:
+                raise TypeError(f"the values of {of.__name__} must be within 2**53 - 1 either way")
 
     def _key(self, value: Any) -> str | int:
         return str.__str__(value) if self._text else int.__int__(value)
@@ -554,6 +602,7 @@ class LiteralType(StateType):
     """One of the listed str, int or bool values."""
 
     __slots__ = ("_options",)
+    plain_is_value = True
 
     def __init__(self, options: tuple[Any, ...]) -> None:
         super().__init__(f"Literal[{', '.join(map(repr, options))}]")
@@ -589,6 +638,8 @@ class NoneType(StateType):
     """Nothing: the result of a handler that returns none."""
 
     __slots__ = ()
+    plain_is_value = True
+    plain_is_json = True
 
     def admit(self, value: Any, depth: int = 0) -> None:
         if value is not None:
@@ -604,13 +655,15 @@ class NoneType(StateType):
 class OptionalType(StateType):
     """A type or None."""
 
-    __slots__ = ("exact", "inner", "leaf")
+    __slots__ = ("exact", "inner", "leaf", "plain_is_json", "plain_is_value")
 
     def __init__(self, inner: StateType) -> None:
         super().__init__(f"{inner.name} | None")
         self.inner = inner
         self.leaf = inner.leaf
         self.exact = inner.exact
+        self.plain_is_value = inner.plain_is_value
+        self.plain_is_json = inner.plain_is_json
 
     def admit(self, value: Any, depth: int = 0) -> Any:
         return None if value is None else self.inner.admit(value, depth)

@@ -256,7 +256,7 @@ class List(Node, MutableSequence[T]):
             date(new, journal.index, item_type)
             plains = [item_type.to_plain(value) for value in new]
             old = items[start:stop]
-            journal.size += sum(map(item_type.size, new)) - sum(map(item_type.size, old))
+            journal.size += item_type.sizes(new) - item_type.sizes(old)
             shared, log = min(len(old), len(new)), journal.log
             for offset in range(shared):
                 log.append((REPLACE, (*path, start + offset), item_type, plains[offset]))
@@ -298,7 +298,7 @@ class List(Node, MutableSequence[T]):
             path = self._path()
             date(added, journal.index, item_type)
             plain = [item_type.to_plain(value) for value in new]
-            journal.size += sum(map(item_type.size, new)) - sum(map(item_type.size, self._items))
+            journal.size += item_type.sizes(new) - item_type.sizes(self._items)
             journal.undo.append((self._undo_assign, self._items))
             journal.log.append((REPLACE, path, self._type, plain))
         self._items = new
@@ -366,7 +366,7 @@ class ListType(StateType):
     def from_plain(self, plain: Any) -> List[Any]:
         if type(plain) is not list:
             raise expected(self.name, plain)
-        return List(self, list(map(self.item.from_plain, plain)))
+        return List(self, self.item.from_plains(plain))
 
     def plain_to_json(self, plain: Any) -> list[Any]:
         return list(map(self.item.plain_to_json, plain))
@@ -381,4 +381,4 @@ class ListType(StateType):
         return {"type": "array", "items": self.item.json_schema(definitions)}
 
     def size(self, value: Any) -> int:
-        return 5 + sum(map(self.item.size, value._items))
+        return 5 + self.item.sizes(value._items)

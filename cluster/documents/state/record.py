@@ -179,9 +179,12 @@ class _Part:
 
 
 class RecordType(StateType):
-    """A Record class. fields: types by name, in declared order. parts: names of those whose values are nodes."""
+    """A Record class. fields: types by name, in declared order. parts: names of those whose values are nodes.
 
-    __slots__ = ("_schema", "defaults", "fields", "options", "parts", "record")
+    to_convert, to_show: the fields whose plain form is not their value, and whose JSON form is not their plain form.
+    """
+
+    __slots__ = ("_schema", "defaults", "fields", "options", "parts", "record", "to_convert", "to_show")
 
     leaf = False
     exact = False
@@ -193,6 +196,8 @@ class RecordType(StateType):
         self.defaults: dict[str, Any] = {}
         self.options: dict[str, FieldOptions] = {}
         self.parts: tuple[str, ...] = ()
+        self.to_convert: list[tuple[str, StateType]] = []
+        self.to_show: list[tuple[str, StateType]] = []
         self._schema: Schema | None = None
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
@@ -221,8 +226,11 @@ class RecordType(StateType):
         return value._clone(depth)
 
     def to_plain(self, value: Any) -> dict[str, Any]:
-        values = value.__dict__
-        return {name: field_type.to_plain(values[name]) for name, field_type in self.fields.items()}
+        values: dict[str, Any] = value.__dict__
+        plain = values.copy()
+        for name, field_type in self.to_convert:
+            plain[name] = field_type.to_plain(values[name])
+        return plain
 
     def from_plain(self, plain: Any) -> Record:
         """Names that are gone are dropped and new ones get their default: this is how records of an older version are read."""
@@ -242,7 +250,10 @@ class RecordType(StateType):
         return record
 
     def plain_to_json(self, plain: Any) -> dict[str, Any]:
-        return {name: field_type.plain_to_json(plain[name]) for name, field_type in self.fields.items()}
+        shown: dict[str, Any] = plain.copy()
+        for name, field_type in self.to_show:
+            shown[name] = field_type.plain_to_json(plain[name])
+        return shown
 
     def from_json(self, value: Any, depth: int = 0) -> Record:
         check_depth(depth)
@@ -313,6 +324,8 @@ def record_type_of(cls: type[Record]) -> RecordType:
     except BaseException:
         cls._record_type = None
         raise
+    record_type.to_convert = [each for each in record_type.fields.items() if not each[1].plain_is_value]
+    record_type.to_show = [each for each in record_type.fields.items() if not each[1].plain_is_json]
     record_type.parts = tuple(name for name, field_type in record_type.fields.items() if not field_type.leaf)
     for name in record_type.parts:
         setattr(cls, name, _Part(name))

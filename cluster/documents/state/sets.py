@@ -14,6 +14,7 @@ from cluster.documents.state.journal import ADD, REMOVE, REPLACE
 from cluster.documents.state.leaves import Schema, StateType, expected
 from cluster.documents.state.node import check_depth
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -109,11 +110,11 @@ class OrderedSet(Keyed, MutableSet[T], Generic[T]):
     def _from_iterable(cls, values: Iterable[Any]) -> OrderedSet[Any]:
         return OrderedSet(values)
 
-    def __or__(self, other: Iterable[Any]) -> OrderedSet[Any]:
+    def __or__(self, other: Iterable[S]) -> OrderedSet[T | S]:
         refuse_builtin_set(other)
         return OrderedSet([*self, *other])
 
-    def __ror__(self, other: Iterable[Any]) -> OrderedSet[Any]:
+    def __ror__(self, other: Iterable[S]) -> OrderedSet[T | S]:
         refuse_builtin_set(other)
         return OrderedSet([*other, *self])
 
@@ -131,14 +132,14 @@ class OrderedSet(Keyed, MutableSet[T], Generic[T]):
         refuse_builtin_set(other)
         return OrderedSet([value for value in other if value not in self])
 
-    def __xor__(self, other: Iterable[Any]) -> OrderedSet[Any]:
+    def __xor__(self, other: Iterable[S]) -> OrderedSet[T | S]:
         refuse_builtin_set(other)
         right = OrderedSet(other)
         return OrderedSet([*(self - right), *(right - self)])
 
     __rxor__ = __xor__
 
-    def __ior__(self, other: Iterable[Any]) -> OrderedSet[T]:
+    def __ior__(self, other: Iterable[Any]) -> OrderedSet[T]:  # type: ignore[misc]
         self.update(other)
         return self
 
@@ -152,7 +153,7 @@ class OrderedSet(Keyed, MutableSet[T], Generic[T]):
             self.discard(value)
         return self
 
-    def __ixor__(self, other: Iterable[Any]) -> OrderedSet[T]:
+    def __ixor__(self, other: Iterable[Any]) -> OrderedSet[T]:  # type: ignore[misc]
         refuse_builtin_set(other)
         for value in dict.fromkeys(other):
             if value in self:
@@ -210,7 +211,7 @@ class OrderedSetType(StateType):
     def from_plain(self, plain: Any) -> OrderedSet[Any]:
         if type(plain) is not list:
             raise expected(self.name, plain)
-        made = self._make(list(map(self.item.from_plain, plain)))
+        made = self._make(self.item.from_plains(plain))
         if len(made._items) != len(plain):
             raise ValueError("two values of the set are the same")
         return made
@@ -231,4 +232,4 @@ class OrderedSetType(StateType):
         return {"type": "array", "items": self.item.json_schema(definitions), "uniqueItems": True}
 
     def size(self, value: Any) -> int:
-        return 5 + sum(map(self.item.size, value._items))
+        return 5 + self.item.sizes(value._items)
