@@ -1,16 +1,17 @@
 """The state of one document: declared types, tracked writes, exact undo, and patches made from what changed.
 
-    types.py       what may be declared: one StateType for every annotation
-    record.py      Record: the author's own value classes
-    node.py        what all tracked values share: where they hang, which journal they write to
-    leaves.py      StateType and the immutable types
-    lists.py dicts.py sets.py    List, Dict, OrderedSet
-    table.py       Table: records under stable row ids or a key
-    text.py splices.py    Text: a string edited by splices that are transformed over later ones
-    journal.py     Journal: the writes of the running command: commit, rollback, canonical bytes
-    fields.py root.py    FieldOptions, FieldSpec, StateRoot: the fields of one document; dump and load
-    patch.py       Changes -> JSON Patch; apply; diff by value
-    refusals.py    Refused, StaleEdit and the errors that handlers meet
+    types.py                            from annotations to types, and what can not be declared
+    forms.py                            StateType: a value's three forms (the author's, plain, JSON)
+    scalars.py moments.py named.py      the immutable types
+    node.py                             what mutable values share: where they hang, which journal they write to
+    lists.py dicts.py sets.py           List, Dict, OrderedSet
+    record.py                           Record: the author's own value classes
+    table.py                            Table: records under a key or under stable row ids
+    text.py splices.py                  Text: a string edited by splices that are transformed over later ones
+    journal.py                          Journal: the writes of the running command; commit and rollback
+    fields.py root.py                   FieldOptions, FieldSpec, StateRoot: a document's fields; dump and load
+    patch.py                            Changes -> JSON Patch; apply; diff by value
+    refusals.py                         Refused, StaleEdit and the errors that handlers meet
 
 Invariant: between `begin` and `commit` every mutation is in the journal before it can be seen, so `rollback` restores
 `dump()` byte for byte; cost follows what is written, not the size of the document. State is a tree: whatever is inserted is

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableMapping
 from typing import Any, TypeVar
 
+from cluster.documents.state.forms import KeyType, Schema, StateType, date, expected
 from cluster.documents.state.journal import ADD, REMOVE, REPLACE, Journal
-from cluster.documents.state.leaves import KeyType, Schema, StateType, date, expected
 from cluster.documents.state.node import Node, adopt, check_depth, hand_out
 from cluster.documents.state.refusals import StaleHandle
 

@@ -19,7 +19,7 @@ import msgspec
 from cluster.documents.state.refusals import StaleHandle, WriteInReadHandler
 
 if TYPE_CHECKING:
-    from cluster.documents.state.leaves import StateType
+    from cluster.documents.state.forms import StateType
 
 SPLICES_RETAINED_MAX = 1024
 

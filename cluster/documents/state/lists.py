@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, MutableSequence
 from typing import Any, SupportsIndex, TypeVar, overload
 
+from cluster.documents.state.forms import Schema, StateType, date, expected
 from cluster.documents.state.journal import ADD, REMOVE, REPLACE
-from cluster.documents.state.leaves import Schema, StateType, date, expected
 from cluster.documents.state.node import Node, adopt, check_depth, clone, hand_out, set_slot
 from cluster.documents.state.refusals import StaleHandle
 

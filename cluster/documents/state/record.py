@@ -16,8 +16,8 @@ from __future__ import annotations
 from typing import Any, ClassVar, dataclass_transform
 
 from cluster.documents.state.fields import ABSENT, FieldOptions
+from cluster.documents.state.forms import Schema, StateType, expected, located
 from cluster.documents.state.journal import REPLACE, Journal
-from cluster.documents.state.leaves import Schema, StateType, expected, located
 from cluster.documents.state.node import Node, adopt, check_depth, set_lifetime, set_parent, set_slot
 
 Declaration = tuple[Any, FieldOptions, type]

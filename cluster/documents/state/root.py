@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from cluster.documents.state.fields import ABSENT, FieldOptions
+from cluster.documents.state.forms import StateType, located
 from cluster.documents.state.journal import ADD, REPLACE, Journal
-from cluster.documents.state.leaves import StateType, located
 from cluster.documents.state.node import Node, adopt, hand_out
 from cluster.documents.state.refusals import StaleHandle
 from cluster.documents.state.types import state_type

@@ -10,8 +10,8 @@ from collections.abc import Set as AbstractSet
 from typing import Any, Generic, TypeVar
 
 from cluster.documents.state.dicts import Keyed
+from cluster.documents.state.forms import Schema, StateType, expected
 from cluster.documents.state.journal import ADD, REMOVE, REPLACE
-from cluster.documents.state.leaves import Schema, StateType, expected
 from cluster.documents.state.node import check_depth
 
 S = TypeVar("S")

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
 from cluster.documents.state.dicts import Keyed
+from cluster.documents.state.forms import KeyType, Schema, StateType, expected
 from cluster.documents.state.journal import ADD, REMOVE, REPLACE, Journal
-from cluster.documents.state.leaves import KeyType, Schema, StateType, expected
 from cluster.documents.state.node import Node, adopt, clone, hand_out
 from cluster.documents.state.record import Record, RecordType, write_field
 from cluster.documents.state.refusals import StaleHandle

@@ -19,8 +19,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
+from cluster.documents.state.forms import Schema, StateType, check_encodable, expected
 from cluster.documents.state.journal import SPLICE, Journal
-from cluster.documents.state.leaves import Schema, StateType, check_encodable, expected
 from cluster.documents.state.node import Node
 from cluster.documents.state.refusals import StaleEdit
 from cluster.documents.state.splices import Edit

@@ -16,27 +16,12 @@ from datetime import date, datetime, time, timedelta
 from typing import Any
 
 from cluster.documents.state.dicts import Dict, DictType
-from cluster.documents.state.leaves import (
-    BoolType,
-    BytesType,
-    DatetimeType,
-    DecimalType,
-    EnumType,
-    FloatType,
-    IntType,
-    KeyType,
-    LiteralType,
-    NoneType,
-    OptionalType,
-    PrincipalType,
-    Schema,
-    StateType,
-    StrType,
-    TimedeltaType,
-    UuidType,
-)
+from cluster.documents.state.forms import KeyType, NoneType, OptionalType, Schema, StateType
 from cluster.documents.state.lists import List, ListType
+from cluster.documents.state.moments import DatetimeType, TimedeltaType
+from cluster.documents.state.named import EnumType, LiteralType, PrincipalType
 from cluster.documents.state.record import Record, RecordType, record_type_of
+from cluster.documents.state.scalars import BoolType, BytesType, DecimalType, FloatType, IntType, StrType, UuidType
 from cluster.documents.state.sets import OrderedSet, OrderedSetType
 from cluster.documents.state.table import Table, TableType
 from cluster.documents.state.text import Text, TextType
