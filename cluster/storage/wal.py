@@ -7,8 +7,8 @@ intact record further on proves damage (FAST'18, protocol-aware recovery); witho
 reported durable.
 
 Format: blocks of 32 KiB; records of crc32c:u32le length:u16le type:u8 and payload; a record does not cross a block (types:
-1 whole, 2 first, 3 middle, 4 last part); fewer than 7 bytes at a block's end are filling. Logs are never recycled here, so
-no other types occur.
+1 whole, 2 first, 3 middle, 4 last part); fewer than 7 bytes at a block's end are filling. A payload is a batch: sequence:u64le
+count:u32le and that many changes. Logs are never recycled here, so no other types occur.
 
 Invariant: nothing is written. Several damaged bytes of the very last record can not be told from a torn write.
 """
@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import itertools
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.errors import StorageDamaged
 
 BLOCK_BYTES = 32 * 1024
 _HEADER = struct.Struct("<IHB")
+_BATCH = struct.Struct("<QI")
 _WHOLE, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 _MASK_DELTA = 0xA282EAD8
 _CASTAGNOLI = 0x82F63B78
@@ -40,38 +42,76 @@ def _crc_table() -> list[int]:
 _TABLE = _crc_table()
 
 
+@dataclass(slots=True)
+class Walk:
+    """One log, as far as its chain of headers goes.
+
+    broken: where the chain breaks, None if it reaches the end. first_sequence, next_sequence: RocksDB's numbers of the first
+    change and of the one after the last whole batch; None where no batch shows them.
+    """
+
+    broken: int | None = None
+    first_sequence: int | None = None
+    next_sequence: int | None = None
+
+
 def verify_logs(directory: Path) -> None:
-    """Walk every write-ahead log of a RocksDB directory. Raises StorageDamaged, naming file and offset; touches nothing."""
+    """Walk every write-ahead log of a RocksDB directory, oldest first. Raises StorageDamaged, naming file and offset; touches
+    nothing."""
+    torn: tuple[str, Walk] | None = None
     for path in sorted(directory.glob("*.log")):
         data = path.read_bytes()
-        broken = break_of(data)
-        if broken is not None and not _torn(data, broken):
+        walk = walk_log(data)
+        if walk.broken is not None and not _torn(data, walk.broken):
             raise StorageDamaged(
-                f"write-ahead log {path.name} is damaged at byte {broken}, and that is not a torn end",
+                f"write-ahead log {path.name} is damaged at byte {walk.broken}, and that is not a torn end",
                 file=path.name,
-                offset=broken,
+                offset=walk.broken,
             )
+        if torn is not None and walk.first_sequence is not None:
+            # Left behind by an earlier crash, the torn log is followed without a gap. Torn by this one, it may not be: then
+            # changes of the newer log would be applied over a hole.
+            name, before = torn
+            if before.next_sequence is None or before.next_sequence != walk.first_sequence:
+                raise StorageDamaged(f"write-ahead log {name} is torn, but {path.name} goes on after it", file=name)
+            torn = None
+        if walk.broken is not None:
+            torn = path.name, walk
 
 
-def break_of(data: bytes) -> int | None:
-    """Where the chain of headers breaks, None if it reaches the end of the log."""
-    position, size, inside = 0, len(data), False
+def walk_log(data: bytes) -> Walk:
+    """Follow the chain of headers from the beginning. Checks no checksums: RocksDB does."""
+    walk = Walk()
+    position, size, inside, following = 0, len(data), False, None
     while position < size:
         left = BLOCK_BYTES - position % BLOCK_BYTES
         if left < _HEADER.size:
             position += left
             continue
         if size - position < _HEADER.size:
-            return position
+            walk.broken = position
+            break
         _, length, kind = _HEADER.unpack_from(data, position)
         end = position + _HEADER.size + length
         fits = _HEADER.size + length <= left and end <= size
         follows = kind in (_MIDDLE, _LAST) if inside else kind in (_WHOLE, _FIRST)
         if not fits or not follows:
-            return position
+            walk.broken = position
+            break
+        if not inside:
+            following = None
+            if length >= _BATCH.size:
+                sequence, count = _BATCH.unpack_from(data, position + _HEADER.size)
+                following = sequence + count
+                if walk.first_sequence is None:
+                    walk.first_sequence = sequence
         inside = kind in (_FIRST, _MIDDLE)
+        if not inside:
+            walk.next_sequence = following
         position = end
-    return None
+    if inside and walk.broken is None:
+        walk.broken = size
+    return walk
 
 
 def _torn(data: bytes, broken: int) -> bool:

@@ -14,13 +14,30 @@ from rocksdict import DBRecoveryMode, Options, Rdict
 from cluster.errors import StorageDamaged
 from cluster.storage.engine import Batch, Family
 from cluster.storage.rocks import RocksEngine
-from cluster.storage.wal import break_of, verify_logs
+from cluster.storage.wal import verify_logs, walk_log
 
 BATCHES, ENTRIES = 30, 10
 LAST = b"\xff" * 9
 HEADER_BYTES = 7
 
 # A child, because a process can not abandon an open RocksDB: it ends without closing it, as a crash would.
+WRITE_TWO_LOGS_AND_DIE = """
+import os, sys
+from pathlib import Path
+from cluster.storage.engine import Batch, Family
+from cluster.storage.rocks import RocksEngine
+engine = RocksEngine.open(Path(sys.argv[1]))
+for number in range(100):
+    batch = Batch()
+    batch.put(Family.LOG, number.to_bytes(8, "big"), bytes(200))
+    batch.put(Family.META, b"k", bytes(20))
+    engine.write(batch)
+    if number == 49:
+        engine.flush([Family.META])
+engine.sync()
+os._exit(0)
+"""
+
 WRITE_AND_DIE = f"""
 import os, random, sys
 from pathlib import Path
@@ -170,6 +187,55 @@ def test_records_that_span_blocks_are_followed(tmp_path: Path) -> None:
         batch = Batch()
         batch.put(Family.RECORDS, b"%d" % size, bytes(size))
         engine.write(batch)
-    assert break_of(the_log(tmp_path).read_bytes()) is None
+    assert walk_log(the_log(tmp_path).read_bytes()).broken is None
     verify_logs(tmp_path)
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def crashed_with_two_logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """50 entries in an older log that is still needed, 50 in a newer one."""
+    path = tmp_path_factory.mktemp("crashed") / "data"
+    subprocess.run([sys.executable, "-c", WRITE_TWO_LOGS_AND_DIE, str(path)], check=True, timeout=60)
+    assert sum(log.stat().st_size > 0 for log in path.glob("*.log")) == 2
+    return path
+
+
+@pytest.mark.parametrize(("cut_older", "cut_newer", "found"), [(0, 0, 100), (0, 10, 99), (0, 20_000, 50)])
+def test_the_newest_log_may_be_torn(
+    crashed_with_two_logs: Path, tmp_path: Path, cut_older: int, cut_newer: int, found: int
+) -> None:
+    path = tmp_path / "data"
+    shutil.copytree(crashed_with_two_logs, path)
+    for log, cut in zip(sorted(path.glob("*.log")), (cut_older, cut_newer), strict=True):
+        log.write_bytes(log.read_bytes()[: max(0, log.stat().st_size - cut)])
+    assert entries_found(path) == found
+
+
+def test_a_torn_older_log_under_a_newer_one_is_a_hole_and_not_an_end(crashed_with_two_logs: Path, tmp_path: Path) -> None:
+    """What survives a crash is a prefix: changes behind a lost one must not come back without it."""
+    path = tmp_path / "data"
+    shutil.copytree(crashed_with_two_logs, path)
+    older = min(path.glob("*.log"))
+    older.write_bytes(older.read_bytes()[:-10])
+    with pytest.raises(StorageDamaged):
+        RocksEngine.open(path)
+
+
+def test_a_torn_log_that_a_later_process_went_on_from_is_no_damage(crashed_with_two_logs: Path, tmp_path: Path) -> None:
+    """RocksDB deletes a recovered log some time later; a crash in between leaves it beside its successor."""
+    path = tmp_path / "data"
+    shutil.copytree(crashed_with_two_logs, path)
+    newest = max(path.glob("*.log"))
+    torn = newest.read_bytes()[:-10]
+    newest.write_bytes(torn)
+    engine = RocksEngine.open(path)
+    batch = Batch()
+    batch.put(Family.LOG, b"after", b"")
+    engine.write(batch)
+    engine.sync()
+    successor = the_log(path)
+    assert successor != newest
+    newest.write_bytes(torn)
+    verify_logs(path)
     engine.close()
