@@ -87,6 +87,7 @@ class Session:
     async def run(self) -> None:
         """Serve the stream until the client is done. Raises ClusterError to end it with that error's status."""
         first = await self._handshake()
+        await self._context.write(self._opened())
         self._stream = self._backend.open(self._deliver)
         tasks = [asyncio.ensure_future(self._read(first)), asyncio.ensure_future(self._write())]
         try:
@@ -116,18 +117,31 @@ class Session:
             raise InvalidRequest("the session was not opened in time") from None
         if not isinstance(first, wire.SessionRequest) or not first.HasField("open"):
             raise InvalidRequest("the first frame of a session must carry `open`")
+        self._enter(first.open)
         return first
+
+    def _opened(self) -> wire.SessionResponse:
+        limits = self._limits
+        opened = wire.Opened(
+            frame_bytes_max=limits.frame_bytes_max,
+            operations_max=limits.operations_max,
+            open_operations_max=limits.open_operations_max,
+            watches_max=limits.watches_max,
+            payload_bytes_max=limits.payload_bytes_max,
+            time_ms=self._clock_ms(),
+        )
+        return wire.SessionResponse(opened=opened)
 
     # incoming
 
     async def _read(self, first: wire.SessionRequest) -> None:
         frame: object = first
         while isinstance(frame, wire.SessionRequest):
-            if frame.HasField("open"):
-                self._enter(frame.open)
-            self._take(frame)
             if not self._drained.is_set():
                 await self._drained.wait()
+            if frame is not first and frame.HasField("open"):
+                self._enter(frame.open)
+            self._take(frame)
             frame = await self._context.read()
         if isinstance(frame, ClusterError):
             raise frame
@@ -256,14 +270,6 @@ class Session:
         self._outgoing = []
 
     async def _write(self) -> None:
-        opened = wire.SessionResponse()
-        opened.opened.frame_bytes_max = self._limits.frame_bytes_max
-        opened.opened.operations_max = self._limits.operations_max
-        opened.opened.open_operations_max = self._limits.open_operations_max
-        opened.opened.watches_max = self._limits.watches_max
-        opened.opened.payload_bytes_max = self._limits.payload_bytes_max
-        opened.opened.time_ms = self._clock_ms()
-        await self._context.write(opened)
         loop = asyncio.get_running_loop()
         timeout = self._limits.write_timeout_ms / 1000
         while not self._finished():

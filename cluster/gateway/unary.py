@@ -36,6 +36,7 @@ class UnaryCalls:
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
         self._submitting: list[Operation] = []
         self._last_id = 0
+        self._closed = False
 
     async def run(self, operation: Operation, remaining_ms: float | None) -> Reply | Failure:
         """The operation's reply, or the failure that is left when retrying is of no use or the time is up.
@@ -60,7 +61,7 @@ class UnaryCalls:
                 return reply
             if failure.reason == OutcomeUnknown.reason:
                 unknown_attempts += 1
-                if unknown_attempts == UNKNOWN_ATTEMPTS_MAX:
+                if unknown_attempts == UNKNOWN_ATTEMPTS_MAX or self._closed:
                     return failure
             elif not failure.retryable:
                 return failure
@@ -71,7 +72,8 @@ class UnaryCalls:
             await asyncio.sleep(wait_ms / 1000)
 
     def close(self) -> None:
-        """End the backend stream; operations under way are refused as unavailable, writes with applied unknown."""
+        """End the backend stream; the fate of operations under way is unknown."""
+        self._closed = True
         self._stream.close()
         for identifier, future in self._waiting.items():
             if not future.done():
