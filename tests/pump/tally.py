@@ -1,5 +1,5 @@
-"""A document type for tests of everything around documents: a list of numbers and their sum. A plain implementation of the runtime
-protocol, so that these tests do not depend on how authors' code is compiled."""
+"""A document type for tests of everything around documents: a list of numbers and their sum. A plain implementation of the
+runtime protocol, so that these tests do not depend on how authors' code is compiled."""
 
 from __future__ import annotations
 

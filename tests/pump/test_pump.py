@@ -47,7 +47,7 @@ def test_a_pipelined_session_survives_its_leader_in_order_exactly_once() -> None
     acked = 0
     killed = False
     for _ in range(4000):
-        unsent = [sequence for sequence in waiting][:32]
+        unsent = list(waiting)[:32]
         if not unsent:
             break
         ids = {}
@@ -58,7 +58,7 @@ def test_a_pipelined_session_survives_its_leader_in_order_exactly_once() -> None
             world.run(1)
             world.leader("a").crash()
             killed = True
-        world.run_until(lambda: all(number in gateway.replies for number in ids))
+        world.run_until(lambda ids=ids: all(number in gateway.replies for number in ids))
         for number, sequence in ids.items():
             if gateway.replies[number][0].failure is None:
                 waiting.pop(sequence, None)

@@ -1,4 +1,6 @@
-"""A cluster of real pumps in one thread: virtual time, a network that can be cut, memory engines that can lose what is not synced."""
+"""A cluster of real pumps in one thread: virtual time, a network that can be cut, memory engines that can lose what is not
+synced.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,112 @@
+"""Liveness per node pair: what a group may believe, and from when."""
+
+from __future__ import annotations
+
+from cluster.ids import NodeId, ShardId, Term
+from cluster.pump.liveness import NEVER, Heartbeat, HeartbeatReply, NodeLiveness
+
+A, B = NodeId("a"), NodeId("b")
+SHARD, TERM = ShardId(7), Term(3)
+
+
+class Pair:
+    """Two nodes and the wire between them."""
+
+    def __init__(self) -> None:
+        self.a = NodeLiveness(A, 1, b"store a")
+        self.b = NodeLiveness(B, 1, b"store b")
+
+    def beat(self, now_ms: float) -> Heartbeat:
+        return self.a.begin_round([B], now_ms)[0][1]
+
+    def round(self, sent_ms: float, terms: dict[ShardId, Term], arrives_ms: float = 0.0) -> HeartbeatReply:
+        """One whole round from a to b and back."""
+        reply, _ = self.b.on_heartbeat(A, self.beat(sent_ms), terms, arrives_ms or sent_ms + 1)
+        assert reply is not None
+        self.a.on_reply(B, reply, (arrives_ms or sent_ms + 1) + 1)
+        return reply
+
+
+def test_a_follower_believes_only_what_the_leaders_node_lists_at_its_own_term() -> None:
+    """Trap 53: alive is not alive for this group."""
+    pair = Pair()
+    pair.round(10, {})
+    assert pair.b.leader_heard_ms(A, SHARD, TERM) == NEVER
+    pair.a.lead(SHARD, TERM)
+    pair.round(20, {})
+    assert pair.b.leader_heard_ms(A, SHARD, TERM) == 21
+    assert pair.b.leader_heard_ms(A, SHARD, Term(4)) == NEVER
+
+
+def test_a_delisted_group_is_no_longer_vouched_for() -> None:
+    """Traps 20 and 21: a leader without a quorum or with a hung disk falls silent for its groups."""
+    pair = Pair()
+    pair.a.lead(SHARD, TERM)
+    pair.round(10, {})
+    pair.a.delist(SHARD)
+    pair.round(20, {})
+    assert pair.b.leader_heard_ms(A, SHARD, TERM) == NEVER
+
+
+def test_an_acknowledged_round_counts_from_its_send_time() -> None:
+    """Trap 37."""
+    pair = Pair()
+    pair.a.lead(SHARD, TERM)
+    pair.round(10, {}, arrives_ms=500)
+    assert pair.a.acked_sent_ms(B, SHARD, TERM) == 10
+
+
+def test_a_round_sent_before_the_group_was_led_does_not_count_for_it() -> None:
+    """Trap 35: a late acknowledgement must not confirm a later leadership."""
+    pair = Pair()
+    beat = pair.beat(10)
+    pair.a.lead(SHARD, TERM)
+    reply, _ = pair.b.on_heartbeat(A, beat, {}, 11)
+    assert reply is not None
+    pair.a.on_reply(B, reply, 12)
+    assert pair.a.acked_sent_ms(B, SHARD, TERM) == NEVER
+
+
+def test_a_node_with_a_higher_durable_term_is_an_exception() -> None:
+    pair = Pair()
+    pair.a.lead(SHARD, TERM)
+    reply = pair.round(10, {SHARD: Term(4)})
+    assert reply.exceptions == (SHARD,)
+    assert pair.a.acked_sent_ms(B, SHARD, TERM) == NEVER
+
+
+def test_the_list_travels_once_and_again_when_it_was_lost() -> None:
+    pair = Pair()
+    pair.a.lead(SHARD, TERM)
+    assert pair.beat(10).led is not None, "this one is lost"
+    second = pair.beat(20)
+    assert second.led is None
+    reply, _ = pair.b.on_heartbeat(A, second, {}, 21)
+    assert reply is not None
+    assert reply.list_needed
+    assert pair.b.leader_heard_ms(A, SHARD, TERM) == NEVER
+    pair.a.on_reply(B, reply, 22)
+    assert pair.a.acked_sent_ms(B, SHARD, TERM) == NEVER, "who lacks the list vouches for nothing"
+    pair.round(30, {})
+    assert pair.b.leader_heard_ms(A, SHARD, TERM) == 31
+
+
+def test_a_newer_boot_generation_ends_what_the_older_vouched_for() -> None:
+    pair = Pair()
+    pair.a.lead(SHARD, TERM)
+    pair.round(10, {})
+    reborn = NodeLiveness(A, 2, b"store a")
+    _, restarted = pair.b.on_heartbeat(A, reborn.begin_round([B], 20)[0][1], {}, 21)
+    assert restarted
+    assert pair.b.leader_heard_ms(A, SHARD, TERM) == NEVER
+    late, _ = pair.b.on_heartbeat(A, pair.beat(30), {}, 31)
+    assert late is None, "the old process speaks no more"
+
+
+def test_an_old_reply_never_takes_a_newer_one_back() -> None:
+    pair = Pair()
+    pair.a.lead(SHARD, TERM)
+    first = pair.round(10, {})
+    pair.round(20, {})
+    assert pair.a.on_reply(B, first, 30) is None
+    assert pair.a.acked_sent_ms(B, SHARD, TERM) == 20
