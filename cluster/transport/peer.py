@@ -111,3 +111,9 @@ class PeerTransport(Protocol):
         Returns False, with the frame dropped and counted, if the lane is not connected or its byte bound is reached.
         Raises TooLarge if the frame is empty or longer than FRAME_BYTES_MAX; nothing was queued.
         """
+
+    def flush(self) -> None:
+        """Hand what was queued to the kernel now instead of when this loop turn ends.
+
+        For who is about to block the loop, by an fsync for example, and wants the frames on their way meanwhile.
+        """

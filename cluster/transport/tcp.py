@@ -4,7 +4,7 @@ Each node dials its own connections, one per lane, for what it sends; what it re
 others dialled (`peer_wire` says why). A peer's Hello on an inbound connection also tells that it is up, so a waiting dial
 towards it starts at once, and that it was restarted, so connections to its former process are dropped at once.
 
-Cost: one write per connection and loop turn, no coroutine, task or lock per frame; a task per lane exists only to dial.
+Cost: one write per connection and flush, no coroutine, task or lock per frame; a task per lane exists only to dial.
 Works on asyncio's own loop and on uvloop.
 """
 
@@ -103,6 +103,10 @@ class TcpPeerTransport:
             self._local.counters.dropped_not_connected += 1
             return False
         return connection.send(frame, size)
+
+    def flush(self) -> None:
+        """See `PeerTransport.flush`."""
+        self._local.flush()
 
     def queued_bytes(self, node: NodeId, lane: Lane) -> int:
         """Bytes accepted for this lane that the kernel has not taken yet; 0 when not connected."""

@@ -195,7 +195,7 @@ class Outbound(asyncio.Protocol):
         "_counters",
         "_decoder",
         "_dialer",
-        "_loop",
+        "_local",
         "_pending",
         "_pending_bytes",
         "_transport",
@@ -205,9 +205,9 @@ class Outbound(asyncio.Protocol):
     )
 
     def __init__(self, dialer: LaneDialer) -> None:
-        local = dialer.link.local
-        self._loop = asyncio.get_running_loop()
+        local, loop = dialer.link.local, asyncio.get_running_loop()
         self._dialer = dialer
+        self._local = local
         self._counters = local.counters
         self._bytes_max = local.bounds.of(dialer.lane)
         self._decoder = FrameDecoder(HELLO_BYTES_MAX)
@@ -215,13 +215,15 @@ class Outbound(asyncio.Protocol):
         self._pending_bytes = 0
         self._transport: asyncio.Transport | None = None
         self.peer_generation = -1
-        self.ready: asyncio.Future[bool] = self._loop.create_future()
-        self.closed: asyncio.Future[None] = self._loop.create_future()
+        self.ready: asyncio.Future[bool] = loop.create_future()
+        self.closed: asyncio.Future[None] = loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         tune(transport.get_extra_info("socket"))
-        local = self._dialer.link.local
+        # uvloop puts a write off to the end of the turn unless more than this is waiting; a flush means now.
+        self._transport.set_write_buffer_limits(high=0)
+        local = self._local
         hello = local.hello_to(self._dialer.link.node, self._dialer.lane, local.next_dial())
         self._transport.write(encode_opening(hello))
 
@@ -266,11 +268,14 @@ class Outbound(asyncio.Protocol):
         self.abort()
 
     def close(self) -> None:
-        """Close once what is queued is written. The lane is down when this returns."""
-        self._flush()
+        """Close, after handing over what the kernel takes at once; a peer that does not read is not waited for."""
+        self.flush()
         self._end()
         if self._transport is not None:
-            self._transport.close()
+            if self._transport.get_write_buffer_size():
+                self._transport.abort()
+            else:
+                self._transport.close()
 
     def abort(self) -> None:
         """Close at once; what is queued is dropped. The lane is down when this returns."""
@@ -300,7 +305,7 @@ class Outbound(asyncio.Protocol):
             self._counters.dropped_over_bound += 1
             return False
         if not self._pending:
-            self._loop.call_soon(self._flush)
+            self._local.flush_soon(self)
         self._pending.append(frame_header(frame))
         self._pending.append(frame)
         self._pending_bytes += size + 8
@@ -310,7 +315,8 @@ class Outbound(asyncio.Protocol):
         assert self._transport is not None, "the handshake is done"
         return self._pending_bytes + self._transport.get_write_buffer_size()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Hand everything accepted to the kernel, as far as it takes it, in one write."""
         pending = self._pending
         if not pending or self._transport is None:
             return

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 import socket
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from cluster.ids import NodeId
 from cluster.pump.lanes import Lane
@@ -19,6 +20,12 @@ PEERS_MAX: Final = 4096
 """Distinct peers whose boot generation is remembered; later strangers are refused."""
 SILENCE_MS_MAX: Final = 10_000
 """Unacknowledged data for this long ends a connection (TCP_USER_TIMEOUT); a vanished host leaves no other trace."""
+
+
+class Flushable(Protocol):
+    """A connection with frames that were accepted and not yet written."""
+
+    def flush(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -38,7 +45,19 @@ class LocalEnd:
     counters: PeerCounters = field(default_factory=PeerCounters)
     generations: dict[NodeId, int] = field(default_factory=dict)
     running: bool = False
+    _unflushed: list[Flushable] = field(default_factory=list)
     _dials: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    def flush_soon(self, connection: Flushable) -> None:
+        """Have `connection` flushed when this loop turn ends, or earlier by `flush`."""
+        if not self._unflushed:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._unflushed.append(connection)
+
+    def flush(self) -> None:
+        unflushed, self._unflushed = self._unflushed, []
+        for connection in unflushed:
+            connection.flush()
 
     def next_dial(self) -> int:
         return next(self._dials)

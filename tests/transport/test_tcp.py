@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import select
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import Iterable
@@ -88,6 +89,49 @@ async def test_a_full_lane_refuses_while_the_other_lanes_go_on() -> None:
         assert n1.transport.send(n2.name, Lane.LIVENESS, b"beat")
         await n2.events.until(lambda: len(n2.events.frames) == 4)
         assert n1.transport.send(n2.name, Lane.BULK, frame)
+
+
+async def test_a_peer_that_does_not_read_fills_its_lane_and_no_more() -> None:
+    """The bound covers what waits in the event loop's buffers too, over any number of turns."""
+    hello = encode_opening(Hello(1, 1, CLUSTER, "n2", "n1", 1, 0, 1))
+    done, ended = asyncio.Event(), []
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(hello)
+        await done.wait()
+        writer.transport.abort()
+        ended.append(writer)
+
+    server = await asyncio.start_server(deaf, HOST, 0, limit=1)
+    async with Peer("n1", bounds=LaneBounds(raft_bytes_max=2_000_000)) as n1:
+        n1.transport.connect(NodeId("n2"), HOST, server.sockets[0].getsockname()[1])
+        await n1.events.until(lambda: bool(n1.events.connected))
+        frame = bytes(100_000)
+        for _ in range(1000):
+            if not n1.transport.send(NodeId("n2"), Lane.RAFT, frame):
+                break
+            await asyncio.sleep(0)
+        assert n1.transport.counters.dropped_over_bound == 1
+        assert 1_900_000 <= n1.transport.queued_bytes(NodeId("n2"), Lane.RAFT) <= 2_000_000
+        assert n1.transport.send(NodeId("n2"), Lane.LIVENESS, b"the other lanes are free")
+    done.set()
+    server.close()
+    await eventually(lambda: len(ended) == len(Lane))
+
+
+async def test_a_flush_sends_at_once_although_the_loop_is_blocked_afterwards() -> None:
+    """Frames leave before a local fsync that blocks the loop, not after it."""
+    async with Peer("n1") as n1, Peer("n2") as n2:
+        await join(n1, n2)
+        inbound = n2.transport._inbound._speaking[(n1.name, Lane.RAFT)]
+        assert inbound._transport is not None
+        socket_of_n2 = inbound._transport.get_extra_info("socket")
+        frame = bytes(3000)
+        n1.transport.send(n2.name, Lane.RAFT, frame)
+        n1.transport.flush()
+        readable, _, _ = select.select([socket_of_n2.fileno()], [], [], 2)  # blocks the loop
+        assert readable
+        await n2.events.until(lambda: n2.events.payloads(Lane.RAFT) == [frame])
 
 
 async def test_an_empty_lane_takes_a_frame_larger_than_its_bound() -> None:
