@@ -1,0 +1,1 @@
+"""Real processes: clusters that are started, hurt and watched on this machine."""

@@ -1,0 +1,70 @@
+"""The command `moot`: one file of this package for each topic, put together here.
+
+    output.py          what people and programs see, and every exit code
+    reach.py           which cluster, and how to talk to it
+    local.py           clusters of real processes on this machine; local_commands.py starts and hurts them
+    status.py space.py doc.py node.py configuration.py     the topics
+    export.py          histories as files, and their replay without a cluster
+    demo.py bench.py   the main job end to end, and what it costs
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import cluster
+from cluster.cli import bench, configuration, demo, doc, local_commands, node, space, status
+from cluster.cli.output import out
+
+EPILOG = (
+    "Exit codes: 0 done or yes; 1 the answer is no; 2 wrong command line, file or configuration; 3 no node answers; "
+    "4 refused, nothing changed; 5 outcome unknown; 6 a node can not go on; 130 interrupted. Every command takes --json."
+)
+
+app = typer.Typer(
+    name="moot",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"moot {cluster.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Moot keeps documents alive: deterministic state machines, replicated, pushed to their viewers.
+
+    Start here: moot demo. Then: moot up, and in another terminal moot status, moot doc create chat/lobby, moot kill 1.
+    """
+
+
+demo.register(app)
+local_commands.register(app)
+status.register(app)
+app.add_typer(space.app, name="space", rich_help_panel="Documents")
+app.add_typer(doc.app, name="doc", rich_help_panel="Documents")
+app.add_typer(node.app, name="node", rich_help_panel="Operating")
+app.add_typer(configuration.app, name="config", rich_help_panel="Operating")
+app.add_typer(bench.app, name="bench", rich_help_panel="Operating")
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

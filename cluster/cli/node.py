@@ -1,0 +1,97 @@
+"""`moot node`: one node in the foreground, as containers and service managers run it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+import uvloop
+
+from cluster.cli.output import CommandFailed, Exit, command
+from cluster.cli.settings import with_settings
+from cluster.config import NodeConfig, load
+from cluster.errors import ClusterError, OperatorError, Unavailable
+
+app = typer.Typer(no_args_is_help=True, help="Run one node.")
+
+LOG_FORMAT: Final = "%(asctime)s.%(msecs)03d %(levelname)-8s %(name)s: %(message)s"
+CONFIGURATION_VARIABLE: Final = "MOOT_CONFIG"
+
+ConfigurationFile = Annotated[
+    Path | None,
+    typer.Option("--config", help="The node's moot.toml.", envvar=CONFIGURATION_VARIABLE, dir_okay=False, show_default=False),
+]
+
+
+@app.command()
+@command
+@with_settings
+def start(config: ConfigurationFile = None, *, flags: dict[str, Any]) -> Exit:
+    """Run one node until it is told to stop (SIGTERM, SIGINT).
+
+    Logs go to stderr. What is configured wins in this order: flags, environment MOOT_*, the file.
+
+    Exit codes: 0 it was told to stop. 2 the configuration is wrong, nothing was opened. 3 an address is taken. 6 it can not go
+    on and somebody must look: a failed fsync, a damaged or lost log, a directory of another cluster; its disk is as it was found.
+    86, 87: ended by the test hook or the watchdog while a command ran.
+
+    Example: moot node start --config n1.toml --log-level debug
+    """
+    configuration = load(config, os.environ, flags)
+    logging.basicConfig(
+        stream=sys.stderr, format=LOG_FORMAT, datefmt="%Y-%m-%dT%H:%M:%S", level=configuration.log_level.upper()
+    )
+    try:
+        uvloop.run(_serve(configuration))
+    except OSError as error:
+        raise CommandFailed(
+            f"{configuration.node_id} can not start: {error}",
+            state="its directory is as it was",
+            next_step="free the address or configure another one",
+            code=Exit.UNREACHABLE,
+            reason="ADDRESS_TAKEN",
+        ) from None
+    except Unavailable as error:
+        raise CommandFailed(
+            f"{configuration.node_id} can not start: {error.message}",
+            state="its directory is as it was",
+            next_step="free the address or configure another one",
+            code=Exit.UNREACHABLE,
+            reason="ADDRESS_TAKEN",
+        ) from None
+    except ClusterError as error:
+        if isinstance(error, OperatorError):
+            raise
+        raise CommandFailed(
+            f"{configuration.node_id} can not go on: {error.message}",
+            state="everything acknowledged is on the other nodes",
+            next_step="read the log above",
+            code=Exit.OPERATOR,
+            reason=error.reason,
+        ) from None
+    return Exit.DONE
+
+
+async def _serve(configuration: NodeConfig) -> None:
+    from cluster.node.node import Node
+
+    node = Node(configuration)
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    await node.start()
+    ended, stopped = asyncio.ensure_future(node.wait()), asyncio.ensure_future(told.wait())
+    await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
+    if ended.done():
+        stopped.cancel()
+        ended.result()
+        return
+    await node.stop()
+    await ended

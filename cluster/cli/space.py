@@ -1,0 +1,244 @@
+"""`moot space`: document types: deploy, list, show, errors."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from cluster.cli.output import AsJson, CommandFailed, Exit, add_row, command, out, print_json, styled, table
+from cluster.cli.reach import DEFAULT_FOLDER, Addresses, Folder, addresses_of, ask_one, at, run
+from cluster.documents.bundle import Bundle, code_hash, from_path
+from cluster.errors import ClusterError, InvalidName
+from cluster.ids import check_space
+
+app = typer.Typer(no_args_is_help=True, help="Deploy and show document types.")
+
+SpaceName = Annotated[str, typer.Argument(help="The space's name, the first half of a document's address.", metavar="NAME")]
+
+
+def _space_row(space: Any) -> dict[str, Any]:
+    return {
+        "space": space.name,
+        "code_hash": space.code_hash.hex(),
+        "version": space.version,
+        "deployments": space.deployments,
+        "deployed_by": space.deployed_by,
+        "deployed_at_ms": space.deployed_at_ms,
+        "bundle_bytes": space.bundle_bytes,
+    }
+
+
+def moment(milliseconds: int) -> str:
+    """A time for people, UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") if milliseconds else ""
+
+
+def _checked(name: str) -> str:
+    try:
+        check_space(name)
+    except InvalidName as error:
+        raise CommandFailed(error.message, state="nothing was sent", code=Exit.USAGE, reason=error.reason) from None
+    return name
+
+
+def _read(path: Path) -> Bundle:
+    try:
+        return from_path(path)
+    except OSError as error:
+        raise CommandFailed(
+            f"can not read {path}: {error.strerror}", state="nothing was deployed", code=Exit.USAGE, reason="USAGE"
+        ) from None
+
+
+@app.command()
+@command
+def deploy(
+    name: SpaceName,
+    file: Annotated[Path, typer.Argument(help="A Python file, or a package directory.", show_default=False)],
+    address: Addresses = None,
+    folder: Folder = DEFAULT_FOLDER,
+    as_json: AsJson = False,
+) -> Exit:
+    """Deploy code as a space, or new code for one. Code that can not run the same everywhere is refused with every finding.
+
+    Exit codes: 0 deployed, or this very code was deployed already. 2 the file can not be read. 3 no node answers. 4 the code is
+    refused, nothing changed. 5 not known: moot space show NAME.
+
+    Example: moot space deploy guestbook guestbook.py
+    """
+    _checked(name)
+    bundle = _read(file).encode()
+
+    async def ask() -> Any:
+        async with at(address, folder.absolute()) as client:
+            return await client.admin("DeploySpace", space=name, bundle=bundle)
+
+    answer = run(ask())
+    row = {**_space_row(answer.space), "changed": answer.changed}
+    if as_json:
+        print_json(row)
+    elif answer.changed:
+        out.print(f"[bold]{name}[/] runs {code_hash(bundle).hex()[:12]} now (deployment {row['deployments']})")
+        out.print(f"try      moot space show {name}; moot doc create {name}/KEY", style="dim")
+    else:
+        out.print(f"{name} ran this code already ({code_hash(bundle).hex()[:12]})")
+    return Exit.DONE
+
+
+@app.command("list")
+@command
+def list_spaces(address: Addresses = None, folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> Exit:
+    """List the deployed document types.
+
+    Exit codes: 0, or 3 when no node answers.
+
+    Example: moot space list
+    """
+
+    async def ask() -> Any:
+        async with at(address, folder.absolute()) as client:
+            return await client.admin("ListSpaces")
+
+    rows = [_space_row(space) for space in run(ask()).spaces]
+    if as_json:
+        print_json({"spaces": rows})
+        return Exit.DONE
+    if not rows:
+        out.print("no space is deployed   [dim]moot space deploy NAME FILE[/]")
+        return Exit.DONE
+    shown = table("space", "code", ">version", ">deployments", "by", "at (UTC)", ">bytes")
+    for row in rows:
+        add_row(
+            shown, styled(row["space"], "bold"), row["code_hash"][:12], row["version"], row["deployments"], row["deployed_by"],
+            moment(row["deployed_at_ms"]), row["bundle_bytes"],
+        )  # fmt: skip
+    out.print(shown)
+    return Exit.DONE
+
+
+@app.command()
+@command
+def show(name: SpaceName, address: Addresses = None, folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> Exit:
+    """Show a space: its channels with their parameters, refusals, and what viewers see.
+
+    Exit codes: 0, 3 when no node answers, 4 when there is no such space.
+
+    Example: moot space show chat
+    """
+    _checked(name)
+
+    async def ask() -> Any:
+        async with at(address, folder.absolute()) as client:
+            return await client.admin("GetSpace", space=name)
+
+    answer = run(ask())
+    schema = json.loads(answer.schema or b"{}")
+    row = {**_space_row(answer.space), "schema": schema}
+    if as_json:
+        print_json(row)
+        return Exit.DONE
+    out.print(f"[bold]{name}[/]  version {row['version']}, code {row['code_hash'][:12]}, {row['bundle_bytes']} bytes")
+    if schema.get("description"):
+        out.print(Text(schema["description"], style="dim"))
+    shown = table("channel", "parameters", "answer")
+    for channel, description in {"(create)": schema.get("construct", {}), **schema.get("channels", {})}.items():
+        add_row(shown, styled(channel, "bold"), _parameters(description), _type(description.get("result", {})))
+    out.print()
+    out.print(shown)
+    fields = {**schema.get("fields", {}), **schema.get("views", {})}
+    if fields:
+        seen = table("viewers see", "type", "who")
+        for field, description in fields.items():
+            who = description.get("visible") or ("per viewer" if description.get("perViewer") else "everybody admitted")
+            add_row(seen, styled(field, "bold"), _type(description), "everybody admitted" if who == "public" else who)
+        out.print()
+        out.print(seen)
+    for refusal, text in schema.get("refusals", {}).items():
+        out.print(Text(f"refuses with {refusal}: {text}", style="dim"))
+    return Exit.DONE
+
+
+def _parameters(description: dict[str, Any]) -> str:
+    parameters = description.get("parameters", {})
+    required = set(parameters.get("required", ()))
+    parts = [
+        f"{name}{'' if name in required else '?'}: {_type(kind)}" for name, kind in parameters.get("properties", {}).items()
+    ]
+    return ", ".join(parts)
+
+
+def _type(kind: dict[str, Any]) -> str:
+    """A JSON Schema in a few words."""
+    if "$ref" in kind:
+        return str(kind["$ref"]).rpartition("/")[2]
+    if "anyOf" in kind:
+        return " | ".join(_type(each) for each in kind["anyOf"])
+    name = kind.get("type", "any")
+    if name == "array" and isinstance(kind.get("items"), dict):
+        return f"[{_type(kind['items'])}]"
+    if isinstance(name, list):
+        return " | ".join(name)
+    return {"null": "nothing"}.get(name, str(name))
+
+
+@app.command()
+@command
+def errors(
+    name: SpaceName,
+    error_id: Annotated[str, typer.Option("--id", help="Only the failure with this error id.")] = "",
+    limit: Annotated[int, typer.Option("--limit", help="At most this many, newest first.", min=1, max=1000)] = 20,
+    address: Addresses = None,
+    folder: Folder = DEFAULT_FOLDER,
+    as_json: AsJson = False,
+) -> Exit:
+    """Show recent failures of a space's code with their tracebacks, from all nodes. Clients see only the error id.
+
+    Exit codes: 0, 1 when an error id was asked for and no node knows it, 3 when no node answers.
+
+    Example: moot space errors guestbook --limit 1
+    """
+    _checked(name)
+    rows = run(_errors(addresses_of(address, folder.absolute()), name, error_id, limit))
+    if as_json:
+        print_json({"errors": rows})
+    elif not rows:
+        out.print("no failures are known" if not error_id else f"no node knows the error id {error_id}")
+    else:
+        for row in rows:
+            out.print(f"[bold red]{row['error_id']}[/]  {moment(row['time_ms'])} UTC", end="  ")
+            out.print(f"{row['document']} at {row['position']}, {row['channel'] or 'create'} by {row['sender']}", markup=False)
+            out.print(Text(row["traceback"].rstrip() + "\n", style="dim"))
+    return Exit.NO if error_id and not rows else Exit.DONE
+
+
+async def _errors(addresses: list[str], name: str, error_id: str, limit: int) -> list[dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    answered, trouble = 0, ""
+    for address in addresses:
+        try:
+            listed = await ask_one(address, "ListSpaceErrors", space=name, error_id=error_id, limit=limit)
+        except ClusterError as error:
+            trouble = f"{address}: {error.message}"
+            continue
+        answered += 1
+        for each in listed.errors:
+            found.setdefault(
+                each.error_id,
+                {
+                    "error_id": each.error_id,
+                    "document": f"{each.document.space}/{each.document.key}",
+                    "position": f"{each.position.epoch}.{each.position.index}",
+                    "channel": each.channel,
+                    "sender": each.sender,
+                    "time_ms": each.time_ms,
+                    "traceback": each.traceback,
+                },
+            )
+    if not answered:
+        raise CommandFailed(f"no node answered: {trouble}", code=Exit.UNREACHABLE, next_step="moot status", reason="UNAVAILABLE")
+    return sorted(found.values(), key=lambda row: -int(row["time_ms"]))[:limit]
