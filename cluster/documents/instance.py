@@ -94,7 +94,8 @@ class DocumentInstance:
             except Exception as error:
                 if METER.limit or METER.refusal is not None or METER.fault is not None:
                     return self._undo(self._swallowed(invocation))
-                return self._undo(self._failed(error, invocation))
+                ending = self._refused if isinstance(error, Refused) else self._failed
+                return self._undo(ending(error, invocation))
             if not changes:
                 return Outcome(Code.OK, answer, steps=METER.end())
             return Outcome(Code.OK, answer, changes.writes, changes, changes.size, METER.end())
@@ -143,15 +144,14 @@ class DocumentInstance:
             raise Fault(str(METER.fault)) from METER.fault
         if METER.limit:
             return self._exhausted(METER.limit)
-        refusal = METER.refusal
-        assert isinstance(refusal, Refused)
-        return self._refused(refusal, invocation)
+        assert METER.refusal is not None
+        return self._refused(METER.refusal, invocation)
 
     @staticmethod
     def _exhausted(limit: str) -> Outcome:
         return Outcome(Code.BUDGET, json.encode({"limit": limit}))
 
-    def _refused(self, refusal: Refused, invocation: Invocation) -> Outcome:
+    def _refused(self, refusal: Exception, invocation: Invocation) -> Outcome:
         """The answer of a declared refusal; what it carries must be plain."""
         try:
             arguments = [_plain(argument) for argument in refusal.args]
@@ -226,7 +226,7 @@ def _plain(value: object) -> object:
     return kind.to_json(kind.admit(value))
 
 
-def _first_line(refusal: type[Refused]) -> str:
+def _first_line(refusal: type[Exception]) -> str:
     return (refusal.__doc__ or refusal.__name__).strip().partition("\n")[0]
 
 

@@ -1,8 +1,9 @@
 """The budget of the running command: steps, call depth, and what may not be swallowed.
 
-One meter serves the process, because documents run one command at a time in one thread; `begin` arms it and `end` disarms it.
-Statements that the instrumentation inserts into the author's code write `METER.left` in place; everything whose cost follows
-its input calls `charge` before the work is done. A step is about one statement, one call or one element of a display.
+One meter serves the process, because documents run one command at a time in one thread; `begin` arms it and `end` disarms it:
+work outside is not counted. Statements that the instrumentation inserts into the author's code write `METER.left` in place;
+everything whose cost follows its input calls `charge` before the work is done. A step is about one statement, one call or one
+element of a display.
 
 Invariant: once a limit is reached, `limit` is set and every later step raises again until `end`, so a handler that swallows
 the exception still can not go on, and its command is rolled back. The numbers depend on the author's source and the values
@@ -21,7 +22,8 @@ ITEMS_PER_STEP: Final = 8
 PRINTED_CHARACTERS_MAX: Final = 16 * 1024
 """What `print` may leave in the document's log, for one command."""
 
-_FOREVER: Final = -(1 << 62)
+_NEVER_AGAIN: Final = -(1 << 62)
+_UNMETERED: Final = 1 << 62
 
 
 class Exhausted(BaseException):
@@ -47,14 +49,14 @@ class Meter:
     printed: what the command printed.
     """
 
-    __slots__ = ("allowed", "depth", "depth_allowed", "fault", "left", "limit", "printed", "printed_room", "refusal")
+    __slots__ = ("allowed", "depth", "fault", "left", "limit", "printed", "printed_room", "refusal", "used")
 
     def __init__(self) -> None:
-        self.left = _FOREVER
-        self.depth = -1
-        self.allowed = 0
-        self.depth_allowed = 0
+        self.left = _UNMETERED
+        self.depth = _UNMETERED
+        self.allowed = _UNMETERED
         self.limit = ""
+        self.used = 0
         self.refusal: Exception | None = None
         self.fault: BaseException | None = None
         self.printed: list[str] = []
@@ -63,7 +65,7 @@ class Meter:
     def begin(self, steps: int, depth: int) -> None:
         """Arm for one command or one read."""
         self.left = self.allowed = steps
-        self.depth = self.depth_allowed = depth
+        self.depth = depth
         self.limit = ""
         self.refusal = None
         self.fault = None
@@ -72,10 +74,11 @@ class Meter:
             self.printed = []
 
     def end(self) -> int:
-        """Disarm and return the steps used, all of them when a limit was reached."""
-        left = self.left
-        self.left = _FOREVER
-        return self.allowed if left < 0 else self.allowed - left
+        """Disarm and return the steps used."""
+        used = self.used if self.limit else self.allowed - self.left
+        self.allowed = self.left = self.depth = _UNMETERED
+        self.limit = ""
+        return used
 
     def exhausted(self) -> NoReturn:
         """Raise for whichever counter is below zero, and keep raising from now on."""
@@ -85,7 +88,8 @@ class Meter:
         """Give up the command because of `limit`, for good."""
         if not self.limit:
             self.limit = limit
-        self.left = _FOREVER
+            self.used = self.allowed if limit == "steps" else self.allowed - max(self.left, 0)
+        self.left = _NEVER_AGAIN
         raise Exhausted(self.limit)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Final, NoReturn
 
 import msgspec
@@ -21,6 +22,7 @@ from cluster.errors import InvalidPayload, TooLarge
 
 INTEGER_MAX: Final = 2**53 - 1
 _NUMBER_CHARACTERS_MAX: Final = 400
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{16}")
 
 decode = msgspec.json.Decoder().decode
 """The value of bytes that are canonical already."""
@@ -45,6 +47,8 @@ def parse(payload: bytes, *, bytes_max: int, depth_max: int) -> dict[str, object
         raise InvalidPayload(f"the payload is not JSON: {error}") from None
     if not plain:
         value = _parse_slowly(payload)
+    if _LONG_NUMBER.search(payload) and not in_range(value):
+        raise InvalidPayload("an integer of the payload exceeds 2**53 - 1; send it as a string if the schema says so")
     if value.__class__ is not dict:
         raise InvalidPayload("the payload must be a JSON object")
     return value

@@ -118,8 +118,8 @@ _SPECIAL_METHODS: Final = frozenset(
     f"__{name}__"
     for name in _words(
         "init post_init str repr format eq ne lt le gt ge bool len iter next contains getitem setitem delitem call add radd "
-        "iadd sub rsub isub mul rmul imul truediv rtruediv floordiv rfloordiv mod rmod pow neg pos abs and or xor rand ror rxor "
-        "round match_args"
+        "iadd sub rsub isub mul rmul imul truediv rtruediv floordiv rfloordiv mod rmod pow neg pos abs and or xor rand ror "
+        "rxor round match_args"
     )
 )
 _MUTABLE: Final = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp)

@@ -96,7 +96,7 @@ SWALLOWED_STEPS = {
     "except Exception": "try:\n    while True: pass\nexcept Exception:\n    pass",
     "except Exception in a loop": "while True:\n    try:\n        while True: pass\n    except Exception:\n        pass",
     "finally": "try:\n    while True: pass\nfinally:\n    self.title = 'finally'",
-    "nested finally": "try:\n    try:\n        while True: pass\n    finally:\n        while True: pass\nfinally:\n    [0] * 10**9",
+    "nested finally": "try:\n    try:\n        while True: pass\n    finally:\n        [0] * 10**9\nfinally:\n    [0] * 10**9",
     "in a comparison": "class_ = None\ntry:\n    [0] * 10**12\nexcept Exception:\n    return None",
     "in a key function": "try:\n    sorted([1, 2], key=lambda x: [0] * 10**12)\nexcept Exception:\n    return None",
     "with a default": "any(True for x in [1] if not [0] * 10**12)",
