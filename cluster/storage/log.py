@@ -190,9 +190,7 @@ class ShardLog:
         batch.delete_range(_LOG, keys.log_entry(self._shard, index), keys.log_entry(self._shard, keys.INDEX_MAX))
         kept = bisect_left(self._term_starts, index)
         if kept < len(self._term_starts):
-            batch.delete_range(
-                _META, keys.term_start(self._shard, index), keys.term_start(self._shard, keys.INDEX_MAX)
-            )
+            batch.delete_range(_META, keys.term_start(self._shard, index), keys.term_start(self._shard, keys.INDEX_MAX))
             del self._term_starts[kept:], self._terms[kept:]
         self._last_index = LogIndex(index - 1)
 
@@ -235,9 +233,7 @@ class ShardLog:
             stale = len(self._term_starts)
         if stale:
             last_stale = self._term_starts[stale - 1]
-            batch.delete_range(
-                _META, keys.term_start(self._shard, 0), keys.term_start(self._shard, last_stale + 1)
-            )
+            batch.delete_range(_META, keys.term_start(self._shard, 0), keys.term_start(self._shard, last_stale + 1))
             del self._term_starts[:stale], self._terms[:stale]
         self._set_snapshot(batch, snapshot)
 

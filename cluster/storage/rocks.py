@@ -103,9 +103,7 @@ class RocksEngine:
         self._bytes_since_check = 0
         self._checked_at = float("-inf")
         try:
-            self._database = Rdict(
-                str(path), _database_options(settings), _family_options(settings), AccessType.read_write()
-            )
+            self._database = Rdict(str(path), _database_options(settings), _family_options(settings), AccessType.read_write())
         except Exception as error:
             raise _typed(error, f"open {path}") from error
         self._families: dict[Family, Rdict] = {f: self._database.get_column_family(f.value) for f in Family}
@@ -250,9 +248,7 @@ class RocksEngine:
             )
 
 
-def _pairs(
-    cursor: RdictIter, start: bytes, end: bytes, limit: int | None, reverse: bool
-) -> Iterator[tuple[bytes, bytes]]:
+def _pairs(cursor: RdictIter, start: bytes, end: bytes, limit: int | None, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
     # A cursor that meets a corrupt block just ends: only its status tells that from the end of the range.
     if reverse:
         cursor.seek_to_last()
@@ -371,9 +367,7 @@ def _family_options(settings: RocksSettings) -> dict[str, Options]:
     }
 
 
-def _options(
-    cache: Cache, buffer_bytes: int, upper: DBCompressionType, bottom: DBCompressionType, *, bloom: bool
-) -> Options:
+def _options(cache: Cache, buffer_bytes: int, upper: DBCompressionType, bottom: DBCompressionType, *, bloom: bool) -> Options:
     blocks = BlockBasedOptions()
     blocks.set_block_cache(cache)
     blocks.set_block_size(16 * 1024)

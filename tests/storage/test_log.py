@@ -42,9 +42,7 @@ def store(
     batch = Batch()
     log.persist(
         batch,
-        Persist(
-            Term(1), 1, hard_state, None if truncate is None else LogIndex(truncate), list(runs), snapshot
-        ),
+        Persist(Term(1), 1, hard_state, None if truncate is None else LogIndex(truncate), list(runs), snapshot),
     )
     engine.write(batch)
 
