@@ -15,7 +15,8 @@ repeated only where that is safe: a write always under its own session and seque
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
@@ -247,11 +248,16 @@ class Document:
         return self._client.watch(self.id.space, self.id.key, resume_after=resume_after)
 
 
+def _unix_time_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 class connect:
     """Open a session: `async with connect("host:port", "host:port", principal="alice@acme") as client`.
 
     addresses: gateways, tried in turn; when one fails the session goes on at another.
     settings: bounds and times of the session. open_timeout_ms: for the first stream, and for each later attempt.
+    clock_ms: Unix milliseconds, for the names of sessions; what it is wrong by is learnt from the gateway.
     Raises InvalidName for the principal, what the cluster says (Unauthenticated), or Unavailable.
     """
 
@@ -262,6 +268,7 @@ class connect:
         settings: Settings | None = None,
         open_timeout_ms: int = 5_000,
         call_timeout_ms: int = 10_000,
+        clock_ms: Callable[[], int] | None = None,
     ) -> None:
         Principal.parse(principal)
         self._addresses: Sequence[str] = addresses
@@ -269,10 +276,11 @@ class connect:
         self._settings = settings or Settings()
         self._open_timeout_ms = open_timeout_ms
         self._call_timeout_ms = call_timeout_ms
+        self._clock_ms = clock_ms or _unix_time_ms
         self._connection: Connection | None = None
 
     async def __aenter__(self) -> Client:
-        self._connection = Connection(self._addresses, self._principal, self._settings, self._open_timeout_ms)
+        self._connection = Connection(self._addresses, self._principal, self._settings, self._open_timeout_ms, self._clock_ms)
         await self._connection.start()
         return Client(self._connection, self._call_timeout_ms)
 

@@ -10,8 +10,7 @@ import asyncio
 import logging
 import os
 import random
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from grpc import aio
@@ -67,12 +66,15 @@ CHANNEL_OPTIONS: Final[tuple[tuple[str, Any], ...]] = (
 class Connection:
     """One client's session. `start` returns when the first stream is open; `stop` ends everything."""
 
-    def __init__(self, addresses: Sequence[str], principal: str, settings: Settings, open_timeout_ms: int) -> None:
+    def __init__(
+        self, addresses: Sequence[str], principal: str, settings: Settings, open_timeout_ms: int, clock_ms: Callable[[], int]
+    ) -> None:
         assert addresses, "an address is needed"
         self._addresses = list(addresses)
         self._metadata = (("moot-principal", principal),)
         self._open_timeout_ms = open_timeout_ms
         self._random = random.Random()
+        self._clock_ms = clock_ms
         self._clock_offset_ms = 0
         self._machine = ClientSession(self._make_session, self._random.random, settings)
         self._loop = asyncio.get_running_loop()
@@ -157,7 +159,7 @@ class Connection:
         return self._metadata
 
     def _make_session(self) -> bytes:
-        return new_identity(max(0, _unix_time_ms() + self._clock_offset_ms), os.urandom(RANDOM_BYTES))
+        return new_identity(max(0, self._clock_ms() + self._clock_offset_ms), os.urandom(RANDOM_BYTES))
 
     # the machine
 
@@ -237,7 +239,7 @@ class Connection:
             self._channel, self._call, self.address = channel, call, address
             self._frames = []
             if first.opened.time_ms:
-                self._clock_offset_ms = first.opened.time_ms - _unix_time_ms()
+                self._clock_offset_ms = first.opened.time_ms - self._clock_ms()
             self._step(Connected(decode_limits(first.opened)))
             if not self._opened.done():
                 self._opened.set_result(None)
@@ -300,10 +302,6 @@ class Connection:
             finally:
                 self._writing = False
                 self._gathered()
-
-
-def _unix_time_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def raise_for(reply: Reply) -> Reply:

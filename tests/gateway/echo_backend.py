@@ -7,17 +7,16 @@ handler would; `fail` fails as a bug would; any other is unknown. A session's wr
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
 from typing import Any
 
 import msgspec
 
-from cluster.errors import ClusterError
 from cluster.gateway.backend import Deliver
 from cluster.session.operations import Delta, Failure, Kind, Operation, Reply
 
 HISTORY_MAX = 64
+SEEN_MAX = 64
 
 _encode = msgspec.json.encode
 
@@ -65,6 +64,7 @@ class EchoStream:
     def submit(self, operations: list[Operation]) -> None:
         self.backend.submitted += len(operations)
         self.backend.batches.append(len(operations))
+        self.backend.seen.extend(operations)
         for operation in operations:
             self.backend.run(self, operation)
 
@@ -103,6 +103,7 @@ class EchoBackend:
         self.mute = False
         self.lose_replies = 0
         self.submitted = 0
+        self.seen: deque[Operation] = deque(maxlen=SEEN_MAX)
         self.batches: deque[int] = deque(maxlen=1024)
         self.admin_calls: list[tuple[str, dict[str, Any]]] = []
         self.admin_answers: dict[str, dict[str, Any] | Exception] = {}
@@ -264,13 +265,3 @@ class EchoBackend:
 def refusal(reason: str) -> Failure:
     """A failure that the caller has to do something about."""
     return Failure(reason, reason.lower().replace("_", " "), False, "no")
-
-
-def failure_of(error: ClusterError) -> Failure:
-    """As the real backend would report it."""
-    return Failure(error.reason, error.message, error.retryable, error.applied.value, error.retry_after_ms, error.details)
-
-
-def loads(data: bytes) -> Any:
-    """JSON bytes to objects."""
-    return json.loads(data)

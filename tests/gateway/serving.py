@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 from grpc import aio
 
 from cluster.gateway import Gateway, Limits
@@ -16,6 +16,7 @@ from cluster.session.identity import new_identity
 from cluster.v1 import documents_pb2 as wire
 from tests.gateway.echo_backend import EchoBackend
 
+EOF: Any = aio.EOF  # type: ignore[attr-defined]
 ALICE = (("moot-principal", "alice@acme"),)
 DOCUMENTS = "cluster.v1.DocumentService"
 NOW_MS = 1_800_000_000_000
@@ -35,7 +36,7 @@ class Caller:
     async def unary(self, method: str, request: Any, response: Any, service: str = DOCUMENTS, **options: Any) -> Any:
         options.setdefault("metadata", ALICE)
         data = request if isinstance(request, bytes) else request.SerializeToString()
-        answer = await self.channel.unary_unary(f"/{service}/{method}")(data, **options)
+        answer = await self.channel.unary_unary(f"/{service}/{method}", None, None)(data, **options)
         return response.FromString(answer)
 
     def watch(self, request: wire.WatchRequest, **options: Any) -> Any:
@@ -98,7 +99,7 @@ async def ask(call: Any, operations: Iterable[wire.Operation]) -> dict[int, wire
     replies: dict[int, wire.Reply] = {}
     while len(replies) < len({each.id for each in listed}):
         frame = await asyncio.wait_for(call.read(), 10)
-        assert frame is not aio.EOF, await call.details()
+        assert frame is not EOF, await call.details()
         for event in frame.events:
             if event.WhichOneof("event") == "reply":
                 assert event.reply.id not in replies, "one reply per operation"
@@ -108,7 +109,8 @@ async def ask(call: Any, operations: Iterable[wire.Operation]) -> dict[int, wire
 
 def info_of(error: aio.AioRpcError) -> error_details_pb2.ErrorInfo:
     """The ErrorInfo that every failed call carries."""
-    metadata = dict(error.trailing_metadata() or ())
+    trailers: Any = error.trailing_metadata()
+    metadata: dict[str, bytes] = dict(trailers)
     status = status_pb2.Status.FromString(metadata["grpc-status-details-bin"])
     assert status.code == error.code().value[0]
     info = error_details_pb2.ErrorInfo()
@@ -120,7 +122,7 @@ def info_of(error: aio.AioRpcError) -> error_details_pb2.ErrorInfo:
 async def ending_of(call: Any) -> tuple[grpc.StatusCode, error_details_pb2.ErrorInfo]:
     """Read a stream to its end, which must be an error of ours; returns status and ErrorInfo."""
     try:
-        while await asyncio.wait_for(call.read(), 10) is not aio.EOF:
+        while await asyncio.wait_for(call.read(), 10) is not EOF:
             pass
     except aio.AioRpcError:
         pass

@@ -142,7 +142,7 @@ async def health(caller: Caller, service: str = "") -> int:
         response_deserializer=health_pb2.HealthCheckResponse.FromString,
     )
     response: health_pb2.HealthCheckResponse = await stub(health_pb2.HealthCheckRequest(service=service))
-    return response.status
+    return int(response.status)
 
 
 @pytest.mark.parametrize("service", ["", "cluster.v1.DocumentService", ADMIN])
@@ -162,7 +162,7 @@ async def test_health_of_an_unknown_service_is_not_found() -> None:
 
 async def test_a_health_watch_reports_each_change() -> None:
     async with serving() as caller:
-        call = caller.channel.unary_stream(
+        call: Any = caller.channel.unary_stream(
             "/grpc.health.v1.Health/Watch",
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
             response_deserializer=health_pb2.HealthCheckResponse.FromString,

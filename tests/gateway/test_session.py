@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import grpc
 import pytest
-from grpc import aio
 
 from cluster.errors import ConfigurationInvalid
 from cluster.gateway import Limits
@@ -15,6 +15,7 @@ from cluster.session.operations import Delta, Kind, Operation
 from cluster.v1 import documents_pb2 as wire
 from tests.gateway.echo_backend import EchoBackend, EchoStream
 from tests.gateway.serving import (
+    EOF,
     NOW_MS,
     OTHER_SESSION,
     SESSION,
@@ -30,7 +31,7 @@ READ = wire.Read()
 WATCH = wire.Watch()
 
 
-def echo(identifier: int, sequence: int, payload: bytes = b"1", **more: int) -> wire.Operation:
+def echo(identifier: int, sequence: int, payload: bytes = b"1", **more: Any) -> wire.Operation:
     return operation(identifier, "a", sequence, send=("echo", payload), **more)
 
 
@@ -291,7 +292,7 @@ async def test_credit_beyond_the_bound_does_not_count() -> None:
 
         def open_and_listen(deliver: object) -> EchoStream:
             stream = opened(deliver)  # type: ignore[arg-type]
-            stream.grant = lambda watch, credit: granted.append(credit)  # type: ignore[method-assign]
+            stream.grant = lambda watch, credit_bytes: granted.append(credit_bytes)  # type: ignore[method-assign]
             return stream
 
         caller.backend.open = open_and_listen  # type: ignore[method-assign]
@@ -368,7 +369,7 @@ async def test_a_client_that_has_said_all_gets_its_replies_and_a_clean_end() -> 
         await call.write(wire.SessionRequest(operations=[operation(1, "a", 1, create=CREATE), echo(2, 2)]))
         await call.done_writing()
         assert len((await call.read()).events) == 2
-        assert await call.read() is aio.EOF
+        assert await call.read() is EOF
         assert await call.code() is grpc.StatusCode.OK
 
 
@@ -389,15 +390,13 @@ async def test_stopping_sends_the_clients_of_all_sessions_elsewhere() -> None:
         stopping = asyncio.ensure_future(caller.gateway.stop(grace_ms=1000))
         frame = await call.read()
         assert frame.goaway.reason == "STOPPING"
-        assert await call.read() is aio.EOF
+        assert await call.read() is EOF
         await stopping
 
 
 async def test_operations_reach_the_backend_as_they_were_asked() -> None:
-    seen: list[Operation] = []
     async with serving() as caller:
-        run = caller.backend.run
-        caller.backend.run = lambda stream, each: (seen.append(each), run(stream, each))[1]  # type: ignore[method-assign]
+        seen = caller.backend.seen
         call = await caller.session()
         position = wire.Position(epoch=3, index=4)
         await ask(
@@ -412,7 +411,7 @@ async def test_operations_reach_the_backend_as_they_were_asked() -> None:
     session = seen[0].session
     assert len(session) == 16
     alice = "alice@acme"
-    assert seen == [
+    assert list(seen) == [
         Operation(1, Kind.CREATE, "text", "a", alice, "", b'{"x":1}', session, 1, 0),
         Operation(2, Kind.SEND, "text", "a", alice, "echo", b"9", session, 2, 1),
         Operation(3, Kind.READ, "text", "a", alice, consistency=1, epoch=3, index=4),
