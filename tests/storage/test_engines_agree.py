@@ -69,4 +69,4 @@ class Agreement(RuleBasedStateMachine):
 
 
 TestAgreement = Agreement.TestCase
-TestAgreement.settings = settings(max_examples=12, stateful_step_count=20, deadline=None)
+TestAgreement.settings = settings(max_examples=8, stateful_step_count=20, deadline=None)
