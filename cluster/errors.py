@@ -39,6 +39,7 @@
           DirectoryInUse        another process has the data directory open
           SyncFailed            fsync failed; the node stops and never retries it
         LogLost                 this replica's log is shorter than what it acknowledged
+        IdentityFenced          another data directory already stands behind this node's name
         ApplyHalted             a shard's apply stopped on this node
         WrongCluster            the peer or the directory belongs to another cluster
         ConfigurationInvalid    a setting is out of its range
@@ -241,6 +242,10 @@ class SyncFailed(StorageError):
 
 class LogLost(OperatorError):
     """This replica's log is shorter than what it acknowledged; it may not vote under this replica id again."""
+
+
+class IdentityFenced(OperatorError):
+    """Peers know another data directory under this node's name; this one is a new node and needs a new name."""
 
 
 class ApplyHalted(OperatorError):

@@ -69,6 +69,7 @@ CODES: Final[dict[type[ClusterError], grpc.StatusCode]] = {
     errors.DirectoryInUse: grpc.StatusCode.FAILED_PRECONDITION,
     errors.SyncFailed: grpc.StatusCode.INTERNAL,
     errors.LogLost: grpc.StatusCode.DATA_LOSS,
+    errors.IdentityFenced: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ApplyHalted: grpc.StatusCode.INTERNAL,
     errors.WrongCluster: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ConfigurationInvalid: grpc.StatusCode.INVALID_ARGUMENT,

@@ -324,19 +324,18 @@ class Administration:
     # -- trouble -----------------------------------------------------------------------------------------------------
 
     async def _list_halted(self, request: Row) -> Row:
-        rows = []
-        for replica in self._pump.replicas.values():
-            if replica.halted or replica.damaged or replica.stalled:
-                rows.append(
-                    {
-                        "shard_id": replica.id,
-                        "raft_index": replica.applied + 1,
-                        "offset": replica.suspected_offset or 0,
-                        "document": None,
-                        "cause": replica.halted or replica.damaged or replica.stalled,
-                        "node_id": self._pump.node,
-                    }
-                )
+        rows = [
+            {
+                "shard_id": replica.id,
+                "raft_index": replica.applied + 1,
+                "offset": replica.suspected_offset or 0,
+                "document": None,
+                "cause": replica.halted or replica.damaged or replica.stalled,
+                "node_id": self._pump.node,
+            }
+            for replica in self._pump.replicas.values()
+            if replica.halted or replica.damaged or replica.stalled
+        ]
         return {"halted": rows}
 
     async def _poison_command(self, request: Row) -> Row:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from cluster.errors import Overloaded, StorageFull
+from cluster.errors import IdentityFenced, LogLost, Overloaded, StorageFull
 from cluster.ids import NodeId
 from cluster.node.marker import PageMarker
 from cluster.pump.lanes import Lane
@@ -32,6 +32,7 @@ STALL_RETRY_MS = 5
 STALL_RETRIES_MAX = 1000
 """A stall of the storage engine longer than this ends the node."""
 
+DISK_LOOK_EVERY_MS = 1_000.0
 GARBAGE_EVERY_TURNS = 512
 _log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def monotonic_ms() -> float:
 class NodeLoop:
     """Owns the turn. `fatal` is called once when the node can not go on.
 
-    fsync_mode: auto, inline or thread.
+    fsync_mode: auto, inline or thread. disk_full: why commands should be refused now, empty while there is room.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class NodeLoop:
         transport: PeerTransport,
         marker: PageMarker,
         fsync_mode: str,
+        disk_full: Callable[[], str],
         fatal: Callable[[BaseException], None],
     ) -> None:
         self.pump = pump
@@ -72,6 +74,8 @@ class NodeLoop:
         self._timer: asyncio.TimerHandle | None = None
         self._deliver: dict[int, Callable[[list[Reply | Delta]], None]] = {}
         self._stopped = False
+        self._disk_full = disk_full
+        self._disk_looked_at_ms = 0.0
 
     # -- inputs ------------------------------------------------------------------------------------------------------
 
@@ -132,6 +136,9 @@ class NodeLoop:
         pump = self.pump
         now_ms = monotonic_ms()
         self.turns += 1
+        if now_ms - self._disk_looked_at_ms > DISK_LOOK_EVERY_MS:
+            self._disk_looked_at_ms = now_ms
+            pump.storage_full = self._disk_full()
         self._carry(pump.step(now_ms, time.time_ns() // 1_000_000))
         if pump.needs_sync and not self._syncing:
             if self._sync_inline:
@@ -141,7 +148,9 @@ class NodeLoop:
         self._carry(pump.apply(monotonic_ms()))
         self._marker.clear()
         if pump.fenced:
-            raise RuntimeError(pump.fenced)
+            raise IdentityFenced(pump.fenced)
+        if pump.log_lost:
+            raise LogLost(pump.log_lost)
         if self.turns % GARBAGE_EVERY_TURNS == 0:
             gc.collect(1)
         self._schedule()

@@ -16,6 +16,7 @@ import gc
 import logging
 import os
 import random
+import shutil
 from hashlib import blake2b
 from pathlib import Path
 
@@ -79,7 +80,7 @@ class Node:
         self._ended = asyncio.get_running_loop().create_future()
         directory_path = Path(config.data_dir)
         os.makedirs(directory_path, exist_ok=True)
-        self._engine = RocksEngine.open(directory_path / "store", RocksSettings(free_bytes_min=config.disk_free_bytes_min))
+        self._engine = RocksEngine.open(directory_path / "store", RocksSettings(free_bytes_min=config.disk_free_bytes_min // 2))
         ensure_format(self._engine)
         self._cluster_id = cluster_identity(self.first_nodes)
         self._identity = begin_boot(self._engine, self._cluster_id, self.node)
@@ -95,7 +96,9 @@ class Node:
             events=self,
             source=random.Random(),
         )
-        self.loop = NodeLoop(self.pump, self._engine, self.transport, self._marker, config.fsync_mode, self._fail)
+        self.loop = NodeLoop(
+            self.pump, self._engine, self.transport, self._marker, config.fsync_mode, self._disk_full, self._fail
+        )
         for peer in self.first_nodes:
             if peer.node_id != self.node:
                 self.transport.connect(peer.node_id, peer.host, peer.peer_port)
@@ -220,6 +223,15 @@ class Node:
             errors_log=self._errors_log,
         )
         return NodeBackend(self.loop, administration, lambda: self._directory.decisions.version > 0)
+
+    def _disk_full(self) -> str:
+        """Commands are refused well before the engine has to refuse what Raft must write."""
+        free = shutil.disk_usage(self.config.data_dir).free
+        if free >= self.config.disk_free_bytes_min:
+            return ""
+        return (
+            f"node {self.node} has {free} bytes of disk left; it takes commands again above {self.config.disk_free_bytes_min}"
+        )
 
     async def _ask(self, operation: Operation, timeout_ms: float) -> Reply:
         return await OneAnswer(self.loop).ask(operation, timeout_ms)

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cluster.errors import RejectedError, StaleRoute
+from cluster.errors import RejectedError, StaleRoute, StorageFull
 from cluster.ids import NodeId, ShardId, Term
 from cluster.pump import frames
 from cluster.pump.bundles import BundleFetch
@@ -27,7 +27,7 @@ from cluster.pump.streams import Streams
 from cluster.pump.transfers import Transfers
 from cluster.router.router import Router
 from cluster.session.failures import failure_of
-from cluster.session.operations import Delta, Operation, Reply
+from cluster.session.operations import COMMAND_KINDS, Delta, Operation, Reply
 from cluster.shard.directory import Directory
 from cluster.shard.replica import ShardReplica
 from cluster.shard.turn import (
@@ -38,6 +38,7 @@ from cluster.shard.turn import (
     CloseItem,
     ForwardItem,
     GrantItem,
+    LogShortItem,
     RaftItem,
     RaftLaneItem,
     ResetItem,
@@ -112,6 +113,10 @@ class Pump:
         self.liveness = liveness
         self.replicas = replicas
         self.fenced = ""
+        self.log_lost = ""
+        """Why this node must stop: it lost what it had acknowledged."""
+        self.storage_full = ""
+        """Why this node takes no commands at the moment (its disk's high-water mark); reads go on."""
         self.connected: set[NodeId] = set()
         self.garbage_frames = 0
         self._peers = peers
@@ -237,6 +242,10 @@ class Pump:
             if replica is not None and replica.replica == item.receiver and replica.shard.node_of(item.sender) == node:
                 replica.receive(item.sender, item.message)
                 self._ready[item.shard] = None
+        elif isinstance(item, LogShortItem):
+            replica = self.replicas.get(item.shard)
+            if replica is not None and replica.replica == item.receiver and replica.shard.node_of(item.sender) == node:
+                self.log_lost = self.log_lost or replica.lost_log(item.term, item.acknowledged)
         elif isinstance(item, AnswerItem):
             self.streams.answered(item.stream, node, item.deltas, item.replies, now_ms)
         elif isinstance(item, ForwardItem):
@@ -327,8 +336,18 @@ class Pump:
             for operation in operations:
                 self._turn.reply(stream, Reply(operation.id, 0, 0, b"", failure_of(error)))
             return
+        if self.storage_full:
+            operations = self._refuse_commands(stream, operations)
         replica.submit(stream, operations)
         self._ready[shard] = None
+
+    def _refuse_commands(self, stream: tuple[NodeId, int], operations: list[Operation]) -> list[Operation]:
+        """Answer what would write; returns what only reads."""
+        failure = failure_of(StorageFull(self.storage_full, retry_after_ms=1000))
+        for operation in operations:
+            if operation.kind in COMMAND_KINDS:
+                self._turn.reply(stream, Reply(operation.id, 0, 0, b"", failure))
+        return [operation for operation in operations if operation.kind not in COMMAND_KINDS]
 
     # -- the turn ----------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,10 @@ class Kind(enum.IntEnum):
     LIST = 7
 
 
+COMMAND_KINDS = frozenset((Kind.CREATE, Kind.SEND, Kind.DELETE))
+"""What goes through the log; everything else only reads."""
+
+
 class Consistency(enum.IntEnum):
     """How fresh a read must be."""
 

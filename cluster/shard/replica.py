@@ -32,9 +32,9 @@ from cluster.raft.events import (
     Receive,
     SnapshotFailed,
 )
-from cluster.raft.messages import Message, SnapshotMeta
+from cluster.raft.messages import AppendReply, Message, SnapshotMeta
 from cluster.session.failures import failure_of
-from cluster.session.operations import Consistency, Kind, Operation, Reply
+from cluster.session.operations import COMMAND_KINDS, Consistency, Kind, Operation, Reply
 from cluster.shard.apply import Applier, Origin
 from cluster.shard.cache import DocumentCache
 from cluster.shard.commands import Command, CommandKind
@@ -43,7 +43,7 @@ from cluster.shard.feed import Feed
 from cluster.shard.gathering import Gatherer
 from cluster.shard.reading import Reader, WaitingReads, refuse
 from cluster.shard.snapshot import ShardMetadata, StoredShard
-from cluster.shard.turn import RaftItem, StreamKey, Turn
+from cluster.shard.turn import LogShortItem, RaftItem, StreamKey, Turn
 from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE, Shard
 from cluster.storage.log import ShardLog
 
@@ -194,6 +194,8 @@ class ShardReplica:
         if self._messages:
             messages, self._messages = self._messages, []
             for sender, message in messages:
+                if type(message) is AppendReply and message.rejected:
+                    self._tell_of_short_log(sender, message, turn)
                 self.handle(Receive(sender, message), now_ms, turn)
         if now_ms >= self.deadline_ms:
             self.handle(Deadline(), now_ms, turn)
@@ -203,6 +205,23 @@ class ShardReplica:
             context = self._reads.begin()
             if context is not None:
                 self.handle(Read(context), now_ms, turn)
+
+    def _tell_of_short_log(self, sender: ReplicaId, reply: AppendReply, turn: Turn) -> None:
+        """A follower whose log ends below what it acknowledged has lost it (trap 11); it must know before it votes again."""
+        acknowledged = self.raft.progress.get(sender, LogIndex(0)) if self.leads else LogIndex(0)
+        if reply.term == self.raft.term and reply.hint_index < acknowledged:
+            item = LogShortItem(self.id, self.replica, sender, reply.term, acknowledged)
+            turn.send_now(self._nodes[sender], item)
+
+    def lost_log(self, term: Term, acknowledged: LogIndex) -> str:
+        """Whether what the leader of `term` says was acknowledged here is missing; says so, or nothing."""
+        if term != self.raft.term or self.raft.last_index >= acknowledged:
+            return ""
+        return (
+            f"replica {self.replica} of shard {self.id} acknowledged entry {acknowledged} but its log ends at "
+            f"{self.raft.last_index}: its disk lost what was synced. It must not vote again under this identity; start an "
+            "empty directory under a new node name"
+        )
 
     def handle(self, event: Event, now_ms: float, turn: Turn) -> Effects:
         """Step the core and carry its effects into the turn."""
@@ -248,12 +267,12 @@ class ShardReplica:
         arrived, self._arrived = self._arrived, []
         commands: list[tuple[StreamKey, list[Operation]]] = []
         for stream, operations in arrived:
-            wanted = [operation for operation in operations if operation.kind in _COMMANDS]
+            wanted = [operation for operation in operations if operation.kind in COMMAND_KINDS]
             if wanted:
                 commands.append((stream, wanted))
             if len(wanted) != len(operations):
                 for operation in operations:
-                    if operation.kind not in _COMMANDS:
+                    if operation.kind not in COMMAND_KINDS:
                         self._take_read(stream, operation, turn, now_ms)
         if commands:
             self._propose(commands, now_ms, wall_ms, turn)
@@ -437,6 +456,3 @@ class ShardReplica:
         """Followers that are connected and not absurdly far behind keep the log; others get a snapshot."""
         matches = [match for match in self.raft.progress.values() if match >= floor - self._compaction.lagging_entries]
         return min(matches, default=floor)
-
-
-_COMMANDS = frozenset((Kind.CREATE, Kind.SEND, Kind.DELETE))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from msgspec import Struct
 
-from cluster.ids import NodeId, ReplicaId, ShardId, Term
+from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.raft.messages import Message
 from cluster.session.operations import Delta, Operation, Reply
 from cluster.storage.engine import Batch
@@ -26,6 +26,16 @@ class RaftItem(Struct, frozen=True, array_like=True, tag=1):
     sender: ReplicaId
     receiver: ReplicaId
     message: Message
+
+
+class LogShortItem(Struct, frozen=True, array_like=True, tag=12):
+    """A leader tells a replica what it acknowledged in this term, because its log now ends below that."""
+
+    shard: ShardId
+    sender: ReplicaId
+    receiver: ReplicaId
+    term: Term
+    acknowledged: LogIndex
 
 
 class ForwardItem(Struct, frozen=True, array_like=True, tag=2):
@@ -114,7 +124,7 @@ class SnapshotAck(Struct, frozen=True, array_like=True, tag=10):
     sequence: int
 
 
-RaftLaneItem = RaftItem | ForwardItem | AnswerItem | GrantItem | CloseItem | ResetItem
+RaftLaneItem = RaftItem | LogShortItem | ForwardItem | AnswerItem | GrantItem | CloseItem | ResetItem
 BulkLaneItem = BundleRequest | BundleReply | SnapshotRequest | SnapshotChunk | SnapshotAck
 
 
