@@ -1,1 +1,1 @@
-"""Ways to hurt a cluster and to measure it: simulator, live faults, checkers, load harnesses. Not part of the wheel."""
+"""Ways to hurt a cluster and to measure it: demo, live faults, load harnesses. Only the command line imports them."""
