@@ -11,6 +11,7 @@ import base64
 import os
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
@@ -19,6 +20,7 @@ import msgspec
 import cluster
 from cluster.documents.bundle import Bundle
 from cluster.errors import Applied, HistoryTrimmed, InvalidRequest, OutcomeUnknown, Unavailable, UnknownDocument
+from cluster.gossip.messages import Address, Labels, State
 from cluster.ids import SYSTEM_SHARD, DocumentId, NodeId, ShardId
 from cluster.node.errors_log import ErrorsLog
 from cluster.node.loop import NodeLoop
@@ -44,10 +46,21 @@ Ask = Callable[[Operation, float], Awaitable[Reply]]
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A node as gossip sees it."""
+
+    node: NodeId
+    address: Address
+    labels: Labels
+    state: State
+    generation: int
+
+
 class Administration:
     """One node's answers.
 
-    addresses: (host, client port, peer port) of every known node. ask: runs one operation through the node itself.
+    nodes: every known node as this one sees it, this one included. ask: runs one operation through the node itself.
     """
 
     def __init__(
@@ -56,10 +69,7 @@ class Administration:
         loop: NodeLoop,
         engine: Engine,
         cluster_id: str,
-        generation: int,
-        addresses: dict[NodeId, tuple[str, int, int]],
-        labels: dict[str, str],
-        states: Callable[[], dict[NodeId, str]],
+        nodes: Callable[[], list[NodeView]],
         ask: Ask,
         errors_log: ErrorsLog,
     ) -> None:
@@ -67,10 +77,7 @@ class Administration:
         self._pump = loop.pump
         self._engine = engine
         self._cluster_id = cluster_id
-        self._generation = generation
-        self._addresses = addresses
-        self._labels = labels
-        self._states = states
+        self._nodes = nodes
         self._ask = ask
         self._errors = errors_log
         self._started_ms = time.monotonic() * 1000
@@ -101,8 +108,8 @@ class Administration:
     # -- the cluster -------------------------------------------------------------------------------------------------
 
     async def _get_status(self, request: Row) -> Row:
-        states = self._states()
-        alive = {node for node, state in states.items() if state == "NODE_STATE_ALIVE"}
+        nodes = self._nodes()
+        alive = {row.node for row in nodes if row.state is State.ALIVE}
         leaderless, short, spare = [], [], []
         for shard in self._pump.router.map.shards:
             holders = [place.node for place in shard.replicas]
@@ -118,7 +125,7 @@ class Administration:
             "node_id": self._pump.node,
             "version": cluster.__version__,
             "nodes_alive": len(alive),
-            "nodes_total": len(states),
+            "nodes_total": len(nodes),
             "shards_total": len(self._pump.router.map.shards),
             "shards_leaderless": leaderless,
             "shards_under_replicated": short,
@@ -130,7 +137,6 @@ class Administration:
         }
 
     async def _list_nodes(self, request: Row) -> Row:
-        states = self._states()
         led: dict[str, int] = {}
         held: dict[str, int] = {}
         for shard in self._pump.router.map.shards:
@@ -138,22 +144,20 @@ class Administration:
             led[leader] = led.get(leader, 0) + 1
             for place in shard.replicas:
                 held[place.node] = held.get(place.node, 0) + 1
-        rows = []
-        for node, (host, client_port, peer_port) in sorted(self._addresses.items()):
-            own = node == self._pump.node
-            rows.append(
-                {
-                    "node_id": node,
-                    "gateway_address": f"{host}:{client_port}",
-                    "peer_address": f"{host}:{peer_port}",
-                    "state": states.get(node, "NODE_STATE_UNSPECIFIED"),
-                    "boot_generation": self._generation if own else self._pump.liveness.generation_of(node),
-                    "shards_led": led.get(node, 0),
-                    "replicas": held.get(node, 0),
-                    "labels": self._labels if own else {},
-                    "version": cluster.__version__ if own else "",
-                }
-            )
+        rows = [
+            {
+                "node_id": row.node,
+                "gateway_address": f"{row.address.host}:{row.address.client_port}",
+                "peer_address": f"{row.address.host}:{row.address.peer_port}",
+                "state": f"NODE_STATE_{row.state.name}",
+                "boot_generation": row.generation,
+                "shards_led": led.get(row.node, 0),
+                "replicas": held.get(row.node, 0),
+                "labels": {name: value for name, value in (("host", row.labels.host), ("zone", row.labels.zone)) if value},
+                "version": cluster.__version__ if row.node == self._pump.node else "",
+            }
+            for row in self._nodes()
+        ]
         return {"nodes": rows}
 
     async def _list_shards(self, request: Row) -> Row:
@@ -164,11 +168,11 @@ class Administration:
         document = _document(request)
         shard = self._pump.router.map.shard(self._pump.router.shard_of(document.space, document.key))
         leader = self._leader_of(shard)
-        address = self._addresses.get(NodeId(leader))
+        address = next((row.address for row in self._nodes() if row.node == leader), None)
         return {
             "hash": key_hash(document.space, document.key),
             "shard": self._shard_row(shard),
-            "leader_gateway_address": f"{address[0]}:{address[1]}" if address else "",
+            "leader_gateway_address": f"{address.host}:{address.client_port}" if address else "",
         }
 
     def _leader_of(self, shard: Shard) -> str:

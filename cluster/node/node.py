@@ -26,9 +26,13 @@ from cluster.config import InitialNode, NodeConfig
 from cluster.documents.loader import BundleLoader
 from cluster.errors import ClusterError
 from cluster.gateway.server import Gateway
+from cluster.gossip.config import GossipConfig
+from cluster.gossip.core import Gossip
+from cluster.gossip.effects import MemberChange
+from cluster.gossip.messages import Address, Labels, State
 from cluster.ids import SYSTEM_SHARD, NodeId, ShardId
 from cluster.node import facts
-from cluster.node.admin import Administration
+from cluster.node.admin import Administration, NodeView
 from cluster.node.backend import NodeBackend, OneAnswer
 from cluster.node.errors_log import ErrorsLog
 from cluster.node.loop import NodeLoop, monotonic_ms
@@ -52,6 +56,8 @@ from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE, ShardMap, bootstrap
 from cluster.storage.bundles import BundleStore
 from cluster.storage.format import begin_boot, ensure_format
 from cluster.storage.rocks import RocksEngine, RocksSettings
+from cluster.transport.gossip import GossipTransport
+from cluster.transport.gossip import clock_ms as gossip_clock_ms
 from cluster.transport.tcp import TcpPeerTransport
 
 BOOTSTRAP_RETRY_MS = 200
@@ -103,6 +109,8 @@ class Node:
             if peer.node_id != self.node:
                 self.transport.connect(peer.node_id, peer.host, peer.peer_port)
         await self.transport.start()
+        self._gossip = self._build_gossip()
+        await self._gossip.start()
         self._gateway = Gateway(self._build_backend(), config.client_host, config.client_port)
         await self._gateway.start()
         self._watchdog.start()
@@ -126,6 +134,8 @@ class Node:
         """Stop serving, then leave the directory clean."""
         self._bootstrap.cancel()
         await self._gateway.stop()
+        await self._gossip.leave()
+        await self._gossip.stop()
         self.loop.stop()
         await self.transport.stop()
         self._watchdog.stop()
@@ -210,15 +220,11 @@ class Node:
         return bootstrap(names, self.config.shard_count, self.config.replication_factor)
 
     def _build_backend(self) -> NodeBackend:
-        addresses = {peer.node_id: (peer.host, peer.client_port, peer.peer_port) for peer in self.first_nodes}
         administration = Administration(
             loop=self.loop,
             engine=self._engine,
             cluster_id=self._cluster_id.hex(),
-            generation=self.generation,
-            addresses=addresses,
-            labels=dict(self.config.labels),
-            states=self._node_states,
+            nodes=self._nodes,
             ask=self._ask,
             errors_log=self._errors_log,
         )
@@ -236,15 +242,38 @@ class Node:
     async def _ask(self, operation: Operation, timeout_ms: float) -> Reply:
         return await OneAnswer(self.loop).ask(operation, timeout_ms)
 
-    def _node_states(self) -> dict[NodeId, str]:
-        """Every first node's liveness as this node sees it."""
-        now_ms = monotonic_ms()
-        states = {}
+    # -- gossip: an opinion about who is there, shown to operators; it never bypasses a vote -------------------------
+
+    def _build_gossip(self) -> GossipTransport:
+        config = self.config
+        core = Gossip(
+            cluster_id=self._cluster_id.hex(),
+            node=self.node,
+            boot_generation=self.generation,
+            address=Address(config.host, config.gossip_port, config.peer_port, config.client_port),
+            labels=Labels(config.labels.get("host", ""), config.labels.get("zone", "")),
+            seeds=tuple((peer.host, peer.gossip_port) for peer in self.first_nodes if peer.node_id != self.node),
+            config=GossipConfig(),
+            source=random.Random(),
+            now_ms=gossip_clock_ms(),
+        )
+        return GossipTransport(core, host=config.host, port=config.gossip_port, on_changes=self._on_opinions)
+
+    def _on_opinions(self, changes: list[MemberChange]) -> None:
+        for change in changes:
+            _log.info("gossip: %s is %s", change.member.node, change.member.state.name.lower())
+
+    def _nodes(self) -> list[NodeView]:
+        """Every known node as this one sees it: gossip's opinion, or silence about a first node never met."""
+        own = self._gossip.core.own
+        met = {view.node: view for view in self._gossip.core.members()}
+        rows = [NodeView(self.node, own.address, own.labels, State.ALIVE, self.generation)]
         for peer in self.first_nodes:
-            heard = self.pump.liveness.heard_ms(peer.node_id)
-            alive = peer.node_id == self.node or now_ms - heard <= self.config.election_timeout_ms
-            states[peer.node_id] = "NODE_STATE_ALIVE" if alive else "NODE_STATE_DEAD"
-        return states
+            if peer.node_id != self.node and peer.node_id not in met:
+                address = Address(peer.host, peer.gossip_port, peer.peer_port, peer.client_port)
+                rows.append(NodeView(peer.node_id, address, Labels(), State.DEAD, 0))
+        rows += [NodeView(view.node, view.address, view.labels, view.state, view.generation) for view in met.values()]
+        return sorted(rows, key=lambda row: row.node)
 
     # -- the system document -----------------------------------------------------------------------------------------
 
