@@ -25,6 +25,9 @@ from cluster.session.client_events import Settings
 SPACE: Final = "text"
 KEY: Final = "demo"
 IN_FLIGHT_MAX: Final = 512
+IN_FLIGHT_MIN: Final = 16
+IN_FLIGHT_SHARE: Final = 10
+"""At most a tenth of the recording is in flight, so that a third of it lasts longer than one round trip."""
 WATCHER_TIMEOUT_S: Final = 60.0
 GAP_WINDOW_S: Final = 15.0
 """How long after a kill a pause still counts as its consequence."""
@@ -166,8 +169,8 @@ async def _write(
     watcher = asyncio.ensure_future(_watch(live, 1 + len(payloads), watching, end, result))
     try:
         await asyncio.wait_for(watching.wait(), WATCHER_TIMEOUT_S)
-        spectator.phase(f"{len(payloads)} messages, {IN_FLIGHT_MAX} in flight")
         writer = _Writer(client, payloads, spectator)
+        spectator.phase(f"{len(payloads)} messages, {writer.in_flight_max} in flight")
         killer = asyncio.ensure_future(_kill(live, kills, writer, result, spectator))
         try:
             await writer.run(kills)
@@ -195,6 +198,7 @@ class _Writer:
         self._spectator = spectator
         self._moved = asyncio.Event()
         self._released = asyncio.Event()
+        self.in_flight_max = max(IN_FLIGHT_MIN, min(IN_FLIGHT_MAX, len(payloads) // IN_FLIGHT_SHARE))
         self.acks: list[tuple[float, int]] = []
         self.acknowledged = 0
         self.began_s = 0.0
@@ -222,7 +226,7 @@ class _Writer:
                 await self._hold()
                 holds.pop(0)
             limit = min(total, holds[0]) if holds else total
-            while sent < limit and len(pending) < IN_FLIGHT_MAX:
+            while sent < limit and len(pending) < self.in_flight_max:
                 pending.append(self._client.send_nowait(SPACE, KEY, "edit", self._payloads[sent]))
                 sent += 1
             if not pending:
@@ -256,8 +260,8 @@ class _Writer:
 
 async def _kill(live: LiveCluster, kills: list[Kill], writer: _Writer, result: Result, spectator: Spectator) -> None:
     for number, kill in enumerate(kills):
-        await writer.reached(kill.message)
         leader = await live.leader_of(SPACE, KEY)
+        await writer.reached(kill.message)
         await asyncio.sleep(kill.delay_ms / 1000)
         at_s = time.monotonic()
         await live.kill(leader)

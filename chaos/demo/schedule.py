@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 DELAY_MS_MAX: Final = 8.0
+MESSAGES_PER_MS: Final = 40
+"""More than are ever acknowledged in a millisecond: with it a delay never outlasts the third that it belongs to."""
 RESTART_AFTER_MS: Final = (100.0, 600.0)
 
 
@@ -37,5 +39,6 @@ def schedule(messages: int, seed: int) -> list[Kill]:
         third = end - begin
         # not at the edges: something must be acknowledged before and after, else there is no gap to measure.
         message = begin + 1 + third // 8 + source.randrange(max(1, third // 2))
-        kills.append(Kill(message, source.uniform(0, DELAY_MS_MAX), source.uniform(*RESTART_AFTER_MS), begin))
+        delay_ms_max = min(DELAY_MS_MAX, (end - message) / MESSAGES_PER_MS / 2)
+        kills.append(Kill(message, source.uniform(0, delay_ms_max), source.uniform(*RESTART_AFTER_MS), begin))
     return kills

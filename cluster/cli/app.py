@@ -47,7 +47,7 @@ def root(
 ) -> None:
     """Moot keeps documents alive: deterministic state machines, replicated, pushed to their viewers.
 
-    Start here: moot demo. Then: moot up, and in another terminal moot status, moot doc create chat/lobby, moot kill 1.
+    Start here: moot demo. Then: moot up, and in another terminal moot status, moot doc create text/notes, moot kill 1.
     """
 
 

@@ -12,7 +12,7 @@ import typer
 from rich.progress import Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from cluster.cli.output import AsJson, CommandFailed, Exit, add_row, command, err, out, print_json, styled, table
+from cluster.cli.output import AsJson, CommandFailed, Exit, add_row, command, err, out, print_json, say, styled, table
 from cluster.cli.reach import run
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def _report(result: Result) -> None:
     add_row(shown, "watcher's view replaced", _cell(values["watcher_resets"]), "")
     out.print(shown)
     pauses = ", ".join(f"{value:.0f} ms" for value in values["unavailable_ms"]) or "none"
-    out.print(
+    say(
         f"\n{values['messages']:,} messages in {values['seconds'] - values['held_s']:.1f} s ({values['messages_per_s']:,}/s), "
         f"{values['kills']} leaders killed, pauses: {pauses}; all nodes killed and back in {after['seconds']:.1f} s"
     )

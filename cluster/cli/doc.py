@@ -26,13 +26,14 @@ from cluster.cli.output import (
     out,
     print_json,
     print_line,
+    say,
     styled,
     table,
 )
 from cluster.cli.reach import DEFAULT_FOLDER, Addresses, Folder, Who, addresses_of, ask_one, at, document_of, run
 from cluster.cli.space import moment
 from cluster.client import Answer, Client, Consistency
-from cluster.errors import ClusterError, HistoryTrimmed, InvalidRequest
+from cluster.errors import ClusterError, HistoryTrimmed, InvalidRequest, UnknownDocument
 from cluster.ids import DocumentId, Position
 
 app = typer.Typer(no_args_is_help=True, help="Create, feed, read, watch and examine documents.")
@@ -109,7 +110,7 @@ def create(
 
     Exit codes: 0 created. 2 wrong command line. 3 no node answers. 4 refused, nothing exists. 5 not known: read it.
 
-    Example: moot doc create chat/lobby --as alice@acme
+    Example: moot doc create chat/lobby '{"title": "tea"}' --as alice@acme
     """
     target, body = document_of(document), _payload(payload)
 
@@ -180,7 +181,7 @@ def read(
     if as_json:
         print_json({"document": str(target), "position": _place(answer.position), "view": answer.value})
     else:
-        out.print(f"{target} at {answer.position}", style="dim")
+        say(f"{target} at {answer.position}", "dim")
         out.print(JSON(json.dumps(answer.value, ensure_ascii=False)))
     return Exit.DONE
 
@@ -295,7 +296,7 @@ def list_documents(
         add_row(shown, f"{space}/{key}", position)
     out.print(shown)
     if more:
-        out.print(f"and more; --limit 0 lists all, --prefix narrows", style="dim")
+        say("and more; --limit 0 lists all, --prefix narrows", "dim")
     return Exit.DONE
 
 
@@ -320,7 +321,7 @@ def delete(
     if as_json:
         print_json({"document": str(target), "position": _place(position), "deleted": True})
     else:
-        out.print(f"{target} deleted at {position}")
+        say(f"{target} deleted at {position}")
     return Exit.DONE
 
 
@@ -348,8 +349,8 @@ def inspect(
         for row in rows:
             notes = ", ".join(name for name in ("deleted", "frozen", "dirty") if row[name])
             add_row(
-                shown, styled(row["node_id"], "bold"), row["position"] if row["exists"] else "none", row["record_hash"][:16],
-                row["chain"][:16], row["state_bytes"], row["sessions"], row["code_hash"][:12], notes.replace("dirty", "unsaved"),
+                shown, styled(row["node_id"], "bold"), row["position"] if row["exists"] else "none", row["record_hash"][:12] if row["exists"] else "",
+                row["chain"][:12] if row["exists"] else "", row["state_bytes"], row["sessions"], row["code_hash"][:12], notes.replace("dirty", "unsaved"),
             )  # fmt: skip
         out.print(shown)
         for node, text in errors.items():
@@ -446,7 +447,7 @@ def log(
     out.print(shown)
     last = commands[-1].position.index if commands else 0
     if last < answer.position.index and (not epoch or epoch == answer.position.epoch):
-        out.print(f"up to {answer.position.index}: --from {last + 1}", style="dim")
+        say(f"up to {answer.position.index}: --from {last + 1}", "dim")
     return Exit.DONE
 
 
@@ -479,6 +480,8 @@ def _export(target: DocumentId, path: Path, address: list[str] | None, folder: P
         holder = where.leader_gateway_address
         async with at([holder] if holder else address, folder) as client:
             inspected: Any = await client.admin("InspectDocument", document={"space": target.space, "key": target.key})
+            if not inspected.exists:
+                raise UnknownDocument(f"{target} was never created")
             commands, whole = [], True
             for epoch in range(1, inspected.position.epoch + 1):
                 try:
@@ -502,7 +505,7 @@ def _export(target: DocumentId, path: Path, address: list[str] | None, folder: P
     if as_json:
         print_json({"document": str(target), "file": str(path), "commands": count, "whole": exported["whole"]})
     else:
-        out.print(f"{count} commands of {target} written to {path}   [dim]moot doc replay {path}[/]")
+        say(f"{count} commands of {target} written to {path}   [dim]moot doc replay {path}[/]")
     return Exit.DONE
 
 
@@ -546,7 +549,7 @@ def replay(
         )
     else:
         mark = "[bold green]equal[/]" if verdict.equal else "[bold red]differs[/]"
-        out.print(f"{mark}  {verdict.document}: {verdict.commands} commands run again; chain {verdict.chain}")
+        say(f"{mark}  {verdict.document}: {verdict.commands} commands run again; chain {verdict.chain}")
         if differences:
             shown = table(">position", "what", "logged", "replayed")
             for row in differences[:20]:

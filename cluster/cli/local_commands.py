@@ -20,8 +20,7 @@ from cluster.cli.output import (
     err,
     out,
     print_json,
-    state,
-    styled,
+    say,
     table,
 )
 from cluster.cli.reach import DEFAULT_FOLDER, Folder, principal_of, reached, run, wait_healthy
@@ -169,10 +168,10 @@ def _print_places(local: LocalCluster, deployed: list[str]) -> None:
     for node in local.nodes:
         add_row(shown, node.node_id, node.address, node.pid, _short(local.log_path(node)))
     out.print(shown)
-    out.print(f"\ndata     {_short(local.folder)}", highlight=False)
+    say(f"\ndata     {_short(local.folder)}")
     if deployed:
-        out.print(f"spaces   {', '.join(deployed)} deployed")
-    out.print("try      moot doc create chat/lobby; moot doc watch chat/lobby; moot kill 1; moot status\n", style="dim")
+        say(f"spaces   {', '.join(deployed)} deployed")
+    say("try      moot doc create text/notes; moot doc watch text/notes; moot kill 1; moot status\n", "dim")
 
 
 def _short(path: Path) -> str:
@@ -219,7 +218,7 @@ def down(folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> Exit:
     if as_json:
         print_json({"stopped": running, "killed": not polite})
     elif not running:
-        out.print("no node was running")
+        say("no node was running")
     else:
         out.print(f"stopped {', '.join(running)}" + ("" if polite else "; one had to be killed, which loses nothing"))
     return Exit.DONE if polite else Exit.NO
@@ -255,9 +254,9 @@ def _told(local: LocalCluster, node: LocalNode, what: str, done: bool, hint: str
     if as_json:
         print_json({"node_id": node.node_id, what: done, "state": local.state(node)})
     elif done:
-        out.print(f"{node.node_id} {what}   [dim]{hint}[/]")
+        say(f"{node.node_id} {what}   [dim]{hint}[/]")
     else:
-        out.print(f"{node.node_id} was not running")
+        say(f"{node.node_id} was not running")
     return Exit.DONE if done else Exit.NO
 
 
@@ -287,7 +286,7 @@ def restart(
     if as_json:
         print_json({"node_id": node.node_id, "before": before, "state": local.state(node), "took_ms": round(took_ms)})
     else:
-        out.print(f"{node.node_id} is back after {took_ms / 1000:.1f} s (it was {before})")
+        say(f"{node.node_id} is back after {took_ms / 1000:.1f} s (it was {before})")
     return Exit.DONE
 
 

@@ -201,6 +201,11 @@ def print_line(value: object) -> None:
     sys.stdout.flush()
 
 
+def say(text: str, style: str = "") -> None:
+    """One line of text with markup, never broken by us."""
+    out.print(text, style=style, soft_wrap=True)
+
+
 def table(*columns: str, title: str = "") -> Table:
     """An unframed table; columns whose name begins with `>` are aligned to the right."""
     made = Table(box=None, title=title or None, title_justify="left", title_style="bold", pad_edge=False, padding=(0, 2, 0, 0))

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from cluster.cli.output import AsJson, CommandFailed, Exit, add_row, command, out, print_json, styled, table
+from cluster.cli.output import AsJson, CommandFailed, Exit, add_row, command, out, print_json, say, styled, table
 from cluster.cli.reach import DEFAULT_FOLDER, Addresses, Folder, addresses_of, ask_one, at, run
 from cluster.documents.bundle import Bundle, code_hash, from_path
 from cluster.errors import ClusterError, InvalidName
@@ -35,7 +35,7 @@ def _space_row(space: Any) -> dict[str, Any]:
 
 def moment(milliseconds: int) -> str:
     """A time for people, UTC."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") if milliseconds else ""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M") if milliseconds else ""
 
 
 def _checked(name: str) -> str:
@@ -83,10 +83,10 @@ def deploy(
     if as_json:
         print_json(row)
     elif answer.changed:
-        out.print(f"[bold]{name}[/] runs {code_hash(bundle).hex()[:12]} now (deployment {row['deployments']})")
-        out.print(f"try      moot space show {name}; moot doc create {name}/KEY", style="dim")
+        say(f"[bold]{name}[/] runs {code_hash(bundle).hex()[:12]} now (deployment {row['deployments']})")
+        say(f"try      moot space show {name}; moot doc create {name}/KEY", "dim")
     else:
-        out.print(f"{name} ran this code already ({code_hash(bundle).hex()[:12]})")
+        say(f"{name} ran this code already ({code_hash(bundle).hex()[:12]})")
     return Exit.DONE
 
 
@@ -109,12 +109,12 @@ def list_spaces(address: Addresses = None, folder: Folder = DEFAULT_FOLDER, as_j
         print_json({"spaces": rows})
         return Exit.DONE
     if not rows:
-        out.print("no space is deployed   [dim]moot space deploy NAME FILE[/]")
+        say("no space is deployed   [dim]moot space deploy NAME FILE[/]")
         return Exit.DONE
-    shown = table("space", "code", ">version", ">deployments", "by", "at (UTC)", ">bytes")
+    shown = table("space", "code", ">version", "deployed by", "at (UTC)", ">bytes")
     for row in rows:
         add_row(
-            shown, styled(row["space"], "bold"), row["code_hash"][:12], row["version"], row["deployments"], row["deployed_by"],
+            shown, styled(row["space"], "bold"), row["code_hash"][:12], row["version"], row["deployed_by"],
             moment(row["deployed_at_ms"]), row["bundle_bytes"],
         )  # fmt: skip
     out.print(shown)
@@ -142,7 +142,7 @@ def show(name: SpaceName, address: Addresses = None, folder: Folder = DEFAULT_FO
     if as_json:
         print_json(row)
         return Exit.DONE
-    out.print(f"[bold]{name}[/]  version {row['version']}, code {row['code_hash'][:12]}, {row['bundle_bytes']} bytes")
+    say(f"[bold]{name}[/]  version {row['version']}, code {row['code_hash'][:12]}, {row['bundle_bytes']} bytes")
     if schema.get("description"):
         out.print(Text(schema["description"], style="dim"))
     shown = table("channel", "parameters", "answer")

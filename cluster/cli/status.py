@@ -23,6 +23,7 @@ from cluster.cli.output import (
     out,
     print_json,
     print_line,
+    say,
     state,
     styled,
     table,
@@ -147,7 +148,7 @@ def overview(data: dict[str, Any], hint: str = "") -> RenderableType:
         f"   {data['nodes_alive']}/{data['nodes_total']} nodes, {data['shards_total']} shards, survives {tolerated} more "
         f"failure{plural}",
     )
-    head.append(f"   cluster {data['cluster_id'][:8]}, moot {data['version']}\n", style="dim")
+    head.append(f"   cluster {data['cluster_id'][:8]}\n", style="dim")
     parts: list[RenderableType] = [head, _nodes_table(data["nodes"])]
     trouble = Text()
     if data["shards_leaderless"]:
@@ -326,7 +327,7 @@ def _list_halted(addresses: list[str], as_json: bool) -> Exit:
     if as_json:
         print_json({"halted": rows})
     elif not rows:
-        out.print("no shard is halted on the nodes that answered")
+        say("no shard is halted on the nodes that answered")
     else:
         shown = table(">shard", "node", ">entry", ">offset", "cause")
         for row in rows:
@@ -363,7 +364,7 @@ def isolate(
     if as_json:
         print_json({"shard": shard, "raft_index": index, "offset": offset, "isolated": True})
     else:
-        out.print(f"isolated command {offset} of entry {index} of shard {shard}; its document is frozen, all others go on")
+        say(f"isolated command {offset} of entry {index} of shard {shard}; its document is frozen, all others go on")
     return Exit.DONE
 
 
