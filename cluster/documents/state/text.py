@@ -17,19 +17,22 @@ Invariant: the chunks joined are the text, no chunk is longer than CHUNK_MAX, an
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 from cluster.documents.state.forms import Schema, StateType, check_encodable, expected
 from cluster.documents.state.journal import SPLICE, Journal
 from cluster.documents.state.node import Node
-from cluster.documents.state.refusals import StaleEdit
-from cluster.documents.state.splices import Edit
+from cluster.documents.state.refusals import StaleEdit, StaleHandle
+from cluster.documents.state.splices import Splice, edit_of, rebase
 
 CHUNK_MAX = 8192
 CHUNK_SIZE = 4096
 CHUNK_MIN = 512
 CHARGE_SHIFT = 6
 """One unit of work is charged for so many code points (as a power of two)."""
+PAIR_CHARGE = 4
+"""Work units of carrying one splice of an edit over one retained splice."""
 SPLICE_SIZE = 16
 """Approximate bytes of one retained splice."""
 
@@ -104,17 +107,41 @@ class Text(Node):
         with the current text) when splices after base are no longer retained. Nothing is changed then.
         """
         journal = self._writing()
-        if type(at) is not int or type(delete) is not int:
-            raise expected("offsets as int", at if type(at) is not int else delete)
+        _check_offsets(at, delete)
         _check(insert)
         if base is None or journal is None:
             self._check_range(at, delete, self._length)
             self._write(at, delete, insert, journal)
             return at
-        edit = self._carry(at, delete, base, journal)
+        later, length = self._later(base, journal)
+        self._check_range(at, delete, length)
+        edit = edit_of((at, delete, len(insert)))
+        for earlier in later:
+            edit.over(earlier)
         for start, count, inserts in edit.splices():
             self._write(start, count, insert if inserts else "", journal)
         return edit.point
+
+    def edit(self, splices: Iterable[tuple[int, int, str]], *, base: int) -> None:
+        """Apply splices (at, delete, insert) that were made one after the other, the first on the text at index `base`.
+
+        Raises what `splice` raises; nothing is changed then.
+        """
+        journal = self._writing()
+        own = [(at, delete, insert) for at, delete, insert in splices]
+        if journal is None:
+            raise StaleHandle("only a text in a document has earlier positions")
+        later, length = self._later(base, journal)
+        for at, delete, insert in own:
+            _check_offsets(at, delete)
+            _check(insert)
+            self._check_range(at, delete, length)
+            length += len(insert) - delete
+        journal.charge_for(PAIR_CHARGE * len(own) * len(later))
+        carried, _ = rebase([(at, delete, len(insert)) for at, delete, insert in own], later)
+        for (_, _, insert), steps in zip(own, carried, strict=True):
+            for start, count, inserts in steps:
+                self._write(start, count, insert if inserts else "", journal)
 
     def append(self, text: str) -> None:
         """Add at the end."""
@@ -125,26 +152,24 @@ class Text(Node):
         """The earliest document index that an edit may give as its base."""
         return self._floor
 
-    def _carry(self, at: int, delete: int, base: int, journal: Journal) -> Edit:
+    def _later(self, base: int, journal: Journal) -> tuple[list[Splice], int]:
+        """The splices after index `base`, in order, and how long the text was there."""
         if type(base) is not int:
             raise expected("a document index", base)
         if base > journal.index:
             raise ValueError(f"the edit is of index {base}, the document is at {journal.index}")
         if base < self._floor:
             raise StaleEdit(self._content(), journal.index)
-        later: list[Retained] = []
+        later: list[Splice] = []
         length = self._length
-        for retained in reversed(self._retained):
-            if retained[0] <= base:
+        for index, at, deleted, inserted in reversed(self._retained):
+            if index <= base:
                 break
-            later.append(retained)
-            length += retained[2] - retained[3]
+            later.append((at, deleted, inserted))
+            length += deleted - inserted
         journal.charge_for(len(later))
-        self._check_range(at, delete, length)
-        edit = Edit(at, [(at, at + delete)] if delete else [])
-        for _, earlier_at, deleted, inserted in reversed(later):
-            edit.over((earlier_at, deleted, inserted))
-        return edit
+        later.reverse()
+        return later, length
 
     @staticmethod
     def _check_range(at: int, delete: int, length: int) -> None:
@@ -251,6 +276,11 @@ class Text(Node):
 
     def _clone(self, depth: int = 0) -> Text:
         return Text(self._content())
+
+
+def _check_offsets(at: object, delete: object) -> None:
+    if type(at) is not int or type(delete) is not int:
+        raise expected("offsets as int", at if type(at) is not int else delete)
 
 
 def _check(text: object) -> None:

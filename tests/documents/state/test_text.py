@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.documents.state import StaleEdit, Text, operations
-from cluster.documents.state.splices import Edit
+from cluster.documents.state.splices import Edit, rebase
 from cluster.documents.state.text import CHUNK_MAX, CHUNK_SIZE, SPLICE_SIZE
 
 DECLARED: dict[str, tuple[Any, Any]] = {"body": (Text, "hello world")}
@@ -172,6 +172,70 @@ def test_every_character_an_author_saw_and_deleted_is_gone_and_no_other(concurre
     assert [which for name, which in text if name.startswith("base")] == [each for each in range(12) if each not in doomed]
     for number, (_, _, insert) in enumerate(concurrent):
         assert "".join(each for name, each in text if name == f"edit{number}") == insert
+
+
+def apply_all(text: str, steps: list[tuple[int, int, str]]) -> str:
+    for at, delete, insert in steps:
+        assert 0 <= at <= at + delete <= len(text)
+        text = text[:at] + insert + text[at + delete :]
+    return text
+
+
+def fitted(wanted: list[tuple[int, int, str]], length: int) -> list[tuple[int, int, str]]:
+    """Splices made one after the other on a text of this length."""
+    steps = []
+    for at, delete, insert in wanted:
+        at = min(at, length)
+        delete = min(delete, length - at)
+        length += len(insert) - delete
+        steps.append((at, delete, insert))
+    return steps
+
+
+@given(st.lists(edits, max_size=4), st.lists(edits, max_size=4))
+def test_both_sides_of_a_rebase_converge(mine: list[tuple[int, int, str]], theirs: list[tuple[int, int, str]]) -> None:
+    """TP1: others then mine carried, and mine then others carried, give one text. Inserted letters are made distinct."""
+    text = "0123456789"
+    mine = [(at, delete, insert.replace("X", "m").replace("YZ", "no")) for at, delete, insert in fitted(mine, len(text))]
+    theirs = fitted(theirs, len(text))
+    carried, others = rebase([(a, d, len(i)) for a, d, i in mine], [(a, d, len(i)) for a, d, i in theirs])
+    server = apply_all(text, theirs)
+    for (_, _, insert), steps in zip(mine, carried, strict=True):
+        server = apply_all(server, [(at, delete, insert if inserts else "") for at, delete, inserts in steps])
+    client = apply_all(text, mine)
+    inserted = iter([insert for _, _, insert in theirs if insert])
+    client = apply_all(client, [(at, delete, next(inserted) if size else "") for at, delete, size in others])
+    assert client == server
+
+
+def test_splices_typed_one_after_the_other_stay_together_among_those_of_others(desk: Any) -> None:
+    splice(desk, 0, 0, ">>")
+    splice(desk, 9, 3, "WO")
+    desk.run(lambda root: root.get("body").edit([(5, 1, ","), (6, 0, "a"), (7, 0, "b"), (5, 1, "")], base=0))
+    assert body(desk) == ">>helloabwWOd"
+
+
+@pytest.mark.parametrize(
+    ("splices", "base", "error"),
+    [
+        ([(0, 0, "x"), (13, 0, "y")], 0, IndexError),
+        ([(0, 11, ""), (0, 1, "")], 0, IndexError),
+        ([(0, 0, "x")], 9, ValueError),
+        ([(0, 0, 5)], 0, TypeError),
+        ([(0, True, "")], 0, TypeError),
+        ([(0, 0)], 0, ValueError),
+    ],
+)
+def test_an_edit_of_many_splices_is_refused_whole(desk: Any, splices: Any, base: int, error: type[Exception]) -> None:
+    splice(desk, 0, 0, "later ")
+    before = desk.root.dump()
+
+    def handler(root: Any) -> None:
+        with pytest.raises(error):
+            root.get("body").edit(splices, base=base)
+
+    assert not desk.run(handler)
+    assert desk.root.dump() == before
 
 
 @settings(max_examples=60, deadline=None)
