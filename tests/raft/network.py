@@ -1,8 +1,8 @@
 """A cluster of real cores in virtual time: a network that loses, delays, repeats and reorders, disks that forget what was not
 synced, node-pair liveness with boot generations, and crashes. One seed decides everything.
 
-After every event the cluster checks the four safety properties of the paper's figure 3 and that what is committed is durable
-at a majority. Scripted tests use it with the faults off; then every hop takes one millisecond.
+After every event the cluster checks the four safety properties of the paper's figure 3, that what is committed is durable at
+a majority, and that reads are linearizable. Scripted tests use it with the faults off; then every hop takes one millisecond.
 """
 
 from __future__ import annotations
@@ -276,6 +276,8 @@ class Node:
                 core.applied_to(run.last_index)
         assert len(self.machine) == core.applied_index
         for context in [context for context, index in self.reads.items() if index <= core.applied_index]:
+            asked_at = self.cluster.committed_when_asked[context]
+            assert core.applied_index >= asked_at, f"read {context} at {core.applied_index}, {asked_at} was committed before"
             self.read_results[context] = core.applied_index
             del self.reads[context]
 
@@ -338,6 +340,7 @@ class Cluster:
         self.committed: dict[LogIndex, tuple[Term, bytes]] = {}
         self.committed_through = LogIndex(0)
         self.contexts = 0
+        self.committed_when_asked: dict[int, LogIndex] = {}
         self.nodes: dict[ReplicaId, Node] = {}
         for replica in ids:
             self.nodes[replica] = Node(self, replica)
@@ -489,6 +492,7 @@ class Cluster:
 
     def read(self, replica: int) -> int:
         self.contexts += 1
+        self.committed_when_asked[self.contexts] = self.committed_through
         self.node(replica).step(Read(self.contexts))
         return self.contexts
 

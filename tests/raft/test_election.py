@@ -112,7 +112,7 @@ def test_split_vote_ends_in_another_campaign_after_a_random_timeout() -> None:
     solo.persist()
     solo.receive(2, vote_reply(1, True))
     solo.receive(3, vote_reply(1, False))
-    assert solo.core.role is Role.CANDIDATE
+    assert solo.core.role.value == "candidate"
     solo.at_deadline()
     assert solo.core.role is Role.PRE_CANDIDATE
 
@@ -140,7 +140,7 @@ def test_lone_voter_elects_itself_and_commits_once_each_write_is_durable() -> No
     """Reference trap 7: even alone, a vote and an entry count only from the disk on."""
     solo = Solo(voters=1)
     solo.at_deadline()
-    assert solo.core.role is Role.CANDIDATE
+    assert not solo.core.progress
     solo.persist()
     assert solo.core.role is Role.LEADER
     assert solo.core.commit_index == 0
@@ -158,6 +158,23 @@ def test_vote_is_durable_before_the_reply_leaves() -> None:
     assert effects.persist.hard_state == HardState(Term(1), ReplicaId(2))
     assert not effects.send_now
     assert effects.send_after_persist == [(2, vote_reply(1, True))]
+
+
+def test_vote_in_a_term_that_is_already_durable_is_made_durable_too() -> None:
+    """Reference trap 1: the term needs no write here, the vote does."""
+    solo = Solo(term=5)
+    effects = solo.receive(2, vote_request(5, (0, 0)))
+    assert effects.persist is not None
+    assert effects.persist.hard_state == HardState(Term(5), ReplicaId(2))
+
+
+def test_own_vote_counts_only_once_it_is_durable() -> None:
+    """Reference traps 1, 23: the candidate is polled like any other voter."""
+    solo = Solo()
+    solo.campaign()
+    assert not solo.receive(2, vote_reply(1, True)).role_changed
+    assert solo.persist().role_changed
+    assert solo.core.role is Role.LEADER
 
 
 def test_term_and_vote_are_one_record() -> None:

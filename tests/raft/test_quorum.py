@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 from hypothesis import given
@@ -11,7 +12,7 @@ from cluster.ids import ReplicaId
 from cluster.raft.quorum import Verdict, majority, reached, tally
 
 
-def quorums(voters: list[int]) -> list[set[int]]:
+def quorums(voters: Sequence[int]) -> list[set[int]]:
     """Every set of more than half of the voters."""
     return [set(some) for size in range(len(voters) + 1) if size * 2 > len(voters) for some in combinations(voters, size)]
 

@@ -31,7 +31,7 @@ def misbehave(cluster: Cluster, chance: random.Random) -> None:
             cluster.propose(*(b"%d" % chance.getrandbits(64) for _ in range(chance.randint(1, 5))))
     elif dice < 0.68:
         if node.alive:
-            cluster.read(victim)
+            cluster.read(victim if cluster.leader is None or chance.random() < 0.3 else cluster.leader.replica)
     elif dice < 0.72:
         if node.alive:
             cluster.crash(victim)
