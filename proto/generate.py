@@ -12,7 +12,7 @@ import tempfile
 from importlib import resources
 from pathlib import Path
 
-from grpc_tools import protoc
+from grpc_tools import protoc  # type: ignore[import-untyped]
 
 SOURCE = Path(__file__).resolve().parent
 CHECKOUT = SOURCE.parent
@@ -23,7 +23,7 @@ def compile_into(target: Path) -> None:
     """Compile every proto file below `target`. Exits with the compiler's own message if a file is wrong."""
     plugin = Path(sys.executable).parent / "protoc-gen-mypy"
     files = sorted(str(path.relative_to(SOURCE)) for path in SOURCE.glob("cluster/**/*.proto"))
-    status = protoc.main(
+    status: int = protoc.main(
         [
             "protoc",
             f"--proto_path={SOURCE}",

@@ -43,6 +43,11 @@ Payload = Mapping[str, Any] | bytes | None
 
 ResponseT = TypeVar("ResponseT", bound=Message)
 
+_CREATE: Final = Kind.CREATE.value
+_SEND: Final = Kind.SEND.value
+_READ: Final = Kind.READ.value
+_DELETE: Final = Kind.DELETE.value
+
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
 
@@ -90,8 +95,10 @@ class PendingAnswer:
         return self._future.done()
 
     def __await__(self) -> Any:
-        reply = yield from asyncio.shield(self._future).__await__()
-        return Answer(raise_for(reply))
+        future = self._future
+        if not future.done():
+            yield from asyncio.shield(future).__await__()
+        return Answer(raise_for(future.result()))
 
 
 class Client:
@@ -114,15 +121,15 @@ class Client:
 
     async def create(self, space: str, key: str, payload: Payload = None) -> Answer:
         """Create a document. Raises DocumentExists, HandlerRefused and others; nothing exists then."""
-        return Answer(raise_for(await self._issue(Kind.CREATE.value, space, key, "", payload)))
+        return Answer(raise_for(await self._issue(_CREATE, space, key, "", payload)))
 
     async def send(self, space: str, key: str, channel: str, payload: Payload = None) -> Answer:
         """Send a message; returns when it is committed and its handler has answered. Raises ClusterError."""
-        return Answer(raise_for(await self._issue(Kind.SEND.value, space, key, channel, payload)))
+        return Answer(raise_for(await self._issue(_SEND, space, key, channel, payload)))
 
     def send_nowait(self, space: str, key: str, channel: str, payload: Payload = None) -> PendingAnswer:
         """Issue a message without waiting. Messages to one document run in the order in which they were issued."""
-        return PendingAnswer(self._issue(Kind.SEND.value, space, key, channel, payload))
+        return PendingAnswer(self._issue(_SEND, space, key, channel, payload))
 
     async def read(
         self,
@@ -135,14 +142,14 @@ class Client:
         """Read the view. `at_least` needs Consistency.AT_LEAST or ANY; what this client has seen before is never undone."""
         check_space(space)
         check_key(key)
-        intent = Intent(0, Kind.READ.value, space, key, consistency=consistency.value)
+        intent = Intent(0, _READ, space, key, consistency=consistency.value)
         if at_least is not None:
             intent.epoch, intent.index = at_least.epoch, at_least.index
         return Answer(raise_for(await self._connection.submit(intent)))
 
     async def delete(self, space: str, key: str) -> Position:
         """Delete a document; returns the position of its deletion. Raises ClusterError."""
-        reply = raise_for(await self._issue(Kind.DELETE.value, space, key, "", None))
+        reply = raise_for(await self._issue(_DELETE, space, key, "", None))
         return Position(reply.epoch, reply.index)
 
     def watch(self, space: str, key: str, *, resume_after: Position | None = None) -> Watch:
@@ -208,7 +215,11 @@ class Client:
     def _issue(self, kind: int, space: str, key: str, channel: str, payload: Payload) -> asyncio.Future[Reply]:
         check_space(space)
         check_key(key)
-        if kind == Kind.SEND.value:
+        return self.issue_checked(kind, space, key, channel, payload)
+
+    def issue_checked(self, kind: int, space: str, key: str, channel: str, payload: Payload) -> asyncio.Future[Reply]:
+        """For handles, which have checked the address when they were made."""
+        if kind == _SEND:
             check_channel(channel)
         body = b"{}" if payload is None else payload if isinstance(payload, bytes) else _encode(payload)
         return self._connection.submit(Intent(0, kind, space, key, channel, body))
@@ -229,11 +240,11 @@ class Document:
 
     async def send(self, channel: str, payload: Payload = None) -> Answer:
         """See Client.send."""
-        return await self._client.send(self.id.space, self.id.key, channel, payload)
+        return await self.send_nowait(channel, payload)
 
     def send_nowait(self, channel: str, payload: Payload = None) -> PendingAnswer:
         """See Client.send_nowait."""
-        return self._client.send_nowait(self.id.space, self.id.key, channel, payload)
+        return PendingAnswer(self._client.issue_checked(_SEND, self.id.space, self.id.key, channel, payload))
 
     async def read(self, *, consistency: Consistency = Consistency.LINEARIZABLE, at_least: Position | None = None) -> Answer:
         """See Client.read."""
