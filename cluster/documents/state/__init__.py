@@ -56,6 +56,8 @@ schema; with upgrade=True fields that are gone are dropped, new ones take their 
 Field options. What `field.public(...)` and its like return is a `FieldOptions`; Record understands it as a class attribute
 (default, visibility), and `field_spec(name, annotation, value, owner=cls)` makes a FieldSpec from a declaration.
 
+`record_type.options[name].visibility` keeps what a record's own field declares; hiding it from a viewer is the caller's work.
+
 Patches. `operations(changes, visible) -> list[dict]` takes Changes or a list of them; `encode(ops)`, `apply_patch(view, ops)`,
 `diff(old, new)`, `touched_rows(changes, field) -> set of row keys as they appear in the view`. Wire shapes: see patch.py.
 """
