@@ -17,6 +17,9 @@ from cluster.documents.state import FieldOptions, StateRoot
 from cluster.documents.state.fields import ABSENT
 from cluster.ids import Principal
 
+if TYPE_CHECKING:
+    from cluster.documents.views import RecordingRoot
+
 F = TypeVar("F", bound=Callable[..., object])
 P = TypeVar("P", bound=Callable[..., bool])
 
@@ -143,7 +146,7 @@ class Document(metaclass=DocumentType):
     __slots__ = ("_moot_root",)
 
     if TYPE_CHECKING:
-        _moot_root: StateRoot
+        _moot_root: StateRoot | RecordingRoot
         _moot_version: int
 
     def __init_subclass__(cls, version: int = 1, **options: object) -> None:

@@ -98,6 +98,8 @@ class DocumentInstance:
                 return self._undo(ending(error, invocation))
             if not changes:
                 return Outcome(Code.OK, answer, steps=METER.end())
+            if self._viewing.computed:
+                self._viewing.wrote(changes.fields)
             return Outcome(Code.OK, answer, changes.writes, changes, changes.size, METER.end())
         except (MemoryError, RecursionError, SystemError, Fault) as error:
             if journal.active:
@@ -207,11 +209,11 @@ class DocumentInstance:
 
     def view(self, who: Principal) -> bytes:
         """See runtime.Instance."""
-        return json.encode(self._viewing.everything(who))
+        return json.encode(self._viewing.everything(self._viewing.parts(who)))
 
     def projection(self, who: Principal, viewed: bytes | None = None) -> FollowedView:
         """See runtime.Instance."""
-        return FollowedView(self._viewing, who, viewed)
+        return FollowedView(self._viewing, who)
 
     def patch_since(self, changes: list[Changes], who: Principal) -> bytes | None:
         """See runtime.Instance."""

@@ -22,7 +22,8 @@ from cluster.documents.program import Declaration, DocumentProgram, Undeclarable
 from cluster.documents.refusals import Finding, check, private_names
 from cluster.documents.runtime import Settings
 from cluster.documents.sizes import ATOMS
-from cluster.documents.state import Refused
+from cluster.documents.state import Record, Refused
+from cluster.documents.state.record import record_type_of
 from cluster.errors import InvalidBundle
 
 LOAD_STEPS_MAX: Final = 1_000_000
@@ -145,11 +146,32 @@ def _lasting(module: types.ModuleType, path: str) -> list[Finding]:
     for name, value in vars(module).items():
         if name.startswith("__") or name == "annotations":
             continue
+        if isinstance(value, type) and issubclass(value, Record) and value is not Record:
+            findings += _unsuitable_fields(path, value)
         if isinstance(value, type) and value.__module__ == module.__name__ and not issubclass(value, Document | Refused):
             findings += [_shared(path, f"{name}.{inner}") for inner in _lasting_of_class(value)]
         elif not _is_constant(value):
             findings.append(_shared(path, name))
     return findings
+
+
+def _unsuitable_fields(path: str, record: type[Record]) -> list[Finding]:
+    """Fields of a record that state can not hold, or whose visibility could not be kept: who sees a record sees all of it."""
+    try:
+        options = record_type_of(record).options
+    except (TypeError, ValueError) as error:
+        return [Finding(path, 1, "annotation", f"field {error}", "use a type that state can hold")]
+    return [
+        Finding(
+            path,
+            1,
+            "record-visibility",
+            f"{record.__name__}.{name} is hidden inside a record, which is shown as a whole",
+            "keep it in a field or table of its own",
+        )
+        for name, option in options.items()
+        if option.visibility != "public"
+    ]
 
 
 def _lasting_of_class(cls: type) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -107,8 +108,9 @@ class Stage(Document):
 
 
 @pytest.fixture
-def check(stage: Callable[..., object]) -> Callable[[str, bytes], bytes]:
-    return stage(SOURCE).program.check  # type: ignore[attr-defined, no-any-return]
+def check(stage: Callable[..., Any]) -> Callable[[str, bytes], bytes]:
+    checked: Callable[[str, bytes], bytes] = stage(SOURCE).program.check
+    return checked
 
 
 def test_members_are_put_into_the_parameters_order(check: Callable[[str, bytes], bytes]) -> None:

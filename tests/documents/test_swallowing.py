@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -150,7 +151,7 @@ def test_a_fault_of_the_process_halts_apply_even_if_the_handler_catches_it(
         handler("ctx.new_id()")
 
 
-def test_a_fault_leaves_the_state_as_it_was(stage: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_leaves_the_state_as_it_was(stage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     from cluster.documents.context import Command
 
     def breaks(self: Command) -> None:
@@ -169,10 +170,10 @@ def test_a_fault_leaves_the_state_as_it_was(stage: Callable[..., object], monkey
                 ctx.new_id()
         """
     )
-    before = document.instance.dump()  # type: ignore[attr-defined]
+    before = document.instance.dump()
     with pytest.raises(ApplyHalted):
-        document.run("go")  # type: ignore[attr-defined]
-    assert document.instance.dump() == before  # type: ignore[attr-defined]
+        document.run("go")
+    assert document.instance.dump() == before
 
 
 def test_state_and_answers_are_bounded(handler: Handler) -> None:

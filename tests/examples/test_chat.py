@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from cluster.ids import Principal
 
@@ -13,7 +14,7 @@ def said(view: dict[str, object]) -> list[str]:
     return [message["text"] for message in messages.values()]
 
 
-def test_members_see_messages_and_others_do_not(deploy: Callable[..., object]) -> None:
+def test_members_see_messages_and_others_do_not(deploy: Callable[..., Any]) -> None:
     room = deploy("chat", title="lobby", members=["bob@acme"])
     room.watch("alice", "bob", "mallory")
     room.answer("say", "alice", text="hello")
@@ -22,7 +23,7 @@ def test_members_see_messages_and_others_do_not(deploy: Callable[..., object]) -
     assert room.view("mallory") == {"title": "lobby", "owner": "alice@acme", "people": 2}
 
 
-def test_the_patch_for_an_outsider_tells_nothing_of_a_message(deploy: Callable[..., object]) -> None:
+def test_the_patch_for_an_outsider_tells_nothing_of_a_message(deploy: Callable[..., Any]) -> None:
     """A hidden change sends nothing: neither text, nor length, nor row names."""
     room = deploy("chat", title="lobby")
     outsider = room.instance.projection(Principal("mallory", "acme"))
@@ -30,7 +31,7 @@ def test_the_patch_for_an_outsider_tells_nothing_of_a_message(deploy: Callable[.
     assert outsider.advance([outcome.changes]) == b"[]"
 
 
-def test_losing_membership_removes_what_was_seen(deploy: Callable[..., object]) -> None:
+def test_losing_membership_removes_what_was_seen(deploy: Callable[..., Any]) -> None:
     room = deploy("chat", title="lobby")
     room.watch("alice", "bob")
     room.answer("invite", "alice", who="bob@acme")
@@ -41,13 +42,13 @@ def test_losing_membership_removes_what_was_seen(deploy: Callable[..., object]) 
     assert room.refusal("say", "bob", text="still here?") == "NotAMember"
 
 
-def test_only_the_owner_expels(deploy: Callable[..., object]) -> None:
+def test_only_the_owner_expels(deploy: Callable[..., Any]) -> None:
     room = deploy("chat", title="lobby", members=["bob@acme"])
     assert room.refusal("expel", "bob", who="alice@acme") == "NotTheOwner"
     assert room.refusal("invite", "mallory", who="mallory@acme") == "NotAMember"
 
 
-def test_the_oldest_messages_make_room(deploy: Callable[..., object]) -> None:
+def test_the_oldest_messages_make_room(deploy: Callable[..., Any]) -> None:
     room = deploy("chat", title="lobby")
     for number in range(1_003):
         room.answer("say", "alice", text=str(number))
@@ -55,7 +56,7 @@ def test_the_oldest_messages_make_room(deploy: Callable[..., object]) -> None:
     assert (len(texts), texts[0], texts[-1]) == (1_000, "3", "1002")
 
 
-def test_viewers_of_a_room_are_classed_by_who_they_are(deploy: Callable[..., object]) -> None:
+def test_viewers_of_a_room_are_classed_by_who_they_are(deploy: Callable[..., Any]) -> None:
     room = deploy("chat", title="lobby")
     assert room.instance.visibility_class(Principal("alice", "acme")) != room.instance.visibility_class(
         Principal("bob", "acme")

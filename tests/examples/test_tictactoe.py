@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 
-def test_a_game_is_won_by_three_in_a_line(deploy: Callable[..., object]) -> None:
+def test_a_game_is_won_by_three_in_a_line(deploy: Callable[..., Any]) -> None:
     game = deploy("tictactoe")
     game.answer("join", "bob")
     game.watch("alice", "bob", "watcher")
@@ -17,7 +18,7 @@ def test_a_game_is_won_by_three_in_a_line(deploy: Callable[..., object]) -> None
     assert game.refusal("play", "bob", cell=8) == "GameOver"
 
 
-def test_a_full_board_without_a_line_is_nobodys(deploy: Callable[..., object]) -> None:
+def test_a_full_board_without_a_line_is_nobodys(deploy: Callable[..., Any]) -> None:
     game = deploy("tictactoe")
     game.answer("join", "bob")
     for number, cell in enumerate((0, 1, 2, 4, 3, 5, 7, 6, 8)):
@@ -26,7 +27,7 @@ def test_a_full_board_without_a_line_is_nobodys(deploy: Callable[..., object]) -
     assert game.refusal("play", "bob", cell=0) == "GameOver"
 
 
-def test_the_rules_are_refusals(deploy: Callable[..., object]) -> None:
+def test_the_rules_are_refusals(deploy: Callable[..., Any]) -> None:
     game = deploy("tictactoe")
     assert game.refusal("join", "alice") == "SeatTaken"
     assert game.refusal("play", "bob", cell=0) == "NotAPlayer"
@@ -40,7 +41,7 @@ def test_the_rules_are_refusals(deploy: Callable[..., object]) -> None:
     assert game.refusal("play", "alice", cell=1) == "NotYourTurn"
 
 
-def test_one_view_serves_all(deploy: Callable[..., object]) -> None:
+def test_one_view_serves_all(deploy: Callable[..., Any]) -> None:
     from cluster.ids import Principal
 
     game = deploy("tictactoe")
