@@ -1,5 +1,146 @@
-"""stub"""
+"""`moot bench`: what a local cluster achieves and costs on this machine."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
 import typer
-app = typer.Typer()
+
+from cluster.cli.output import AsJson, CommandFailed, Exit, add_row, command, err, out, print_json, say, styled, table
+from cluster.cli.reach import run
+
+app = typer.Typer(no_args_is_help=True, help="Measure throughput, latency, CPU and recovery of a local cluster.")
+
+T = TypeVar("T")
+
+InFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--folder", help="Where data goes: its disk is what is measured. Default: a temporary directory.", show_default=False
+    ),
+]
+
+
 @app.command()
-def send() -> None: ...
+@command
+def send(
+    nodes: Annotated[int, typer.Option("--nodes", help="Nodes of the cluster.", min=1, max=7)] = 3,
+    seconds: Annotated[float, typer.Option("--seconds", help="Length of each run.", min=0.2)] = 10.0,
+    levels: Annotated[str, typer.Option("--levels", help="Messages in flight, comma-separated.")] = "1,256,1000",
+    repeat: Annotated[int, typer.Option("--repeat", help="Runs of each level; medians are shown.", min=1)] = 3,
+    documents: Annotated[int, typer.Option("--documents", help="Documents that messages are spread over.", min=1)] = 64,
+    unary: Annotated[bool, typer.Option("--unary/--no-unary", help="Also send by one unary call for each message.")] = True,
+    against: Annotated[
+        str, typer.Option("--against", help="etcd: run it beside, in turn, and show the ratio.", show_default=False)
+    ] = "",
+    folder: InFolder = None,
+    as_json: AsJson = False,
+) -> Exit:
+    """Measure acknowledged messages: rate, latency, CPU for each message of every process. fsync is on, messages have 100 bytes.
+
+    `session` is the pipelined stream, whose frames carry batches; `unary` is one call for each message. etcd is loaded through its own
+    gRPC API by h2load (Debian: etcd-server, nghttp2-client).
+
+    Exit codes: 0 measured. 1 a run failed. 2 wrong command line, or a program is missing.
+
+    Example: moot bench send --seconds 5 --levels 1,256 --against etcd
+    """
+    if against not in ("", "etcd"):
+        raise CommandFailed(f"--against knows etcd, not {against!r}", code=Exit.USAGE, reason="USAGE")
+    wanted = tuple(int(part) for part in levels.split(",") if part.strip().isdecimal() and int(part))
+    if not wanted or len(wanted) != len(levels.split(",")):
+        raise CommandFailed(f"--levels {levels!r} is not a list of numbers", code=Exit.USAGE, reason="USAGE")
+    from chaos.bench.send import bench_send
+
+    with tempfile.TemporaryDirectory(prefix="moot-bench-", dir=folder) as below:
+        found = _measured(
+            bench_send(
+                Path(below), _tell, nodes=nodes, seconds=seconds, levels=wanted, repeat=repeat, documents=documents,
+                unary=unary, etcd=against == "etcd",
+            )  # fmt: skip
+        )
+    if as_json:
+        print_json(found)
+    else:
+        _show_send(found)
+    return Exit.DONE
+
+
+def _measured(job: Coroutine[Any, Any, T]) -> T:
+    """Run a benchmark; what can go wrong is told."""
+    from chaos.bench.etcd import EtcdFailed
+    from chaos.bench.h2load import ToolMissing
+    from chaos.bench.send import LoadFailed
+    from chaos.live.processes import NotReached
+
+    try:
+        return run(job)
+    except ToolMissing as error:
+        raise CommandFailed(str(error), state="nothing was measured", code=Exit.USAGE, reason="PROGRAM_MISSING") from None
+    except (EtcdFailed, LoadFailed, NotReached) as error:
+        raise CommandFailed(str(error), state="nothing is left running", reason="RUN_FAILED") from None
+
+
+def _tell(text: str) -> None:
+    err.print(text, style="dim", markup=False)
+
+
+def _show_send(found: dict[str, Any]) -> None:
+    with_etcd = any("etcd" in level for level in found["levels"])
+    columns = (">in flight", "by", ">acked/s", ">p50 ms", ">p99 ms", ">CPU us/msg", ">client", ">nodes")
+    shown = table(*columns, *((">x etcd",) if with_etcd else ()))
+    for level in found["levels"]:
+        for name in ("session", "unary"):
+            if name in level:
+                values, cpu = level[name], level[name]["cpu_us_per_message"]
+                nodes = " ".join(f"{value:.0f}" for node, value in cpu.items() if node != "client")
+                ratio = (styled(f"{values['ratio']:.2f}", "green" if values["ratio"] >= 1 else "yellow"),) if with_etcd else ()
+                add_row(
+                    shown, level["in_flight"], name, f"{values['acked_per_s']:,}", f"{values['p50_ms']:.2f}",
+                    f"{values['p99_ms']:.2f}", f"{values['cpu_us_per_message_all']:.0f}", f"{cpu['client']:.0f}", nodes, *ratio,
+                )  # fmt: skip
+        if "etcd" in level:
+            values = level["etcd"]
+            add_row(
+                shown, level["in_flight"], "etcd", f"{values['acked_per_s']:,}", f"{values['p50_ms']:.2f}",
+                f"{values['p99_ms']:.2f}", "", "", f"{values['servers_cpu_us_per_message']:.0f}", "",
+            )  # fmt: skip
+    out.print(shown)
+    etcd = f", etcd {found['etcd_version']}" if with_etcd else ""
+    say(
+        f"\n{found['nodes']} nodes, fsync on, {found['payload_bytes']} B to {found['documents']} documents, medians of "
+        f"{found['repeat']} x {found['seconds']:g} s, {found['cores']} cores {found['machine']}, Python {found['python']}{etcd}",
+        "dim",
+    )
+
+
+@app.command()
+@command
+def recover(
+    messages: Annotated[int, typer.Option("--messages", help="Messages to replay.", min=1)] = 100_000,
+    nodes: Annotated[int, typer.Option("--nodes", help="Nodes of the cluster.", min=1, max=7)] = 3,
+    folder: InFolder = None,
+    as_json: AsJson = False,
+) -> Exit:
+    """Measure recovery by replay: no checkpoints, one document, all nodes killed at once and started again.
+
+    Exit codes: 0 measured, and everything came back. 1 it did not.
+
+    Example: moot bench recover --messages 20000
+    """
+    from chaos.bench.recover import bench_recover
+
+    with tempfile.TemporaryDirectory(prefix="moot-bench-", dir=folder) as below:
+        found = _measured(bench_recover(Path(below) / "moot", _tell, messages=messages, nodes=nodes))
+    if as_json:
+        print_json(found)
+        return Exit.DONE
+    say(f"{found['messages']:,} messages to one document, sent at {found['sent_per_s']:,}/s; all {nodes} nodes killed at once")
+    say(f"{found['restart_to_gateway_s']:8.2f} s from start to the first answer of a gateway")
+    say(f"{found['restart_to_read_s']:8.2f} s from start to a linearizable read of the last state")
+    say(f"{found['restart_to_all_replicas_s']:8.2f} s until all replicas had it")
+    say(f"{found['replayed_per_s']:8,} commands replayed for each second in between")
+    return Exit.DONE

@@ -89,18 +89,27 @@ class _Registry:
 class LocalCluster:
     """The nodes of one folder. Made by `create` or `open`; nothing is started by that."""
 
-    def __init__(self, folder: Path, registry: _Registry) -> None:
+    def __init__(self, folder: Path, registry: _Registry, *, tied: bool = False) -> None:
         self.folder = folder
+        self._tied = tied
         self._registry = registry
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     @classmethod
     def create(
-        cls, folder: Path, nodes: int, *, shards: int = 8, settings: Mapping[str, str | int] | None = None, near: int = 0
+        cls,
+        folder: Path,
+        nodes: int,
+        *,
+        shards: int = 8,
+        settings: Mapping[str, str | int] | None = None,
+        near: int = 0,
+        tied: bool = False,
     ) -> LocalCluster:
         """Write the folder of a new cluster.
 
         settings: further values of moot.toml, the same for all nodes. near: ports to prefer, from this one on; 0 for any.
+        tied: nodes stop when this process ends, however it ends.
         Raises InvalidRequest if there is one already or the numbers are not possible, ConfigurationInvalid for settings.
         """
         if not 1 <= nodes <= NODES_MAX:
@@ -110,7 +119,7 @@ class LocalCluster:
         ports = _choose_ports(nodes, near)
         registry = _Registry(REGISTRY_FORMAT, shards, dict(settings or {}))
         registry.nodes = [LocalNode(place + 1, f"n{place + 1}", *trio) for place, trio in enumerate(ports)]
-        made = cls(folder, registry)
+        made = cls(folder, registry, tied=tied)
         for node in registry.nodes:
             made.configure(node)
         made._save()
@@ -224,12 +233,14 @@ class LocalCluster:
             if self.process(node) is not None:
                 return False
             command = [sys.executable, "-m", "cluster", "node", "start", "--config", str(self.directory(node) / "moot.toml")]
+            if self._tied:
+                command.append("--until-stdin-closes")
             with self.log_path(node).open("ab") as log:
                 child = subprocess.Popen(
                     command,
                     cwd=self.directory(node),
                     env=_environment(),
-                    stdin=subprocess.DEVNULL,
+                    stdin=subprocess.PIPE if self._tied else subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,

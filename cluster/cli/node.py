@@ -32,7 +32,12 @@ ConfigurationFile = Annotated[
 @app.command()
 @command
 @with_settings
-def start(config: ConfigurationFile = None, *, flags: dict[str, Any]) -> Exit:
+def start(
+    config: ConfigurationFile = None,
+    tied: Annotated[bool, typer.Option("--until-stdin-closes", help="Stop when stdin ends: with whoever started it.")] = False,
+    *,
+    flags: dict[str, Any],
+) -> Exit:
     """Run one node until it is told to stop (SIGTERM, SIGINT).
 
     Logs go to stderr. What is configured wins in this order: flags, environment MOOT_*, the file.
@@ -48,7 +53,7 @@ def start(config: ConfigurationFile = None, *, flags: dict[str, Any]) -> Exit:
         stream=sys.stderr, format=LOG_FORMAT, datefmt="%Y-%m-%dT%H:%M:%S", level=configuration.log_level.upper()
     )
     try:
-        uvloop.run(_serve(configuration))
+        uvloop.run(_serve(configuration, tied))
     except OSError as error:
         raise CommandFailed(
             f"{configuration.node_id} can not start: {error}",
@@ -78,7 +83,7 @@ def start(config: ConfigurationFile = None, *, flags: dict[str, Any]) -> Exit:
     return Exit.DONE
 
 
-async def _serve(configuration: NodeConfig) -> None:
+async def _serve(configuration: NodeConfig, tied: bool) -> None:
     from cluster.node.node import Node
 
     node = Node(configuration)
@@ -86,6 +91,8 @@ async def _serve(configuration: NodeConfig) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
+    if tied:
+        loop.add_reader(sys.stdin.fileno(), _end_of_stdin, loop, told)
     await node.start()
     ended, stopped = asyncio.ensure_future(node.wait()), asyncio.ensure_future(told.wait())
     await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -95,3 +102,9 @@ async def _serve(configuration: NodeConfig) -> None:
         return
     await node.stop()
     await ended
+
+
+def _end_of_stdin(loop: asyncio.AbstractEventLoop, told: asyncio.Event) -> None:
+    if not os.read(sys.stdin.fileno(), 4096):
+        loop.remove_reader(sys.stdin.fileno())
+        told.set()

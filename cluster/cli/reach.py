@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
+import signal
 import os
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -50,8 +51,12 @@ Who = Annotated[
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine to its end."""
-    return uvloop.run(coroutine)
+    """Run a command's coroutine to its end. SIGTERM cancels it like Ctrl-C, so that what it started is stopped."""
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        return uvloop.run(coroutine)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def addresses_of(given: Sequence[str] | None, folder: Path) -> list[str]:
