@@ -274,7 +274,7 @@ class Raft:
     def entries(self, first: LogIndex, last: LogIndex, bytes_max: int) -> list[Run]:
         """Entries from `first` towards `last`, at least one, at most `bytes_max` beyond that. May end before either bound:
         go on behind the last entry. Raises KeyError when `first` is not retained."""
-        return self._state.log.slice(first, last, bytes_max)
+        return self._state.log.slice(first, last, bytes_max)[0]
 
     def needs_snapshot(self, meta: SnapshotMeta) -> bool:
         """Whether to install `meta`: ask before switching, in the very turn that switches and then steps SnapshotInstalled.

@@ -12,7 +12,7 @@ from cluster.ids import LogIndex, ReplicaId
 from cluster.raft import roles
 from cluster.raft.effects import Role
 from cluster.raft.events import SnapshotInstalled
-from cluster.raft.log import runs_after
+from cluster.raft.log import runs_after, size_of
 from cluster.raft.messages import Append, AppendReply, Message, SnapshotMeta, SnapshotOffer
 from cluster.raft.state import State
 
@@ -47,7 +47,7 @@ def on_append(state: State, sender: ReplicaId, message: Append, now_ms: float) -
             if conflict is not None:
                 state.truncate_from(conflict)
     for run in runs_after(runs, log.last_index):
-        state.append(run)
+        state.append(run, size_of(run.payloads))
     commit_before = state.commit
     state.commit_to(min(message.commit, last))
     if message.runs or message.commit <= commit_before:

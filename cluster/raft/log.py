@@ -101,18 +101,16 @@ class Log:
         """Whether the entry at `index` is here and of `term`."""
         return self.snapshot.index <= index <= self.last_index and self.term_of(index) == term
 
-    def append(self, run: Run) -> int:
-        """Put `run` behind the last entry. Returns its size in bytes."""
+    def append(self, run: Run, size: int) -> None:
+        """Put `run`, of `size` bytes as `size_of` counts, behind the last entry."""
         assert run.first_index == self.last_index + 1, "a run must follow the log without a gap"
         assert run.term >= self.last_term, "terms never fall along a log"
-        size = size_of(run.payloads)
         self._firsts.append(run.first_index)
         self._runs.append(run)
         self._sizes.append(size)
         self.tail_bytes += size
         self.last_index = run.last_index
         self.last_term = run.term
-        return size
 
     def truncate_from(self, index: LogIndex) -> None:
         """Forget the entries at `index` and behind it."""
@@ -130,31 +128,33 @@ class Log:
         self.last_index, self.last_term = LogIndex(index - 1), last_term
         self.persisted = min(self.persisted, self.last_index)
 
-    def slice(self, first: LogIndex, last: LogIndex, bytes_max: int) -> list[Run]:
-        """Entries from `first` towards `last`: at least one, at most `bytes_max` beyond that. May end early where memory
-        meets the stable log; go on behind the last entry. Raises KeyError when `first` is not retained."""
+    def slice(self, first: LogIndex, last: LogIndex, bytes_max: int) -> tuple[list[Run], int]:
+        """Entries from `first` towards `last`: at least one, at most `bytes_max` beyond that; and their size. May end early
+        where memory meets the stable log; go on behind the last entry. Raises KeyError when `first` is not retained."""
         if not self.snapshot.index < first <= last <= self.last_index:
             raise KeyError(first)
         tail_first = self.tail_first
         if first < tail_first:
-            return self._storage.runs(first, LogIndex(min(last, tail_first - 1)), bytes_max)
+            runs = self._storage.runs(first, LogIndex(min(last, tail_first - 1)), bytes_max)
+            return runs, sum([size_of(run.payloads) for run in runs])
         position = bisect_right(self._firsts, first) - 1
         result: list[Run] = []
+        total = 0
         while first <= last:
             run, size = self._runs[position], self._sizes[position]
             piece = run
-            if first != run.first_index or run.last_index > last or size > bytes_max:
-                piece = _head(run, first, last, bytes_max)
+            if first != run.first_index or run.last_index > last or total + size > bytes_max:
+                piece = _head(run, first, last, bytes_max - total)
                 size = size_of(piece.payloads)
-                if size > bytes_max and result:
+                if total + size > bytes_max and result:
                     break
             result.append(piece)
-            bytes_max -= size
-            if piece.last_index < run.last_index or bytes_max <= 0:
+            total += size
+            if piece.last_index < run.last_index or total >= bytes_max:
                 break
             first = LogIndex(piece.last_index + 1)
             position += 1
-        return result
+        return result, total
 
     def first_conflict(self, run: Run) -> LogIndex | None:
         """Where this log holds an entry that `run` contradicts, None if nowhere. The entry before `run` must match.

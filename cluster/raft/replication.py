@@ -39,7 +39,7 @@ def on_propose(state: State, event: Propose, now_ms: float) -> None:
         )
         return
     run = Run(LogIndex(state.log.last_index + 1), state.term, payloads)
-    state.append(run)
+    state.append(run, size)
     last = state.log.last_index
     state.proposals.append((last, size))
     state.uncommitted_bytes += size
@@ -90,10 +90,10 @@ def flush(state: State, now_ms: float) -> None:
 
 
 def _append_from(state: State, first: LogIndex) -> tuple[Append, int]:
-    runs = state.log.slice(first, state.log.last_index, state.config.append_bytes_max)
+    runs, size = state.log.slice(first, state.log.last_index, state.config.append_bytes_max)
     previous = LogIndex(first - 1)
     append = Append(state.term, previous, state.log.term_of(previous), state.commit, runs)
-    return append, sum([size_of(run.payloads) for run in runs])
+    return append, size
 
 
 def _send_probe(state: State, peer: ReplicaId, progress: Progress, now_ms: float) -> None:

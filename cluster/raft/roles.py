@@ -11,6 +11,7 @@ import math
 
 from cluster.ids import LogIndex, ReplicaId, Term
 from cluster.raft.effects import Role
+from cluster.raft.log import size_of
 from cluster.raft.messages import Run
 from cluster.raft.progress import Progress
 from cluster.raft.state import NOBODY, State
@@ -81,7 +82,8 @@ def become_leader(state: State, now_ms: float) -> None:
     state.term_start = LogIndex(state.log.last_index + 1)
     state.progress = {peer: Progress(state.term_start, now_ms) for peer in state.peers}
     state.check_ms = now_ms + state.config.election_timeout_ms_min
-    state.append(Run(state.term_start, state.term, [b""]))
+    no_op = [b""]
+    state.append(Run(state.term_start, state.term, no_op), size_of(no_op))
 
 
 def _leave_leadership(state: State) -> None:

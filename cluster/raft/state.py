@@ -163,12 +163,11 @@ class State:
         self.vote = vote
         self.unsaved_vote = True
 
-    def append(self, run: Run) -> int:
-        """Append and have it persisted. Returns its size in bytes."""
+    def append(self, run: Run, size: int) -> None:
+        """Append a run of `size` bytes and have it persisted."""
         assert run.term <= self.term, "the term is durable no later than its entries (reference trap 4)"
-        size = self.log.append(run)
+        self.log.append(run, size)
         self.unsaved_runs.append(run)
-        return size
 
     def truncate_from(self, index: LogIndex) -> None:
         """Delete uncommitted entries that the leader contradicts. Raises StorageDamaged, nothing changed, if committed."""

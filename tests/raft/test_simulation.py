@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from cluster.raft.config import RaftConfig
+from cluster.raft.effects import Role
 from cluster.raft.events import LeaderLost, PeerUnreachable
 from tests.raft.network import Cluster, Faults
 
@@ -31,7 +32,8 @@ def misbehave(cluster: Cluster, chance: random.Random) -> None:
             cluster.propose(*(b"%d" % chance.getrandbits(64) for _ in range(chance.randint(1, 5))))
     elif dice < 0.68:
         if node.alive:
-            cluster.read(victim if cluster.leader is None or chance.random() < 0.3 else cluster.leader.replica)
+            leading = [replica for replica, other in cluster.nodes.items() if other.alive and other.core.role is Role.LEADER]
+            cluster.read(chance.choice([victim, *leading]))
     elif dice < 0.72:
         if node.alive:
             cluster.crash(victim)
