@@ -15,7 +15,6 @@ randomness.
 
 from __future__ import annotations
 
-import decimal
 import hashlib
 from collections.abc import MutableSequence, Sequence
 from datetime import UTC, datetime, timedelta
@@ -27,8 +26,6 @@ from cluster.ids import Principal
 
 T = TypeVar("T")
 
-FIXED_DECIMALS: Final = decimal.Context(prec=34, rounding=decimal.ROUND_HALF_EVEN, Emin=-6143, Emax=6144, capitals=1, clamp=0)
-"""The one context of all decimal arithmetic in documents: decimal128's precision and range, half even."""
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _BLOCK_BYTES: Final = 64
 

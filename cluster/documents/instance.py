@@ -10,7 +10,6 @@ it but the state. Views are in views.py.
 
 from __future__ import annotations
 
-import decimal
 import hashlib
 import linecache
 from collections.abc import Hashable
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from cluster.documents import payload as json
 from cluster.documents import textual
-from cluster.documents.context import FIXED_DECIMALS, Command, RowIds
+from cluster.documents.context import Command, RowIds
 from cluster.documents.declare import Document, anyone
 from cluster.documents.meter import METER, Exhausted, Fault, charge
 from cluster.documents.runtime import Code, Invocation, Outcome
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 FRAMES_MAX: Final = 20
 _DENIED: Final = b"{}"
-_set_context = decimal.setcontext
 
 
 class DocumentInstance:
@@ -77,7 +75,6 @@ class DocumentInstance:
         settings = self._settings
         journal = self._journal
         METER.begin(settings.steps_max, settings.call_depth_max)
-        _set_context(FIXED_DECIMALS)
         try:
             if invocation.channel and not self._may_send(channel, invocation.sender):
                 return Outcome(Code.DENIED, _DENIED, steps=METER.end())

@@ -14,6 +14,7 @@ It does not measure time or memory: it bounds them, because a step pays for at m
 
 from __future__ import annotations
 
+import decimal
 from typing import Final, NoReturn
 
 ITEMS_PER_STEP: Final = 8
@@ -21,6 +22,9 @@ ITEMS_PER_STEP: Final = 8
 
 PRINTED_CHARACTERS_MAX: Final = 16 * 1024
 """What `print` may leave in the document's log, for one command."""
+
+FIXED_DECIMALS: Final = decimal.Context(prec=34, rounding=decimal.ROUND_HALF_EVEN, Emin=-6143, Emax=6144, capitals=1, clamp=0)
+"""The one context of all decimal arithmetic in documents: decimal128's precision and range, half even."""
 
 _NEVER_AGAIN: Final = -(1 << 62)
 _UNMETERED: Final = 1 << 62
@@ -49,7 +53,7 @@ class Meter:
     printed: what the command printed.
     """
 
-    __slots__ = ("allowed", "depth", "fault", "left", "limit", "printed", "printed_room", "refusal", "used")
+    __slots__ = ("allowed", "decimals_outside", "depth", "fault", "left", "limit", "printed", "printed_room", "refusal", "used")
 
     def __init__(self) -> None:
         self.left = _UNMETERED
@@ -57,13 +61,16 @@ class Meter:
         self.allowed = _UNMETERED
         self.limit = ""
         self.used = 0
+        self.decimals_outside = decimal.getcontext()
         self.refusal: Exception | None = None
         self.fault: BaseException | None = None
         self.printed: list[str] = []
         self.printed_room = 0
 
     def begin(self, steps: int, depth: int) -> None:
-        """Arm for one command or one read."""
+        """Arm for one command or one read, and put decimal arithmetic under the fixed context."""
+        self.decimals_outside = decimal.getcontext()
+        decimal.setcontext(FIXED_DECIMALS)
         self.left = self.allowed = steps
         self.depth = depth
         self.limit = ""
@@ -74,7 +81,8 @@ class Meter:
             self.printed = []
 
     def end(self) -> int:
-        """Disarm and return the steps used."""
+        """Disarm and return the steps used. A second call has no effect."""
+        decimal.setcontext(self.decimals_outside)
         used = self.used if self.limit else self.allowed - self.left
         self.allowed = self.left = self.depth = _UNMETERED
         self.limit = ""

@@ -203,7 +203,7 @@ class Refusals(ast.NodeVisitor):
 
     def visit_Name(self, node: ast.Name) -> None:
         refused = _BUILTINS.get(node.id)
-        if refused is not None and isinstance(node.ctx, ast.Load):
+        if refused is not None and node.id not in self._bound and isinstance(node.ctx, ast.Load):
             code, reason, replacement = refused
             self.refuse(node, code, f"{node.id} {reason}", replacement)
         elif node.id in _INTERPRETERS and node.id not in self._bound and isinstance(node.ctx, ast.Load):

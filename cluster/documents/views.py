@@ -13,12 +13,10 @@ absent, and neither can change the state or a command's outcome. It does not kno
 
 from __future__ import annotations
 
-import decimal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from cluster.documents import payload as json
-from cluster.documents.context import FIXED_DECIMALS
 from cluster.documents.declare import Document
 from cluster.documents.meter import METER, Exhausted, Fault
 from cluster.documents.runtime import Settings
@@ -162,7 +160,7 @@ class Viewing:
         for wire in sorted(touched_rows(changes, name)):
             if wire in part.value:
                 before[wire] = part.value.pop(wire)
-            row = table.get(kind.name_type.from_wire_key(wire))
+            row = table.get(int(wire, 16) if kind.key_field is None else kind.name_type.from_wire_key(wire))
             if row is not None and self._admits(guarded, row, who, reads):
                 part.value[wire] = after[wire] = kind.row.to_json(row)
         part.reads = frozenset(reads)
@@ -207,7 +205,6 @@ class Viewing:
         if reads is not None:
             document._moot_root = recording
         METER.begin(steps, self._settings.call_depth_max)
-        decimal.setcontext(FIXED_DECIMALS)
         journal.read_only = True
         try:
             result = action()
