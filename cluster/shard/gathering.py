@@ -30,6 +30,9 @@ from cluster.shard.commands import (
 from cluster.shard.directory import Directory
 from cluster.shard.turn import StreamKey, Turn
 
+NO_PARAMETERS = b"{}"
+"""What an empty payload means (documents.proto)."""
+
 _KINDS = {Kind.CREATE: CommandKind.CREATE, Kind.SEND: CommandKind.SEND, Kind.DELETE: CommandKind.DELETE}
 
 
@@ -90,13 +93,13 @@ class Gatherer:
         payload = operation.payload
         if operation.kind == Kind.CREATE:
             code_hash = self._directory.code_for(operation.space)
-            payload = self._directory.program(code_hash).check("", payload)
+            payload = self._directory.program(code_hash).check("", payload or NO_PARAMETERS)
             self._creating[name] = code_hash
         else:
             code_hash = self._code_of(operation)
             if operation.kind == Kind.SEND:
                 check_channel(operation.channel)
-                payload = self._directory.program(code_hash).check(operation.channel, payload)
+                payload = self._directory.program(code_hash).check(operation.channel, payload or NO_PARAMETERS)
             elif operation.kind != Kind.DELETE:
                 raise InvalidRequest(f"operation kind {operation.kind} is not a command")
         return Command(
