@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
@@ -94,7 +94,7 @@ class PendingAnswer:
         """Whether the answer is there."""
         return self._future.done()
 
-    def __await__(self) -> Any:
+    def __await__(self) -> Generator[Any, None, Answer]:
         future = self._future
         if not future.done():
             yield from asyncio.shield(future).__await__()
