@@ -15,9 +15,8 @@ Not here: clocks, sockets, disks, heartbeats, snapshot transfer, applying.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.errors import StorageDamaged
 from cluster.ids import LogIndex, ReplicaId, Term
@@ -55,6 +54,9 @@ from cluster.raft.messages import (
     VoteRequest,
 )
 from cluster.raft.state import State
+
+if TYPE_CHECKING:
+    from random import Random
 
 _EventHandler = Callable[[State, Any, float], None]
 _MessageHandler = Callable[[State, ReplicaId, Any, float], None]
@@ -214,7 +216,7 @@ class Raft:
         hard_state: HardState,
         log: LogStorage,
         liveness: Liveness,
-        random: random.Random,
+        random: Random,
         config: RaftConfig,
         applied: LogIndex,
         shard: int,

@@ -79,7 +79,9 @@ class Compact:
 
 @dataclass(slots=True, frozen=True)
 class SnapshotInstalled:
-    """The owner has switched to this snapshot's state in one durable atomic write that also reset the log to it."""
+    """The owner has switched to this snapshot's state in one durable atomic write that also reset the log to it.
+
+    Only after `needs_snapshot(meta)` of the same turn; when that says no, the transfer ends as SnapshotFailed instead."""
 
     leader: ReplicaId
     meta: SnapshotMeta

@@ -12,7 +12,7 @@ Invariant: snapshot <= commit <= last index, applied <= commit, vote belongs to 
 from __future__ import annotations
 
 import math
-import random
+from typing import TYPE_CHECKING
 
 from cluster.errors import LogLost, StorageDamaged
 from cluster.ids import LogIndex, ReplicaId, Term
@@ -22,6 +22,9 @@ from cluster.raft.events import Liveness, LogStorage
 from cluster.raft.log import Log
 from cluster.raft.messages import Configuration, HardState, Message, Run, SnapshotMeta
 from cluster.raft.progress import Progress
+
+if TYPE_CHECKING:
+    from random import Random
 
 NOBODY = ReplicaId(0)
 """The vote of a replica that has not voted in its term."""
@@ -89,7 +92,7 @@ class State:
         hard_state: HardState,
         log: LogStorage,
         liveness: Liveness,
-        random: random.Random,
+        random: Random,
         config: RaftConfig,
         applied: LogIndex,
         shard: int,

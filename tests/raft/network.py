@@ -36,6 +36,7 @@ from cluster.raft.events import (
 from cluster.raft.messages import Configuration, HardState, Message, Run, SnapshotMeta
 
 HEARTBEATS_PER_ELECTION_TIMEOUT = 10
+EVENTS_PER_INSTANT_MAX = 10_000
 SHARD = 7
 TEST_CONFIG = RaftConfig(invariants_checked=True)
 
@@ -334,7 +335,8 @@ class Cluster:
         self.delivered: list[tuple[ReplicaId, ReplicaId, object]] = []
         self.agenda: list[tuple[float, int, Callable[[], None]]] = []
         self.ordinal = 0
-        self.events = 0
+        self.events = self.events_now = 0
+        self.instant_ms = self.now_ms
         self.leaders: dict[Term, ReplicaId] = {}
         self.entries_seen: dict[tuple[int, int], tuple[int, bytes]] = {}
         self.committed: dict[LogIndex, tuple[Term, bytes]] = {}
@@ -361,6 +363,9 @@ class Cluster:
     def turn(self) -> None:
         """The next thing that happens: a deadline or an agenda item."""
         self.events += 1
+        self.events_now = self.events_now + 1 if self.now_ms == self.instant_ms else 0
+        self.instant_ms = self.now_ms
+        assert self.events_now < EVENTS_PER_INSTANT_MAX, f"time stands still: {self.summary()}"
         due = min((node for node in self.nodes.values() if node.alive), key=lambda node: node.core.deadline_ms, default=None)
         if due is not None and due.core.deadline_ms <= self.agenda[0][0]:
             self.now_ms = max(self.now_ms, due.core.deadline_ms)

@@ -119,6 +119,16 @@ class Solo:
         self.now_ms = max(self.now_ms, self.core.deadline_ms)
         return self.step(Deadline())
 
+    def resign(self, acked: Sequence[int] = (), limit_ms: float = 10_000.0) -> float:
+        """Let time pass until a leader steps down by itself, while `acked` answer liveness. How long that took."""
+        began_ms = self.now_ms
+        while self.core.role is Role.LEADER:
+            assert self.now_ms < began_ms + limit_ms, "it still leads"
+            assert self.core.deadline_ms > self.now_ms, "time goes on"
+            self.acked = {(peer, self.core.term): self.core.deadline_ms for peer in acked}
+            self.at_deadline()
+        return self.now_ms - began_ms
+
     def propose(self, *payloads: bytes) -> Effects:
         return self.step(Propose(list(payloads)))
 
