@@ -177,8 +177,11 @@ class DocumentInstance:
         journal = self._journal
         journal.read_only = True
         try:
-            admitted = self._gate is None or self._gate(self._document, who)
-            return admitted is True and (channel.allow is None or channel.allow(self._document, who) is True)
+            admitted = self._gate is None or self._gate(self._document, who) is True
+            admitted = admitted and (channel.allow is None or channel.allow(self._document, who) is True)
+            if METER.fault is not None:
+                raise Fault(str(METER.fault))
+            return admitted and not METER.limit and METER.refusal is None
         except (MemoryError, RecursionError, SystemError):
             raise
         except (Exception, Exhausted):

@@ -35,7 +35,21 @@ GUARDED_METHODS: Final = frozenset(
     | {"isdigit", "isdecimal", "isnumeric", "isalnum", "isupper", "islower", "istitle", "isspace", "isprintable", "isascii"}
     | {"isidentifier", "hex", "fromhex", "to_bytes", "from_bytes"}
     # list, dict
-    | {"extend", "insert", "remove", "index", "count", "sort", "reverse", "copy", "update", "fromkeys", "args"}
+    | {
+        "extend",
+        "insert",
+        "remove",
+        "index",
+        "count",
+        "sort",
+        "reverse",
+        "copy",
+        "update",
+        "fromkeys",
+        "args",
+        "add",
+        "discard",
+    }
 )
 AMBIENT_METHODS: Final = frozenset(
     {"now", "utcnow", "today", "strftime", "strptime", "astimezone", "fromtimestamp", "utcfromtimestamp", "timestamp", "ctime"}
@@ -59,7 +73,7 @@ _GUARDED_OPERATORS: Final[dict[type[ast.operator], str]] = {
 _COUNTED: Final = (ast.stmt, ast.Call, ast.BinOp, ast.Compare, ast.Subscript, ast.FormattedValue, ast.keyword)
 _SEPARATE: Final = (ast.FunctionDef, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
-_LOOKED_UP: Final = GUARDED_METHODS | KEYED_METHODS | AMBIENT_METHODS
+LOOKED_UP_METHODS: Final = GUARDED_METHODS | KEYED_METHODS | AMBIENT_METHODS
 
 S = TypeVar("S", bound=ast.AST)
 
@@ -325,7 +339,7 @@ class _Instrumentation(ast.NodeTransformer):
             node.value = self._owner(node)
             return node
         node.value = self._expression(node.value)
-        if isinstance(node.ctx, ast.Load) and node.attr in _LOOKED_UP:
+        if isinstance(node.ctx, ast.Load) and node.attr in LOOKED_UP_METHODS:
             return ast.copy_location(_call("method", node.value, ast.Constant(node.attr)), node)
         return node
 

@@ -17,10 +17,10 @@ T = TypeVar("T", covariant=True)
 class Lazy(Iterator[T], Generic[T]):
     """An iterator over a generator whose body is counted."""
 
-    __slots__ = ("generator",)
+    __slots__ = ("_generator",)
 
     def __init__(self, generator: Generator[T, None, None]) -> None:
-        self.generator: Generator[T, None, None] = generator
+        self._generator: Generator[T, None, None] = generator
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -30,9 +30,13 @@ class Lazy(Iterator[T], Generic[T]):
         if depth < 0:
             METER.exhausted()
         try:
-            return next(self.generator)
+            return next(self._generator)
         finally:
             METER.depth = depth + 1
+
+    def unwrapped(self) -> Iterator[T]:
+        """The generator itself, for a consumer that has counted the call."""
+        return self._generator
 
 
 def lazy(generator: Any) -> Lazy[Any]:

@@ -76,7 +76,8 @@ def raised(error: Any) -> Any:
     if isinstance(error, type) and issubclass(error, BaseException):
         error = error()
     if isinstance(error, Exception):
-        setattr(error, textual.AUTHORED, True)
+        if error.__traceback__ is None:  # made here: one that was caught and is raised again may be the interpreter's
+            setattr(error, textual.AUTHORED, True)
         if isinstance(error, Refused) and METER.refusal is None:
             METER.refusal = error
     elif isinstance(error, BaseException):

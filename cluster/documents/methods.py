@@ -21,6 +21,7 @@ from cluster.documents.instrument import AMBIENT_METHODS
 from cluster.documents.meter import ITEMS_PER_STEP, charge, charge_items, enter, leave
 from cluster.documents.operators import bounded, contains, gather, measured
 from cluster.documents.sizes import COMPARED_PER_STEP, flat, key, measure
+from cluster.documents.state.node import Node
 
 _Guard = Callable[..., Any]
 _LETTERS = unicodedata.ucd_3_2_0
@@ -37,6 +38,9 @@ def method(value: Any, name: str) -> Any:
         raise AttributeError(f"{name} depends on the machine; use ctx.now and timedelta")
     if kind is type:
         return _of_type(value, name)
+    if isinstance(value, Node) and name in _KEYED:
+        found = getattr(value, name)
+        return lambda item, *others: found(key(item), *others)
     if isinstance(value, BaseException):
         if name == "args" and not getattr(value, textual.AUTHORED, False):
             return ()
@@ -51,6 +55,7 @@ def method(value: Any, name: str) -> Any:
     return getattr(value, name)
 
 
+_KEYED: Final = frozenset({"get", "setdefault", "pop", "add", "discard", "remove", "index", "count"})
 _DATES: Final = (datetime, date, time)
 
 TYPES_BY_GUARD: Final[dict[Any, type]] = {}

@@ -60,7 +60,7 @@ def gather(items: Iterable[T]) -> list[T]:
         return list(items)
     if kind is Lazy:
         enter()
-        source: Iterable[T] = items.generator  # type: ignore[attr-defined]
+        source: Iterable[T] = Lazy.unwrapped(items)  # type: ignore[arg-type]
         found = list(source)  # its body is counted
         leave()
         return found

@@ -18,9 +18,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from cluster.documents import facades
-from cluster.documents.instrument import AMBIENT_METHODS, GUARDED_TYPES
+from cluster.documents.context import Command, Random
+from cluster.documents.declare import Document
+from cluster.documents.instrument import AMBIENT_METHODS, GUARDED_TYPES, LOOKED_UP_METHODS
+from cluster.documents.lazy import Lazy
 from cluster.documents.library import BUILTIN_NAMES
 from cluster.documents.operators import NUMBER_BITS_MAX
+from cluster.documents.ordered import PlainSet
+from cluster.documents.state import Dict, List, OrderedSet, Record, Refused, StateRoot, Table, Text
+from cluster.ids import Principal
 
 FINDINGS_MAX: Final = 200
 NESTING_MAX: Final = 100
@@ -119,7 +125,7 @@ _SPECIAL_METHODS: Final = frozenset(
     for name in _words(
         "init post_init str repr format eq ne lt le gt ge bool len iter next contains getitem setitem delitem call add radd "
         "iadd sub rsub isub mul rmul imul truediv rtruediv floordiv rfloordiv mod rmod pow neg pos abs and or xor rand ror "
-        "rxor round match_args"
+        "rxor round"
     )
 )
 _MUTABLE: Final = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp)
@@ -138,6 +144,16 @@ _STATEMENTS_REFUSED: Final[dict[str, tuple[str, str, str]]] = {
 }
 
 
+def _private_of(*classes: type) -> frozenset[str]:
+    names = {name for cls in classes for kind in cls.__mro__ for name in (*vars(kind), *getattr(kind, "__slots__", ()))}
+    return frozenset(name for name in names if name.startswith("_") and not name.endswith("__"))
+
+
+FRAMEWORK_PRIVATE: Final = _private_of(
+    Command, Dict, Document, Lazy, List, OrderedSet, PlainSet, Principal, Random, Record, Refused, StateRoot, Table, Text
+)
+"""Private names of what authors hold: no bundle may define or reach them."""
+
 _INTERPRETERS: Final = frozenset(name for name in dir(builtins) if not name.startswith("_")) - BUILTIN_NAMES
 
 
@@ -153,6 +169,7 @@ class Refusals(ast.NodeVisitor):
         self._modules = modules
         self._private = private
         self._bound: frozenset[str] = frozenset()
+        self._foreign: set[str] = set()  # what was imported from the facades of the standard library
         self._scopes: list[str] = []  # "class" or "function", outermost first
 
     def refuse(self, node: ast.AST, code: str, reason: str, replacement: str) -> None:
@@ -174,6 +191,8 @@ class Refusals(ast.NodeVisitor):
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
             self._check_module(node, alias.name)
+            if alias.name not in self._modules:
+                self._foreign.add((alias.asname or alias.name).partition(".")[0])
             self._check_bound(node, (alias.asname or alias.name).partition(".")[0])
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
@@ -187,6 +206,8 @@ class Refusals(ast.NodeVisitor):
         module = node.module or ""
         if not self._check_module(node, module) or module in self._modules:
             return
+        if module not in ("cluster", "enum", "typing"):
+            self._foreign.update(alias.asname or alias.name for alias in node.names)
         allowed = facades.names(module) or frozenset()
         for alias in node.names:
             if alias.name not in allowed:
@@ -216,7 +237,7 @@ class Refusals(ast.NodeVisitor):
     def _check_bound(self, node: ast.AST, name: str) -> None:
         if name in GUARDED_TYPES and self._scopes[-1:] != ["class"]:
             self.refuse(node, "shadowing", f"{name} is a built-in type and is counted by that name", "choose another name")
-        elif name.startswith("_moot") or (_is_special(name) and name != "__match_args__"):
+        elif name.startswith("_moot") or _is_special(name):
             self.refuse(node, "special-name", f"{name} belongs to the interpreter", "use another name")
         elif name == "self" and self._scopes:
             self.refuse(node, "shadowing", "self is bound to the document", "choose another name")
@@ -247,6 +268,8 @@ class Refusals(ast.NodeVisitor):
                 self.refuse(node, "special-name", f"{node.name} can not be defined by a document", "use a named method")
         else:
             self._check_bound(node, node.name)
+            if node.name in FRAMEWORK_PRIVATE and self._scopes[-1:] == ["class"]:
+                self.refuse(node, "private-name", f"{node.name} is taken by the runtime", "choose another name")
         arguments = node.args
         for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]:
             if argument is not None and argument.arg != "self":
@@ -291,8 +314,12 @@ class Refusals(ast.NodeVisitor):
         self._check_bound(node, node.name)
         enumeration = any("Enum" in ast.unparse(base) for base in node.bases)
         for base in node.bases:
-            if isinstance(base, ast.Name) and (base.id in GUARDED_TYPES or base.id == "property") and not enumeration:
-                self.refuse(base, "base-class", f"a subclass of {base.id} would step around the budget", "hold one in a field")
+            root = base.value if isinstance(base, ast.Subscript) else base
+            while isinstance(root, ast.Attribute):
+                root = root.value
+            name = root.id if isinstance(root, ast.Name) else ""
+            if not enumeration and (name in GUARDED_TYPES or name == "property" or name in self._foreign or not name):
+                self.refuse(base, "base-class", f"a subclass of {ast.unparse(base)} would step around the budget", "hold one")
         for option in node.keywords:
             if option.arg not in ("version", "total"):
                 self.refuse(node, "base-class", f"class option {option.arg} is not available", "leave it out")
@@ -389,6 +416,8 @@ class Refusals(ast.NodeVisitor):
     def visit_MatchClass(self, node: ast.MatchClass) -> None:
         for name in node.kwd_attrs:
             self._check_attribute(node, name, None)
+            if name in LOOKED_UP_METHODS:
+                self.refuse(node, "pattern", f"a pattern can not take {name}", "use an attribute in the case's body")
         self.generic_visit(node)
 
     def visit_MatchAs(self, node: ast.MatchAs) -> None:
@@ -437,7 +466,9 @@ def private_names(sources: Iterable[bytes]) -> frozenset[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 found.update(_defined(node))
-    return frozenset(name for name in found if name.startswith("_") and not name.startswith("_moot") and not _is_special(name))
+    return frozenset(
+        name for name in found if name.startswith("_") and not name.startswith("_moot") and not _is_special(name)
+    ) - (FRAMEWORK_PRIVATE)
 
 
 def _defined(node: ast.ClassDef) -> Iterator[str]:

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from uuid import UUID
 
 from cluster.documents.meter import METER, charge
-from cluster.documents.state import Record
+from cluster.documents.state import Dict, List, Record, Table
 from cluster.ids import Principal
 
 T = TypeVar("T")
@@ -82,6 +82,9 @@ def _children(value: object) -> list[object]:
     if kind is dict:
         charge(len(value))  # type: ignore[arg-type]
         return [*value.keys(), *value.values()]  # type: ignore[attr-defined]
+    if isinstance(value, List | Dict | Table):
+        charge(len(value))
+        return list(value.values()) if isinstance(value, Dict) else list(value)
     if isinstance(value, Record):
         return list(value.__dict__.values())
     if isinstance(value, tuple | list | dict):

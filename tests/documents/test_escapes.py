@@ -147,6 +147,19 @@ def test_messages_of_the_interpreter_are_not_shown_and_the_authors_are(handler: 
     assert json.loads(outcome.answer) == "KeyError|()|KeyError()|('mine', 2)|ValueError('mine', 2)"
 
 
+def test_raising_again_does_not_reveal_the_interpreters_message(handler: Handler) -> None:
+    body = """
+        try:
+            try:
+                int("x")
+            except ValueError as error:
+                raise error
+        except ValueError as again:
+            return str(again)
+    """
+    assert json.loads(handler(body, result="str").answer) == "ValueError"
+
+
 def test_a_handler_can_not_reach_an_earlier_command(stage: Callable[..., Any]) -> None:
     document = stage(
         """

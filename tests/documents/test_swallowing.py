@@ -59,6 +59,62 @@ DEEP = {
 }
 
 
+IN_STATE = {
+    "get": "self.{field}.get(t)",
+    "item": "self.{field}[t]",
+    "discard": "self.{field}.discard(t)",
+    "remove": "self.{field}.remove(t)",
+    "remove through a variable": "f = self.{field}.remove\nf(t)",
+    "add": "self.{field}.add(t)",
+    "pop": "self.{field}.pop(t)",
+    "index": "self.{field}.index(t)",
+    "count": "self.{field}.count(t)",
+    "append": "self.{field}.append(t)",
+    "setdefault": "self.{field}.setdefault(t, 1)",
+    "in": "t in self.{field}",
+    "equal": "t == self.{field}",
+    "equal the other way": "self.{field} == t",
+    "assign": "self.{field} = t",
+}
+
+
+@pytest.mark.parametrize("field", ["rows", "named", "items", "pairs", "unique", "loose"])
+@pytest.mark.parametrize("name", IN_STATE)
+def test_deep_values_can_not_reach_the_interpreters_limit_through_state(
+    stage: Callable[..., Any], name: str, field: str
+) -> None:
+    source = """
+from cluster import Command, Document, OrderedSet, Record, Table, anyone, field, on
+class Row(Record):
+    n: str
+class Stage(Document):
+    gate = anyone
+    rows: Table[Row] = field.public()
+    named: Table[Row] = field.public(key="n")
+    items: list[str] = field.public([])
+    pairs: dict[str, int] = field.public({})
+    unique: OrderedSet[str] = field.public()
+    loose: list[list[str]] = field.public([])
+    @on.message
+    def go(self, ctx: Command) -> None:
+        t = ()
+        u = []
+        for n in range(20000):
+            t = (t,)
+            u = [u]
+"""
+    for value in ("t", "u"):
+        body = (
+            IN_STATE[name]
+            .format(field=field)
+            .replace("(t", f"({value}")
+            .replace("[t", f"[{value}")
+            .replace("t in", f"{value} in")
+        )
+        lines = "".join(f"        {line}\n" for line in body.splitlines())
+        assert stage(source + lines).run("go").code in (Code.BUDGET, Code.FAILED, Code.OK)
+
+
 @pytest.mark.parametrize("name", DEEP)
 def test_depth_without_end_is_counted_and_never_reaches_the_interpreters_limit(handler: Handler, name: str) -> None:
     top, body = DEEP[name]
