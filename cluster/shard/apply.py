@@ -26,6 +26,7 @@ from cluster.errors import (
     OutcomeUnknown,
     RejectedError,
     SequenceGap,
+    UnknownChannel,
     UnknownDocument,
 )
 from cluster.ids import DocumentId, LogIndex, Principal, ShardId
@@ -212,8 +213,17 @@ class Applier:
         if command.kind == CommandKind.CREATE:
             return self._create(live, command, sender, seed)
         assert live.instance is not None
-        channel = DELETE_CHANNEL if command.kind == CommandKind.DELETE else command.channel
-        return live.instance.run(Invocation(channel, command.payload, sender, self.now_ms, seed, live.index + 1))
+        if command.kind == CommandKind.DELETE:
+            return self._delete(live, command, sender, seed)
+        return live.instance.run(Invocation(command.channel, command.payload, sender, self.now_ms, seed, live.index + 1))
+
+    def _delete(self, live: LiveDocument, command: Command, sender: Principal, seed: bytes) -> Outcome:
+        """Ask the document's code; a class that does not say who may delete lets nobody."""
+        assert live.instance is not None
+        try:
+            return live.instance.run(Invocation(DELETE_CHANNEL, command.payload, sender, self.now_ms, seed, live.index + 1))
+        except UnknownChannel:
+            return Outcome(Code.DENIED, b"{}")
 
     def _create(self, live: LiveDocument, command: Command, sender: Principal, seed: bytes) -> Outcome:
         """Construct; a refusal leaves nothing and the key free, though its answer is remembered."""
