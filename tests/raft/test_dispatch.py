@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing
 
+import msgspec
 import pytest
 
 from cluster.errors import InvalidRequest, LogLost, StorageDamaged
@@ -12,6 +13,7 @@ from cluster.raft.core import EVENTS, MESSAGES
 from cluster.raft.effects import Role
 from cluster.raft.events import Compact, Deadline, Event, Persisted, Receive
 from cluster.raft.messages import Message
+from tests.raft.network import Cluster
 from tests.raft.solo import Solo, append, run
 
 
@@ -44,6 +46,23 @@ def test_deadline_that_comes_early_changes_nothing() -> None:
     assert solo.core.deadline_ms == before
     assert solo.core.role is Role.FOLLOWER
     assert not effects.send_now
+
+
+def test_every_message_survives_its_encoding() -> None:
+    """What crosses the wire is checked by type there and equal here."""
+    cluster = Cluster(seed=10)
+    cluster.elect(1)
+    cluster.isolate(3)
+    cluster.propose(b"a", b"b")
+    cluster.run_until(lambda: cluster.node(1).core.applied_index == 3)
+    cluster.compact(1, 3)
+    cluster.heal()
+    cluster.settle()
+    sent = [message for _, _, message in cluster.delivered]
+    assert {type(message) for message in sent} == set(typing.get_args(Message))
+    decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+    for message in sent:
+        assert decoder.decode(msgspec.msgpack.encode(message)) == message
 
 
 def test_malformed_append_is_refused_before_anything_changes() -> None:

@@ -493,6 +493,26 @@ def test_stale_rejection_in_replication_is_ignored() -> None:
     assert appends(solo.propose(b"b"), 2) == [append(1, (2, 1), run(3, 1, b"b"), commit=1)]
 
 
+def test_replica_that_lost_its_log_is_never_counted_again_for_what_it_acknowledged() -> None:
+    """Reference trap 11: its rejections lie below its match, so the leader neither lowers that nor sends entries again; the
+    replica has to come back under a new id."""
+    solo = Solo()
+    solo.lead()
+    solo.propose(b"a")
+    solo.persist()
+    solo.receive(2, accept(1, 2, 2))
+    solo.receive(3, accept(1, 2, 2))
+    wiped = Solo(replica=2)
+    solo.step(PeerUnreachable(ReplicaId(2)))
+    for _ in range(5):
+        solo.acked = {(peer, 1): solo.core.deadline_ms for peer in (2, 3)}
+        for question in to(solo.at_deadline(), 2):
+            (reply,) = to(wiped.receive(1, question), 1)
+            assert not to(solo.receive(2, reply), 2)
+    assert wiped.core.last_index == 0
+    assert solo.core.progress[ReplicaId(2)] == 2
+
+
 def test_reordered_appends_recover_by_one_rejection() -> None:
     """Pipelining over a network that reorders: the early one is rejected, then both are there."""
     leader, follower = Solo(), Solo(replica=2)

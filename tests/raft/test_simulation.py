@@ -9,12 +9,13 @@ import pytest
 
 from cluster.raft.config import RaftConfig
 from cluster.raft.effects import Role
-from cluster.raft.events import LeaderLost, PeerUnreachable
+from cluster.raft.events import Campaign, LeaderLost, PeerUnreachable
 from tests.raft.network import Cluster, Faults
 
 SEEDS = 200
 SEEDS_PER_TEST = 20
 STEPS = 120
+ELECTION_SEEDS = 20
 ROOMY = RaftConfig(election_timeout_ms_min=150, election_timeout_ms_max=300, stagger_ms=20, resend_timeout_ms=50)
 TIGHT = replace(
     ROOMY, append_bytes_max=100, window_bytes_max=200, window_appends=2, tail_bytes_max=200, uncommitted_bytes_max=1_000
@@ -86,3 +87,23 @@ def test_cluster_is_safe_under_faults_and_converges_once_they_end(first: int) ->
         machines = [node.machine for node in cluster.nodes.values()]
         assert all(machine == machines[0] for machine in machines)
         assert machines[0][-1][1] == b"after the storm %d" % seed
+
+
+def test_terms_have_one_leader_when_replicas_crash_during_elections() -> None:
+    """Reference traps 1 and 5: with slow disks, crashes between a vote and its fsync are the common case here."""
+    leaders = 0
+    for seed in range(ELECTION_SEEDS):
+        chance = random.Random(seed)
+        faults = Faults(loss=0.05, delay_ms=(0.5, 15.0), sync_ms=(1.0, 30.0))
+        cluster = Cluster(chance.choice([3, 5]), seed=seed, config=ROOMY, faults=faults)
+        for _ in range(STEPS):
+            for node in cluster.nodes.values():
+                if chance.random() < 0.3:
+                    node.step(LeaderLost())
+            candidate, victim = chance.choice(list(cluster.nodes)), chance.choice(list(cluster.nodes))
+            cluster.nodes[candidate].step(Campaign())
+            cluster.run_ms(chance.uniform(0.0, 40.0))
+            cluster.crash(victim)
+            cluster.restart(victim)
+        leaders += len(cluster.leaders)
+    assert leaders > ELECTION_SEEDS * 5, "elections did succeed"
