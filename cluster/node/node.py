@@ -30,30 +30,21 @@ from cluster.gossip.config import GossipConfig
 from cluster.gossip.core import Gossip
 from cluster.gossip.effects import MemberChange
 from cluster.gossip.messages import Address, Labels, State
-from cluster.ids import SYSTEM_SHARD, NodeId, ShardId
-from cluster.node import facts
+from cluster.ids import SYSTEM_SHARD, NodeId
 from cluster.node.admin import Administration, NodeView
 from cluster.node.backend import NodeBackend, OneAnswer
 from cluster.node.errors_log import ErrorsLog
 from cluster.node.loop import NodeLoop, monotonic_ms
 from cluster.node.marker import PageMarker
 from cluster.node.watchdog import Watchdog
-from cluster.pump.bundles import BundleFetch
+from cluster.pump.assembly import PumpSurroundings, open_pump
 from cluster.pump.lanes import Lane
-from cluster.pump.liveness import GroupLiveness, NodeLiveness
 from cluster.pump.pump import Pump, PumpConfig
-from cluster.pump.transfers import Transfers
 from cluster.raft.config import RaftConfig
-from cluster.router.router import Router
 from cluster.session.operations import Kind, Operation, Reply
-from cluster.shard.assembly import Surroundings, open_replica
-from cluster.shard.directory import Directory
-from cluster.shard.document import LiveDocument
-from cluster.shard.replica import ShardReplica
-from cluster.shard.system.program import OPERATOR, SYSTEM_CODE, SystemInstance, SystemProgram
+from cluster.shard.system.program import OPERATOR
 from cluster.shard.turn import Turn
-from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE, ShardMap, bootstrap
-from cluster.storage.bundles import BundleStore
+from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE
 from cluster.storage.format import begin_boot, ensure_format
 from cluster.storage.rocks import RocksEngine, RocksSettings
 from cluster.transport.gossip import GossipTransport
@@ -165,59 +156,32 @@ class Node:
     # -- building ----------------------------------------------------------------------------------------------------
 
     def _build_pump(self) -> Pump:
-        config, now_ms = self.config, monotonic_ms()
-        loader = BundleLoader()
-        self._bundles = BundleStore(self._engine)
+        config = self.config
         self._errors_log = ErrorsLog()
-        self._directory = Directory(self._bundles, loader, {SYSTEM_CODE: SystemProgram(loader)})
-        remembered = facts.directory(self._engine)
-        if remembered is not None:
-            self._directory.absorb_encoded(remembered)
-        liveness = NodeLiveness(self.node, self._identity.boot_generation, facts.own_store(self._engine))
-        shard_map = self._first_map()
-        held = [shard for shard in shard_map.shards if shard.replica_on(self.node) is not None]
-        around = Surroundings(
-            node=self.node,
-            engine=self._engine,
-            directory=self._directory,
-            marker=self._marker,
-            random=random.Random(),
-            entropy=os.urandom,
-            raft=RaftConfig(
-                election_timeout_ms_min=config.election_timeout_ms,
-                election_timeout_ms_max=config.election_timeout_ms * 2,
-                resend_timeout_ms=min(200.0, config.election_timeout_ms / 3),
-            ),
-            on_failure=self._errors_log.add,
-            cache_bytes_max=config.cache_bytes_max // max(1, len(held)),
-            checkpoints=config.checkpoints == "on",
+        return open_pump(
+            PumpSurroundings(
+                node=self.node,
+                engine=self._engine,
+                generation=self.generation,
+                first_nodes=[peer.node_id for peer in self.first_nodes],
+                shard_count=config.shard_count,
+                replication_factor=config.replication_factor,
+                loader=BundleLoader(),
+                marker=self._marker,
+                on_failure=self._errors_log.add,
+                clock=monotonic_ms,
+                entropy=os.urandom,
+                random=random.Random(),
+                cache_bytes_max=config.cache_bytes_max,
+                checkpoints=config.checkpoints == "on",
+                raft=RaftConfig(
+                    election_timeout_ms_min=config.election_timeout_ms,
+                    election_timeout_ms_max=config.election_timeout_ms * 2,
+                    resend_timeout_ms=min(200.0, config.election_timeout_ms / 3),
+                ),
+                pump=PumpConfig(config.heartbeat_interval_ms, config.election_timeout_ms, config.apply_slice_ms),
+            )
         )
-        replicas: dict[ShardId, ShardReplica] = {}
-        for shard in held:
-            watch = self._system_changed if shard.shard == SYSTEM_SHARD else None
-            replicas[shard.shard] = open_replica(shard, around, GroupLiveness(liveness, shard), now_ms, watch)
-        return Pump(
-            node=self.node,
-            peers=[peer.node_id for peer in self.first_nodes if peer.node_id != self.node],
-            router=Router(self.node, shard_map),
-            directory=self._directory,
-            liveness=liveness,
-            replicas=replicas,
-            bundles=BundleFetch(self._bundles, self._directory),
-            transfers=Transfers(),
-            stores=facts.peer_stores(self._engine),
-            remember_store=facts.remember_store,
-            config=PumpConfig(config.heartbeat_interval_ms, config.election_timeout_ms, config.apply_slice_ms),
-            clock=monotonic_ms,
-            now_ms=now_ms,
-        )
-
-    def _first_map(self) -> ShardMap:
-        decided = self._directory.decisions.shard_map
-        if decided is not None:
-            return ShardMap(decided)
-        names = [node.node_id for node in self.first_nodes]
-        return bootstrap(names, self.config.shard_count, self.config.replication_factor)
 
     def _build_backend(self) -> NodeBackend:
         administration = Administration(
@@ -228,7 +192,7 @@ class Node:
             ask=self._ask,
             errors_log=self._errors_log,
         )
-        return NodeBackend(self.loop, administration, lambda: self._directory.decisions.version > 0)
+        return NodeBackend(self.loop, administration, lambda: self.pump.directory.decisions.version > 0)
 
     def _disk_full(self) -> str:
         """Commands are refused well before the engine has to refuse what Raft must write."""
@@ -277,25 +241,11 @@ class Node:
 
     # -- the system document -----------------------------------------------------------------------------------------
 
-    def _system_changed(self, live: LiveDocument, turn: Turn) -> None:
-        """Shard 0 decided something here: store what came with it, and let every shard know."""
-        instance = live.instance
-        if not isinstance(instance, SystemInstance):
-            return
-        for code_hash, bundle in instance.new_bundles:
-            self._bundles.put(turn.batch, code_hash, bundle)
-            self._directory.missing.discard(code_hash)
-        instance.new_bundles.clear()
-        if self._directory.absorb(instance.decisions):
-            facts.remember_directory(turn.batch, self._directory.encode())
-            decided = instance.decisions.shard_map
-            self.pump.new_decisions(ShardMap(decided) if decided is not None else None)
-
     async def _create_system_document(self) -> None:
         """Whoever leads shard 0 first writes the map that everybody computed."""
         shard_map = base64.b64encode(self.pump.router.map.encode()).decode()
         payload = msgspec.json.encode({"shard_map": shard_map})
-        while self._directory.decisions.version == 0:
+        while self.pump.directory.decisions.version == 0:
             replica = self.pump.replicas.get(SYSTEM_SHARD)
             if replica is not None and replica.serves:
                 operation = Operation(1, Kind.CREATE, SYSTEM_SPACE, SYSTEM_KEY, str(OPERATOR), "", payload)

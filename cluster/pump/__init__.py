@@ -1,6 +1,7 @@
 """The node's turn: what arrives, in which order it is worked on, what must be durable before what leaves. Pure.
 
 `pump.py` is the turn. `liveness.py` is the node-pair heartbeat that replaces per-group heartbeats. `streams.py` routes client
-operations and their answers. `frames.py` packs what goes to a peer. `bundles.py` fetches code. `transfers.py` runs
+operations and their answers. `assembly.py` puts a node's pump together from its disk, `facts.py` is what a node remembers
+about itself and its peers. `frames.py` packs what goes to a peer. `bundles.py` fetches code. `transfers.py` runs
 snapshot transfers.
 """

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from cluster.ids import SYSTEM_SHARD, NodeId, ShardId
-from cluster.node import facts
+from cluster.pump import facts
 from cluster.pump.bundles import BundleFetch
 from cluster.pump.lanes import Lane
 from cluster.pump.liveness import GroupLiveness, NodeLiveness
@@ -124,7 +124,7 @@ class SimulatedNode:
         remembered = facts.directory(self.engine)
         if remembered is not None:
             self.directory.absorb_encoded(remembered)
-        liveness = NodeLiveness(self.name, self.generation, facts.own_store(self.engine))
+        liveness = NodeLiveness(self.name, self.generation, facts.own_store(self.engine, world.random.randbytes))
         decided = self.directory.decisions.shard_map
         shard_map = ShardMap(decided) if decided else bootstrap(world.names, world.shards, 3)
         around = Surroundings(

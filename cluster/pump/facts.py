@@ -6,7 +6,7 @@ name: a wiped node under an old name is a new node, and must not vote as if it r
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 
 from cluster.ids import NodeId
 from cluster.storage import keys
@@ -19,11 +19,11 @@ _DIRECTORY = b"\x00directory"
 _PEER_STORE = b"\x00peer-store/"
 
 
-def own_store(engine: Engine) -> bytes:
-    """This directory's name, made durable on first use."""
+def own_store(engine: Engine, entropy: Callable[[int], bytes]) -> bytes:
+    """This directory's name, made and made durable on first use. `entropy` gives n bytes from the operating system."""
     found = _get(engine, _STORE)
     if found is None:
-        found = os.urandom(STORE_BYTES)
+        found = entropy(STORE_BYTES)
         batch = Batch()
         _put(batch, _STORE, found)
         engine.write(batch)

@@ -1,0 +1,134 @@
+"""Putting a node's pump together from what is on its disk. The same for a real node and a simulated one.
+
+Invariant: after `open_pump` nothing of the node's past is needed but the engine: a cold start needs neither gossip nor the
+    system shard.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cluster.documents.runtime import Loader
+from cluster.ids import SYSTEM_SHARD, NodeId, ShardId
+from cluster.pump import facts
+from cluster.pump.bundles import BundleFetch
+from cluster.pump.liveness import GroupLiveness, NodeLiveness
+from cluster.pump.pump import Pump, PumpConfig
+from cluster.pump.transfers import Transfers
+from cluster.raft.config import RaftConfig
+from cluster.router.router import Router
+from cluster.shard.apply import HandlerFailure, RunningMarker
+from cluster.shard.assembly import Surroundings, open_replica
+from cluster.shard.directory import Directory
+from cluster.shard.document import LiveDocument
+from cluster.shard.replica import CompactionConfig, ShardReplica
+from cluster.shard.system.program import SYSTEM_CODE, SystemInstance, SystemProgram
+from cluster.shard.turn import Turn
+from cluster.shardmap.map import ShardMap, bootstrap
+from cluster.storage.bundles import BundleStore
+from cluster.storage.engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class PumpSurroundings:
+    """Everything a pump gets from outside.
+
+    generation: this boot's number, durable before anything is said. first_nodes, shard_count, replication_factor: what the
+    first map is computed from, while the cluster has not decided another. cache_bytes_max: for all shards together. clock:
+    monotonic milliseconds. entropy: n bytes from the operating system. random: shared by everything that only needs to spread.
+    """
+
+    node: NodeId
+    engine: Engine
+    generation: int
+    first_nodes: list[NodeId]
+    shard_count: int
+    replication_factor: int
+    loader: Loader
+    marker: RunningMarker
+    on_failure: Callable[[HandlerFailure], None]
+    clock: Callable[[], float]
+    entropy: Callable[[int], bytes]
+    random: random.Random
+    cache_bytes_max: int
+    checkpoints: bool = True
+    raft: RaftConfig = field(default_factory=RaftConfig)
+    pump: PumpConfig = field(default_factory=PumpConfig)
+    compaction: CompactionConfig = field(default_factory=CompactionConfig)
+
+
+class _Decided:
+    """Carries what the system shard decides on this node to its directory, its disk and its pump."""
+
+    def __init__(self, directory: Directory, bundles: BundleStore) -> None:
+        self._directory = directory
+        self._bundles = bundles
+        self.pump: Pump | None = None
+
+    def changed(self, live: LiveDocument, turn: Turn) -> None:
+        instance = live.instance
+        if not isinstance(instance, SystemInstance):
+            return
+        for code_hash, bundle in instance.new_bundles:
+            self._bundles.put(turn.batch, code_hash, bundle)
+            self._directory.missing.discard(code_hash)
+        instance.new_bundles.clear()
+        if self._directory.absorb(instance.decisions):
+            facts.remember_directory(turn.batch, self._directory.encode())
+            decided = instance.decisions.shard_map
+            assert self.pump is not None, "nothing is applied before the pump is built"
+            self.pump.new_decisions(ShardMap(decided) if decided is not None else None)
+
+
+def open_pump(around: PumpSurroundings) -> Pump:
+    """Build the pump with every replica that this node holds. Raises StorageDamaged when a log can not be read."""
+    now_ms = around.clock()
+    bundles = BundleStore(around.engine)
+    directory = Directory(bundles, around.loader, {SYSTEM_CODE: SystemProgram(around.loader)})
+    remembered = facts.directory(around.engine)
+    if remembered is not None:
+        directory.absorb_encoded(remembered)
+    decided = directory.decisions.shard_map
+    shard_map = (
+        ShardMap(decided)
+        if decided is not None
+        else bootstrap(around.first_nodes, around.shard_count, around.replication_factor)
+    )
+    held = [shard for shard in shard_map.shards if shard.replica_on(around.node) is not None]
+    surroundings = Surroundings(
+        node=around.node,
+        engine=around.engine,
+        directory=directory,
+        marker=around.marker,
+        random=around.random,
+        entropy=around.entropy,
+        raft=around.raft,
+        on_failure=around.on_failure,
+        cache_bytes_max=around.cache_bytes_max // max(1, len(held)),
+        checkpoints=around.checkpoints,
+        compaction=around.compaction,
+    )
+    liveness = NodeLiveness(around.node, around.generation, facts.own_store(around.engine, around.entropy))
+    system = _Decided(directory, bundles)
+    replicas: dict[ShardId, ShardReplica] = {}
+    for shard in held:
+        watch = system.changed if shard.shard == SYSTEM_SHARD else None
+        replicas[shard.shard] = open_replica(shard, surroundings, GroupLiveness(liveness, shard), now_ms, watch)
+    system.pump = Pump(
+        node=around.node,
+        peers=[node for node in around.first_nodes if node != around.node],
+        router=Router(around.node, shard_map),
+        directory=directory,
+        liveness=liveness,
+        replicas=replicas,
+        bundles=BundleFetch(bundles, directory),
+        transfers=Transfers(),
+        stores=facts.peer_stores(around.engine),
+        remember_store=facts.remember_store,
+        config=around.pump,
+        clock=around.clock,
+        now_ms=now_ms,
+    )
+    return system.pump
