@@ -23,7 +23,7 @@ from typing import Final, TypeVar
 
 GUARDED_TYPES: Final = frozenset(
     {"int", "str", "bytes", "list", "tuple", "dict", "set", "frozenset", "float", "range", "enumerate", "zip", "map", "filter"}
-    | {"reversed"}
+    | {"reversed", "Decimal"}
 )
 """Types that authors may name as types; called, they become functions that charge."""
 
@@ -34,22 +34,12 @@ GUARDED_METHODS: Final = frozenset(
     | {"rindex", "startswith", "endswith", "upper", "lower", "title", "capitalize", "casefold", "swapcase", "isalpha"}
     | {"isdigit", "isdecimal", "isnumeric", "isalnum", "isupper", "islower", "istitle", "isspace", "isprintable", "isascii"}
     | {"isidentifier", "hex", "fromhex", "to_bytes", "from_bytes"}
-    # list, dict
-    | {
-        "extend",
-        "insert",
-        "remove",
-        "index",
-        "count",
-        "sort",
-        "reverse",
-        "copy",
-        "update",
-        "fromkeys",
-        "args",
-        "add",
-        "discard",
-    }
+    # containers
+    | {"extend", "insert", "remove", "index", "count", "sort", "reverse", "copy", "update", "fromkeys", "add", "discard"}
+    # Decimal, and the class itself as an attribute of its module
+    | {"exp", "ln", "log10", "sqrt", "fma", "Decimal"}
+    # exceptions
+    | {"args"}
 )
 AMBIENT_METHODS: Final = frozenset(
     {"now", "utcnow", "today", "strftime", "strptime", "astimezone", "fromtimestamp", "utcfromtimestamp", "timestamp", "ctime"}
@@ -338,8 +328,9 @@ class _Instrumentation(ast.NodeTransformer):
         if isinstance(node.ctx, ast.Store | ast.Del):
             node.value = self._owner(node)
             return node
-        node.value = self._expression(node.value)
-        if isinstance(node.ctx, ast.Load) and node.attr in LOOKED_UP_METHODS:
+        if not self._names_type(node.value):
+            node.value = self._expression(node.value)
+        if node.attr in LOOKED_UP_METHODS:
             return ast.copy_location(_call("method", node.value, ast.Constant(node.attr)), node)
         return node
 
@@ -353,15 +344,23 @@ class _Instrumentation(ast.NodeTransformer):
             option.value = self._expression(option.value)
             if option.arg is None:
                 option.value = _call("spread_mapping", option.value)
-        if isinstance(function, ast.Attribute) and function.attr in KEYED_METHODS:
+        if isinstance(function, ast.Attribute) and function.attr in KEYED_METHODS and self._is_plain(node, function):
             function.value = self._expression(function.value)
-            if function.attr == "pop" and not node.keywords and len(node.args) == 1:
+            if function.attr == "pop" and len(node.args) == 1:
                 function.value = _call("shifted", function.value)
-            if node.args and not isinstance(node.args[0], ast.Constant | ast.Starred):
+            if node.args and not isinstance(node.args[0], ast.Constant):
                 node.args[0] = _call("key", node.args[0])
             return node
         node.func = self._expression(function)
         return node
+
+    @staticmethod
+    def _names_type(node: ast.expr) -> bool:
+        return isinstance(node, ast.Name) and node.id in GUARDED_TYPES
+
+    def _is_plain(self, node: ast.Call, function: ast.Attribute) -> bool:
+        """Whether the key of `d.get(key)` stands in the source, so that it can be looked at in place."""
+        return not (self._names_type(function.value) or node.keywords or any(isinstance(one, ast.Starred) for one in node.args))
 
     @staticmethod
     def _is_types(node: ast.expr) -> bool:

@@ -21,7 +21,7 @@ from typing import Any, Final, NoReturn
 from cluster.documents import textual
 from cluster.documents.lazy import Lazy, lazy
 from cluster.documents.meter import METER, Fault, charge, charge_items, enter, leave
-from cluster.documents.methods import TYPES_BY_GUARD, method, ordered
+from cluster.documents.methods import GUARDS_BY_TYPE, TYPES_BY_GUARD, method, ordered
 from cluster.documents.operators import (
     NUMBER_BITS_MAX,
     OPERATORS,
@@ -36,6 +36,7 @@ from cluster.documents.sizes import flat, measure
 from cluster.documents.state import Refused, Text
 
 _DIGITS_MAX: Final = 617  # of a number below 2**2048
+_DECIMAL_CHARACTERS_MAX: Final = 1_000
 _MISSING: Final = object()
 
 
@@ -126,6 +127,16 @@ def _bytes(value: Any = b"", encoding: str | None = None) -> bytes:
 
 def _no_encoding() -> NoReturn:
     raise TypeError("string argument without an encoding")
+
+
+def _decimal(value: Any = 0) -> Decimal:
+    if isinstance(value, str):
+        if len(value) > _DECIMAL_CHARACTERS_MAX:
+            raise ValueError(f"a Decimal is made of at most {_DECIMAL_CHARACTERS_MAX} characters")
+    elif not isinstance(value, int | float | Decimal):
+        raise TypeError("a Decimal is made of a str, int, float or Decimal")
+    charge(4)
+    return Decimal(value)
 
 
 def _list(items: Iterable[Any] = ()) -> list[Any]:
@@ -325,7 +336,8 @@ def percent(left: Any, right: Any) -> Any:
 
 _GUARDED_TYPES: Final[dict[type, Callable[..., Any]]] = {
     int: _int, float: _float, str: _str, bytes: _bytes, list: _list, tuple: _tuple, dict: _dict, PlainSet: _set,
-    FrozenSet: _frozenset, enumerate: _enumerate, zip: _zip, map: _map, filter: _filter, reversed: _reversed, range: range,
+    FrozenSet: _frozenset, Decimal: _decimal, enumerate: _enumerate, zip: _zip, map: _map, filter: _filter,
+    reversed: _reversed, range: range,
 }  # fmt: skip
 _SAME: Final = (
     "abs", "bin", "bool", "callable", "chr", "classmethod", "hex", "len", "object", "oct", "ord", "property", "staticmethod",
@@ -344,7 +356,8 @@ _OURS: Final[dict[str, Any]] = {
 _NAMES_OF_OURS: Final[dict[type, str]] = {PlainSet: "set", FrozenSet: "frozenset"}
 BUILTIN_NAMES: Final = frozenset(_SAME) | frozenset(_OURS)
 
-TYPES_BY_GUARD.update({guard: kind for kind, guard in _GUARDED_TYPES.items()})
+TYPES_BY_GUARD.update({guard: kind for kind, guard in _GUARDED_TYPES.items() if guard is not kind})
+GUARDS_BY_TYPE.update(_GUARDED_TYPES)
 
 
 def table(importer: Callable[..., Any]) -> dict[str, Any]:

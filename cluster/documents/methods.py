@@ -13,7 +13,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time
-from types import MethodType
+from decimal import Decimal
+from types import MethodType, ModuleType
 from typing import Any, Final
 
 from cluster.documents import textual
@@ -23,6 +24,7 @@ from cluster.documents.operators import bounded, contains, gather, measured
 from cluster.documents.sizes import COMPARED_PER_STEP, flat, key, measure
 from cluster.documents.state.node import Node
 
+DECIMAL_FUNCTION_STEPS: Final = 256
 _Guard = Callable[..., Any]
 _LETTERS = unicodedata.ucd_3_2_0
 
@@ -38,6 +40,9 @@ def method(value: Any, name: str) -> Any:
         raise AttributeError(f"{name} depends on the machine; use ctx.now and timedelta")
     if kind is type:
         return _of_type(value, name)
+    if kind is ModuleType:
+        found = getattr(value, name)
+        return GUARDS_BY_TYPE.get(found, found) if isinstance(found, type) else found
     if isinstance(value, Node) and name in _KEYED:
         found = getattr(value, name)
         return lambda item, *others: found(key(item), *others)
@@ -58,6 +63,7 @@ def method(value: Any, name: str) -> Any:
 _KEYED: Final = frozenset({"get", "setdefault", "pop", "add", "discard", "remove", "index", "count"})
 _DATES: Final = (datetime, date, time)
 
+GUARDS_BY_TYPE: Final[dict[Any, Any]] = {}
 TYPES_BY_GUARD: Final[dict[Any, type]] = {}
 """Filled by library.py: the type that each charging constructor stands for."""
 
@@ -165,6 +171,14 @@ def _from_bytes(value: Any, byteorder: Any = "big", *, signed: bool = False) -> 
 def _fromhex(value: str) -> bytes:
     charge_items(len(value))
     return bytes.fromhex(value)
+
+
+def _decimal(name: str) -> _Guard:
+    def guarded(value: Decimal, *arguments: Any) -> Any:
+        charge(DECIMAL_FUNCTION_STEPS)
+        return getattr(value, name)(*arguments)
+
+    return guarded
 
 
 # Lists and dictionaries
@@ -279,6 +293,7 @@ _TABLE: Final[dict[type, dict[str, _Guard]]] = {
     | {name: _cased(name) for name in ("casefold", "isdecimal", "isnumeric", "isprintable", "isidentifier")},
     bytes: _TEXT_AND_BYTES | {"decode": _decode, "hex": _linear("hex", (bytes, bytes))},
     int: {"to_bytes": _to_bytes},
+    Decimal: {name: _decimal(name) for name in ("exp", "ln", "log10", "sqrt", "fma")},
     list: {
         "extend": _extend,
         "insert": _insert,

@@ -200,7 +200,10 @@ class Refusals(ast.NodeVisitor):
             self.refuse(node, "import", "a star import hides what is used", "name what you import")
             return
         for alias in node.names:
-            self._check_bound(node, alias.asname or alias.name)
+            if alias.name not in GUARDED_TYPES:
+                self._check_bound(node, alias.asname or alias.name)
+            elif alias.asname not in (None, alias.name):
+                self.refuse(node, "shadowing", f"{alias.name} is counted by that name", "import it under its own name")
         if node.level:
             return
         module = node.module or ""

@@ -78,6 +78,7 @@ HANDLERS = {
     "match ctx.now:\n    case object(now=clock):\n        pass": "pattern",
     "(n for n in [])._generator": "private-name",
     "{1}._items": "private-name",
+    "from decimal import Decimal as D": "shadowing",
     "from os import path": "input-output",
     "import os": "input-output",
     "import time": "ambient-time",

@@ -38,6 +38,8 @@ DEEP = {
     "hash of nested tuples": ("", "t = ()\nfor n in range(20000):\n    t = (t,)\n{t: 1}"),
     "item of nested tuples": ("", "t = ()\nd = {}\nfor n in range(20000):\n    t = (t,)\nd[t]"),
     "get of nested tuples": ("", "t = ()\nd = {}\nfor n in range(20000):\n    t = (t,)\nd.get(t)"),
+    "get of nested tuples behind a star": ("", "t = ()\nd = {}\nfor n in range(20000):\n    t = (t,)\nd.get(*[t])"),
+    "get of nested tuples, unbound": ("", "t = ()\nd = {}\nfor n in range(20000):\n    t = (t,)\ndict.get(d, t)"),
     "set of nested tuples": ("", "t = ()\ns = set()\nfor n in range(20000):\n    t = (t,)\ns.add(t)"),
     "membership of nested tuples": ("", "t = ()\nfor n in range(20000):\n    t = (t,)\nt in {'a', 'b'}"),
     "comparison of nested lists": ("", "a = []\nb = []\nfor n in range(20000):\n    a = [a]\n    b = [b]\na == b"),
