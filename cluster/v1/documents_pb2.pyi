@@ -498,7 +498,7 @@ class ListResponse(_message.Message):
     DOCUMENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Ask for the next page with it; empty on the last page."""
+    """Ask for the next page with it; empty on the last page. A page may be short, even empty, and not be the last."""
     @_builtins.property
     def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___DocumentSummary]:
         """One page, in an order that is stable while no shard splits."""

@@ -125,8 +125,13 @@ async function unaryCalls(report) {
   report.sent_again = (await call("Send", once)).position;
   const read = await call("Read", { document });
   report.read = { position: read.position, view: JSON.parse(read.view.toString()) };
-  const listed = await call("List", { space, key_prefix: key });
-  report.listed = listed.documents.map((summary) => summary.document.key);
+  report.listed = [];
+  let page_token = "";
+  do {
+    const page = await call("List", { space, key_prefix: key, page_token });
+    report.listed.push(...page.documents.map((summary) => summary.document.key));
+    page_token = page.next_page_token;
+  } while (page_token);
   const watching = watchUntil(read.position.index + 1);
   await call("Send", { document, channel, payload: parameters(2) });
   report.watched = await watching;
@@ -173,7 +178,10 @@ async function main() {
   const report = {};
   await unaryCalls(report);
   await sessionCalls(report);
-  report.deleted = (await call("Delete", { document })).position;
+  report.deleted = await call("Delete", { document }).then(
+    (response) => ({ position: response.position }),
+    (error) => ({ code: grpc.status[error.code], reason: reasonOf(error) }),
+  );
   process.stdout.write(JSON.stringify(report) + "\n");
 }
 

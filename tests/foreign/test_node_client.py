@@ -1,7 +1,8 @@
 """A gRPC client in another language, written from the proto files alone, against a gateway.
 
 The address of a running cluster may be given in MOOT_FOREIGN_ADDRESS, with MOOT_FOREIGN_SPACE, MOOT_FOREIGN_CHANNEL and
-MOOT_FOREIGN_PAYLOAD (a JSON object in which $n is a number) for a space deployed there; otherwise it is an in-memory backend.
+MOOT_FOREIGN_PAYLOAD (a JSON object in which $n is a number) for a space deployed there, and MOOT_FOREIGN_MAY_DELETE=no if its
+code lets nobody delete; otherwise it is an in-memory backend.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ async def test_a_node_client_does_everything_that_the_proto_files_promise(addres
     space = os.environ.get("MOOT_FOREIGN_SPACE", "text")
     channel = os.environ.get("MOOT_FOREIGN_CHANNEL", "echo")
     payload = os.environ.get("MOOT_FOREIGN_PAYLOAD", '{"n":$n}')
+    may_delete = os.environ.get("MOOT_FOREIGN_MAY_DELETE", "yes") == "yes"
     key = f"foreign-{time.time_ns()}"
     output = await run("node", "client.js", address, space, key, channel, "nadia@acme", payload, timeout_s=RUN_TIMEOUT_S)
     report: dict[str, Any] = json.loads(output)
@@ -94,4 +96,7 @@ async def test_a_node_client_does_everything_that_the_proto_files_promise(addres
     assert report["gap"] == {"reason": "SEQUENCE_GAP", "applied": "APPLIED_NO", "details": {"expected": "101"}}
     assert report["final"]["position"]["index"] == created + 102, "neither the repeat nor the gap changed anything"
     assert report["nameless"] == "INVALID_NAME"
-    assert report["deleted"]["index"] == created + 103
+    if may_delete:
+        assert report["deleted"]["position"]["index"] == created + 103
+    else:
+        assert report["deleted"] == {"code": "PERMISSION_DENIED", "reason": "PERMISSION_DENIED"}
