@@ -221,8 +221,6 @@ class Outbound(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         tune(transport.get_extra_info("socket"))
-        # uvloop puts a write off to the end of the turn unless more than this is waiting; a flush means now.
-        self._transport.set_write_buffer_limits(high=0)
         local = self._local
         hello = local.hello_to(self._dialer.link.node, self._dialer.lane, local.next_dial())
         self._transport.write(encode_opening(hello))

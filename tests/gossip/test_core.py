@@ -225,6 +225,25 @@ def test_a_comparison_brings_each_side_what_the_other_knows_better() -> None:
     assert core.gossip.member(node(2)).generation == 2  # type: ignore[union-attr]
 
 
+def test_a_change_of_membership_brings_comparisons_forward_and_calm_spreads_them_out() -> None:
+    """Trap 16 and its opposite: comparisons are few in calm, but news that ran out early must not wait for half a minute."""
+
+    def comparisons(core: Core, duration_ms: int) -> int:
+        found = [request for effects in core.pass_time(duration_ms) for request in effects.requests]
+        for request in found:
+            core.step(StreamFailed(request.request))
+        return sum(isinstance(read(request.data).messages[0], SyncRequest) for request in found)
+
+    core = Core(6)
+    for _ in range(60):  # everybody answers probes, so that nothing changes
+        core.pass_time(1_000)
+        for number in range(1, 7):
+            core.hear(number, alive(number, incarnation=core.now_ms))
+    calm = comparisons(core, 3_000)
+    core.hear(1, alive(9))
+    assert comparisons(core, 3_000) >= 2 > calm
+
+
 def test_an_accusation_found_in_a_comparison_is_refuted_in_its_answer() -> None:
     core = Core(2)
     (reply,) = core.asked(2, SyncRequest(alive(2), [DigestEntry(node(0), 1, 3, DEAD)]))

@@ -93,7 +93,9 @@ def test_a_refuted_suspicion_can_not_kill_later(refutation: Alive) -> None:
     held.hear(refutation, 200)
     assert held.suspicion_deadline_ms() is None
     held.expire(10**9)
-    assert held.get(node(1)).state is ALIVE  # type: ignore[union-attr]
+    member = held.get(node(1))
+    assert member is not None
+    assert (member.state, member.suspicion) == (ALIVE, None)
 
 
 def test_a_fresh_suspicion_of_a_refuted_member_starts_its_time_anew() -> None:

@@ -32,13 +32,13 @@ def joined(count: int, seed: int, **faults: float) -> Network:
 
 @pytest.mark.parametrize("count", SIZES)
 def test_all_meet_within_seconds_whatever_the_order_of_booting(count: int) -> None:
-    for seed in range(15 if count <= 10 else 2):
+    for seed in range(8 if count <= 10 else 2):
         joined(count, seed)
 
 
 @pytest.mark.parametrize("count", SIZES)
 def test_a_crashed_node_is_dead_to_everybody_in_time_and_nobody_else_is(count: int) -> None:
-    for seed in range(15 if count <= 10 else 2):
+    for seed in range(8 if count <= 10 else 2):
         network = joined(count, seed)
         network.run(137 * seed)
         network.crash(count - 1)
@@ -63,7 +63,7 @@ def test_nobody_dies_falsely_at_ten_percent_loss(count: int, streams: bool) -> N
     """Trap 24: probes without dissemination give false deaths although unit fixtures pass. Test on a lossy cluster."""
     network = joined(count, 2, loss=0.1)
     network.streams = streams
-    network.run(600_000 if count <= 5 else 120_000)
+    network.run(300_000 if count <= 5 else 60_000)
     assert network.deaths() == []
     suspicions = [c for host in network.hosts.values() for _, c in host.changes if c.member.state is SUSPECT]
     assert bool(suspicions) is not streams, "loss alone accuses nobody while streams work, and does when they do not"

@@ -13,7 +13,7 @@ from cluster.gossip.effects import Datagram, Effects, StreamReplied
 from cluster.gossip.messages import Ack, Address, Nack, Ping, PingRequest, Refusal, State, Suspect
 from cluster.gossip.probe import RELAYS_MAX, ProbeSchedule
 from cluster.ids import NodeId
-from tests.gossip.cores import Core, alive, dead, endpoint, node, packet, sent, suspect
+from tests.gossip.cores import Core, alive, dead, endpoint, node, packet, read, sent, suspect
 
 CONFIG = GossipConfig()
 
@@ -228,6 +228,23 @@ def test_the_suspect_is_told_first_and_again_until_it_is_concluded() -> None:
     assert [m for m in sent(effects, 1) if isinstance(m, Suspect) and m.node == node(1)]
     told = [m for m in sent(core.pass_time(CONFIG.suspicion_min_ms(4)), 1) if isinstance(m, Suspect)]
     assert len(told) >= CONFIG.suspicion_min_ms(4) // CONFIG.probe_timeout_ms - 1
+
+
+def test_a_ping_carries_the_accusation_of_others_to_its_suspect() -> None:
+    """Lifeguard's buddy system: news may have run out, a probe still tells the suspect."""
+    core = Core(3)
+    core.hear(2, suspect(1, 2))
+    for _ in range(100):
+        news_ran_out = core.gossip.news_waiting == 0
+        effects = core.tick()
+        pings = [(target, read(data).messages) for target, data in effects.datagrams]
+        for target, messages in pings:
+            for ping in [message for message in messages if isinstance(message, Ping)]:
+                core.hear(int(ping.node[1:]), Ack(ping.sequence, ping.node, ping.generation))
+                if news_ran_out and target == endpoint(1):
+                    assert suspect(1, 2) in messages
+                    return
+    raise AssertionError("never pinged")
 
 
 def test_a_process_that_stood_still_reads_its_mail_before_it_judges() -> None:

@@ -68,6 +68,7 @@ def test_a_helper_gives_up_in_time_for_its_nack_to_count(interval_ms: int, timeo
     """Trap 1: a helper that waits as long as the asker nacks one round trip too late, every time."""
     config = GossipConfig(probe_interval_ms=interval_ms, probe_timeout_ms=timeout_ms)
     assert timeout_ms + config.helper_timeout_ms < interval_ms
+    assert config.helper_timeout_ms < timeout_ms
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from cluster.errors import TooLarge
 from cluster.ids import NodeId
 from cluster.pump.lanes import Lane
 from cluster.transport.peer import FRAME_BYTES_MAX, LaneBounds, Refusal
-from cluster.transport.peer_wire import HEADER, Hello, encode_opening, frame_header
+from cluster.transport.peer_wire import HEADER, Hello, Refused, encode_opening, frame_header
 from cluster.transport.reconnect import RETRY_FIRST_MS, RETRY_MAX_MS, STABLE_AFTER_MS, Reconnect
 from tests.transport.recorder import CLUSTER, HOST, Peer, eventually, free_port, join, more_than
 
@@ -299,6 +299,60 @@ async def test_a_corrupt_frame_after_the_handshake_ends_only_its_connection() ->
         writer.close()
         assert n1.events.payloads(Lane.RAFT) == [b"good"]
         assert n1.transport.counters.refusals == {Refusal.CHECKSUM_MISMATCH: 1}
+
+
+async def test_an_oversize_frame_after_the_handshake_ends_its_connection_before_it_is_read() -> None:
+    async with Peer("n1") as n1:
+        reader, writer = await asyncio.open_connection(HOST, n1.port)
+        writer.write(hello_bytes("n1"))
+        await reader.readexactly(HEADER.size)
+        writer.write(HEADER.pack(FRAME_BYTES_MAX + 1, 0))
+        async with asyncio.timeout(5):
+            await reader.read()
+        writer.close()
+        assert n1.transport.counters.refusals == {Refusal.FRAME_TOO_LARGE: 1}
+
+
+@pytest.mark.parametrize(
+    ("answer", "refusal"),
+    [
+        (hello_bytes("n1", node="n3"), Refusal.WRONG_NODE),
+        (hello_bytes("n1", node="n2", cluster="cluster-two"), Refusal.WRONG_CLUSTER),
+        (encode_opening(Refused("wrong_node")), Refusal.WRONG_NODE),
+        (encode_opening(Refused("a reason of a later version")), Refusal.MALFORMED),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", Refusal.FRAME_TOO_LARGE),
+    ],
+)
+async def test_whoever_answers_a_dial_without_being_the_peer_is_not_connected(answer: bytes, refusal: Refusal) -> None:
+    async def impostor(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        await reader.read()
+        writer.transport.abort()
+
+    server = await asyncio.start_server(impostor, HOST, 0)
+    async with Peer("n1") as n1:
+        n1.transport.connect(NodeId("n2"), HOST, server.sockets[0].getsockname()[1])
+        await eventually(lambda: n1.transport.counters.refusals.get(refusal, 0) >= len(Lane))
+        assert n1.events.order == []
+    server.close()
+
+
+async def test_a_newer_process_silences_the_former_one_on_every_lane() -> None:
+    async with Peer("n1") as n1:
+        former_reader, former = await asyncio.open_connection(HOST, n1.port)
+        former.write(hello_bytes("n1", generation=1, lane=Lane.BULK))
+        await former_reader.readexactly(HEADER.size)
+        reader, writer = await asyncio.open_connection(HOST, n1.port)
+        writer.write(hello_bytes("n1", generation=2, lane=Lane.RAFT))
+        await reader.readexactly(HEADER.size)
+        former.write(frame_header(b"of the former") + b"of the former")
+        writer.write(frame_header(b"of the newer") + b"of the newer")
+        await n1.events.until(lambda: bool(n1.events.frames))
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await former_reader.readexactly(1000)
+        assert [frame for _, _, frame in n1.events.frames] == [b"of the newer"]
+        former.close()
+        writer.close()
 
 
 async def test_a_node_of_another_cluster_is_refused_on_both_sides_and_keeps_running() -> None:
