@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
@@ -24,8 +24,8 @@ import msgspec
 from google.protobuf.message import Message
 from grpc import aio
 
-from cluster.client.connection import Connection, raise_for
-from cluster.client.failures import error_of_rpc
+from cluster.client.connection import Connection
+from cluster.client.failures import NO_REFUSALS, error_of, error_of_rpc
 from cluster.client.watch import Watch
 from cluster.errors import Unavailable
 from cluster.ids import DocumentId, Position, Principal, check_channel, check_key, check_space
@@ -85,10 +85,11 @@ class PendingAnswer:
     Not waiting does not cancel anything; cancelling the wait does not either.
     """
 
-    __slots__ = ("_future",)
+    __slots__ = ("_check", "_future")
 
-    def __init__(self, future: asyncio.Future[Reply]) -> None:
+    def __init__(self, future: asyncio.Future[Reply], check: Callable[[Reply], Reply]) -> None:
         self._future = future
+        self._check = check
 
     def done(self) -> bool:
         """Whether the answer is there."""
@@ -98,14 +99,17 @@ class PendingAnswer:
         future = self._future
         if not future.done():
             yield from asyncio.shield(future).__await__()
-        return Answer(raise_for(future.result()))
+        return Answer(self._check(future.result()))
 
 
 class Client:
     """A session with a cluster. Made by `connect`; use it in one event loop."""
 
-    def __init__(self, connection: Connection, call_timeout_ms: int) -> None:
+    def __init__(
+        self, connection: Connection, call_timeout_ms: int, refusals: Mapping[str, type[Exception]] = NO_REFUSALS
+    ) -> None:
         self._connection = connection
+        self._refusals = refusals
         self._call_timeout_ms = call_timeout_ms
 
     @property
@@ -121,15 +125,15 @@ class Client:
 
     async def create(self, space: str, key: str, payload: Payload = None) -> Answer:
         """Create a document. Raises DocumentExists, HandlerRefused and others; nothing exists then."""
-        return Answer(raise_for(await self._issue(_CREATE, space, key, "", payload)))
+        return Answer(self._check(await self._issue(_CREATE, space, key, "", payload)))
 
     async def send(self, space: str, key: str, channel: str, payload: Payload = None) -> Answer:
         """Send a message; returns when it is committed and its handler has answered. Raises ClusterError."""
-        return Answer(raise_for(await self._issue(_SEND, space, key, channel, payload)))
+        return Answer(self._check(await self._issue(_SEND, space, key, channel, payload)))
 
     def send_nowait(self, space: str, key: str, channel: str, payload: Payload = None) -> PendingAnswer:
         """Issue a message without waiting. Messages to one document run in the order in which they were issued."""
-        return PendingAnswer(self._issue(_SEND, space, key, channel, payload))
+        return PendingAnswer(self._issue(_SEND, space, key, channel, payload), self._check)
 
     async def read(
         self,
@@ -145,11 +149,11 @@ class Client:
         intent = Intent(0, _READ, space, key, consistency=consistency.value)
         if at_least is not None:
             intent.epoch, intent.index = at_least.epoch, at_least.index
-        return Answer(raise_for(await self._connection.submit(intent)))
+        return Answer(self._check(await self._connection.submit(intent)))
 
     async def delete(self, space: str, key: str) -> Position:
         """Delete a document; returns the position of its deletion. Raises ClusterError."""
-        reply = raise_for(await self._issue(_DELETE, space, key, "", None))
+        reply = self._check(await self._issue(_DELETE, space, key, "", None))
         return Position(reply.epoch, reply.index)
 
     def watch(self, space: str, key: str, *, resume_after: Position | None = None) -> Watch:
@@ -215,14 +219,25 @@ class Client:
     def _issue(self, kind: int, space: str, key: str, channel: str, payload: Payload) -> asyncio.Future[Reply]:
         check_space(space)
         check_key(key)
-        return self.issue_checked(kind, space, key, channel, payload)
-
-    def issue_checked(self, kind: int, space: str, key: str, channel: str, payload: Payload) -> asyncio.Future[Reply]:
-        """For handles, which have checked the address when they were made."""
         if kind == _SEND:
             check_channel(channel)
-        body = b"{}" if payload is None else payload if isinstance(payload, bytes) else _encode(payload)
-        return self._connection.submit(Intent(0, kind, space, key, channel, body))
+        return self._connection.submit(Intent(0, kind, space, key, channel, _body(payload)))
+
+    def issue_checked(self, document: DocumentId, channel: str, payload: Payload) -> PendingAnswer:
+        """send_nowait for handles, which have checked the address when they were made."""
+        check_channel(channel)
+        intent = Intent(0, _SEND, document.space, document.key, channel, _body(payload))
+        return PendingAnswer(self._connection.submit(intent), self._check)
+
+    def _check(self, reply: Reply) -> Reply:
+        """The reply, if it is not a failure. Raises its error."""
+        if reply.failure is not None:
+            raise error_of(reply.failure, self._refusals)
+        return reply
+
+
+def _body(payload: Payload) -> bytes:
+    return b"{}" if payload is None else payload if isinstance(payload, bytes) else _encode(payload)
 
 
 class Document:
@@ -244,7 +259,7 @@ class Document:
 
     def send_nowait(self, channel: str, payload: Payload = None) -> PendingAnswer:
         """See Client.send_nowait."""
-        return PendingAnswer(self._client.issue_checked(_SEND, self.id.space, self.id.key, channel, payload))
+        return self._client.issue_checked(self.id, channel, payload)
 
     async def read(self, *, consistency: Consistency = Consistency.LINEARIZABLE, at_least: Position | None = None) -> Answer:
         """See Client.read."""
@@ -268,6 +283,7 @@ class connect:
 
     addresses: gateways, tried in turn; when one fails the session goes on at another.
     settings: bounds and times of the session. open_timeout_ms: for the first stream, and for each later attempt.
+    refusals: classes of documents' authors; a refusal of that name is raised as its class, any other as Refusal.
     clock_ms: Unix milliseconds, for the names of sessions; what it is wrong by is learnt from the gateway.
     Raises InvalidName for the principal, what the cluster says (Unauthenticated), or Unavailable.
     """
@@ -279,6 +295,7 @@ class connect:
         settings: Settings | None = None,
         open_timeout_ms: int = 5_000,
         call_timeout_ms: int = 10_000,
+        refusals: Iterable[type[Exception]] = (),
         clock_ms: Callable[[], int] | None = None,
     ) -> None:
         Principal.parse(principal)
@@ -287,13 +304,14 @@ class connect:
         self._settings = settings or Settings()
         self._open_timeout_ms = open_timeout_ms
         self._call_timeout_ms = call_timeout_ms
+        self._refusals = {author.__name__: author for author in refusals}
         self._clock_ms = clock_ms or _unix_time_ms
         self._connection: Connection | None = None
 
     async def __aenter__(self) -> Client:
         self._connection = Connection(self._addresses, self._principal, self._settings, self._open_timeout_ms, self._clock_ms)
         await self._connection.start()
-        return Client(self._connection, self._call_timeout_ms)
+        return Client(self._connection, self._call_timeout_ms, self._refusals)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

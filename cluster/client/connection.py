@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from grpc import aio
 
-from cluster.client.failures import error_of, error_of_rpc
+from cluster.client.failures import error_of_rpc
 from cluster.client.watch import Watch
 from cluster.client.wire import decode_events, decode_limits, encode_frame
-from cluster.errors import ClusterError, Unavailable
+from cluster.errors import ClusterError, OutcomeUnknown, Unavailable
 from cluster.session.client import ClientSession
 from cluster.session.client_events import (
     Answered,
@@ -37,6 +37,7 @@ from cluster.session.client_events import (
     Unwatched,
     Watched,
 )
+from cluster.session.failures import failure_of
 from cluster.session.identity import RANDOM_BYTES, new_identity
 from cluster.session.operations import Reply
 from cluster.v1 import documents_pb2 as wire
@@ -106,7 +107,7 @@ class Connection:
             raise
 
     async def stop(self) -> None:
-        """End the session; operations without an answer are cancelled, watches end."""
+        """End the session; operations without an answer are answered OUTCOME_UNKNOWN, watches end."""
         if self._serving is not None:
             self._serving.cancel()
             await asyncio.gather(self._serving, return_exceptions=True)
@@ -116,7 +117,8 @@ class Connection:
         if not self._opened.done():
             self._opened.cancel()
         for future in self._futures.values():
-            future.cancel()
+            if not future.done():
+                future.set_result(Reply(0, failure=failure_of(OutcomeUnknown("the client was closed before the answer came"))))
         self._futures.clear()
         for watch in list(self._watches.values()):
             watch.close()
@@ -302,10 +304,3 @@ class Connection:
             finally:
                 self._writing = False
                 self._gathered()
-
-
-def raise_for(reply: Reply) -> Reply:
-    """The reply, if it is not a failure. Raises its error."""
-    if reply.failure is not None:
-        raise error_of(reply.failure)
-    return reply

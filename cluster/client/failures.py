@@ -1,12 +1,11 @@
 """Errors as the client raises them: the classes of cluster.errors, rebuilt from what the wire says.
 
-A reason that this release does not know becomes the class of what the caller may do about it, so an old client stays safe with
-a newer cluster.
+A refusal that a document's author declared is a Refusal, or the author's own class where the application has given it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import grpc
@@ -22,12 +21,13 @@ from cluster.errors import (
     OutcomeUnknown,
     Overloaded,
     RejectedError,
-    RetryableError,
     Unauthenticated,
     Unavailable,
 )
+from cluster.session.failures import error_of as session_error_of
 from cluster.session.operations import Failure
 
+NO_REFUSALS: Final[Mapping[str, type[Exception]]] = {}
 _DETAILS_METADATA: Final = "grpc-status-details-bin"
 
 
@@ -42,46 +42,34 @@ class Refusal(HandlerRefused):
         return self.details.get("name", "")
 
     @property
-    def arguments(self) -> Any:
+    def arguments(self) -> list[Any]:
         """What the author gave to its constructor, from JSON."""
         text = self.details.get("arguments", "")
-        return msgspec.json.decode(text) if text else None
+        return msgspec.json.decode(text, type=list[Any]) if text else []
 
 
-def _classes() -> dict[str, type[ClusterError]]:
-    found: dict[str, type[ClusterError]] = {}
-    waiting: list[type[ClusterError]] = [ClusterError]
-    while waiting:
-        cls = waiting.pop()
-        if cls.__module__ == ClusterError.__module__:
-            found[cls.reason] = cls
-            waiting += cls.__subclasses__()
-    found[HandlerRefused.reason] = Refusal
-    return found
+def error_of(failure: Failure, refusals: Mapping[str, type[Exception]] = NO_REFUSALS) -> Exception:
+    """The exception for a failure of an operation or a watch.
 
-
-_CLASSES: Final = _classes()
-
-
-def error_of(failure: Failure) -> ClusterError:
-    """The exception for a failure of an operation or a watch."""
-    cls = _CLASSES.get(failure.reason)
-    if cls is None:
-        cls = OutcomeUnknown if failure.applied == "unknown" else RetryableError if failure.retryable else RejectedError
-    error = cls(failure.message, retry_after_ms=failure.retry_after_ms)
-    error.details = dict(failure.details)
-    error.applied = Applied(failure.applied) if failure.applied in _APPLIED else Applied.UNKNOWN
+    refusals: authors' classes by name; a refusal by one of these names is raised as that class, as it was in the document.
+    """
+    if failure.reason != HandlerRefused.reason:
+        return session_error_of(failure)
+    refusal = Refusal(failure.message, retry_after_ms=failure.retry_after_ms)
+    refusal.details = dict(failure.details)
+    author = refusals.get(refusal.name)
+    if author is None:
+        return refusal
+    error = author(*refusal.arguments)
+    error.__cause__ = refusal
     return error
-
-
-_APPLIED: Final = frozenset(member.value for member in Applied)
 
 
 def error_of_rpc(error: aio.AioRpcError) -> ClusterError:
     """The exception for a failed RPC: from its ErrorInfo when Moot answered, else from what gRPC says of the connection."""
     failure = _failure_in(error)
     if failure is not None:
-        return error_of(failure)
+        return session_error_of(failure)
     code = error.code()
     text = error.details() or code.name
     if code is grpc.StatusCode.UNAUTHENTICATED:

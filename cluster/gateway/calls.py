@@ -12,7 +12,8 @@ from google.protobuf.message import DecodeError, Message
 from grpc import aio
 
 from cluster.errors import ClusterError, InvalidRequest
-from cluster.gateway.status import FailedCall, abort, failure_of, internal_failure
+from cluster.gateway.status import FailedCall, abort, internal_failure
+from cluster.session.failures import failure_of
 
 logger = logging.getLogger(__name__)
 

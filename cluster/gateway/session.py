@@ -33,8 +33,8 @@ from cluster.gateway.codec import (
 )
 from cluster.gateway.identity import scoped_session
 from cluster.gateway.limits import CLIENT_NAME_BYTES_MAX, NUMBER_MAX, Limits
-from cluster.gateway.status import failure_of
 from cluster.session.client_watch import DELTA_OVERHEAD_BYTES
+from cluster.session.failures import failure_of
 from cluster.session.identity import check_identity
 from cluster.session.operations import Delta, Operation, Reply
 from cluster.v1 import documents_pb2 as wire

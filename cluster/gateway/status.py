@@ -92,11 +92,6 @@ class FailedCall(Exception):
         self.failure = failure
 
 
-def failure_of(error: ClusterError) -> Failure:
-    """An error as it travels inside the cluster."""
-    return Failure(error.reason, error.message, error.retryable, error.applied.value, error.retry_after_ms, error.details)
-
-
 def internal_failure(error: BaseException, what: str) -> Failure:
     """For an exception that is a fault of ours: logged in full here, told to the client by its id only."""
     error_id = secrets.token_hex(8)

@@ -13,7 +13,7 @@ from typing import Final
 from cluster.errors import ClusterError, OutcomeUnknown, Overloaded, Unavailable
 from cluster.gateway.backend import Backend
 from cluster.gateway.limits import Limits
-from cluster.gateway.status import failure_of
+from cluster.session.failures import failure_of
 from cluster.session.operations import Delta, Failure, Kind, Operation, Reply
 
 BACKOFF_MIN_MS: Final = 5

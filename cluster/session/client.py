@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import assert_never
 
-from cluster.errors import ClusterError, OutcomeUnknown, Overloaded, TooLarge, Unavailable
+from cluster.errors import OutcomeUnknown, Overloaded, TooLarge, Unavailable
 from cluster.session.client_events import (
     Answered,
     Changed,
@@ -45,6 +45,7 @@ from cluster.session.client_events import (
 from cluster.session.client_frames import OutgoingFrames
 from cluster.session.client_watch import DELTA_OVERHEAD_BYTES, After, Fit, WatchState
 from cluster.session.client_writes import DocumentWrites, Pending, Verdict
+from cluster.session.failures import failure_of
 from cluster.session.operations import Delta, Failure, Kind, Operation, Reply
 
 UNWATCH_RESERVE = 64
@@ -158,11 +159,11 @@ class ClientSession:
         for intent in intents:
             if self._queued >= queued_max:
                 error = Overloaded(f"{queued_max} operations wait for an answer", limit="queued_max", retry_after_ms=100)
-                self._effects.happened.append(Answered(intent.ticket, Reply(0, failure=_failure(error))))
+                self._effects.happened.append(Answered(intent.ticket, Reply(0, failure=failure_of(error))))
                 continue
             if len(intent.payload) > payload_max:
                 too_large = TooLarge(f"a payload has at most {payload_max} bytes", limit="payload_bytes_max")
-                self._effects.happened.append(Answered(intent.ticket, Reply(0, failure=_failure(too_large))))
+                self._effects.happened.append(Answered(intent.ticket, Reply(0, failure=failure_of(too_large))))
                 continue
             self._queued += 1
             document = self._document(intent.space, intent.key)
@@ -389,7 +390,7 @@ class ClientSession:
             else:
                 (document.sent if pending.attempts else document.waiting).remove(pending)
             self._ready[document] = None
-        self._answer(pending, Reply(0, failure=_failure(error)))
+        self._answer(pending, Reply(0, failure=failure_of(error)))
 
     # sending
 
@@ -461,7 +462,7 @@ class ClientSession:
             if pending.settled:
                 continue
             error = OutcomeUnknown("the document has forgotten this session; the write may have run")
-            self._answer(pending, Reply(0, failure=_failure(error)))
+            self._answer(pending, Reply(0, failure=failure_of(error)))
         sent = document.sent
         probing, document.probing = document.probing and len(sent) > 1, False
         document.blocked = probing
@@ -487,7 +488,3 @@ class ClientSession:
         pending.sent_ms = self._now_ms
         self._in_flight[pending.wire_id] = pending
         self._outgoing.add(operation, session)
-
-
-def _failure(error: ClusterError) -> Failure:
-    return Failure(error.reason, error.message, error.retryable, error.applied.value, error.retry_after_ms, error.details)

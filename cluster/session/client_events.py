@@ -40,7 +40,7 @@ class Settings:
     queued_max: int = 100_000
     documents_max: int = 65_536
     operation_timeout_ms: int = 30_000
-    reply_timeout_ms: int = 10_000
+    reply_timeout_ms: int = 5_000
     backoff_min_ms: int = 10
     backoff_max_ms: int = 1_000
     watch_credit_bytes: int = 256 * 1024

@@ -83,11 +83,34 @@ async def test_a_declared_refusal_carries_its_name_and_arguments() -> None:
             await client.send("text", "a", "refuse", {"limit": 3})
         refusal = raised.value
         assert isinstance(refusal, Refusal)
-        assert (refusal.name, refusal.arguments, refusal.message) == ("Closed", {"limit": 3}, "Too late.")
+        assert (refusal.name, refusal.arguments, refusal.message) == ("Closed", [{"limit": 3}], "Too late.")
         assert refusal.applied is Applied.NO
         with pytest.raises(HandlerFailed) as failed:
             await client.send("text", "a", "fail")
         assert failed.value.details == {"error_id": "e1"}
+
+
+class Closed(Exception):
+    """An author's refusal, as the application imports it."""
+
+
+async def test_a_refusal_is_raised_as_its_authors_class_where_that_is_known() -> None:
+    async with gateways() as cluster, connect(cluster.addresses[0], principal=ALICE, refusals=[Closed]) as client:
+        await client.create("text", "a")
+        with pytest.raises(Closed) as raised:
+            await client.send_nowait("text", "a", "refuse", {"limit": 3})
+        assert raised.value.args == ({"limit": 3},)
+        assert isinstance(raised.value.__cause__, Refusal)
+
+
+async def test_closing_the_client_leaves_nobody_waiting() -> None:
+    async with gateways() as cluster:
+        async with connect(cluster.addresses[0], principal=ALICE) as client:
+            cluster.backend.mute = True
+            pending = client.send_nowait("text", "a", "echo")
+            await asyncio.sleep(0)
+        with pytest.raises(OutcomeUnknown):
+            await pending
 
 
 async def test_refusals_are_raised_as_the_clusters_own_classes() -> None:

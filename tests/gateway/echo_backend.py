@@ -203,7 +203,9 @@ class EchoBackend:
                 payload,
             )
         elif operation.channel == "refuse":
-            failure = Failure("HANDLER_REFUSED", "Too late.", False, "no", 0, {"name": "Closed", "arguments": payload.decode()})
+            failure = Failure(
+                "HANDLER_REFUSED", "Too late.", False, "no", 0, {"name": "Closed", "arguments": f"[{payload.decode()}]"}
+            )
             patch = b"[]"
         elif operation.channel == "fail":
             failure = Failure("HANDLER_FAILED", "a bug", False, "no", 0, {"error_id": "e1"})

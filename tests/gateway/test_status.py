@@ -8,7 +8,8 @@ from grpc import aio
 
 from cluster import errors
 from cluster.errors import Applied, ClusterError, Unavailable
-from cluster.gateway.status import CODES, code_of, failure_of, fill_error
+from cluster.gateway.status import CODES, code_of, fill_error
+from cluster.session.failures import failure_of
 from cluster.session.operations import Failure
 from cluster.v1 import documents_pb2 as wire
 from tests.gateway.echo_backend import EchoBackend

@@ -145,7 +145,7 @@ async def test_an_answer_of_the_handler_is_not_retried(reason: str) -> None:
     info = info_of(raised.value)
     assert info.metadata["retryable"] == "false"
     if reason == "refuse":
-        assert (info.reason, info.metadata["name"], info.metadata["arguments"]) == ("HANDLER_REFUSED", "Closed", '{"why":1}')
+        assert (info.reason, info.metadata["name"], info.metadata["arguments"]) == ("HANDLER_REFUSED", "Closed", '[{"why":1}]')
     else:
         assert (info.reason, info.metadata["error_id"]) == ("HANDLER_FAILED", "e1")
 
