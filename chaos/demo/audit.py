@@ -85,7 +85,7 @@ async def _one_node(
                 found.text_matches = False
                 found.trouble.append(f"{node.node_id}, {how}: the text differs at {answer.position}")
         commands = await _history(client, space, key)
-    _judge_history(node.node_id, commands, payloads, found)
+    judge_history(node.node_id, commands, payloads, found)
 
 
 async def _history(client: Any, space: str, key: str) -> list[Any]:
@@ -99,7 +99,7 @@ async def _history(client: Any, space: str, key: str) -> list[Any]:
             return commands
 
 
-def _judge_history(node: str, commands: list[Any], payloads: list[bytes], found: Audit) -> None:
+def judge_history(node: str, commands: list[Any], payloads: list[bytes], found: Audit) -> None:
     """commands: as HistoryCommand. Expects a creation and then exactly the payloads."""
     count = len(commands) - 1
     found.lost = max(found.lost, len(payloads) - count)
