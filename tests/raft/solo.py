@@ -22,7 +22,8 @@ from cluster.raft.messages import (
     VoteReply,
     VoteRequest,
 )
-from tests.raft.network import SHARD, TEST_CONFIG, Disk, Write
+from tests.raft.disk import Disk, Write
+from tests.raft.network import SHARD, TEST_CONFIG
 
 
 def run(first: int, term: int, *payloads: bytes) -> Run:
@@ -171,3 +172,8 @@ class Solo:
 def to(effects: Effects, peer: int) -> list[Message]:
     """All messages of a step to one peer."""
     return [message for receiver, message in effects.send_now + effects.send_after_persist if receiver == peer]
+
+
+def appends(effects: Effects, peer: int) -> list[Append]:
+    """The appends among them."""
+    return [message for message in to(effects, peer) if isinstance(message, Append)]

@@ -12,7 +12,7 @@ from cluster.ids import LogIndex, ReplicaId, Term
 from cluster.raft.effects import Persist
 from cluster.raft.log import Log, check_append, runs_after, size_of
 from cluster.raft.messages import Configuration, Run, SnapshotMeta
-from tests.raft.network import Disk, Write
+from tests.raft.disk import Disk, Write
 from tests.raft.solo import append, run
 
 CONFIGURATION = Configuration((ReplicaId(1),))

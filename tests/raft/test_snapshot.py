@@ -10,8 +10,9 @@ from cluster.errors import StorageDamaged
 from cluster.ids import LogIndex, ReplicaId, Term
 from cluster.raft.effects import Effects
 from cluster.raft.events import Compact, SnapshotFailed, SnapshotInstalled
-from cluster.raft.messages import Append, SnapshotMeta, SnapshotOffer
-from tests.raft.network import TEST_CONFIG, Cluster, Write
+from cluster.raft.messages import Append, Configuration, SnapshotMeta, SnapshotOffer
+from tests.raft.disk import Write
+from tests.raft.network import TEST_CONFIG, Cluster
 from tests.raft.solo import Solo, accept, append, reject, run, to
 
 
@@ -140,7 +141,7 @@ def test_offer_of_what_is_missing_is_left_to_the_owner() -> None:
 def test_installed_snapshot_replaces_the_log_and_is_acknowledged() -> None:
     """Paper 7: discard the entire log; restore state and configuration from the snapshot."""
     solo = Solo(term=2, log=[1, 1, 1], voters=3)
-    newer = replace_learners(solo)
+    newer = SnapshotMeta(LogIndex(9), Term(2), Configuration(solo.configuration.voters, (ReplicaId(8),)))
     assert solo.core.needs_snapshot(newer)
     solo.disk.write(Write(install=newer))
     effects = solo.step(SnapshotInstalled(ReplicaId(2), newer))
@@ -150,12 +151,6 @@ def test_installed_snapshot_replaces_the_log_and_is_acknowledged() -> None:
     assert core.configuration.learners == (8,)
     solo.receive(2, append(2, (9, 2), run(10, 2, b"next"), commit=10))
     assert core.commit_index == 10
-
-
-def replace_learners(solo: Solo) -> SnapshotMeta:
-    from cluster.raft.messages import Configuration
-
-    return SnapshotMeta(LogIndex(9), Term(2), Configuration(solo.configuration.voters, (ReplicaId(8),)))
 
 
 def test_snapshot_whose_last_entry_is_here_is_not_needed() -> None:
