@@ -21,7 +21,7 @@ from cluster.documents import textual
 from cluster.documents.instrument import AMBIENT_METHODS
 from cluster.documents.meter import ITEMS_PER_STEP, charge, charge_items, enter, leave
 from cluster.documents.operators import bounded, contains, gather, measured
-from cluster.documents.sizes import COMPARED_PER_STEP, flat, key, measure
+from cluster.documents.sizes import ATOMS, COMPARED_PER_STEP, key, measure
 from cluster.documents.state.node import Node
 
 DECIMAL_FUNCTION_STEPS: Final = 256
@@ -226,9 +226,9 @@ def ordered(items: list[Any], by: Any = None, reverse: bool = False) -> None:
         leave()
     widest = 0
     for one in keys:
-        before = measure((one,))
-        widest = max(widest, before)
-    charge(count * max(count.bit_length(), 1) // 4 * widest)
+        if one.__class__ not in ATOMS:
+            widest = max(widest, 1 + measure((one,)))
+    charge(count * count.bit_length() // 16 * (1 + widest))
     if by is None:
         items.sort(reverse=reverse)
         return
@@ -316,5 +316,3 @@ _CLASS_METHODS: Final[dict[type, dict[str, _Guard]]] = {
     int: {"from_bytes": _from_bytes},
     bytes: {"fromhex": _fromhex},
 }
-
-__all__ = ["TYPES_BY_GUARD", "flat", "method", "ordered"]

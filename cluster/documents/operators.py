@@ -159,6 +159,12 @@ def sub(left: Any, right: Any) -> Any:
 
 def mul(left: Any, right: Any) -> Any:
     kind, other = left.__class__, right.__class__
+    if kind is int and other is int:
+        result = left * right
+        if -4611686018427387904 < result < 4611686018427387904:
+            return result
+        charge(left.bit_length() * right.bit_length() >> 16)
+        return bounded(result)
     if kind is float or other is float:
         return left * right
     if isinstance(left, _SEQUENCES) and isinstance(right, int):
@@ -166,11 +172,7 @@ def mul(left: Any, right: Any) -> Any:
     elif isinstance(right, _SEQUENCES) and isinstance(left, int):
         charge_items(len(right) * max(left, 0))
     elif isinstance(left, int) and isinstance(right, int):
-        result = left * right
-        if -4611686018427387904 < result < 4611686018427387904:
-            return result
-        charge(left.bit_length() * right.bit_length() >> 16)
-        return bounded(result)
+        return mul(int(left), int(right))
     elif kind is Decimal or other is Decimal:
         _decimals(left, right)
     return left * right

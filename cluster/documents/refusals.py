@@ -286,6 +286,10 @@ class Refusals(ast.NodeVisitor):
             if default is not None:
                 self.visit(default)
         self._annotations(node)
+        if any(_is_read(decorator) for decorator in node.decorator_list):
+            for inner in ast.walk(node):
+                if _writes_self(inner):
+                    self.refuse(inner, "write-in-read", f"{node.name} may only read", "write in a handler under @on")
         self._within("function", node.body)
 
     def _check_bound_argument(self, argument: ast.arg) -> None:
@@ -341,8 +345,10 @@ class Refusals(ast.NodeVisitor):
     def _check_level(self, node: ast.stmt) -> None:
         """Modules and classes declare: they do not compute, and hold nothing that could change."""
         value: ast.expr | None = None
-        if isinstance(node, ast.Assign | ast.AnnAssign):
+        if isinstance(node, ast.Assign) or (isinstance(node, ast.AnnAssign) and not self._scopes):
             value = node.value
+        elif isinstance(node, ast.AnnAssign):
+            pass  # a field: its default is copied for every document; loader.py looks at what other classes keep
         elif isinstance(node, ast.If):
             if not (isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
                 self.refuse(node, "top-level", "modules and classes declare, they do not decide", "move it into a function")
@@ -516,6 +522,19 @@ def _leaving(node: ast.AST, loop: bool = False) -> Iterator[ast.AST]:
         return
     for child in ast.iter_child_nodes(node):
         yield from _leaving(child, loop or isinstance(node, ast.For | ast.While))
+
+
+def _is_read(decorator: ast.expr) -> bool:
+    return isinstance(decorator, ast.Attribute) and isinstance(decorator.value, ast.Name) and decorator.value.id == "read"
+
+
+def _writes_self(node: ast.AST) -> bool:
+    if not isinstance(node, ast.Attribute | ast.Subscript) or isinstance(node.ctx, ast.Load):
+        return False
+    owner: ast.expr = node
+    while isinstance(owner, ast.Attribute | ast.Subscript):
+        owner = owner.value
+    return isinstance(owner, ast.Name) and owner.id == "self"
 
 
 def _is_special(name: str) -> bool:

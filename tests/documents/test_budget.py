@@ -112,9 +112,9 @@ def test_work_without_end_uses_up_the_steps_and_is_rolled_back(handler: Handler,
     if body.startswith("from "):
         top, _, body = body.partition("\n")
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    started = time.perf_counter()
+    started = time.process_time()
     outcome = handler(body, top=top)
-    elapsed = time.perf_counter() - started
+    elapsed = time.process_time() - started
     assert outcome.code is Code.BUDGET, (outcome.code, outcome.answer, outcome.error)
     assert json.loads(outcome.answer) == {"limit": "steps"}
     assert outcome.steps == 1_000_000

@@ -140,6 +140,7 @@ TOPS = {
     "pairs = ((1, 2), [])": "module-mutable",
     "def make():\n    kept = []\n    return lambda: kept\nkeep = make()": "module-mutable",
     "class Plain:\n    cache = []": "module-mutable",
+    "class Plain:\n    cache: list[int] = []": "module-mutable",
     "class Plain:\n    pass\nshared = Plain()": "module-mutable",
     "class Row(Record):\n    n: int\nshared = Row(1)": "module-mutable",
     "from dataclasses import dataclass\n@dataclass\nclass P:\n    n: int\nshared = P(1)": "module-mutable",
@@ -197,6 +198,9 @@ CLASSES = {
     "gate = anyone\n@read.view\ndef shown(self, other: int) -> int:\n    return 1": "signature",
     "gate = anyone\nn: int = field.public(0)\n@read.view\ndef m(self):\n    return 1": "annotation",
     "gate = anyone\nkept = [1]": "module-mutable",
+    "gate = anyone\nn: int = 0\n@read.view\ndef v(self) -> int:\n    self.n = 1\n    return 1": "write-in-read",
+    "gate = anyone\nn: int = 0\n@read.policy\ndef v(self, who: Principal) -> bool:\n    self.n += 1": "write-in-read",
+    "gate = anyone\nn: list[int] = []\n@read.view\ndef v(self) -> int:\n    del self.n[0]\n    return 1": "write-in-read",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -123,6 +124,20 @@ def test_depth_without_end_is_counted_and_never_reaches_the_interpreters_limit(h
     outcome = handler(body, top=top)
     assert outcome.code is Code.BUDGET, (outcome.code, outcome.error)
     assert json.loads(outcome.answer) == {"limit": "depth"}
+
+
+def test_the_deepest_chains_leave_most_of_the_interpreters_stack_unused(handler: Handler) -> None:
+    """RecursionError is no answer: how deep the interpreter gets depends on who called it."""
+    limit = sys.getrecursionlimit()
+    frame, base = sys._getframe(), 0
+    while frame is not None:
+        frame, base = frame.f_back, base + 1  # type: ignore[assignment]
+    sys.setrecursionlimit(base + 500)
+    try:
+        for name, (top, body) in DEEP.items():
+            assert handler(body, top=top).code is Code.BUDGET, name
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def test_depth_that_was_left_again_is_free(handler: Handler) -> None:

@@ -100,7 +100,7 @@ class Stage(Document):
 
     @read.view
     def writes(self) -> int:
-        self.open = True
+        self.judges.clear()
         return 1
 """
 PEOPLE = ("a", "b", "c")
@@ -205,7 +205,7 @@ class Stage(Document):
             while True:
                 pass
         if who.agent == "writer":
-            self.runs = 5
+            self.count()
         if who.agent == "odd":
             return 1
         return who.authority == "acme" and not self.closed
@@ -214,9 +214,12 @@ class Stage(Document):
     def is_owner(self, who: Principal) -> bool:
         return who == self.owner
 
+    def count(self) -> None:
+        self.runs += 1
+
     @on.message
     def go(self, ctx: Command) -> int:
-        self.runs += 1
+        self.count()
         return self.runs
 
     @on.message(allow=is_owner)
