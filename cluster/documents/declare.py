@@ -53,6 +53,10 @@ class _On:
         """The constructor: authorises and fills a new document. Its parameters after `ctx` are the creation's schema."""
         return _mark(handler, Mark("construct"))
 
+    def delete(self, handler: P) -> P:
+        """Who may delete the document: `(self, ctx) -> bool`, asked after the gate. Without it nobody may."""
+        return _mark(handler, Mark("delete"))
+
     @overload
     def message(self, handler: F, /) -> F: ...
 

@@ -21,7 +21,7 @@ from cluster.documents import textual
 from cluster.documents.context import Command, RowIds
 from cluster.documents.declare import Document, anyone
 from cluster.documents.meter import METER, Exhausted, Fault, charge
-from cluster.documents.runtime import Code, Invocation, Outcome
+from cluster.documents.runtime import DELETE_CHANNEL, Code, Invocation, Outcome
 from cluster.documents.sizes import measure
 from cluster.documents.state import Changes, Journal, Refused, StateRoot, state_type
 from cluster.documents.views import FollowedView, Viewing
@@ -81,6 +81,8 @@ class DocumentInstance:
             journal.begin(index=invocation.index, new_id=RowIds(invocation.seed))
             try:
                 answer = self._call(channel, invocation)
+                if invocation.channel == DELETE_CHANNEL and answer != b"true":
+                    return self._undo(Outcome(Code.DENIED, _DENIED))
                 if METER.limit or METER.refusal is not None or METER.fault is not None:
                     return self._undo(self._swallowed(invocation))
                 changes = journal.commit()

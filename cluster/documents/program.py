@@ -18,12 +18,11 @@ from cluster.documents.context import Command
 from cluster.documents.declare import MARK, RESERVED, Document, FieldDescriptor, Mark, anyone
 from cluster.documents.instance import DocumentInstance
 from cluster.documents.methods import TYPES_BY_GUARD
-from cluster.documents.runtime import Settings
+from cluster.documents.runtime import CONSTRUCT_CHANNEL, DELETE_CHANNEL, Settings
 from cluster.documents.state import FieldOptions, FieldSpec, Refused, StateType, field_spec, state_type
 from cluster.errors import InvalidName, InvalidPayload, UnknownChannel
 from cluster.ids import DocumentId, Principal, check_channel
 
-CONSTRUCT: Final = ""
 PARAMETERS_MAX: Final = 64
 
 
@@ -84,7 +83,7 @@ class Channel:
 
     def arguments(self, payload: bytes) -> dict[str, Any]:
         """The handler's arguments, from canonical bytes."""
-        if payload == b"{}":
+        if payload == b"{}" or not self.parameters:
             return {}
         given: dict[str, Any] = json.decode(payload)
         for parameter in self.parameters:
@@ -128,7 +127,19 @@ class Guarded:
 class Declaration:
     """Everything that a document class declares."""
 
-    __slots__ = ("channels", "cls", "construct", "fields", "gate", "guarded", "public", "refusals", "version", "views")
+    __slots__ = (
+        "channels",
+        "cls",
+        "construct",
+        "delete",
+        "fields",
+        "gate",
+        "guarded",
+        "public",
+        "refusals",
+        "version",
+        "views",
+    )
 
     def __init__(self, cls: type[Document]) -> None:
         self.cls = cls
@@ -136,6 +147,7 @@ class Declaration:
         self.fields: dict[str, FieldSpec] = {}
         self.channels: dict[str, Channel] = {}
         self.construct: Channel | None = None
+        self.delete: Channel | None = None
         self.gate: Callable[..., bool] | None = None
         self.public: tuple[str, ...] = ()
         self.guarded: tuple[Guarded, ...] = ()
@@ -173,9 +185,9 @@ class DocumentProgram:
     def channel(self, name: str) -> Channel:
         """The handler of a channel, "" being construct. Raises UnknownChannel."""
         declaration = self.declaration
-        if name == CONSTRUCT:
+        if name == CONSTRUCT_CHANNEL:
             return declaration.construct or _NO_CONSTRUCT
-        found = declaration.channels.get(name)
+        found = declaration.delete if name == DELETE_CHANNEL else declaration.channels.get(name)
         if found is None:
             raise UnknownChannel(f"{declaration.cls.__name__} has no channel {name!r}")
         return found
@@ -199,7 +211,7 @@ class DocumentProgram:
             "document": declaration.cls.__name__,
             "version": declaration.version,
             "description": inspect.getdoc(declaration.cls) or "",
-            "construct": self.channel(CONSTRUCT).schema(definitions),
+            "construct": self.channel(CONSTRUCT_CHANNEL).schema(definitions),
             "channels": {name: channel.schema(definitions) for name, channel in declaration.channels.items()},
             "refusals": {refusal.__name__: inspect.getdoc(refusal) or "" for refusal in declaration.refusals},
             "fields": {
@@ -218,7 +230,7 @@ def _construct_nothing(document: Document, ctx: Command) -> None:
     return None
 
 
-_NO_CONSTRUCT: Final = Channel(CONSTRUCT, _construct_nothing, (), None)
+_NO_CONSTRUCT: Final = Channel(CONSTRUCT_CHANNEL, _construct_nothing, (), None)
 
 
 def declare(cls: type[Document], refusals: tuple[type[Refused], ...]) -> Declaration:
@@ -322,7 +334,11 @@ class _Reader:
         elif mark.kind == "construct":
             if declaration.construct is not None:
                 self._refuse(function, "construct", "there are two constructors", "keep one")
-            declaration.construct = self._channel(CONSTRUCT, function, mark)
+            declaration.construct = self._channel(CONSTRUCT_CHANNEL, function, mark)
+        elif mark.kind == "delete":
+            declaration.delete = self._channel(DELETE_CHANNEL, function, mark)
+            if declaration.delete.parameters or self._hints(function).get("return") is not bool:
+                self._refuse(function, "signature", "it takes (self, ctx: Command) -> bool", "change its signature")
         elif mark.kind == "message":
             try:
                 check_channel(name)

@@ -62,6 +62,10 @@ class Room(Document, version=1):
             raise NotTheOwner()
         self.members.discard(who)
 
+    @on.delete
+    def close(self, ctx: Command) -> bool:
+        return ctx.sender == self.owner
+
     @read.view
     def people(self) -> int:
         """How many members there are: everybody may know."""

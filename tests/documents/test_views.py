@@ -6,13 +6,15 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.documents import bundle
 from cluster.documents.loader import BundleLoader
-from cluster.documents.runtime import Code, Invocation, Settings
+from cluster.documents.runtime import DELETE_CHANNEL, Code, Invocation, Settings
 from cluster.documents.state import apply_patch
+from cluster.errors import UnknownChannel
 from cluster.ids import DocumentId, Principal
 
 SOURCE = """
@@ -246,6 +248,17 @@ def test_a_channel_may_be_guarded_by_a_policy(stage: Callable[..., Any]) -> None
     assert document.run("close", sender="bob").code is Code.DENIED
     assert document.run("close", sender="alice").code is Code.OK
     assert document.run("go", sender="alice").code is Code.DENIED
+
+
+def test_deleting_is_for_those_whom_the_code_lets_and_otherwise_for_nobody(stage: Callable[..., Any]) -> None:
+    document = stage(GATED)
+    with pytest.raises(UnknownChannel):
+        document.run(DELETE_CHANNEL)
+    deletable = GATED + "    @on.delete\n    def gone(self, ctx: Command) -> bool:\n        return ctx.sender == self.owner\n"
+    document = stage(deletable)
+    assert document.run(DELETE_CHANNEL, sender="broken").code is Code.DENIED
+    assert document.run(DELETE_CHANNEL, sender="bob").code is Code.DENIED
+    assert document.run(DELETE_CHANNEL, sender="alice").code is Code.OK
 
 
 def test_a_view_may_not_write_and_its_budget_is_its_own(stage: Callable[..., Any]) -> None:
