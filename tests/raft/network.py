@@ -186,10 +186,11 @@ class Node:
                 self.cluster.transmit(self.replica, peer, Beat(self.generation, term_led, self.cluster.now_ms))
 
     def on_beat(self, sender: ReplicaId, beat: Beat) -> None:
-        if beat.generation < self.generations.get(sender, 0):
+        known = self.generations.get(sender, beat.generation)
+        self.generations[sender] = max(known, beat.generation)
+        if beat.generation < known:
             return
-        if beat.generation > self.generations.get(sender, 0):
-            self.generations[sender] = beat.generation
+        if beat.generation > known:
             for key in [key for key in self.heard if key[0] == sender]:
                 del self.heard[key]
             if self.core.leader == sender:

@@ -225,6 +225,7 @@ def test_restarted_replica_of_an_idle_group_learns_leader_and_commit_index() -> 
         cluster.elect(1)
         cluster.propose(b"a", b"b")
         cluster.settle()
+        cluster.run_ms(1_000)  # until the leader is sure that everybody knows, and says nothing more
         cluster.crash(replica)
         cluster.restart(replica)
         assert cluster.node(replica).core.commit_index == 0
