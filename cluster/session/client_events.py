@@ -42,7 +42,7 @@ class Settings:
     operation_timeout_ms: int = 30_000
     reply_timeout_ms: int = 5_000
     backoff_min_ms: int = 10
-    backoff_max_ms: int = 1_000
+    backoff_max_ms: int = 250
     watch_credit_bytes: int = 256 * 1024
 
 

@@ -1,23 +1,21 @@
 """A gRPC client in another language, written from the proto files alone, against a gateway.
 
-The address of a running cluster may be given in MOOT_FOREIGN_ADDRESS, with MOOT_FOREIGN_SPACE, MOOT_FOREIGN_CHANNEL and
-MOOT_FOREIGN_PAYLOAD (a JSON object in which $n is a number) for a space deployed there, and MOOT_FOREIGN_MAY_DELETE=no if its
-code lets nobody delete; otherwise it is an in-memory backend.
+Once before an in-memory backend, which tells faults of the wire from all others, and once at every node of a real cluster.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chaos.live.processes import LiveCluster
+from cluster.cli.local_commands import example
 from cluster.gateway import Gateway
 from tests.gateway.echo_backend import EchoBackend
 
@@ -52,33 +50,44 @@ async def install() -> None:
         await run("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", timeout_s=INSTALL_TIMEOUT_S)
 
 
-@pytest.fixture(name="address")
-async def running_gateway() -> AsyncIterator[str]:
-    given = os.environ.get("MOOT_FOREIGN_ADDRESS")
-    if given:
-        yield given
-        return
-    gateway = Gateway(EchoBackend())
-    yield f"127.0.0.1:{await gateway.start()}"
-    await gateway.stop()
-
-
-@pytest.mark.usefixtures("installed")
-async def test_a_node_client_does_everything_that_the_proto_files_promise(address: str) -> None:
-    space = os.environ.get("MOOT_FOREIGN_SPACE", "text")
-    channel = os.environ.get("MOOT_FOREIGN_CHANNEL", "echo")
-    payload = os.environ.get("MOOT_FOREIGN_PAYLOAD", '{"n":$n}')
-    may_delete = os.environ.get("MOOT_FOREIGN_MAY_DELETE", "yes") == "yes"
+async def report_of(address: str, space: str, channel: str, payload: str) -> dict[str, Any]:
+    """What the Node client saw of a fresh document. In `payload`, $n stands for a number."""
     key = f"foreign-{time.time_ns()}"
     output = await run("node", "client.js", address, space, key, channel, "nadia@acme", payload, timeout_s=RUN_TIMEOUT_S)
     report: dict[str, Any] = json.loads(output)
+    assert report["listed"] == [key]
+    return report
+
+
+@pytest.mark.usefixtures("installed")
+async def test_a_node_client_does_everything_that_the_proto_files_promise() -> None:
+    gateway = Gateway(EchoBackend())
+    address = f"127.0.0.1:{await gateway.start()}"
+    try:
+        check(await report_of(address, "text", "echo", '{"n":$n}'), may_delete=True)
+    finally:
+        await gateway.stop()
+
+
+@pytest.mark.usefixtures("installed")
+async def test_a_node_client_does_the_same_at_every_node_of_a_real_cluster(tmp_path: Path) -> None:
+    """Leaders are elsewhere for most of it: each gateway forwards, and nobody can tell."""
+    async with LiveCluster(tmp_path / "cluster", shards=4) as live:
+        await live.deploy("counter", example("counter"))
+        for address in live.addresses:
+            report = await report_of(address, "counter", "add", '{"amount":$n}')
+            check(report, may_delete=False)
+            assert report["final"]["view"]["total"] == 1 + 2 + sum(range(101, 201))
+
+
+def check(report: dict[str, Any], may_delete: bool) -> None:
+    """The report of a client to which all promises were kept."""
     created = report["created"]["index"]
     epoch = report["created"]["epoch"]
     assert report["created_again"] == {"code": "ALREADY_EXISTS", "reason": "DOCUMENT_EXISTS"}
     assert report["sent"] == report["sent_again"] == {"epoch": epoch, "index": created + 1}
     assert report["read"]["position"] == report["sent"]
     assert isinstance(report["read"]["view"], dict)
-    assert report["listed"] == [key]
 
     first, *later = report["watched"]
     assert first["change"] == "view"
