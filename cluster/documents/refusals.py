@@ -12,21 +12,13 @@ It does not measure work: instrument.py does.
 from __future__ import annotations
 
 import ast
-import builtins
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from cluster.documents import facades
-from cluster.documents.context import Command, Random
-from cluster.documents.declare import Document
-from cluster.documents.instrument import AMBIENT_METHODS, GUARDED_TYPES, LOOKED_UP_METHODS
-from cluster.documents.lazy import Lazy
-from cluster.documents.library import BUILTIN_NAMES
+from cluster.documents import facades, forbidden
+from cluster.documents.instrument import GUARDED_TYPES, LOOKED_UP_METHODS
 from cluster.documents.operators import NUMBER_BITS_MAX
-from cluster.documents.ordered import PlainSet
-from cluster.documents.state import Dict, List, OrderedSet, Record, Refused, StateRoot, Table, Text
-from cluster.ids import Principal
 
 FINDINGS_MAX: Final = 200
 NESTING_MAX: Final = 100
@@ -45,116 +37,6 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}: {self.code}: {self.reason}; {self.replacement}"
-
-
-_Why = tuple[str, str, str]
-"""(code, reason, replacement)"""
-
-
-def _words(text: str) -> list[str]:
-    return text.split()
-
-
-def _all(names: str, code: str, reason: str, replacement: str) -> dict[str, _Why]:
-    return dict.fromkeys(_words(names), (code, reason, replacement))
-
-
-_MODULES: Final[dict[str, _Why]] = (
-    _all("time sched calendar zoneinfo", "ambient-time", "reads the clock", "use ctx.now")
-    | _all("random secrets", "randomness", "draws from outside the command", "use ctx.random or ctx.new_id()")
-    | _all(
-        "os sys io pathlib shutil tempfile socket ssl http urllib requests subprocess logging sqlite3 pickle shelve glob "
-        "platform signal ctypes mmap",
-        "input-output",
-        "reaches outside the document",
-        "let a client or a worker do it and send the result as a message",
-    )
-    | _all(
-        "threading multiprocessing concurrent asyncio queue contextvars _thread",
-        "threads",
-        "is for more than one thread, and a document runs one command at a time",
-        "write plain functions",
-    )
-    | _all("re", "regular-expression", "has matches whose cost can not be bounded", "use methods of str")
-    | _all(
-        "importlib builtins inspect types gc weakref ast dis traceback operator copy abc",
-        "reflection",
-        "reaches the interpreter or other code",
-        "write it out as plain Python",
-    )
-)
-_OUTSIDE: Final[_Why] = ("import", "is not on the list of modules a document may import", "put what you need in the bundle")
-_BUILTINS: Final[dict[str, _Why]] = (
-    _all("open input", "input-output", "reaches outside the document", "send the data as a message")
-    | _all("hash", "hash", "depends on the process", "use the value itself as a key")
-    | _all("id", "identity", "is an address in memory", "use ctx.new_id() or a table's row name")
-    | _all(
-        "eval exec compile getattr setattr delattr hasattr vars dir globals locals type memoryview bytearray breakpoint help "
-        "exit quit complex BaseException slice",
-        "reflection",
-        "is not available to documents",
-        "name attributes and types in the source",
-    )
-)
-_ATTRIBUTES: Final[dict[str, _Why]] = _all(
-    "format_map translate maketrans", "platform", "can not be bounded", "use format or replace"
-) | _all("as_integer_ratio with_traceback add_note mro", "reflection", "is not available to documents", "do without")
-_DATE_METHODS: Final[dict[str, _Why]] = _all("now utcnow today", "ambient-time", "reads the clock", "use ctx.now") | _all(
-    "strftime strptime astimezone fromtimestamp utcfromtimestamp timestamp ctime",
-    "platform",
-    "depends on the machine's time zone or language",
-    "compute with timedelta or use isoformat()",
-)
-assert set(_DATE_METHODS) == AMBIENT_METHODS, "what is refused in the source is refused when it is reached another way"
-_FRAMES: Final = (
-    "gi_",
-    "cr_",
-    "ag_",
-    "tb_",
-    "co_",
-    "func_",
-    "f_back",
-    "f_builtins",
-    "f_code",
-    "f_globals",
-    "f_locals",
-    "f_trace",
-)
-_SPECIAL_METHODS: Final = frozenset(
-    f"__{name}__"
-    for name in _words(
-        "init post_init str repr format eq ne lt le gt ge bool len iter next contains getitem setitem delitem call add radd "
-        "iadd sub rsub isub mul rmul imul truediv rtruediv floordiv rfloordiv mod rmod pow neg pos abs and or xor rand ror "
-        "rxor round"
-    )
-)
-_MUTABLE: Final = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp)
-_STATEMENTS_REFUSED: Final[dict[str, tuple[str, str, str]]] = {
-    "AsyncFunctionDef": ("async", "a document does not wait", "write a plain def"),
-    "AsyncFor": ("async", "a document does not wait", "write a plain for"),
-    "AsyncWith": ("async", "a document does not wait", "write plain statements"),
-    "Await": ("async", "a document does not wait", "write a plain call"),
-    "With": ("with", "a document has nothing to close", "write plain statements"),
-    "Global": ("global", "a module must not change", "declare a field"),
-    "Yield": ("generator", "a suspended function would outlive its caller", "return a list, or use a generator expression"),
-    "YieldFrom": ("generator", "a suspended function would outlive its caller", "return a list, or use a generator expression"),
-    "TryStar": ("exception-group", "is not available", "use except"),
-    "TypeAlias": ("syntax", "is not part of the oldest supported Python", "assign the type to a name"),
-    "TemplateStr": ("syntax", "is not part of the oldest supported Python", "use an f-string"),
-}
-
-
-def _private_of(*classes: type) -> frozenset[str]:
-    names = {name for cls in classes for kind in cls.__mro__ for name in (*vars(kind), *getattr(kind, "__slots__", ()))}
-    return frozenset(name for name in names if name.startswith("_") and not name.endswith("__"))
-
-
-FRAMEWORK_PRIVATE: Final = _private_of(
-    Command, Dict, Document, Lazy, List, OrderedSet, PlainSet, Principal, Random, Record, Refused, StateRoot, Table, Text
-)
-"""Private names of what authors hold: no bundle may define or reach them."""
-
-_INTERPRETERS: Final = frozenset(name for name in dir(builtins) if not name.startswith("_")) - BUILTIN_NAMES
 
 
 class Refusals(ast.NodeVisitor):
@@ -177,7 +59,7 @@ class Refusals(ast.NodeVisitor):
             self.findings.append(Finding(self._path, getattr(node, "lineno", 1), code, reason, replacement))
 
     def visit(self, node: ast.AST) -> None:
-        refused = _STATEMENTS_REFUSED.get(type(node).__name__)
+        refused = forbidden.STATEMENTS.get(type(node).__name__)
         if refused is not None:
             code, reason, replacement = refused
             self.refuse(node, code, reason, replacement)
@@ -221,16 +103,16 @@ class Refusals(ast.NodeVisitor):
     def _check_module(self, node: ast.AST, name: str) -> bool:
         if name in self._modules or facades.names(name) is not None:
             return True
-        code, reason, replacement = _MODULES.get(name.partition(".")[0], _OUTSIDE)
+        code, reason, replacement = forbidden.MODULES.get(name.partition(".")[0], forbidden.OUTSIDE)
         self.refuse(node, code, f"module {name} {reason}", replacement)
         return False
 
     def visit_Name(self, node: ast.Name) -> None:
-        refused = _BUILTINS.get(node.id)
+        refused = forbidden.BUILTINS.get(node.id)
         if refused is not None and node.id not in self._bound and isinstance(node.ctx, ast.Load):
             code, reason, replacement = refused
             self.refuse(node, code, f"{node.id} {reason}", replacement)
-        elif node.id in _INTERPRETERS and node.id not in self._bound and isinstance(node.ctx, ast.Load):
+        elif node.id in forbidden.INTERPRETERS and node.id not in self._bound and isinstance(node.ctx, ast.Load):
             self.refuse(node, "builtin", f"{node.id} is not available to documents", "do without")
         elif _is_special(node.id):
             self.refuse(node, "special-name", f"{node.id} belongs to the interpreter", "use another name")
@@ -250,15 +132,15 @@ class Refusals(ast.NodeVisitor):
         self.visit(node.value)
 
     def _check_attribute(self, node: ast.AST, name: str, owner: ast.AST | None) -> None:
-        refused = _ATTRIBUTES.get(name)
+        refused = forbidden.ATTRIBUTES.get(name)
         if refused is not None:
             code, reason, replacement = refused
             self.refuse(node, code, f".{name} {reason}", replacement)
         elif _is_special(name):
             on_super = isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) and owner.func.id == "super"
-            if not (on_super and name in _SPECIAL_METHODS):
+            if not (on_super and name in forbidden.SPECIAL_METHODS):
                 self.refuse(node, "special-name", f".{name} belongs to the interpreter", "use a function or an operator")
-        elif name.startswith(_FRAMES):
+        elif name.startswith(forbidden.FRAME_PREFIXES):
             self.refuse(node, "special-name", f".{name} belongs to the interpreter", "use another name")
         elif name.startswith("_") and name not in self._private:
             self.refuse(node, "private-name", f".{name} is private to code outside the bundle", "use what is public")
@@ -267,11 +149,11 @@ class Refusals(ast.NodeVisitor):
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         if _is_special(node.name):
-            if self._scopes[-1:] != ["class"] or node.name not in _SPECIAL_METHODS:
+            if self._scopes[-1:] != ["class"] or node.name not in forbidden.SPECIAL_METHODS:
                 self.refuse(node, "special-name", f"{node.name} can not be defined by a document", "use a named method")
         else:
             self._check_bound(node, node.name)
-            if node.name in FRAMEWORK_PRIVATE and self._scopes[-1:] == ["class"]:
+            if node.name in forbidden.FRAMEWORK_PRIVATE and self._scopes[-1:] == ["class"]:
                 self.refuse(node, "private-name", f"{node.name} is taken by the runtime", "choose another name")
         arguments = node.args
         for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]:
@@ -355,7 +237,7 @@ class Refusals(ast.NodeVisitor):
         elif not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom | ast.Pass) and not (
             isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         ):
-            refused = type(node).__name__ in _STATEMENTS_REFUSED
+            refused = type(node).__name__ in forbidden.STATEMENTS
             if not refused:
                 self.refuse(node, "top-level", "modules and classes declare, they do not act", "move it into a function")
         if value is not None and self._is_mutable(value):
@@ -367,7 +249,7 @@ class Refusals(ast.NodeVisitor):
     def _is_mutable(node: ast.expr) -> bool:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             return node.func.id in ("list", "dict", "set", "bytearray", "defaultdict", "deque", "OrderedDict", "Counter")
-        return isinstance(node, _MUTABLE)
+        return isinstance(node, forbidden.MUTABLE)
 
     # Statements and expressions
 
@@ -435,8 +317,8 @@ class Refusals(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
-        if isinstance(node.func, ast.Attribute) and node.func.attr in _DATE_METHODS:
-            code, reason, replacement = _DATE_METHODS[node.func.attr]
+        if isinstance(node.func, ast.Attribute) and node.func.attr in forbidden.DATE_METHODS:
+            code, reason, replacement = forbidden.DATE_METHODS[node.func.attr]
             self.refuse(node, code, f".{node.func.attr}() {reason}", replacement)
         if isinstance(node.func, ast.Name):
             if node.func.id == "super" and (node.args or node.keywords):
@@ -477,7 +359,7 @@ def private_names(sources: Iterable[bytes]) -> frozenset[str]:
                 found.update(_defined(node))
     return frozenset(
         name for name in found if name.startswith("_") and not name.startswith("_moot") and not _is_special(name)
-    ) - (FRAMEWORK_PRIVATE)
+    ) - (forbidden.FRAMEWORK_PRIVATE)
 
 
 def _defined(node: ast.ClassDef) -> Iterator[str]:

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 
 from cluster.ids import DocumentId, Principal
 
-
 CONSTRUCT_CHANNEL = ""
 DELETE_CHANNEL = "-delete"
 """Not a legal handler name, so no author's channel can be it. A class without @on.delete refuses it: DENIED."""
