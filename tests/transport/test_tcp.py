@@ -349,7 +349,7 @@ async def test_a_newer_process_silences_the_former_one_on_every_lane() -> None:
         writer.write(frame_header(b"of the newer") + b"of the newer")
         await n1.events.until(lambda: bool(n1.events.frames))
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-            await former_reader.readexactly(1000)
+            await asyncio.wait_for(former_reader.readexactly(1000), 5)
         assert [frame for _, _, frame in n1.events.frames] == [b"of the newer"]
         former.close()
         writer.close()
@@ -389,7 +389,7 @@ async def test_a_later_dial_silences_the_earlier_connection() -> None:
         later.write(frame_header(b"current") + b"current")
         await n1.events.until(lambda: bool(n1.events.frames))
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-            await reader.readexactly(1000)
+            await asyncio.wait_for(reader.readexactly(1000), 5)
         assert n1.events.payloads(Lane.RAFT) == [b"current"]
         writer.close()
         later.close()
