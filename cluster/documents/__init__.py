@@ -1,1 +1,23 @@
-""""""
+"""The deterministic runtime of documents: from a bundle's bytes to outcomes, state and views.
+
+    runtime.py      the seam: Program, Instance, Projection, Loader, Outcome; a shard knows nothing else of this package
+    loader.py       Loader: bundle bytes in, program out, or every reason why not
+      bundle.py     canonical bytes and their hash
+      refusals.py   what may not be deployed, found in the source; forbidden.py has the tables
+      importer.py   executes a bundle's modules; facades.py is what they may import
+      lasting.py    what modules and classes hold that could outlive a command
+    program.py      Program: a class statement becomes channels, fields, policies and views
+      declare.py    what authors write: Document, on, read, field
+    instance.py     Instance: one command, atomic
+      context.py    Command and the random stream
+      payload.py    JSON, strict in, canonical out
+      views.py      what viewers see, whole and by patches
+    meter.py        the budget of the running command
+      instrument.py rewrites author code so that it is counted
+      library.py    the builtins that it sees; operators.py, methods.py, textual.py, iteration.py, lazy.py, ordered.py
+      sizes.py      how large and how deep a value is, before the interpreter looks
+    state/          declared types, tracked writes, undo, patches
+
+Invariant: an outcome is a function of (code, state before, invocation), the same on every supported Python and in every
+process. Author code is counted, not confined: it is trusted not to attack the interpreter itself.
+"""

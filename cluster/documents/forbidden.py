@@ -108,6 +108,7 @@ STATEMENTS: Final[dict[str, tuple[str, str, str]]] = {
     "Await": ("async", "a document does not wait", "write a plain call"),
     "With": ("with", "a document has nothing to close", "write plain statements"),
     "Global": ("global", "a module must not change", "declare a field"),
+    "Nonlocal": ("nonlocal", "a closure's variables would outlive a command", "return the value, or hold it in an object"),
     "Yield": ("generator", "a suspended function would outlive its caller", "return a list, or use a generator expression"),
     "YieldFrom": ("generator", "a suspended function would outlive its caller", "return a list, or use a generator expression"),
     "TryStar": ("exception-group", "is not available", "use except"),

@@ -7,21 +7,18 @@ is forgotten when the last program of it is. Loading a bundle that is refused le
 from __future__ import annotations
 
 import ast
-import dataclasses
 import types
 import weakref
-from enum import Enum
-from typing import Any, Final
+from typing import Final
 
 from cluster.documents import bundle as bundles
 from cluster.documents.declare import Document
 from cluster.documents.importer import ModulesOfBundle
+from cluster.documents.lasting import changeable
 from cluster.documents.meter import METER, Exhausted
-from cluster.documents.ordered import FrozenSet
 from cluster.documents.program import Declaration, DocumentProgram, Undeclarable, declare
 from cluster.documents.refusals import Finding, check, private_names
 from cluster.documents.runtime import Settings
-from cluster.documents.sizes import ATOMS
 from cluster.documents.state import Record, Refused
 from cluster.documents.state.record import record_type_of
 from cluster.errors import InvalidBundle
@@ -105,7 +102,7 @@ def _execute(modules: ModulesOfBundle, files: list[tuple[str, str, bytes]], entr
     finally:
         METER.end()
     paths = {name: path for name, path, _ in files}
-    findings = [finding for name, path in paths.items() for finding in _lasting(modules.modules[name], path)]
+    findings = [finding for name, path in paths.items() for finding in _unsuitable(modules.modules[name], path)]
     cls = _document_class(modules.modules[entry], wanted, paths[entry], findings)
     if findings or cls is None:
         raise invalid(findings)
@@ -140,18 +137,15 @@ def _refusals(modules: ModulesOfBundle) -> tuple[type[Refused], ...]:
     return tuple(found[name] for name in sorted(found))
 
 
-def _lasting(module: types.ModuleType, path: str) -> list[Finding]:
-    """What a module or class holds that could carry something from one command to the next."""
-    findings = []
-    for name, value in vars(module).items():
-        if name.startswith("__") or name == "annotations":
-            continue
-        if isinstance(value, type) and issubclass(value, Record) and value is not Record:
+def _unsuitable(module: types.ModuleType, path: str) -> list[Finding]:
+    """What a module or a class of it holds that could change, and records that state could not hold or views not hide."""
+    findings = [
+        Finding(path, 1, "module-mutable", f"{name} is shared by all documents and could change", "use a tuple, or a field")
+        for name in changeable(module)
+    ]
+    for value in vars(module).values():
+        if isinstance(value, type) and issubclass(value, Record) and value.__module__ == module.__name__:
             findings += _unsuitable_fields(path, value)
-        if isinstance(value, type) and value.__module__ == module.__name__ and not issubclass(value, Document | Refused):
-            findings += [_shared(path, f"{name}.{inner}") for inner in _lasting_of_class(value)]
-        elif not _is_constant(value):
-            findings.append(_shared(path, name))
     return findings
 
 
@@ -172,30 +166,6 @@ def _unsuitable_fields(path: str, record: type[Record]) -> list[Finding]:
         for name, option in options.items()
         if option.visibility != "public"
     ]
-
-
-def _lasting_of_class(cls: type) -> list[str]:
-    if issubclass(cls, Enum):
-        return [member.name for member in cls if not _is_constant(member.value)]
-    return [name for name, value in vars(cls).items() if not name.startswith("_") and isinstance(value, list | dict | set)]
-
-
-def _shared(path: str, name: str) -> Finding:
-    return Finding(path, 1, "module-mutable", f"{name} is shared by all documents and could change", "use a tuple, or a field")
-
-
-def _is_constant(value: Any, levels: int = 16) -> bool:
-    if type(value) in ATOMS or isinstance(value, str | bytes | type | types.ModuleType | Enum | range) or levels == 0:
-        return levels > 0
-    if isinstance(value, tuple | FrozenSet):
-        return all(_is_constant(item, levels - 1) for item in value)
-    if isinstance(value, types.FunctionType):
-        return not value.__closure__ and all(_is_constant(item, levels - 1) for item in value.__defaults__ or ())
-    parameters = getattr(type(value), "__dataclass_params__", None)
-    if parameters is not None:
-        names = [field.name for field in dataclasses.fields(value)]
-        return bool(parameters.frozen) and all(_is_constant(getattr(value, name), levels - 1) for name in names)
-    return type(value).__module__ in ("typing", "types", "__future__", "cluster.documents.declare") or callable(value)
 
 
 def _located(finding: tuple[object, str, str, str], modules: ModulesOfBundle, path: str) -> Finding:

@@ -139,6 +139,15 @@ TOPS = {
     "cache = dict()": "module-mutable",
     "pairs = ((1, 2), [])": "module-mutable",
     "def make():\n    kept = []\n    return lambda: kept\nkeep = make()": "module-mutable",
+    "def keep(f):\n    kept = []\n    def g(self):\n        kept.append(1)\n        return f(self)\n    return g\n"
+    "class P:\n    @keep\n    def go(self):\n        return 1": "module-mutable",
+    "class P:\n    _kept = str('x').split()": "module-mutable",
+    "keep = 'a b'.split().append": "module-mutable",
+    "from functools import partial\ndef f(x):\n    return x\nkeep = partial(f, 'a b'.split())": "module-mutable",
+    "from enum import Enum\nclass E(Enum):\n    A = 1\n    def __init__(self, n):\n        self.kept = []": "load",
+    "def f(x='a b'.split()):\n    return x": "module-mutable",
+    "lazy = (n for n in (1, 2))": "module-mutable",
+    "def f():\n    n = 1\n    def g():\n        nonlocal n\n        n = 2\n    return g": "nonlocal",
     "class Plain:\n    cache = []": "module-mutable",
     "class Plain:\n    cache: list[int] = []": "module-mutable",
     "class Plain:\n    pass\nshared = Plain()": "module-mutable",
@@ -208,6 +217,64 @@ CLASSES = {
 def test_a_class_that_does_not_say_what_it_is_is_refused(body: str) -> None:
     source = f"{IMPORTS}class Stage(Document):\n{textwrap.indent(body, '    ')}\n"
     assert {code for _, code in findings(source)} == {CLASSES[body]}
+
+
+def test_what_can_not_change_may_stand_in_a_module() -> None:
+    source = f"""{IMPORTS}
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import Enum
+from functools import partial
+from typing import Final, NewType, TypeVar
+
+T = TypeVar("T")
+Cents = NewType("Cents", int)
+Number = int | None
+Rows = list[int]
+PRICES: Final = (("tea", Decimal("1.50")), ("cake", Decimal(2)))
+WORDS = frozenset(("a", "b"))
+SQUARES = tuple(n * n for n in range(10))
+
+class Colour(str, Enum):
+    RED = "red"
+
+@dataclass(frozen=True)
+class Point:
+    x: int = 0
+
+ORIGIN = Point()
+
+def logged(function):
+    def wrapper(self, ctx: Command, n: int = 0) -> None:
+        print(n)
+        function(self, ctx, n)
+    return wrapper
+
+def double(n: int) -> int:
+    return n * 2
+
+twice = partial(double, 2)
+
+class Stage(Document):
+    gate = anyone
+    KINDS = ("a", "b")
+    n: int = 0
+    rows: list[int] = []
+
+    @staticmethod
+    def helper() -> int:
+        return 1
+
+    @property
+    def size(self) -> int:
+        return self.n
+
+    @on.message
+    @logged
+    def go(self, ctx: Command, n: int = 0) -> None:
+        self.n += n
+"""
+    assert BundleLoader().load(bundle.from_source(source).encode()).declaration.cls.__name__ == "Stage"
 
 
 def test_all_findings_are_listed_with_their_lines() -> None:
