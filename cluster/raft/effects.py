@@ -56,7 +56,8 @@ class Effects:
     reads_ready: (context, index) pairs: answer these reads once `applied >= index`.
     reads_refused: contexts that can no longer be answered by this replica.
     round_needed: a read waits for a liveness round begun from now on; start one at once.
-    snapshot_to: followers that need a snapshot (the core pauses them until SnapshotInstalled's ack or SnapshotFailed).
+    snapshot_to: followers that need a snapshot (the core pauses them until SnapshotInstalled's ack or SnapshotFailed). Named
+        again about every election timeout while that does not come: a transfer under way is not begun a second time.
     role_changed: role, term or known leader differ from before the step.
     """
 

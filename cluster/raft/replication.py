@@ -274,6 +274,9 @@ def _retry(state: State, now_ms: float) -> None:
 def _ask_again(state: State, peer: ReplicaId, progress: Progress, now_ms: float) -> None:
     if progress.pace is Pace.SNAPSHOT:
         state.send_now(peer, SnapshotOffer(state.term, state.log.snapshot))
+        if _patience_ms(state, progress) == state.config.election_timeout_ms_min:
+            # A transfer that was never begun, or ended without an installation, must not be waited for for ever.
+            state.effects.snapshot_to.append(peer)
         _await_answer(state, progress, now_ms)
     elif progress.pace is Pace.PROBE or progress.inflight:
         # An empty probe at the end of what was sent: one answer tells how much of it arrived.

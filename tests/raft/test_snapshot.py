@@ -99,6 +99,17 @@ def test_lost_offer_or_acknowledgement_is_asked_for_again() -> None:
     assert effects.snapshot_to == [], "the transfer itself is under way"
 
 
+def test_transfer_that_never_began_is_asked_for_again() -> None:
+    """Whatever became of it, the follower is not left in the waiting state for ever (reference trap 31)."""
+    solo = compacted_leader()
+    offered(solo)
+    began_ms, wanted = solo.now_ms, 0
+    while solo.now_ms < began_ms + 10_000:
+        solo.acked = {(peer, 1): solo.core.deadline_ms for peer in (2, 3)}
+        wanted += solo.at_deadline().snapshot_to == [3]
+    assert 5 <= wanted <= 11
+
+
 def test_log_is_kept_from_the_snapshot_in_flight_on() -> None:
     """Reference trap 49."""
     solo = compacted_leader()
