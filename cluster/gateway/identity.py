@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import blake2b
 from urllib.parse import unquote
 
@@ -18,6 +19,8 @@ from cluster.session.identity import IDENTITY_BYTES, TIME_BYTES
 
 logger = logging.getLogger(__name__)
 
+REMEMBERED_MAX = 4096
+"""Callers whose check is remembered: it is made for every unary call, and a connection makes many."""
 PRINCIPAL_METADATA = "moot-principal"
 
 
@@ -31,6 +34,7 @@ def is_loopback_host(host: str) -> bool:
         return False
 
 
+@lru_cache(maxsize=REMEMBERED_MAX)
 def is_loopback_peer(peer: str) -> bool:
     """Whether gRPC's name of a caller ("ipv4:127.0.0.1:4711", "ipv6:[::1]:4711") is on this machine."""
     family, _, address = unquote(peer).partition(":")
@@ -70,14 +74,19 @@ class InsecureHeader:
         values = [value for name, value in metadata if name == PRINCIPAL_METADATA]
         if len(values) != 1 or not isinstance(values[0], str):
             raise Unauthenticated(f"exactly one {PRINCIPAL_METADATA!r} header of the form agent@authority is needed")
-        try:
-            principal = Principal.parse(values[0])
-        except InvalidName as error:
-            raise Unauthenticated(error.message) from None
-        if principal.authority == "moot":
-            # documents and the cluster itself act under this authority; no client may pass for them.
-            raise Unauthenticated("the authority 'moot' is the cluster's own")
-        return values[0]
+        return _client_principal(values[0])
+
+
+@lru_cache(maxsize=REMEMBERED_MAX)
+def _client_principal(text: str) -> str:
+    try:
+        principal = Principal.parse(text)
+    except InvalidName as error:
+        raise Unauthenticated(error.message) from None
+    if principal.authority == "moot":
+        # documents and the cluster itself act under this authority; no client may pass for them.
+        raise Unauthenticated("the authority 'moot' is the cluster's own")
+    return text
 
 
 def scoped_session(principal: str, session: bytes) -> bytes:
@@ -94,5 +103,6 @@ def scoped_idempotency_key(principal: str, key: bytes) -> bytes:
     return blake2b(key, digest_size=IDENTITY_BYTES, key=_scope(principal), person=b"moot idem key").digest()
 
 
+@lru_cache(maxsize=REMEMBERED_MAX)
 def _scope(principal: str) -> bytes:
     return blake2b(principal.encode(), digest_size=32).digest()
