@@ -1,9 +1,9 @@
 """Client streams that end at this node: where their operations went, which watches they have, what must be told when a
 peer is lost.
 
-An operation goes to its shard's leader, here or one hop away. Operations that went to a peer are remembered until
-answered; if the peer or its leadership is lost, whoever asked is told that the outcome is unknown, and the session
-protocol makes the repeat safe.
+An operation goes to its shard's leader, here or one hop away; reads that any replica may answer stay here if there is one.
+Operations that went to a peer are remembered until answered; if the peer or its leadership is lost, whoever asked is
+told that the outcome is unknown, and the session protocol makes the repeat safe.
 Watches are kept: they are opened again wherever the leader is, from the last position that passed through here, and the client
 only sees its deltas go on.
 
@@ -17,28 +17,51 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from cluster.errors import Applied, ClusterError, InvalidRequest, NotLeader, Overloaded, Unavailable
+from cluster.errors import (
+    Applied,
+    ClusterError,
+    CodeMissing,
+    InvalidRequest,
+    NotLeader,
+    Overloaded,
+    StaleRoute,
+    Unavailable,
+)
 from cluster.ids import NodeId, ShardId
 from cluster.router.router import Router
 from cluster.session.failures import failure_of
-from cluster.session.operations import Delta, Kind, Operation, Reply
+from cluster.session.operations import Consistency, Delta, Kind, Operation, Reply
 from cluster.shard.feed import CREDIT_DEFAULT_BYTES
 
 WATCHES_PER_STREAM_MAX = 10_000
 WATCH_RETRY_MS = 25.0
 REMOTE_OPERATION_TIMEOUT_MS = 10_000.0
-_RETRY_REASONS = frozenset((NotLeader.reason, Unavailable.reason, Overloaded.reason, "CODE_MISSING"))
+REMOTE_LOOK_EVERY_MS = 250.0
+_RETRY_REASONS = frozenset((NotLeader.reason, StaleRoute.reason, Unavailable.reason, Overloaded.reason, CodeMissing.reason))
+
+
+class _Page(msgspec.Struct):
+    """A page of a listing, as `cluster.shard.reading` makes it."""
+
+    documents: msgspec.Raw
+    next_page_token: str
+
+
+_page_decoder = msgspec.json.Decoder(_Page)
 
 
 @dataclass(slots=True)
 class Watch:
-    """A client's open watch. `node` is where it is subscribed now, None while nobody serves it."""
+    """A client's open watch. `node` is where it is subscribed now, None while nobody serves it. An unanswered one is given up
+    at `answer_by_ms`.
+    """
 
     operation: Operation
     shard: ShardId
     epoch: int
     index: int
     credit_bytes: int
+    answer_by_ms: float
     node: NodeId | None = None
     answered: bool = False
     retry_ms: float = 0.0
@@ -46,10 +69,13 @@ class Watch:
 
 @dataclass(slots=True)
 class LocalStream:
-    """One client stream. `out_*` is what the current turn delivers to it."""
+    """One client stream. `out_*` is what the current turn delivers to it. `unwatched`: watches that were ended before the leader
+    answered them; the client has its answer.
+    """
 
     watches: dict[int, Watch] = field(default_factory=dict)
     lists: dict[int, ShardId] = field(default_factory=dict)
+    unwatched: set[int] = field(default_factory=set)
     out_deltas: list[Delta] = field(default_factory=list)
     out_replies: list[Reply] = field(default_factory=list)
     nodes: set[NodeId] = field(default_factory=set)
@@ -61,6 +87,8 @@ class Streams:
     forward: hands operations of a stream to a node (this one included); False when they could not be sent.
     grant: hands credit on likewise.
     locate: where a shard's leader is believed to be, None when nobody is reachable.
+    first: number of the first stream. Numbers are not reused over restarts of this node: a leader may still owe answers to
+        streams of the process before.
     """
 
     def __init__(
@@ -69,15 +97,20 @@ class Streams:
         forward: Callable[[NodeId, ShardId, int, list[Operation]], None],
         grant: Callable[[NodeId, ShardId, int, int, int], None],
         locate: Callable[[ShardId], NodeId | None],
+        first: int = 1,
     ) -> None:
         self._router = router
         self._forward = forward
         self._grant = grant
         self._locate = locate
         self._streams: dict[int, LocalStream] = {}
-        self._next = 1
-        self._remote: dict[tuple[NodeId, ShardId], dict[tuple[int, int], float]] = {}
+        self._next = first
+        self._remote: dict[NodeId, dict[tuple[int, int], tuple[ShardId, float]]] = {}
+        """What a peer owes: (stream, operation) -> where and when it went, oldest first."""
+        self._remote_looked_at_ms = 0.0
+        self._by_shard: dict[ShardId, dict[tuple[int, int], Watch]] = {}
         self._orphans: dict[tuple[int, int], Watch] = {}
+        """In the order in which they are tried again."""
         self._touched: set[int] = set()
 
     # -- the gateway's side ------------------------------------------------------------------------------------------
@@ -93,13 +126,15 @@ class Streams:
         stream = self._streams.pop(number, None)
         if stream is None:
             return set()
-        for watch in stream.watches:
-            self._orphans.pop((number, watch), None)
+        for watch in list(stream.watches):
+            self._drop_watch(number, stream, watch)
         return stream.nodes
 
     def submit(self, number: int, operations: list[Operation], now_ms: float) -> None:
         """Route a batch: one group a shard, in order."""
-        stream = self._streams[number]
+        stream = self._streams.get(number)
+        if stream is None:
+            return
         groups: dict[ShardId, list[Operation]] = {}
         for operation in operations:
             kind = operation.kind
@@ -109,7 +144,10 @@ class Streams:
                 self._unwatch(number, stream, operation, now_ms)
             else:
                 shard = self._router.shard_of(operation.space, operation.key)
-                if kind == Kind.WATCH and not self._register_watch(number, stream, operation, shard):
+                if kind == Kind.WATCH and not self._register_watch(number, stream, operation, shard, now_ms):
+                    continue
+                if kind == Kind.READ and operation.consistency != Consistency.LINEARIZABLE and self._holds(shard):
+                    self._forward(self._router.node, shard, number, [operation])
                     continue
                 group = groups.get(shard)
                 if group is None:
@@ -118,6 +156,11 @@ class Streams:
                     group.append(operation)
         for shard, group in groups.items():
             self._send(number, shard, group, now_ms)
+
+    def _holds(self, shard: ShardId) -> bool:
+        """Whether this node has a replica, which may answer what need not come from the leader."""
+        known = self._router.map.get(shard)
+        return known is not None and known.replica_on(self._router.node) is not None
 
     def grant(self, number: int, watch: int, credit_bytes: int) -> None:
         stream = self._streams.get(number)
@@ -153,21 +196,34 @@ class Streams:
             self._on_delta(number, stream, node, delta, now_ms)
         if node != self._router.node:
             replies = self._take_remote(number, node, replies)
-        if not stream.watches and not stream.lists:
+        if not stream.watches and not stream.lists and not stream.unwatched:
             stream.out_replies.extend(replies)
             return
         for reply in replies:
             if reply.id in stream.watches:
-                self._on_watch_reply(number, stream, reply, now_ms)
+                self._on_watch_reply(number, stream, node, reply, now_ms)
             elif reply.id in stream.lists:
                 stream.out_replies.append(self._page(stream, reply))
+            elif reply.id in stream.unwatched:
+                stream.unwatched.discard(reply.id)
             else:
                 stream.out_replies.append(reply)
 
     def _take_remote(self, number: int, node: NodeId, replies: list[Reply]) -> list[Reply]:
-        """Replies that are still waited for; one that was given up on was answered already."""
-        tables = [table for (at, _), table in self._remote.items() if at == node]
-        return [reply for reply in replies if any(table.pop((number, reply.id), None) is not None for table in tables)]
+        """Replies that are still waited for; one that was given up on was answered already. They also teach who leads."""
+        owed = self._remote.get(node)
+        if not owed:
+            return []
+        taken = []
+        for reply in replies:
+            found = owed.pop((number, reply.id), None)
+            if found is None:
+                continue
+            taken.append(reply)
+            if reply.failure is not None and reply.failure.reason in (NotLeader.reason, StaleRoute.reason):
+                leader = reply.failure.details.get("leader", "")
+                self._router.hint(found[0], NodeId(leader) if leader != node else None)
+        return taken
 
     def _on_delta(self, number: int, stream: LocalStream, node: NodeId, delta: Delta, now_ms: float) -> None:
         watch = stream.watches.get(delta.watch)
@@ -177,15 +233,21 @@ class Streams:
             if delta.failure.reason in _RETRY_REASONS:
                 self._orphan(number, watch, now_ms)
                 return
-            del stream.watches[delta.watch]
+            self._drop_watch(number, stream, delta.watch)
+        elif (delta.epoch, delta.index) < (watch.epoch, watch.index):
+            return  # of an earlier subscription: the client has more already
         elif not delta.reset and (delta.from_epoch, delta.from_index) != (watch.epoch, watch.index):
+            if (delta.epoch, delta.index) > (watch.epoch, watch.index):
+                self._orphan(number, watch, now_ms)  # something between was lost on the way
             return
         watch.epoch, watch.index = delta.epoch, delta.index
         watch.credit_bytes -= len(delta.body) + 32
         stream.out_deltas.append(delta)
 
-    def _on_watch_reply(self, number: int, stream: LocalStream, reply: Reply, now_ms: float) -> None:
+    def _on_watch_reply(self, number: int, stream: LocalStream, node: NodeId, reply: Reply, now_ms: float) -> None:
         watch = stream.watches[reply.id]
+        if watch.node != node:
+            return  # of an earlier subscription
         if reply.failure is None:
             if not watch.answered:
                 watch.answered = True
@@ -194,7 +256,7 @@ class Streams:
         if reply.failure.reason in _RETRY_REASONS:
             self._orphan(number, watch, now_ms)
             return
-        del stream.watches[reply.id]
+        self._drop_watch(number, stream, reply.id)
         if watch.answered:
             at = (watch.epoch, watch.index)
             stream.out_deltas.append(Delta(reply.id, *at, *at, False, b"[]", reply.failure))
@@ -206,64 +268,116 @@ class Streams:
     def node_lost(self, node: NodeId, now_ms: float) -> None:
         """What `node` owed us may be lost."""
         self._router.forget_node(node)
-        for key in [key for key in self._remote if key[0] == node]:
-            self._give_up(self._remote.pop(key))
-        self._orphan_where(lambda watch: watch.node == node, now_ms)
+        owed = self._remote.pop(node, None)
+        if owed:
+            self._give_up(list(owed))
+        for watches in self._by_shard.values():
+            self._orphan_where(watches, lambda watch: watch.node == node, now_ms)
 
     def leader_changed(self, shard: ShardId, leader: NodeId | None, now_ms: float) -> None:
         """A local replica saw another leader: what waits at the old one will not be answered by it."""
         if leader is None:
             return
         self._router.hint(shard, leader)
-        for key in [key for key in self._remote if key[1] == shard and key[0] != leader]:
-            self._give_up(self._remote.pop(key))
-        self._orphan_where(lambda watch: watch.shard == shard and watch.node not in (None, leader), now_ms)
+        for node, owed in self._remote.items():
+            if node != leader:
+                lost = [key for key, (at, _) in owed.items() if at == shard]
+                for key in lost:
+                    del owed[key]
+                self._give_up(lost)
+        watches = self._by_shard.get(shard)
+        if watches:
+            self._orphan_where(watches, lambda watch: watch.node not in (None, leader), now_ms)
 
     def tick(self, now_ms: float) -> None:
         """Open orphaned watches again; give up on operations that a peer has sat on for too long."""
-        for (number, _), watch in list(self._orphans.items()):
-            if watch.retry_ms <= now_ms and number in self._streams:
+        while self._orphans:
+            number, identifier = key = next(iter(self._orphans))
+            watch = self._orphans[key]
+            if watch.retry_ms > now_ms:
+                break
+            del self._orphans[key]
+            if not watch.answered and now_ms >= watch.answer_by_ms:
+                self._answer_unserved(number, identifier)
+            else:
                 self._resubscribe(number, watch, now_ms)
-        for table in self._remote.values():
-            oldest = next(iter(table), None)
-            if oldest is not None and now_ms - table[oldest] > REMOTE_OPERATION_TIMEOUT_MS:
-                late = [key for key, sent_ms in table.items() if now_ms - sent_ms > REMOTE_OPERATION_TIMEOUT_MS]
-                self._give_up({key: table.pop(key) for key in late})
+        if now_ms - self._remote_looked_at_ms >= REMOTE_LOOK_EVERY_MS:
+            self._remote_looked_at_ms = now_ms
+            for owed in self._remote.values():
+                late = []
+                for key, (_, sent_ms) in owed.items():
+                    if now_ms - sent_ms <= REMOTE_OPERATION_TIMEOUT_MS:
+                        break
+                    late.append(key)
+                for key in late:
+                    del owed[key]
+                self._give_up(late)
+                for number, identifier in late:
+                    stream = self._streams.get(number)
+                    unanswered = stream.watches.get(identifier) if stream is not None else None
+                    if unanswered is not None:
+                        self._orphan(number, unanswered, now_ms)
+
+    def _answer_unserved(self, number: int, identifier: int) -> None:
+        """Nobody could open this watch for so long that whoever asked should know."""
+        stream = self._streams[number]
+        watch = stream.watches[identifier]
+        self._drop_watch(number, stream, identifier)
+        error = Unavailable(f"shard {watch.shard} has no reachable leader at the moment", retry_after_ms=50)
+        stream.out_replies.append(Reply(identifier, 0, 0, b"", failure_of(error)))
+        self._touched.add(number)
 
     @property
     def deadline_ms(self) -> float:
         """When `tick` has something to do."""
-        return min((watch.retry_ms for watch in self._orphans.values()), default=float("inf"))
+        first = next(iter(self._orphans.values()), None)
+        return first.retry_ms if first is not None else float("inf")
 
-    def _give_up(self, table: dict[tuple[int, int], float]) -> None:
+    def _give_up(self, lost: list[tuple[int, int]]) -> None:
+        if not lost:
+            return
         error = Unavailable(
             "the leader was lost while the operation was on its way", applied=Applied.UNKNOWN, retry_after_ms=20
         )
         failure = failure_of(error)
-        for number, operation in table:
+        for number, operation in lost:
             stream = self._streams.get(number)
-            if stream is not None and operation not in stream.watches:
+            if stream is None or operation in stream.watches:
+                continue
+            if operation in stream.unwatched:
+                stream.unwatched.discard(operation)
+            else:
                 stream.lists.pop(operation, None)
                 stream.out_replies.append(Reply(operation, 0, 0, b"", failure))
                 self._touched.add(number)
 
     def _orphan(self, number: int, watch: Watch, now_ms: float) -> None:
+        key = (number, watch.operation.id)
         watch.node = None
         watch.retry_ms = now_ms + WATCH_RETRY_MS
-        self._orphans[(number, watch.operation.id)] = watch
+        self._orphans.pop(key, None)
+        self._orphans[key] = watch
 
-    def _orphan_where(self, lost: Callable[[Watch], bool], now_ms: float) -> None:
-        for number, stream in self._streams.items():
-            for watch in stream.watches.values():
-                if lost(watch):
-                    self._orphan(number, watch, now_ms)
+    def _orphan_where(
+        self, watches: dict[tuple[int, int], Watch], lost: Callable[[Watch], bool], now_ms: float
+    ) -> None:
+        for (number, _), watch in watches.items():
+            if lost(watch):
+                self._orphan(number, watch, now_ms)
+
+    def _drop_watch(self, number: int, stream: LocalStream, identifier: int) -> Watch | None:
+        """A watch is over."""
+        watch = stream.watches.pop(identifier, None)
+        if watch is not None:
+            self._orphans.pop((number, identifier), None)
+            del self._by_shard[watch.shard][(number, identifier)]
+        return watch
 
     def _resubscribe(self, number: int, watch: Watch, now_ms: float) -> None:
         node = self._locate(watch.shard)
         if node is None:
-            watch.retry_ms = now_ms + WATCH_RETRY_MS
+            self._orphan(number, watch, now_ms)
             return
-        self._orphans.pop((number, watch.operation.id), None)
         operation = msgspec.structs.replace(
             watch.operation, epoch=watch.epoch, index=watch.index, credit=max(watch.credit_bytes, 1)
         )
@@ -284,9 +398,11 @@ class Streams:
                     watch.node = node
                     stream.nodes.add(node)
         if node != self._router.node:
-            table = self._remote.setdefault((node, shard), {})
+            owed = self._remote.setdefault(node, {})
             for operation in group:
-                table[(number, operation.id)] = now_ms
+                if operation.kind != Kind.UNWATCH:
+                    owed.pop((number, operation.id), None)  # oldest first: a watch that is opened again moves to the end
+                    owed[(number, operation.id)] = (shard, now_ms)
         self._forward(node, shard, number, group)
 
     def _nobody(self, number: int, stream: LocalStream, shard: ShardId, group: list[Operation], now_ms: float) -> None:
@@ -300,7 +416,9 @@ class Streams:
                 stream.out_replies.append(Reply(operation.id, 0, 0, b"", failure))
         self._touched.add(number)
 
-    def _register_watch(self, number: int, stream: LocalStream, operation: Operation, shard: ShardId) -> bool:
+    def _register_watch(
+        self, number: int, stream: LocalStream, operation: Operation, shard: ShardId, now_ms: float
+    ) -> bool:
         error: ClusterError | None = None
         if operation.id in stream.watches:
             error = InvalidRequest(f"watch {operation.id} is open already")
@@ -312,18 +430,23 @@ class Streams:
             return False
         epoch, index = (operation.epoch, operation.index) if operation.index >= 0 else (0, -1)
         operation.credit = operation.credit or CREDIT_DEFAULT_BYTES
-        stream.watches[operation.id] = Watch(operation, shard, epoch, index, operation.credit)
+        watch = Watch(operation, shard, epoch, index, operation.credit, now_ms + REMOTE_OPERATION_TIMEOUT_MS)
+        stream.watches[operation.id] = watch
+        self._by_shard.setdefault(shard, {})[(number, operation.id)] = watch
         return True
 
     def _unwatch(self, number: int, stream: LocalStream, operation: Operation, now_ms: float) -> None:
-        """The operation's id is the watch's."""
-        watch = stream.watches.pop(operation.id, None)
-        self._orphans.pop((number, operation.id), None)
+        """The operation's id is the watch's. The watch ends here and now; whoever serves it is told and does not answer. If it
+        was not open yet, this is its one answer too.
+        """
+        watch = self._drop_watch(number, stream, operation.id)
+        stream.out_replies.append(Reply(operation.id))
+        self._touched.add(number)
         if watch is None or watch.node is None:
-            stream.out_replies.append(Reply(operation.id))
-            self._touched.add(number)
             return
-        self._send(number, watch.shard, [operation], now_ms)
+        if (number, operation.id) in self._remote.get(watch.node, ()):
+            stream.unwatched.add(operation.id)
+        self._forward(watch.node, watch.shard, number, [operation])
 
     def _submit_list(
         self, number: int, stream: LocalStream, operation: Operation, groups: dict[ShardId, list[Operation]]
@@ -348,11 +471,15 @@ class Streams:
         shard = stream.lists.pop(reply.id)
         if reply.failure is not None:
             return reply
-        page = msgspec.json.decode(reply.payload)
-        if page["next_page_token"]:
-            page["next_page_token"] = f"{shard}:{page['next_page_token']}"
+        try:
+            page = _page_decoder.decode(reply.payload)
+        except msgspec.DecodeError:
+            reply.failure = failure_of(Unavailable("the shard's leader sent a page that can not be read", retry_after_ms=50))
+            return reply
+        if page.next_page_token:
+            page.next_page_token = f"{shard}:{page.next_page_token}"
         else:
             later = [item.shard for item in self._router.map.shards if item.shard > shard]
-            page["next_page_token"] = f"{min(later)}:" if later else ""
+            page.next_page_token = f"{min(later)}:" if later else ""
         reply.payload = msgspec.json.encode(page)
         return reply
