@@ -94,6 +94,7 @@ class LocalCluster:
         self._tied = tied
         self._registry = registry
         self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._exit_codes: dict[int, int] = {}
 
     @classmethod
     def create(
@@ -196,10 +197,8 @@ class LocalCluster:
 
     def process(self, node: LocalNode) -> psutil.Process | None:
         """The node's process, if it is still the one that was started."""
-        child = self._children.get(node.pid)
-        if child is not None and child.poll() is not None:
-            return None
-        if not node.pid:
+        self._reap()
+        if not node.pid or node.pid in self._exit_codes:
             return None
         try:
             process = psutil.Process(node.pid)
@@ -224,8 +223,18 @@ class LocalCluster:
 
     def exit_code(self, node: LocalNode) -> int | None:
         """How the node's last process ended, where this object started it."""
-        child = self._children.get(node.pid)
-        return child.poll() if child is not None else None
+        self._reap()
+        return self._exit_codes.get(node.pid)
+
+    def _reap(self) -> None:
+        """Take note of children that have ended."""
+        for pid, child in list(self._children.items()):
+            code = child.poll()
+            if code is not None:
+                self._exit_codes[pid] = code
+                if child.stdin is not None:
+                    child.stdin.close()
+                del self._children[pid]
 
     def start(self, node: LocalNode) -> bool:
         """Start the node's process unless it runs. Returns whether it was started; it does not serve yet then."""
@@ -246,6 +255,7 @@ class LocalCluster:
                     start_new_session=True,
                 )
             self._children[child.pid] = child
+            self._exit_codes.pop(child.pid, None)
             node.pid = child.pid
             node.created_s = psutil.Process(child.pid).create_time()
             self._save()
@@ -315,10 +325,11 @@ class LocalCluster:
 
     def _await_exit(self, node: LocalNode, process: psutil.Process, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
-        while self.process(node) is not None:
+        while self.process(node) is not None or process.pid in self._children:
             if time.monotonic() >= deadline:
                 raise ProcessStuck(f"process {process.pid} of {node.node_id} did not end within {timeout_s:.0f} s")
             time.sleep(POLL_INTERVAL_S)
+        self._reap()
 
     # the file
 
