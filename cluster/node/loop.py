@@ -34,6 +34,9 @@ STALL_RETRIES_MAX = 1000
 
 DISK_LOOK_EVERY_MS = 1_000.0
 GARBAGE_EVERY_TURNS = 512
+FULL_GARBAGE_EVERY_TURNS = 20_000
+IDLE_MS = 20.0
+"""Nothing is due for this long: time for a full collection."""
 _log = logging.getLogger(__name__)
 
 
@@ -74,6 +77,7 @@ class NodeLoop:
         self._timer: asyncio.TimerHandle | None = None
         self._deliver: dict[int, Callable[[list[Reply | Delta]], None]] = {}
         self._stopped = False
+        self._collected_at_turn = 0
         self._disk_full = disk_full
         self._disk_looked_at_ms = 0.0
 
@@ -192,11 +196,14 @@ class NodeLoop:
         self._carry(self.pump.persisted(write, now_ms))
 
     def _carry(self, output: Output) -> None:
-        """Write, send, deliver: in this order."""
+        """Send, write, deliver. Followers get entries before this node writes them (Raft thesis 10.2.1): whatever has to wait
+        for this node's disk comes out of `persisted` and is not in these frames."""
+        if output.frames:
+            for node, lane, frame in output.frames:
+                self._transport.send(node, lane, frame)
+            self._transport.flush()
         if output.write and output.batch:
             self._write(output.batch)
-        for node, lane, frame in output.frames:
-            self._transport.send(node, lane, frame)
         for stream, events in output.deliveries:
             deliver = self._deliver.get(stream)
             if deliver is not None:
@@ -218,9 +225,16 @@ class NodeLoop:
             self.wake()
             return
         delay_ms = max(0.0, self.pump.deadline_ms - monotonic_ms())
+        self._collect_when_idle(delay_ms)
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(min(delay_ms, 60_000.0) / 1000, self._on_timer)
+
+    def _collect_when_idle(self, delay_ms: float) -> None:
+        """A full collection now and then, when nobody waits for it."""
+        if delay_ms > IDLE_MS and self.turns - self._collected_at_turn > FULL_GARBAGE_EVERY_TURNS:
+            self._collected_at_turn = self.turns
+            gc.collect()
 
     def _on_timer(self) -> None:
         self._timer = None

@@ -2,8 +2,8 @@
 
     drain -> step ready shards -> one write batch, one sync in flight -> one frame a peer -> apply -> one list a client stream
 
-The owner carries each `Output` in this order: write its batch (visible, not durable), send its frames, deliver its
-answers. When `needs_sync` it makes everything written durable and says so with `persisted`. What an acknowledgement
+The owner sends an `Output`'s frames (before or after it writes), writes its batch (visible, not durable) and delivers its
+answers last. When `needs_sync` it makes everything written durable and says so with `persisted`. What an acknowledgement
 depends on is written in an output before, and its frame comes out of `persisted`: an unsafe order can not be written by
 accident.
 
@@ -66,7 +66,7 @@ class PumpConfig:
 
 @dataclass(slots=True)
 class Output:
-    """What the owner carries out, in field order. `write` numbers the batch (0: nothing to write)."""
+    """What the owner carries out; deliveries last. `write` numbers the batch (0: nothing to write)."""
 
     batch: Batch = field(default_factory=Batch)
     write: int = 0
@@ -452,7 +452,7 @@ class Pump:
         self._housekeeping_due_ms = now_ms + HOUSEKEEPING_MS
         for replica in self.replicas.values():
             if replica.damaged:
-                self._transfers.repair(replica, self._turn)
+                self._transfers.repair(replica, now_ms, self._turn)
             else:
                 replica.housekeep(now_ms, self._turn)
             self._look_at(replica, now_ms)
