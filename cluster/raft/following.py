@@ -92,6 +92,9 @@ def on_snapshot_installed(state: State, event: SnapshotInstalled, now_ms: float)
             raise StorageDamaged(f"a leader of term {state.term} lacks entry {meta.index}, which is committed")
         state.reset_to(meta)
         roles.become_follower(state, state.term, state.leader, now_ms)
+        if state.leader is None:
+            # Its offer got lost and it may have nothing more to say: look out for it like for a leader lost from sight.
+            state.lost_leader, state.lost_ms = event.leader, now_ms
         roles.arm_election(state, now_ms)
     state.send_after_persist(event.leader, accepted(state, state.commit))
 

@@ -164,6 +164,19 @@ def test_installed_snapshot_replaces_the_log_and_is_acknowledged() -> None:
     assert core.commit_index == 10
 
 
+@pytest.mark.parametrize("replica", [3, 4])
+def test_replica_that_knows_its_leader_only_from_a_snapshot_finds_it_by_liveness(replica: int) -> None:
+    """The offer was lost and the group is idle: nobody would ever name the leader to a learner."""
+    solo = Solo(replica=replica, learners=1, term=1)
+    meta = SnapshotMeta(LogIndex(9), Term(1), solo.configuration)
+    solo.disk.write(Write(install=meta))
+    solo.step(SnapshotInstalled(ReplicaId(2), meta))
+    assert solo.core.leader is None
+    solo.heard = {(2, 1): solo.now_ms + 100}
+    solo.at_deadline()
+    assert solo.core.leader == 2
+
+
 def test_snapshot_whose_last_entry_is_here_is_not_needed() -> None:
     """Paper 7, reference trap 48: installing it would drop acknowledged entries behind it."""
     solo = Solo(term=1, log=[1, 1, 1, 1])
