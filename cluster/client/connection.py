@@ -176,14 +176,14 @@ class Connection:
         if effects.happened:
             futures = self._futures
             for happened in effects.happened:
-                if type(happened) is Answered:
+                if isinstance(happened, Answered):
                     future = futures.pop(happened.ticket)
                     if not future.done():
                         future.set_result(happened.reply)
-                elif type(happened) is Changed:
+                elif isinstance(happened, Changed):
                     self._watches[happened.watch].put(happened.delta)
                 else:
-                    self._watches.pop(happened.watch).end(happened.failure)  # type: ignore[union-attr]
+                    self._watches.pop(happened.watch).end(happened.failure)
         if effects.frames:
             self._frames += effects.frames
             self._wanted.set()

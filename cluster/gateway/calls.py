@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -70,7 +70,6 @@ def unary_method(
             return await call(request, principal_of(identity, context), remaining_ms(context))
         except Exception as error:
             await end(context, error, name)
-            raise
 
     return grpc.unary_unary_rpc_method_handler(
         handle, request_deserializer=tolerant(request_type), response_serializer=_serialize
@@ -116,7 +115,7 @@ def conversation_method(
     )
 
 
-async def end(context: Context, error: Exception, what: str) -> None:
+async def end(context: Context, error: Exception, what: str) -> NoReturn:
     """Abort with the error's status; an exception that is not ours is logged and told by its id only."""
     if isinstance(error, FailedCall):
         await abort(context, error.failure)

@@ -198,7 +198,7 @@ def _at_least(read: wire.Read) -> wire.Position | None:
 
 def encode_event(response: wire.SessionResponse, event: Reply | Delta) -> None:
     """Append a reply or delta to a session frame."""
-    if type(event) is Reply:
+    if isinstance(event, Reply):
         reply = response.events.add().reply
         reply.id = event.id
         failure = event.failure
@@ -214,7 +214,6 @@ def encode_event(response: wire.SessionResponse, event: Reply | Delta) -> None:
                 reply.position.index = event.index
             fill_error(reply.error, failure)
         return
-    assert isinstance(event, Delta)
     delta = response.events.add().delta
     delta.watch = event.watch
     _fill_change(delta, event)
@@ -241,11 +240,3 @@ def _fill_change(message: wire.Delta | wire.WatchResponse, event: Delta) -> None
     base.epoch = event.from_epoch
     base.index = event.from_index
     message.patch = event.body
-
-
-def event_bytes(event: Reply | Delta) -> int:
-    """About what an event holds while it waits to be written."""
-    if type(event) is Reply:
-        return len(event.payload) + EVENT_OVERHEAD_BYTES
-    assert isinstance(event, Delta)
-    return len(event.body) + EVENT_OVERHEAD_BYTES

@@ -249,7 +249,7 @@ class Session:
         """Called by the backend with everything of one turn; never blocks."""
         size = EVENT_OVERHEAD_BYTES * len(batch)
         for event in batch:
-            size += len(event.payload) if type(event) is Reply else len(event.body)  # type: ignore[union-attr]
+            size += len(event.payload) if isinstance(event, Reply) else len(event.body)
         self._outgoing += batch
         self._outgoing_bytes += size
         self._arrived.set()
@@ -308,7 +308,7 @@ class Session:
         at = start
         for at in range(start, len(batch)):
             event = batch[at]
-            if type(event) is Reply:
+            if isinstance(event, Reply):
                 event_size = len(event.payload) + EVENT_OVERHEAD_BYTES
                 if size and size + event_size > size_max:
                     return at, size
@@ -316,7 +316,6 @@ class Session:
                 if watches and (watch := watches.get(event.id)) is not None and (watch.ending or event.failure is not None):
                     del watches[event.id]
             else:
-                assert isinstance(event, Delta)
                 event_size = len(event.body) + EVENT_OVERHEAD_BYTES
                 if size and size + event_size > size_max:
                     return at, size

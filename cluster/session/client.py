@@ -123,10 +123,9 @@ class ClientSession:
                 self._on_submitted(event.intents)
             case Received():
                 for item in event.events:
-                    if type(item) is Reply:
+                    if isinstance(item, Reply):
                         self._on_reply(item)
                     else:
-                        assert isinstance(item, Delta)
                         self._on_delta(item)
             case Connected():
                 self._on_connected(event.limits)
