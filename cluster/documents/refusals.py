@@ -12,6 +12,9 @@ It does not measure work: instrument.py does.
 from __future__ import annotations
 
 import ast
+import io
+import sys
+import tokenize
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -343,7 +346,32 @@ def check(
         return None, [Finding(path, 1, "syntax", reason, "split it")]
     refusals = Refusals(path, modules, private)
     refusals.visit(tree)
+    line = newer_f_string(source)
+    if line:
+        reason = "this f-string is not part of the oldest supported Python"
+        refusals.findings.append(
+            Finding(path, line, "syntax", reason, "use other quotes inside it, and no backslash or comment")
+        )
     return tree, refusals.findings
+
+
+def newer_f_string(source: bytes) -> int:
+    """The line of an f-string that only Python 3.12 and later can read (PEP 701), or 0: older ones refuse it themselves."""
+    if sys.version_info < (3, 12):
+        return 0
+    enclosing: list[str] = []
+    for token in tokenize.tokenize(io.BytesIO(source).readline):
+        kind = tokenize.tok_name[token.type]
+        if kind == "FSTRING_END":
+            enclosing.pop()
+        elif enclosing and kind != "FSTRING_MIDDLE":
+            quote = enclosing[-1]
+            ends_it = quote in token.string if kind in ("STRING", "FSTRING_START") else kind == "NL" and len(quote) == 1
+            if ends_it or "\\" in token.string or kind == "COMMENT":
+                return token.start[0]
+        if kind == "FSTRING_START":
+            enclosing.append(token.string.lstrip("fFrRbBuU"))
+    return 0
 
 
 def private_names(sources: Iterable[bytes]) -> frozenset[str]:

@@ -181,6 +181,13 @@ TOPS = {
     "class P:\n    __eq__ = lambda self, other: True": "special-name",
     "class P:\n    __slots__ = ()": "special-name",
     "x = (": "syntax",
+    "a = 1\nx = f'{'a'}'": "syntax",
+    "a = 1\nx = f'{\"\\n\"}'": "syntax",
+    "a = 1\nx = f'{f'{a}'}'": "syntax",
+    "a = 1\nx = f'{a\n}'": "syntax",
+    'a = 1\nx = f"""{a # why\n}"""': "syntax",
+    "type X = int": "syntax",
+    "def f[T](x: T) -> T:\n    return x": "syntax",
 }
 
 
@@ -233,6 +240,9 @@ Number = int | None
 Rows = list[int]
 PRICES: Final = (("tea", Decimal("1.50")), ("cake", Decimal(2)))
 WORDS = frozenset(("a", "b"))
+SHOWN = f"{{1}} {{'a'}} {{2:>{{3}}}} \\n" + f'''{{"a"}} {{f"{{1}}"}}
+{{(1,
+   2)}}'''
 SQUARES = tuple(n * n for n in range(10))
 
 class Colour(str, Enum):
