@@ -27,7 +27,7 @@ from grpc import aio
 from cluster.client.connection import Connection
 from cluster.client.failures import NO_REFUSALS, error_of, error_of_rpc
 from cluster.client.watch import Watch
-from cluster.errors import Unavailable
+from cluster.errors import ConfigurationInvalid, Unavailable
 from cluster.ids import DocumentId, Position, Principal, check_channel, check_key, check_space
 from cluster.session.client_events import Intent, Settings
 from cluster.session.operations import Consistency, Kind, Reply
@@ -285,7 +285,8 @@ class connect:
     settings: bounds and times of the session. open_timeout_ms: for the first stream, and for each later attempt.
     refusals: classes of documents' authors; a refusal of that name is raised as its class, any other as Refusal.
     clock_ms: Unix milliseconds, for the names of sessions; what it is wrong by is learnt from the gateway.
-    Raises InvalidName for the principal, what the cluster says (Unauthenticated), or Unavailable.
+    Raises InvalidName for the principal, ConfigurationInvalid without an address, what the cluster says (Unauthenticated), or
+    Unavailable.
     """
 
     def __init__(
@@ -299,6 +300,8 @@ class connect:
         clock_ms: Callable[[], int] | None = None,
     ) -> None:
         Principal.parse(principal)
+        if not addresses:
+            raise ConfigurationInvalid("a client needs the address of at least one gateway")
         self._addresses: Sequence[str] = addresses
         self._principal = principal
         self._settings = settings or Settings()

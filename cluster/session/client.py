@@ -18,7 +18,6 @@ Not here: sockets, addresses and their backoff, JSON, the views that patches app
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from collections.abc import Callable
 from typing import assert_never
@@ -43,11 +42,13 @@ from cluster.session.client_events import (
     Watched,
 )
 from cluster.session.client_frames import OutgoingFrames
+from cluster.session.client_pauses import Pauses
 from cluster.session.client_watch import DELTA_OVERHEAD_BYTES, After, Fit, WatchState
 from cluster.session.client_writes import DocumentWrites, Pending, Verdict
 from cluster.session.failures import failure_of
 from cluster.session.operations import Delta, Failure, Kind, Operation, Reply
 
+DEADLINES_SLACK = 4096
 UNWATCH_RESERVE = 64
 """Open operations that are left free for the ends of watches."""
 
@@ -65,7 +66,6 @@ class ClientSession:
     ) -> None:
         self._settings = settings or Settings()
         self._make_session = make_session
-        self._jitter = jitter
         self.session = make_session()
         self._connected = False
         self._limits = StreamLimits()
@@ -81,22 +81,23 @@ class ClientSession:
         self._watches: dict[int, WatchState] = {}
         self._subscriptions: dict[int, WatchState] = {}
         self._to_watch: dict[WatchState, None] = {}
-        self._pauses: list[tuple[float, int, DocumentWrites | Pending | WatchState]] = []
-        self._pause_count = 0
+        self._pauses: Pauses[DocumentWrites | Pending | WatchState] = Pauses(
+            self._settings.backoff_min_ms, self._settings.backoff_max_ms, jitter
+        )
         self._now_ms = 0.0
         self._effects = Effects()
 
     @property
     def queued(self) -> int:
-        """Intents that have no answer yet."""
+        """Intents whose fate is not known yet: without an answer, or answered for want of time and still on their way."""
         return self._queued
 
     @property
     def wake_at_ms(self) -> float | None:
         """When TimeReached is due, if nothing happens before."""
         times = []
-        if self._pauses:
-            times.append(self._pauses[0][0])
+        if (pause_over_ms := self._pauses.next_ms) is not None:
+            times.append(pause_over_ms)
         while self._deadlines and self._deadlines[0].settled:
             self._deadlines.popleft()
         if self._deadlines:
@@ -175,6 +176,10 @@ class ClientSession:
                 self._busy[document] = None
                 self._ready[document] = None
 
+        if len(self._deadlines) > 4 * self._queued + DEADLINES_SLACK:
+            # one that stays unanswered would keep all that were answered after it.
+            self._deadlines = deque(pending for pending in self._deadlines if not pending.settled)
+
     def _on_watched(self, event: Watched) -> None:
         assert event.watch not in self._watches, "a watch is opened once"
         document = self._document(event.space, event.key)
@@ -220,7 +225,9 @@ class ClientSession:
         for pending in lost:
             pending.wire_id = 0
             if pending.intent.kind == _READ:
-                if not pending.settled:
+                if pending.settled:
+                    self._queued -= 1
+                else:
                     self._reads.append(pending)
                 continue
             pending.ambiguous = True
@@ -256,25 +263,30 @@ class ClientSession:
                 sent.popleft()
             else:
                 sent.remove(pending)
-            if not pending.settled:
-                self._answer(pending, reply)
+            self._conclude(pending, reply)
         else:
             self._block(document, reply.failure, verdict)
         self._ready[document] = None
 
     def _on_read_reply(self, pending: Pending, reply: Reply) -> None:
         if pending.settled:
+            self._queued -= 1
             return
         failure = reply.failure
         if failure is not None and failure.retryable:
-            self._pause(pending, self._backoff_ms(pending.attempts, failure.retry_after_ms))
+            self._pauses.add(self._now_ms + self._pauses.length_ms(pending.attempts, failure.retry_after_ms), pending)
             return
-        self._answer(pending, reply)
+        self._conclude(pending, reply)
+
+    def _conclude(self, pending: Pending, reply: Reply) -> None:
+        """Its fate is known: out of the books, and answered unless its time was up before."""
+        self._queued -= 1
+        if not pending.settled:
+            self._answer(pending, reply)
 
     def _answer(self, pending: Pending, reply: Reply) -> None:
         assert not pending.settled
         pending.settled = True
-        self._queued -= 1
         if reply.failure is None:
             pending.document.saw(reply.epoch, reply.index)
         self._effects.happened.append(Answered(pending.intent.ticket, reply))
@@ -287,7 +299,7 @@ class ClientSession:
         if verdict is Verdict.RESEND_LATER:
             assert failure is not None
             document.resend_at_ms = max(
-                document.resend_at_ms, self._now_ms + self._backoff_ms(document.failures, failure.retry_after_ms)
+                document.resend_at_ms, self._now_ms + self._pauses.length_ms(document.failures, failure.retry_after_ms)
             )
 
     # watches
@@ -328,7 +340,7 @@ class ClientSession:
 
     def _subscribe_later(self, watch: WatchState, retry_after_ms: int) -> None:
         watch.failures += 1
-        self._pause(watch, self._backoff_ms(watch.failures, retry_after_ms))
+        self._pauses.add(self._now_ms + self._pauses.length_ms(watch.failures, retry_after_ms), watch)
 
     def _close_subscription(self, watch: WatchState) -> None:
         if watch.wire_id:
@@ -344,19 +356,9 @@ class ClientSession:
 
     # time
 
-    def _backoff_ms(self, failures: int, retry_after_ms: int) -> float:
-        exponent = min(failures - 1, 10) if failures > 0 else 0
-        backoff = min(self._settings.backoff_min_ms << exponent, self._settings.backoff_max_ms)
-        return max(retry_after_ms, backoff * (0.5 + self._jitter()))
-
-    def _pause(self, what: DocumentWrites | Pending | WatchState, pause_ms: float) -> None:
-        self._pause_count += 1
-        heapq.heappush(self._pauses, (self._now_ms + pause_ms, self._pause_count, what))
-
     def _on_time(self) -> None:
         now_ms = self._now_ms
-        while self._pauses and self._pauses[0][0] <= now_ms:
-            what = heapq.heappop(self._pauses)[2]
+        for what in self._pauses.over(now_ms):
             if isinstance(what, DocumentWrites):
                 what.pausing = False
                 self._ready[what] = None
@@ -381,15 +383,21 @@ class ClientSession:
         A write that may have run is answered and yet sent again until its fate is known: were its number given to another
         write, a late copy of it could run after what was submitted later.
         """
-        document = pending.document
         error: Unavailable | OutcomeUnknown = Unavailable("no answer within the operation's time; nothing was changed")
+        under_way = bool(pending.wire_id)
         if pending.intent.kind != _READ:
-            if pending.ambiguous or pending.wire_id:
+            document = pending.document
+            if under_way or pending.ambiguous:
+                under_way = True
                 error = OutcomeUnknown("no answer within the operation's time; it was sent and may have run or run yet")
             else:
                 (document.sent if pending.attempts else document.waiting).remove(pending)
-            self._ready[document] = None
-        self._answer(pending, Reply(0, failure=failure_of(error)))
+                self._ready[document] = None
+        reply = Reply(0, failure=failure_of(error))
+        if under_way:
+            self._answer(pending, reply)
+        else:
+            self._conclude(pending, reply)
 
     # sending
 
@@ -434,7 +442,7 @@ class ClientSession:
             if document.resend_at_ms > self._now_ms:
                 if not document.pausing:
                     document.pausing = True
-                    self._pause(document, document.resend_at_ms - self._now_ms)
+                    self._pauses.add(document.resend_at_ms, document)
                 return
             self._resend(document)
             if document.blocked:
@@ -458,10 +466,8 @@ class ClientSession:
         """Send the unanswered writes again, in order; leaves the document blocked while only the first may go."""
         fresh_session = self._make_session() if document.forgotten else b""
         for pending in document.renumber(fresh_session):
-            if pending.settled:
-                continue
             error = OutcomeUnknown("the document has forgotten this session; the write may have run")
-            self._answer(pending, Reply(0, failure=failure_of(error)))
+            self._conclude(pending, Reply(0, failure=failure_of(error)))
         sent = document.sent
         probing, document.probing = document.probing and len(sent) > 1, False
         document.blocked = probing

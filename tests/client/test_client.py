@@ -10,6 +10,7 @@ import pytest
 from cluster.client import Consistency, Refusal, Settings, connect
 from cluster.errors import (
     Applied,
+    ConfigurationInvalid,
     DocumentExists,
     HandlerFailed,
     HandlerRefused,
@@ -227,6 +228,8 @@ async def test_admin_calls_answer_with_their_messages() -> None:
 async def test_a_principal_that_is_none_is_refused_before_anything_is_sent() -> None:
     with pytest.raises(InvalidName):
         connect("127.0.0.1:1", principal="alice")
+    with pytest.raises(ConfigurationInvalid):
+        connect(principal=ALICE)
 
 
 async def test_a_principal_that_the_gateway_does_not_take_is_unauthenticated() -> None:

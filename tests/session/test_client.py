@@ -317,6 +317,28 @@ def test_a_write_that_was_sent_is_answered_as_unknown_and_keeps_its_number() -> 
     again = bench.connect()
     assert numbers(again) == [(1, b"1"), (2, b"2")], "a late copy of the first must find its number taken by itself"
     assert answers(bench.step(Received([ok(operation) for operation in again]))) == [(2, "")]
+    assert bench.client.queued == 0
+
+
+def test_writes_whose_fate_is_unknown_count_against_the_queue_until_it_is_known() -> None:
+    """Otherwise a long outage would gather them without bound, each answered and each still to be sent."""
+    bench = Bench(Settings(queued_max=2, operation_timeout_ms=1000, reply_timeout_ms=10_000))
+    bench.connect()
+    bench.send(b"1", b"2")
+    bench.step(Disconnected())
+    assert answers(bench.after(1000)) == [(1, "OUTCOME_UNKNOWN"), (2, "OUTCOME_UNKNOWN")]
+    assert answers(bench.send(b"3")) == [(3, "OVERLOADED")]
+    bench.step(Received([ok(operation) for operation in bench.connect()]))
+    assert answers(bench.send(b"4")) == []
+
+
+def test_an_operation_that_stays_unanswered_keeps_no_memory_of_those_after_it() -> None:
+    bench = Bench(Settings())
+    bench.connect()
+    bench.send(b"stuck", key="stuck")
+    for _ in range(40):
+        bench.step(Received([ok(operation) for operation in sent(bench.send(*[b"x"] * 500))]))
+    assert len(bench.client._deadlines) < 10_000
 
 
 def test_a_connection_that_owes_a_reply_for_too_long_is_given_up() -> None:

@@ -229,7 +229,7 @@ class ClientAgainstServer(RuleBasedStateMachine):
         if not hasattr(self, "client"):
             return
         for _ in range(400):
-            if len(self.answers) == len(self.submitted):
+            if not self.client.queued:
                 break
             if not self.connected:
                 self.connect()
@@ -239,7 +239,7 @@ class ClientAgainstServer(RuleBasedStateMachine):
                 self.receive(8)
             self.time_passes(10)
         assert len(self.answers) == len(self.submitted), "not everything was answered after the network healed"
-        assert self.client.queued == 0
+        assert self.client.queued == 0, "something stayed in the books"
         while self.server.late:
             self.server.run(self.server.late.popleft())
         self.check()
