@@ -32,6 +32,7 @@ class Verdict(enum.Enum):
     REUSED = "reused"
     GAP = "gap"
     UNKNOWN = "unknown"
+    INVALID = "invalid"
 
 
 class Answer(Struct, frozen=True, array_like=True, gc=False):
@@ -101,6 +102,8 @@ class SessionTable:
         """
         if not session:
             return Verdict.RUN, None, 0
+        if sequence < 0:
+            return Verdict.INVALID, None, 0
         known = self._sessions.get(session)
         if known is None:
             if sequence > 0 and created_ms(session) <= self.forgotten_before_ms:
@@ -114,7 +117,9 @@ class SessionTable:
         answer = known.answers.get(sequence)
         if answer is not None:
             return (Verdict.REPEAT if answer.digest == digest else Verdict.REUSED), answer, expected
-        if sequence > expected or (sequence > 0 and known.last == 0):
+        if sequence > 0 and known.last == 0:
+            return Verdict.REUSED, None, expected  # an idempotency key: no sequence ever follows it
+        if sequence > expected:
             return Verdict.GAP, None, expected
         return Verdict.UNKNOWN, None, expected
 

@@ -22,6 +22,7 @@ from cluster.errors import (
     DocumentDeleted,
     DocumentExists,
     DocumentFrozen,
+    InvalidRequest,
     KeyReused,
     OutcomeUnknown,
     RejectedError,
@@ -40,6 +41,9 @@ from cluster.shard.document import FREEZE_AFTER_POISON, LiveDocument
 from cluster.shard.failures import failure_of_outcome
 from cluster.shard.turn import StreamKey, Turn
 from cluster.storage.history import HistoryStore
+
+PRINCIPALS_KEPT_MAX = 4096
+"""Parsed principals kept a shard: a cache of a pure function, so losing it changes nothing."""
 
 Origin = tuple[StreamKey, int]
 """Who waits for a command's answer: the client stream and the operation's id there."""
@@ -92,6 +96,8 @@ class Applier:
         self._principals: dict[str, Principal] = {}
         self.now_ms = 0
         self.commands_run = 0
+        self.within_entry = False
+        """An entry was begun and not finished: documents in memory are between two entries and must never be written."""
 
     def apply(
         self, index: LogIndex, payload: bytes, origins: list[Origin] | None, turn: Turn, now_ms: float
@@ -107,7 +113,8 @@ class Applier:
         documents = [self._prepare(command) for command in entry.commands]
         assert entry.now_ms >= self.now_ms, "the shard's time never falls"
         self.now_ms = entry.now_ms
-        rows: dict[int, tuple[LiveDocument, int, HistoryRow]] = {}
+        rows: dict[tuple[int, int], tuple[LiveDocument, int, HistoryRow]] = {}
+        self.within_entry = True
         for offset, command in enumerate(entry.commands):
             live = documents[offset]
             if index <= live.replay_through:
@@ -118,13 +125,14 @@ class Applier:
             if origins is not None:
                 stream, reply.id = origins[offset]
                 turn.reply(stream, reply)
-        changed = []
-        for live, first_index, row in rows.values():
-            self._history.append(turn.batch, live.id, live.epoch, first_index, len(row.commands), encode_row(row))
+        self.within_entry = False
+        changed: dict[int, LiveDocument] = {}
+        for (identity, epoch), (live, first_index, row) in rows.items():
+            self._history.append(turn.batch, live.id, epoch, first_index, len(row.commands), encode_row(row))
             now = any(command.kind != CommandKind.SEND for command in row.commands)
             self._cache.save_if_due(live, turn.batch, now=now)
-            changed.append(live)
-        return changed
+            changed[identity] = live
+        return list(changed.values())
 
     def _check_suspect(self, index: LogIndex) -> None:
         """A command that ended this process twice is not tried a third time."""
@@ -149,13 +157,14 @@ class Applier:
         index: LogIndex,
         offset: int,
         entry: Entry,
-        rows: dict[int, tuple[LiveDocument, int, HistoryRow]],
+        rows: dict[tuple[int, int], tuple[LiveDocument, int, HistoryRow]],
     ) -> Reply:
         digest = payload_digest(command.kind, command.channel, command.payload) if command.session else b""
         verdict, stored, expected = live.sessions.judge(command.session, command.sequence, digest)
         if verdict is not Verdict.RUN:
             return _reply_of_verdict(live, verdict, stored, expected)
         try:
+            sender = self._sender(command)
             self._admit(live, command)
         except ClusterError as error:
             return Reply(0, live.epoch, live.index, b"", failure_of(error))
@@ -166,15 +175,16 @@ class Applier:
             live.frozen = FREEZE_AFTER_POISON
         else:
             self._marker.note(self._shard, index, offset, command)
-            outcome = self._run(live, command, seed)
+            outcome = self._run(live, command, sender, seed)
         self.commands_run += 1
         if outcome.code is Code.FAILED:
             self._report(live, command, outcome)
         self._conclude(live, command, seed, outcome, digest)
         self._cache.changed(live, index, len(command.payload) + 64)
-        row = rows.get(id(live))
-        if row is None or row[0].epoch != live.epoch:
-            row = rows[id(live)] = (live, live.index, HistoryRow(index, self.now_ms, entry.seed, [], [], [], []))
+        row = rows.get((id(live), live.epoch))  # an entry may delete a document and create it again
+        if row is None:
+            row = (live, live.index, HistoryRow(index, self.now_ms, entry.seed, [], [], [], []))
+            rows[(id(live), live.epoch)] = row
         history = row[2]
         history.offsets.append(offset)
         history.commands.append(command)
@@ -199,17 +209,21 @@ class Applier:
             raise UnknownDocument(f"{live.id} was never created")
         if live.frozen:
             raise DocumentFrozen(f"{live.id} is frozen: {live.frozen}", why=live.frozen)
-        if command.code_hash != live.code_hash:
+        if command.code_hash != live.code_hash and command.kind == CommandKind.SEND:
             assert live.program is not None
             if live.program.check(command.channel, command.payload) != command.payload:
                 raise RejectedError("the payload was made for other code")
 
-    def _run(self, live: LiveDocument, command: Command, seed: bytes) -> Outcome:
+    def _sender(self, command: Command) -> Principal:
+        """Who sends it. Raises InvalidName, alike on all replicas, for what no leader should have let into the log."""
         sender = self._principals.get(command.principal)
         if sender is None:
-            if len(self._principals) > 4096:
+            if len(self._principals) >= PRINCIPALS_KEPT_MAX:
                 self._principals.clear()
             sender = self._principals[command.principal] = Principal.parse(command.principal)
+        return sender
+
+    def _run(self, live: LiveDocument, command: Command, sender: Principal, seed: bytes) -> Outcome:
         if command.kind == CommandKind.CREATE:
             return self._create(live, command, sender, seed)
         assert live.instance is not None
@@ -262,7 +276,9 @@ def _reply_of_verdict(live: LiveDocument, verdict: Verdict, stored: Answer | Non
         failure = failure_of_outcome(stored.code, stored.body)
         return Reply(0, stored.epoch, stored.index, stored.body, failure)
     error: ClusterError
-    if verdict is Verdict.REUSED:
+    if verdict is Verdict.INVALID:
+        error = InvalidRequest("a sequence is not negative")
+    elif verdict is Verdict.REUSED:
         error = KeyReused("this sequence or key was used before with a different payload", expected=expected)
     elif verdict is Verdict.GAP:
         error = SequenceGap(f"the session's next sequence here is {expected}", expected=expected)

@@ -49,6 +49,18 @@ class DocumentCache:
             live = self._documents[name] = self._load(DocumentId(space, key))
         return live
 
+    def find(self, space: str, key: str) -> LiveDocument | None:
+        """Like `get`, but None, and nothing kept in memory, for a document that never had a command: whoever asks for
+        random names leaves no trace. Raises CodeMissing or StorageDamaged.
+        """
+        live = self._documents.get((space, key))
+        if live is None:
+            live = self._load(DocumentId(space, key))
+            if not live.applied_through:
+                return None
+            self._documents[(space, key)] = live
+        return live
+
     def peek(self, space: str, key: str) -> LiveDocument | None:
         """The document if it is in memory."""
         return self._documents.get((space, key))

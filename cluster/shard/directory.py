@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from cluster.documents.runtime import Loader, Program
-from cluster.errors import CodeMissing, UnknownSpace
+from cluster.errors import ApplyHalted, CodeMissing, InvalidBundle, UnknownSpace
 from cluster.shardmap.map import SYSTEM_SPACE, MapState
 
 PROGRAMS_MAX = 256
@@ -111,15 +111,25 @@ class Directory:
             return 0
 
     def program(self, code_hash: bytes) -> Program:
-        """Compiled code. Raises CodeMissing, and remembers to fetch the bundle, when it is not on this node."""
-        program = self._builtin.get(code_hash) or self._programs.get(code_hash)
+        """Compiled code. Raises CodeMissing, and remembers to fetch the bundle, when it is not on this node; ApplyHalted when
+        this release does not take what was deployed.
+        """
+        program = self._builtin.get(code_hash)
         if program is not None:
+            return program
+        program = self._programs.get(code_hash)
+        if program is not None:
+            self._programs.move_to_end(code_hash)
             return program
         bundle = self._bundles.get(code_hash)
         if bundle is None:
             self.missing.add(code_hash)
             raise CodeMissing(f"the bundle {code_hash.hex()[:12]} is not on this node yet", retry_after_ms=50)
-        program = self._loader.load(bundle)
+        try:
+            program = self._loader.load(bundle)
+        except InvalidBundle as error:
+            # An earlier release took it, or it would not have been deployed: not a fault of whoever asks.
+            raise ApplyHalted(f"this release can not run the bundle {code_hash.hex()[:12]}: {error.message}") from error
         self._programs[code_hash] = program
         if len(self._programs) > PROGRAMS_MAX:
             self._programs.popitem(last=False)

@@ -41,14 +41,37 @@ class Viewer:
 
 
 class _Watched:
-    """One document with viewers. `projections` follow classes whose patches can not be derived from changes alone."""
+    """One document with viewers. `projections` follow classes whose patches can not be derived from changes alone.
 
-    __slots__ = ("live", "projections", "viewers")
+    instance: whom the viewers' classes belong to. Another instance (the document was created again, perhaps with other code)
+    may divide them otherwise: a class never outlives it, or a viewer would be shown what only others may see.
+    """
+
+    __slots__ = ("instance", "live", "projections", "viewers")
 
     def __init__(self, live: LiveDocument) -> None:
         self.live = live
+        self.instance = live.instance
         self.viewers: dict[tuple[StreamKey, int], Viewer] = {}
         self.projections: dict[Hashable, tuple[int, int, Projection]] = {}
+
+    def classify(self) -> None:
+        """Give every viewer its class anew if the instance is another."""
+        if self.live.instance is self.instance:
+            return
+        self.instance = self.live.instance
+        self.projections.clear()
+        if self.instance is not None:
+            for viewer in self.viewers.values():
+                viewer.visibility = self.instance.visibility_class(viewer.who)
+
+    def remove(self, key: tuple[StreamKey, int]) -> None:
+        """A viewer left; what was followed for the last of its class goes too."""
+        viewer = self.viewers.pop(key)
+        if viewer.visibility in self.projections and all(
+            other.visibility != viewer.visibility for other in self.viewers.values()
+        ):
+            del self.projections[viewer.visibility]
 
 
 Encoded = tuple[bool, bytes]
@@ -61,6 +84,7 @@ class Feed:
     def __init__(self) -> None:
         self._watched: dict[tuple[str, str], _Watched] = {}
         self._by_watch: dict[tuple[StreamKey, int], tuple[str, str]] = {}
+        self._by_stream: dict[StreamKey, set[int]] = {}
         self._changed: set[tuple[str, str]] = set()
 
     def __len__(self) -> int:
@@ -92,17 +116,21 @@ class Feed:
             raise DocumentDeleted(f"{live.id} does not exist")
         if not live.instance.admits(who):
             raise PermissionDenied("the document's gate says no")
-        if seen is not None and seen[0] == live.epoch and seen[1] > live.index:
+        if seen is not None and seen > (live.epoch, live.index):
             raise PositionRewound(f"{live.id} is at {live.position}", current=live.position)
+        self.close(stream, watch)  # opened again, after something on the way was lost
         name = (live.id.space, live.id.key)
         watched = self._watched.get(name)
         if watched is None:
             watched = self._watched[name] = _Watched(live)
+        watched.live = live
+        watched.classify()
         epoch, index = seen if seen is not None else (0, -1)
         visibility = live.instance.visibility_class(who)
         viewer = Viewer(stream, watch, who, visibility, epoch, index, max(credit, 1) if credit else CREDIT_DEFAULT_BYTES)
         watched.viewers[(stream, watch)] = viewer
         self._by_watch[(stream, watch)] = name
+        self._by_stream.setdefault(stream, set()).add(watch)
         self._send(watched, viewer, {}, turn, opening=True)
 
     def close(self, stream: StreamKey, watch: int) -> None:
@@ -110,20 +138,24 @@ class Feed:
         name = self._by_watch.pop((stream, watch), None)
         if name is None:
             return
+        watches = self._by_stream[stream]
+        watches.discard(watch)
+        if not watches:
+            del self._by_stream[stream]
         watched = self._watched[name]
-        watched.viewers.pop((stream, watch), None)
+        watched.remove((stream, watch))
         if not watched.viewers:
             del self._watched[name]
 
     def close_stream(self, stream: StreamKey) -> None:
         """The client stream ended: all its watches end."""
-        for key in [key for key in self._by_watch if key[0] == stream]:
-            self.close(*key)
+        for watch in list(self._by_stream.get(stream, ())):
+            self.close(stream, watch)
 
     def close_node(self, node: NodeId) -> None:
         """The gateway's node is gone: all watches through it end."""
-        for key in [key for key in self._by_watch if key[0][0] == node]:
-            self.close(*key)
+        for stream in [stream for stream in self._by_stream if stream[0] == node]:
+            self.close_stream(stream)
 
     def end_all(self, error: ClusterError, turn: Turn) -> None:
         """This replica can not serve watches any more; gateways subscribe again where it can be served."""
@@ -139,6 +171,7 @@ class Feed:
         if name is None:
             return
         watched = self._watched[name]
+        watched.classify()
         viewer = watched.viewers[(stream, watch)]
         was_out = viewer.credit_bytes <= 0
         viewer.credit_bytes += max(credit_bytes, 0)
@@ -161,6 +194,7 @@ class Feed:
             watched = self._watched.get(name)
             if watched is None:
                 continue
+            watched.classify()
             shared: dict[tuple[Hashable, int, int], Encoded] = {}
             for viewer in list(watched.viewers.values()):
                 self._send(watched, viewer, shared, turn, opening=False)

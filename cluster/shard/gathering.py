@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cluster.errors import ClusterError, InvalidRequest, UnknownDocument
-from cluster.ids import check_channel
+from cluster.errors import ClusterError, InvalidName, InvalidRequest, StorageDamaged, UnknownDocument
+from cluster.ids import Principal, check_channel, check_key, check_space
 from cluster.session.failures import failure_of
 from cluster.session.operations import Kind, Operation, Reply
-from cluster.shard.apply import Origin
+from cluster.session.table import SESSION_BYTES
+from cluster.shard.apply import PRINCIPALS_KEPT_MAX, Origin
 from cluster.shard.cache import DocumentCache
 from cluster.shard.commands import (
     COMMANDS_MAX,
@@ -29,6 +30,7 @@ from cluster.shard.commands import (
 )
 from cluster.shard.directory import Directory
 from cluster.shard.turn import StreamKey, Turn
+from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE
 
 NO_PARAMETERS = b"{}"
 """What an empty payload means (documents.proto)."""
@@ -46,6 +48,9 @@ class Gatherer:
         self._cache = cache
         self._directory = directory
         self._entropy = entropy
+        self.damaged = ""
+        """What could not be read while checking an operation; the replica looks at it after every gathering."""
+        self._principals: set[str] = set()
         self._creating: dict[tuple[str, str], bytes] = {}
         """Code of documents whose creation is proposed but not applied yet: what is pipelined behind it is checked against
         it.
@@ -72,6 +77,8 @@ class Gatherer:
                 try:
                     command = self._command(operation)
                 except ClusterError as error:
+                    if isinstance(error, StorageDamaged):
+                        self.damaged = error.message
                     turn.reply(stream, Reply(operation.id, 0, 0, b"", failure_of(error)))
                     continue
                 commands.append(command)
@@ -89,8 +96,10 @@ class Gatherer:
 
     def _command(self, operation: Operation) -> Command:
         """Check one operation against the code it is for."""
+        self._check(operation)
         name = (operation.space, operation.key)
         payload = operation.payload
+        channel = ""
         if operation.kind == Kind.CREATE:
             code_hash = self._directory.code_for(operation.space)
             payload = self._directory.program(code_hash).check("", payload or NO_PARAMETERS)
@@ -99,14 +108,15 @@ class Gatherer:
             code_hash = self._code_of(operation)
             if operation.kind == Kind.SEND:
                 check_channel(operation.channel)
-                payload = self._directory.program(code_hash).check(operation.channel, payload or NO_PARAMETERS)
-            elif operation.kind != Kind.DELETE:
-                raise InvalidRequest(f"operation kind {operation.kind} is not a command")
+                channel = operation.channel
+                payload = self._directory.program(code_hash).check(channel, payload or NO_PARAMETERS)
+            else:
+                payload = NO_PARAMETERS
         return Command(
             _KINDS[Kind(operation.kind)],
             operation.space,
             operation.key,
-            operation.channel,
+            channel,
             payload,
             operation.principal,
             operation.session,
@@ -115,15 +125,34 @@ class Gatherer:
             code_hash,
         )
 
+    def _check(self, operation: Operation) -> None:
+        """What apply takes for granted. The gateway looked already, but a forwarded operation passed another node's."""
+        if operation.kind not in _KINDS:
+            raise InvalidRequest(f"operation kind {operation.kind} is not a command")
+        if operation.sequence < 0 or operation.acked_through < 0:
+            raise InvalidRequest("a sequence is not negative")
+        if operation.session and len(operation.session) != SESSION_BYTES:
+            raise InvalidRequest(f"a session or idempotency key has {SESSION_BYTES} bytes, not {len(operation.session)}")
+        if operation.principal not in self._principals:
+            Principal.parse(operation.principal)
+            if len(self._principals) >= PRINCIPALS_KEPT_MAX:
+                self._principals.clear()
+            self._principals.add(operation.principal)
+        if operation.kind == Kind.CREATE:
+            check_space(operation.space)
+            check_key(operation.key)
+            if operation.space == SYSTEM_SPACE and operation.key != SYSTEM_KEY:
+                raise InvalidName(f"the space {SYSTEM_SPACE} has one document, {SYSTEM_KEY}")
+
     def _code_of(self, operation: Operation) -> bytes:
         """The code that the document runs, or will once its creation on the way is applied."""
-        live = self._cache.get(operation.space, operation.key)
-        if live.alive:
+        live = self._cache.find(operation.space, operation.key)
+        if live is not None and live.alive:
             return live.code_hash
         creating = self._creating.get((operation.space, operation.key))
         if creating is not None:
             return creating
         code_hash = self._directory.code_for(operation.space)
-        if not live.epoch:
-            raise UnknownDocument(f"{live.id} was never created")
+        if live is None or not live.epoch:
+            raise UnknownDocument(f"{operation.space}/{operation.key} was never created")
         return code_hash

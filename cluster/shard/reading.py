@@ -18,10 +18,11 @@ from cluster.errors import (
     NotLeader,
     PermissionDenied,
     PositionRewound,
+    StorageDamaged,
     Unavailable,
     UnknownDocument,
 )
-from cluster.ids import Position, Principal
+from cluster.ids import Position, Principal, check_key
 from cluster.session.failures import failure_of
 from cluster.session.operations import Consistency, Kind, Operation, Reply
 from cluster.shard.cache import DocumentCache
@@ -31,6 +32,8 @@ from cluster.shard.turn import StreamKey, Turn
 from cluster.storage.records import RecordStore
 
 LIST_PAGE_MAX = 1000
+LIST_ROWS_MAX = 4096
+"""Records looked at for one page: behind many deleted documents a page is short and the next one goes on."""
 READS_WAITING_MAX = 65_536
 
 Waiting = tuple[StreamKey, Operation]
@@ -43,6 +46,8 @@ class Reader:
         self._cache = cache
         self._records = records
         self._feed = feed
+        self.damaged = ""
+        """What could not be read; the replica looks at it after every batch of reads."""
 
     def run(self, stream: StreamKey, operation: Operation, turn: Turn, now_ms: float) -> None:
         """Answer one READ, LIST or WATCH from the applied state."""
@@ -54,11 +59,22 @@ class Reader:
             else:
                 reply = self._read(operation, now_ms)
         except ClusterError as error:
+            if isinstance(error, StorageDamaged):
+                self.damaged = error.message
             reply = Reply(operation.id, 0, 0, b"", failure_of(error))
         turn.reply(stream, reply)
 
     def _living(self, operation: Operation, now_ms: float) -> LiveDocument:
-        live = self._cache.get(operation.space, operation.key)
+        live = self._cache.find(operation.space, operation.key)
+        if operation.kind == Kind.READ and operation.consistency == Consistency.AT_LEAST:
+            wanted = Position(operation.epoch, operation.index)
+            here = live.position if live is not None else Position(0, 0)
+            if wanted > here:  # a replica that is behind knows neither what exists nor which epoch it is
+                raise Unavailable(f"the document is at {here} here, not yet at {wanted}", retry_after_ms=20)
+            if 0 < wanted.epoch < here.epoch:
+                raise PositionRewound(f"the document is at {here}", current=here)
+        if live is None:
+            raise UnknownDocument(f"{operation.space}/{operation.key} was never created")
         live.touched_ms = now_ms
         if live.instance is None:
             if live.epoch:
@@ -69,12 +85,6 @@ class Reader:
     def _read(self, operation: Operation, now_ms: float) -> Reply:
         live = self._living(operation, now_ms)
         assert live.instance is not None
-        wanted = Position(operation.epoch, operation.index)
-        if operation.consistency == Consistency.AT_LEAST:
-            if wanted.epoch and wanted.epoch != live.epoch:
-                raise PositionRewound(f"{live.id} is at {live.position}", current=live.position)
-            if wanted > live.position:
-                raise Unavailable(f"{live.id} is at {live.position} here, not yet at {wanted}", retry_after_ms=20)
         who = Principal.parse(operation.principal)
         if not live.instance.admits(who):
             raise PermissionDenied("the document's gate says no")
@@ -95,10 +105,17 @@ class Reader:
             after = base64.urlsafe_b64decode(operation.payload).decode() if operation.payload else ""
         except ValueError as error:
             raise InvalidRequest("the page token is not one of ours") from error
+        if operation.channel:
+            check_key(operation.channel)
         documents: list[dict[str, str | int]] = []
         more = ""
+        looked_at = 0
         while len(documents) < limit:
+            if looked_at >= LIST_ROWS_MAX:
+                more = base64.urlsafe_b64encode(after.encode()).decode()
+                break
             pairs = list(self._records.scan(self._cache.generation, operation.space, operation.channel, after, limit + 1))
+            looked_at += len(pairs)
             for key, body in pairs:
                 after = key
                 live = self._cache.peek(operation.space, key)
@@ -172,12 +189,25 @@ class WaitingReads:
         return reads
 
     def refuse_all(self) -> list[Waiting]:
-        """Leadership ended: everything that is not confirmed, removed from here."""
+        """Leadership ended, or this replica is unwell: everything, removed from here."""
         reads = [read for batch in self._asked.values() for read in batch] + self._arrived
+        reads += [read for _, batch in self._confirmed for read in batch]
         self._asked.clear()
         self._arrived = []
-        self._count -= len(reads)
+        self._confirmed = []
+        self._count = 0
         return reads
+
+    def cancel(self, stream: StreamKey, watch: int) -> None:
+        """A watch ended before it was opened: opening it later would leave a viewer that nobody ends. Not answered."""
+        if not self._count:
+            return
+        for batch in (self._arrived, *self._asked.values(), *[reads for _, reads in self._confirmed]):
+            for at, (asker, operation) in enumerate(batch):
+                if operation.kind == Kind.WATCH and operation.id == watch and asker == stream:
+                    del batch[at]
+                    self._count -= 1
+                    return
 
 
 def refuse(reads: list[Waiting], leader: str, turn: Turn) -> None:

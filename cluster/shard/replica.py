@@ -15,7 +15,17 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cluster.errors import Applied, ApplyHalted, ClusterError, CodeMissing, NotLeader, Overloaded, StorageDamaged, Unavailable
+from cluster.errors import (
+    Applied,
+    ApplyHalted,
+    ClusterError,
+    CodeMissing,
+    InvalidRequest,
+    NotLeader,
+    Overloaded,
+    StorageDamaged,
+    Unavailable,
+)
 from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.raft.core import Raft
 from cluster.raft.effects import Effects, Role
@@ -47,9 +57,15 @@ from cluster.shard.turn import LogShortItem, RaftItem, StreamKey, Turn
 from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE, Shard
 from cluster.storage.log import ShardLog
 
+READ_KINDS = frozenset((Kind.READ, Kind.WATCH, Kind.LIST))
+CONSISTENCIES = frozenset(Consistency)
 _NEVER = float("inf")
 APPLY_READ_BYTES = 4 * 1024 * 1024
 """Log bytes read at a time for apply."""
+
+COMMANDS_WAITING_MAX = 65_536
+"""Commands proposed here and not applied yet; beyond it further ones are refused. Raft bounds what waits for commit, this what
+waits for a slow or stalled apply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +125,9 @@ class ShardReplica:
         self.halted = ""
         self.stalled = ""
         self.suspected_offset: int | None = None
-        self._halted_in_between = False
+        self.malformed_messages = 0
+        self._contradicted = False
+        self._commands_waiting = 0
         self._gatherer = gatherer
         self._applier = applier
         self._reader = reader
@@ -175,6 +193,11 @@ class ShardReplica:
         return self._reads.answerable(self.applied)
 
     @property
+    def needs_housekeeping(self) -> bool:
+        """Whether the next housekeeping has something to do although nothing happens until then."""
+        return bool(self.cache.unsaved or self.damaged or self.stalled)
+
+    @property
     def reads_confirmable(self) -> bool:
         """Whether reads wait for acknowledged liveness rounds."""
         return self._reads.asked
@@ -201,6 +224,7 @@ class ShardReplica:
             self.handle(Deadline(), now_ms, turn)
         if self._arrived:
             self._take_operations(now_ms, wall_ms, turn)
+            self._look_for_damage(turn)
         if not self._reads.asked:
             context = self._reads.begin()
             if context is not None:
@@ -225,7 +249,18 @@ class ShardReplica:
 
     def handle(self, event: Event, now_ms: float, turn: Turn) -> Effects:
         """Step the core and carry its effects into the turn."""
-        effects = self.raft.step(event, now_ms)
+        if self._contradicted:
+            return Effects()
+        try:
+            effects = self.raft.step(event, now_ms)
+        except InvalidRequest:
+            if type(event) is not Receive:
+                raise
+            self.malformed_messages += 1
+            return Effects()
+        except StorageDamaged as error:
+            self._contradict(error, turn)
+            return Effects()
         persist = effects.persist
         if persist is not None:
             self.log.persist(turn.batch, persist)
@@ -243,6 +278,14 @@ class ShardReplica:
         if effects.role_changed:
             self._on_role_change(turn)
         return effects
+
+    def _contradict(self, error: StorageDamaged, turn: Turn) -> None:
+        """What is durable here or at a peer contradicts Raft's guarantees: this replica says and believes nothing any more. The
+        node's other shards go on.
+        """
+        self._contradicted = True
+        self.halted = error.message
+        self._answer_all(turn)
 
     def persisted(self, term: Term, sequence: int, now_ms: float, turn: Turn) -> None:
         self.handle(Persisted(term, sequence), now_ms, turn)
@@ -280,7 +323,10 @@ class ShardReplica:
     def _take_read(self, stream: StreamKey, operation: Operation, turn: Turn, now_ms: float) -> None:
         if operation.kind == Kind.UNWATCH:
             self.feed.close(stream, operation.id)
-            turn.reply(stream, Reply(operation.id))
+            self._reads.cancel(stream, operation.id)
+        elif operation.kind not in READ_KINDS or operation.consistency not in CONSISTENCIES:
+            error = InvalidRequest(f"no operation has kind {operation.kind} and consistency {operation.consistency}")
+            self._refuse([(stream, [operation])], error, turn)
         elif operation.kind == Kind.READ and operation.consistency != Consistency.LINEARIZABLE:
             if self.damaged:
                 self._refuse([(stream, [operation])], Unavailable("this replica's state is damaged", retry_after_ms=100), turn)
@@ -298,6 +344,13 @@ class ShardReplica:
         if self._led_term is None:
             self._refuse(arrived, Unavailable("the new leader is catching up", retry_after_ms=20), turn)
             return
+        if self.stalled:
+            self._refuse(arrived, CodeMissing(f"shard {self.id} waits: {self.stalled}", retry_after_ms=100), turn)
+            return
+        if self._commands_waiting >= COMMANDS_WAITING_MAX:
+            busy = Overloaded("too many commands wait to be applied", retry_after_ms=50, bound="commands_waiting_max")
+            self._refuse(arrived, busy, turn)
+            return
         self._stamped_ms = max(self._stamped_ms, self._applier.now_ms, wall_ms)
         entries = self._gatherer.gather(arrived, self._stamped_ms, turn)
         if not entries:
@@ -314,6 +367,7 @@ class ShardReplica:
             return
         for place, (_, origins, commands) in enumerate(entries):
             self._proposed.append(Proposed(LogIndex(ticket.first + place), ticket.term, origins, commands))
+            self._commands_waiting += len(commands)
 
     def _refuse(self, arrived: list[tuple[StreamKey, list[Operation]]], error: ClusterError, turn: Turn) -> None:
         failure = failure_of(error)
@@ -336,6 +390,10 @@ class ShardReplica:
         if self.leads and self._led_term in (None, self.raft.term):
             return
         self._led_term = None
+        self._answer_all(turn)
+
+    def _answer_all(self, turn: Turn) -> None:
+        """This replica can no longer say what comes of anything that waits here: nobody may wait for it in vain."""
         self._gatherer.reset()
         lost = Unavailable("leadership ended while the command was on its way", applied=Applied.UNKNOWN, retry_after_ms=20)
         failure = failure_of(lost)
@@ -343,6 +401,7 @@ class ShardReplica:
             for stream, operation in proposed.origins:
                 turn.reply(stream, Reply(operation, 0, 0, b"", failure))
         self._proposed.clear()
+        self._commands_waiting = 0
         refuse(self._reads.refuse_all(), self.leader_node or "", turn)
         if len(self.feed):
             self.feed.end_all(self._not_leader(), turn)
@@ -358,6 +417,7 @@ class ShardReplica:
         if not self.damaged and not self.halted:
             for stream, operation in self._reads.ready(self.applied):
                 self._reader.run(stream, operation, turn, now_ms)
+            self._look_for_damage(turn)
         if self.leads and self._led_term is None and self.raft.term_of(self.applied) == self.raft.term:
             self._led_term = self.raft.term
         if self.applied - self._compact_looked_at >= self._compaction.every_entries:
@@ -385,42 +445,67 @@ class ShardReplica:
             self.stalled = error.message
             return False
         except StorageDamaged as error:
-            self.damaged = error.message
+            self.found_unreadable(error.message, turn)
             return False
         except ApplyHalted as error:
             self.halted = error.message
             suspect = error.details.get("suspect")
             self.suspected_offset = int(suspect) if suspect is not None else None
-            self._halted_in_between = suspect is None
+            self._answer_all(turn)
             return False
         if proposed is not None:
             self._proposed.popleft()
+            self._commands_waiting -= len(proposed.commands)
             self._forget_creations(proposed.commands)
         for live in changed:
             self.feed.changed(live)
-            if self._on_changed is not None:
+            if self._on_changed is not None and live.id.key == SYSTEM_KEY:
                 self._on_changed(live, turn)
         return True
+
+    def found_unreadable(self, what: str, turn: Turn) -> None:
+        """State here can not be read: stop serving; whoever waits asks the next leader."""
+        self.damaged = what
+        self._answer_all(turn)
+
+    def _look_for_damage(self, turn: Turn) -> None:
+        """Checking and reading answer those who asked; that the state is damaged concerns all."""
+        what = self._gatherer.damaged or self._reader.damaged
+        if what:
+            self._gatherer.damaged = self._reader.damaged = ""
+            self.found_unreadable(what, turn)
 
     # -- housekeeping ------------------------------------------------------------------------------------------------
 
     def housekeep(self, now_ms: float, turn: Turn) -> None:
         """About once a second while there is anything unsaved or in memory."""
-        self.cache.housekeep(now_ms, turn.batch, self.feed.documents)
         self.stalled = ""
-        if self._on_changed is not None and not self.damaged:
-            self._on_changed(self.cache.get(SYSTEM_SPACE, SYSTEM_KEY), turn)
+        if self._applier.within_entry:
+            return
+        try:
+            if self._on_changed is not None:
+                self._on_changed(self.cache.get(SYSTEM_SPACE, SYSTEM_KEY), turn)
+        except CodeMissing:
+            pass  # asked for; the next look finds it
+        except StorageDamaged as error:
+            self.found_unreadable(error.message, turn)
+            return
+        self.cache.housekeep(now_ms, turn.batch, self.feed.documents)
 
     def decisions_changed(self) -> None:
         """New code or an isolated command: look again at what apply waits for. A halt in the middle of an entry needs a
         restart.
         """
         self.stalled = ""
-        if not self._halted_in_between:
+        if not self._applier.within_entry and not self._contradicted:
             self.halted = ""
 
     def save_all(self, turn: Turn) -> None:
-        """Bring the stored shard to the applied index."""
+        """Bring the stored shard to the applied index. Nothing is written where apply stopped within an entry: a record would
+        claim the whole of it.
+        """
+        if self._applier.within_entry or self.damaged:
+            return
         self.cache.save_all(turn.batch)
         self.stored.save_metadata(ShardMetadata(self.time_ms), turn)
 
@@ -434,7 +519,8 @@ class ShardReplica:
         self._stamped_ms = max(self._stamped_ms, metadata.now_ms)
         self.damaged = ""
         self.halted = ""
-        self._halted_in_between = False
+        self.stalled = ""
+        self._applier.within_entry = False
 
     def compact(self, now_ms: float, turn: Turn) -> None:
         """Cut the log below what every record holds, keeping some for followers that are a little behind."""

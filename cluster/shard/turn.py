@@ -148,6 +148,36 @@ class Turn:
     deltas: dict[StreamKey, list[Delta]] = field(default_factory=dict)
     round_needed: bool = False
 
+    def take(self) -> Turn:
+        """Everything gathered so far; this turn is empty afterwards, and whoever holds it goes on gathering."""
+        taken = Turn(
+            self.batch,
+            self.persisted,
+            self.raft_now,
+            self.raft_after_sync,
+            self.bulk,
+            self.replies,
+            self.deltas,
+            self.round_needed,
+        )
+        self.batch, self.persisted = Batch(), []
+        self.raft_now, self.raft_after_sync, self.bulk, self.replies, self.deltas = {}, {}, {}, {}, {}
+        self.round_needed = False
+        return taken
+
+    @property
+    def empty(self) -> bool:
+        return not (
+            self.batch.operations
+            or self.persisted
+            or self.raft_now
+            or self.raft_after_sync
+            or self.bulk
+            or self.replies
+            or self.deltas
+            or self.round_needed
+        )
+
     def reply(self, stream: StreamKey, reply: Reply) -> None:
         replies = self.replies.get(stream)
         if replies is None:
