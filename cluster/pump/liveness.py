@@ -22,6 +22,8 @@ from cluster.shardmap.map import Shard
 
 NEVER = float("-inf")
 ROUNDS_KEPT = 64
+ROUND_BITS = 32
+"""Rounds are numbered on from (boot generation << 32): an answer to the process before never counts for this one."""
 
 Led = tuple[tuple[ShardId, Term], ...]
 
@@ -64,7 +66,7 @@ def digest_of(led: Led) -> bytes:
 
 
 class _Peer:
-    __slots__ = ("acked", "digest", "exceptions", "generation", "heard_ms", "led", "sent_list")
+    __slots__ = ("acked", "denied", "denied_at", "digest", "exceptions", "generation", "heard_ms", "led", "sent_list")
 
     def __init__(self) -> None:
         self.generation = 0
@@ -74,6 +76,8 @@ class _Peer:
         self.acked: tuple[int, float] = (0, NEVER)
         self.exceptions: frozenset[ShardId] = frozenset()
         self.sent_list = b""
+        self.denied: tuple[ShardId, ...] = ()
+        self.denied_at: tuple[bytes, int] = (b"", -1)
 
 
 class NodeLiveness:
@@ -85,9 +89,12 @@ class NodeLiveness:
         self.store = store
         self._peers: dict[NodeId, _Peer] = {}
         self._led: dict[ShardId, tuple[Term, int]] = {}
+        self._terms: dict[ShardId, Term] = {}
+        self._terms_version = 0
         self._digest = digest_of(())
         self._list: Led = ()
-        self._round = 0
+        self._listed = True
+        self._round = generation << ROUND_BITS
         self._rounds: deque[tuple[int, float]] = deque(maxlen=ROUNDS_KEPT)
 
     # -- what this node leads ----------------------------------------------------------------------------------------
@@ -97,19 +104,27 @@ class NodeLiveness:
         known = self._led.get(shard)
         if known is None or known[0] != term:
             self._led[shard] = (term, self._round + 1)
-            self._relist()
+            self._listed = False
 
     def delist(self, shard: ShardId) -> None:
         """Stop vouching for a group: it is no longer led, or this node can not be trusted with it (hung disk, no quorum)."""
         if self._led.pop(shard, None) is not None:
-            self._relist()
+            self._listed = False
 
     def delist_all(self) -> None:
         if self._led:
             self._led.clear()
-            self._relist()
+            self._listed = False
+
+    def note_term(self, shard: ShardId, term: Term) -> None:
+        """The term of this node's replica of a group: where it is above what a peer lists, this node is an exception."""
+        if self._terms.get(shard) != term:
+            self._terms[shard] = term
+            self._terms_version += 1
 
     def _relist(self) -> None:
+        """Once a round, however many groups changed hands since the last."""
+        self._listed = True
         self._list = tuple(sorted((shard, term) for shard, (term, _) in self._led.items()))
         self._digest = digest_of(self._list)
 
@@ -117,6 +132,8 @@ class NodeLiveness:
 
     def begin_round(self, peers: list[NodeId], now_ms: float) -> list[tuple[NodeId, Heartbeat]]:
         """One heartbeat to each connected peer."""
+        if not self._listed:
+            self._relist()
         self._round += 1
         self._rounds.append((self._round, now_ms))
         beats = []
@@ -127,9 +144,7 @@ class NodeLiveness:
             beats.append((node, Heartbeat(self.generation, self.store, self._round, self._digest, led)))
         return beats
 
-    def on_heartbeat(
-        self, node: NodeId, beat: Heartbeat, own_terms: dict[ShardId, Term], now_ms: float
-    ) -> tuple[HeartbeatReply | None, bool]:
+    def on_heartbeat(self, node: NodeId, beat: Heartbeat, now_ms: float) -> tuple[HeartbeatReply | None, bool]:
         """A peer's heartbeat. Returns the answer (None for one of an older generation) and whether the peer was restarted."""
         peer = self._peer(node)
         if beat.generation < peer.generation:
@@ -137,7 +152,7 @@ class NodeLiveness:
         restarted = beat.generation > peer.generation > 0
         if beat.generation > peer.generation:
             peer.generation, peer.digest, peer.led, peer.sent_list = beat.generation, b"", {}, b""
-            peer.acked, peer.exceptions = (0, NEVER), frozenset()
+            peer.acked, peer.exceptions, peer.denied_at = (0, NEVER), frozenset(), (b"", -1)
         if beat.led is not None:
             peer.led = dict(beat.led)
             peer.digest = beat.digest
@@ -145,8 +160,11 @@ class NodeLiveness:
         if needed:
             peer.led = {}
         peer.heard_ms = now_ms
-        exceptions = tuple(shard for shard, term in peer.led.items() if own_terms.get(shard, 0) > term)
-        return HeartbeatReply(self.generation, self.store, beat.round, needed, exceptions), restarted
+        if needed or peer.denied_at != (peer.digest, self._terms_version):
+            own = self._terms
+            peer.denied = tuple(shard for shard, term in peer.led.items() if own.get(shard, 0) > term)
+            peer.denied_at = (b"", -1) if needed else (peer.digest, self._terms_version)
+        return HeartbeatReply(self.generation, self.store, beat.round, needed, peer.denied), restarted
 
     def on_reply(self, node: NodeId, reply: HeartbeatReply, now_ms: float) -> float | None:
         """A peer acknowledged a round. Returns the round's send time if this is news."""
@@ -171,7 +189,7 @@ class NodeLiveness:
     def gone(self, node: NodeId) -> None:
         """The peer's process is known to be gone: nothing it vouched for holds."""
         peer = self._peer(node)
-        peer.led, peer.digest, peer.heard_ms = {}, b"", NEVER
+        peer.led, peer.digest, peer.heard_ms, peer.denied_at = {}, b"", NEVER, (b"", -1)
 
     # -- what the groups ask -----------------------------------------------------------------------------------------
 

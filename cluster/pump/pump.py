@@ -12,7 +12,6 @@ Work of a turn follows what arrived: shards without news, timer or committed ent
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,8 +20,10 @@ from cluster.errors import RejectedError, StaleRoute, StorageFull
 from cluster.ids import NodeId, ShardId, Term
 from cluster.pump import frames
 from cluster.pump.bundles import BundleFetch
+from cluster.pump.incoming import Incoming
 from cluster.pump.lanes import Lane
 from cluster.pump.liveness import Fenced, Heartbeat, HeartbeatReply, LivenessMessage, NodeLiveness
+from cluster.pump.schedule import Schedule
 from cluster.pump.streams import Streams
 from cluster.pump.transfers import Transfers
 from cluster.router.router import Router
@@ -30,28 +31,13 @@ from cluster.session.failures import failure_of
 from cluster.session.operations import COMMAND_KINDS, Delta, Operation, Reply
 from cluster.shard.directory import Directory
 from cluster.shard.replica import ShardReplica
-from cluster.shard.turn import (
-    AnswerItem,
-    BulkLaneItem,
-    BundleReply,
-    BundleRequest,
-    CloseItem,
-    ForwardItem,
-    GrantItem,
-    LogShortItem,
-    RaftItem,
-    RaftLaneItem,
-    ResetItem,
-    SnapshotAck,
-    SnapshotChunk,
-    SnapshotRequest,
-    Turn,
-)
+from cluster.shard.turn import AnswerItem, CloseItem, ForwardItem, GrantItem, RaftLaneItem, ResetItem, Turn
 from cluster.shardmap.map import ShardMap
 from cluster.storage.engine import Batch
 
 HOUSEKEEPING_MS = 1_000.0
-_NEVER = float("inf")
+STREAM_BITS = 32
+"""Client streams are numbered on from (boot generation << 32)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,17 +117,27 @@ class Pump:
         self._turn_liveness: list[tuple[NodeId, LivenessMessage]] = []
         self._writes = 0
         self._unsynced: deque[_Unsynced] = deque()
-        self._ready: dict[ShardId, None] = {}
-        self._to_apply: dict[ShardId, None] = {}
-        self._deadlines: list[tuple[float, ShardId]] = []
-        self._armed: dict[ShardId, float] = {}
+        self._schedule = Schedule()
+        self._resets: set[NodeId] = set()
+        """Peers that must be told that what this node owed them may be lost."""
         self._leaders: dict[ShardId, NodeId | None] = {}
         self._heartbeat_due_ms = now_ms
         self._housekeeping_due_ms = now_ms + HOUSEKEEPING_MS
         self._delisted = False
-        self.streams = Streams(router, self._forward, self._grant, self.locate)
+        first_stream = liveness.generation << STREAM_BITS
+        self.streams = Streams(router, self._forward, self._grant, self.locate, first_stream + 1)
+        self._incoming = Incoming(
+            holder=self,
+            schedule=self._schedule,
+            streams=self.streams,
+            router=router,
+            bundles=bundles,
+            transfers=transfers,
+            turn=self._turn,
+            lost_log=self._lost_log,
+        )
         for replica in replicas.values():
-            self._look_at(replica, now_ms)
+            self.look_at(replica, now_ms)
 
     # -- inputs from peers -------------------------------------------------------------------------------------------
 
@@ -151,14 +147,27 @@ class Pump:
         try:
             if lane is Lane.LIVENESS:
                 self._on_liveness(node, frame, now_ms)
-            elif lane is Lane.RAFT:
-                for item in frames.unpack_raft(frame):
-                    self._on_raft_item(node, item, now_ms)
             else:
-                for bulk in frames.unpack_bulk(frame):
-                    self._on_bulk_item(node, bulk, now_ms)
+                self.garbage_frames += self._incoming.on_frame(node, lane, frame, now_ms)
         except RejectedError:
             self.garbage_frames += 1
+
+    def on_frame_lost(self, node: NodeId, lane: Lane, now_ms: float) -> None:
+        """A frame that an output named was not accepted for sending (a full lane of a connection that stands). Whoever
+        depended on it must not wait: both sides give up what the lane may owe.
+        """
+        self._now_ms = now_ms
+        if lane is Lane.LIVENESS:
+            self.liveness.disconnected(node)
+        elif lane is Lane.BULK:
+            self._transfers.node_lost(node, now_ms, self._turn)
+        else:
+            self._resets.add(node)
+            self.streams.node_lost(node, now_ms)
+            for replica in self.replicas.values():
+                replica.peer_unreachable(node, now_ms, self._turn)
+                replica.feed.close_node(node)
+                self.look_at(replica, now_ms)
 
     def on_connected(self, node: NodeId, now_ms: float) -> None:
         """Frames to `node` will be taken from now on."""
@@ -179,9 +188,10 @@ class Pump:
         for replica in self.replicas.values():
             replica.peer_unreachable(node, now_ms, self._turn)
             replica.feed.close_node(node)
+            self._transfers.sender_lost(replica, node)
             if refused and replica.leader_node == node:
                 replica.leader_lost(now_ms, self._turn)
-            self._look_at(replica, now_ms)
+            self.look_at(replica, now_ms)
         self._transfers.node_lost(node, now_ms, self._turn)
 
     def _on_liveness(self, node: NodeId, frame: bytes, now_ms: float) -> None:
@@ -196,8 +206,7 @@ class Pump:
             self._turn_liveness.append((node, Fenced(self._stores[node])))
             return
         if isinstance(message, Heartbeat):
-            terms = {replica.id: replica.raft.term for replica in self.replicas.values()}
-            reply, restarted = self.liveness.on_heartbeat(node, message, terms, now_ms)
+            reply, restarted = self.liveness.on_heartbeat(node, message, now_ms)
             if reply is not None:
                 self._turn_liveness.append((node, reply))
             if restarted:
@@ -208,9 +217,8 @@ class Pump:
         if message.list_needed:
             self._heartbeat_due_ms = now_ms
         if sent_ms is not None:
-            for replica in self.replicas.values():
-                if replica.reads_confirmable:
-                    self._confirm_reads(replica, node, now_ms)
+            for shard in list(self._schedule.reading):
+                self._confirm_reads(self.replicas[shard], node, now_ms)
 
     def _known_store(self, node: NodeId, store: bytes) -> bool:
         """A wiped node under an old name is a new node: its votes and acknowledgements are not the old one's (trap 11)."""
@@ -224,9 +232,11 @@ class Pump:
     def _leader_restarted(self, node: NodeId, now_ms: float) -> None:
         self.streams.node_lost(node, now_ms)
         for replica in self.replicas.values():
+            replica.feed.close_node(node)
+            self._transfers.sender_lost(replica, node)
             if replica.leader_node == node:
                 replica.leader_lost(now_ms, self._turn)
-                self._look_at(replica, now_ms)
+                self.look_at(replica, now_ms)
 
     def _confirm_reads(self, replica: ShardReplica, node: NodeId, now_ms: float) -> None:
         peer = replica.shard.replica_on(node)
@@ -234,54 +244,7 @@ class Pump:
             return
         sent_ms = self.liveness.acked_sent_ms(node, replica.id, replica.raft.term)
         replica.peer_acked(peer, replica.raft.term, sent_ms, now_ms, self._turn)
-        self._ready[replica.id] = None
-
-    def _on_raft_item(self, node: NodeId, item: RaftLaneItem, now_ms: float) -> None:
-        if isinstance(item, RaftItem):
-            replica = self.replicas.get(item.shard)
-            if replica is not None and replica.replica == item.receiver and replica.shard.node_of(item.sender) == node:
-                replica.receive(item.sender, item.message)
-                self._ready[item.shard] = None
-        elif isinstance(item, LogShortItem):
-            replica = self.replicas.get(item.shard)
-            if replica is not None and replica.replica == item.receiver and replica.shard.node_of(item.sender) == node:
-                self.log_lost = self.log_lost or replica.lost_log(item.term, item.acknowledged)
-        elif isinstance(item, AnswerItem):
-            self.streams.answered(item.stream, node, item.deltas, item.replies, now_ms)
-        elif isinstance(item, ForwardItem):
-            self._submit_to_replica(item.shard, (node, item.stream), item.operations)
-        elif isinstance(item, GrantItem):
-            replica = self.replicas.get(item.shard)
-            if replica is not None:
-                replica.feed.grant((node, item.stream), item.watch, item.credit_bytes, self._turn)
-        elif isinstance(item, CloseItem):
-            for replica in self.replicas.values():
-                replica.feed.close_stream((node, item.stream))
-        else:
-            self.streams.node_lost(node, now_ms)
-
-    def _on_bulk_item(self, node: NodeId, item: BulkLaneItem, now_ms: float) -> None:
-        if isinstance(item, BundleRequest):
-            self._turn.send_bulk(node, BundleReply(item.code_hash, self._bundles.get(item.code_hash) or b""))
-        elif isinstance(item, BundleReply):
-            if self._bundles.receive(item.code_hash, item.bundle, self._turn.batch):
-                for replica in self.replicas.values():
-                    replica.stalled = ""
-                    self._ready[replica.id] = None
-        else:
-            self._on_transfer_item(node, item, now_ms)
-
-    def _on_transfer_item(self, node: NodeId, item: SnapshotRequest | SnapshotChunk | SnapshotAck, now_ms: float) -> None:
-        replica = self.replicas.get(item.shard)
-        if replica is None or replica.shard.node_of(item.sender) != node:
-            return
-        if isinstance(item, SnapshotRequest):
-            self._transfers.requested(replica, item.sender, now_ms, self._turn)
-        elif isinstance(item, SnapshotChunk):
-            self._transfers.on_chunk(replica, item, now_ms, self._turn)
-        else:
-            self._transfers.on_ack(replica, item, now_ms, self._turn)
-        self._look_at(replica, now_ms)
+        self._schedule.ready[replica.id] = None
 
     # -- inputs from the gateway -------------------------------------------------------------------------------------
 
@@ -296,6 +259,9 @@ class Pump:
                     replica.feed.close_stream((node, stream))
             elif node in self.connected:
                 self._turn.send_now(node, CloseItem(stream))
+
+    def _lost_log(self, what: str) -> None:
+        self.log_lost = self.log_lost or what
 
     def locate(self, shard: ShardId) -> NodeId | None:
         """Where the leader of a shard is believed to be."""
@@ -317,7 +283,7 @@ class Pump:
 
     def _forward(self, node: NodeId, shard: ShardId, stream: int, operations: list[Operation]) -> None:
         if node == self.node:
-            self._submit_to_replica(shard, (node, stream), operations)
+            self.submit_to_replica(shard, (node, stream), operations)
         else:
             self._turn.send_now(node, ForwardItem(shard, stream, operations))
 
@@ -329,7 +295,7 @@ class Pump:
         if replica is not None:
             replica.feed.grant((node, stream), watch, credit_bytes, self._turn)
 
-    def _submit_to_replica(self, shard: ShardId, stream: tuple[NodeId, int], operations: list[Operation]) -> None:
+    def submit_to_replica(self, shard: ShardId, stream: tuple[NodeId, int], operations: list[Operation]) -> None:
         replica = self.replicas.get(shard)
         if replica is None:
             error = StaleRoute(f"node {self.node} has no replica of shard {shard}", shard_map_version=self.router.map.version)
@@ -339,7 +305,8 @@ class Pump:
         if self.storage_full:
             operations = self._refuse_commands(stream, operations)
         replica.submit(stream, operations)
-        self._ready[shard] = None
+        self._schedule.ready[shard] = None
+        self._schedule.moved[shard] = None
 
     def _refuse_commands(self, stream: tuple[NodeId, int], operations: list[Operation]) -> list[Operation]:
         """Answer what would write; returns what only reads."""
@@ -355,7 +322,7 @@ class Pump:
     def deadline_ms(self) -> float:
         """When `step` must be called next, whatever arrives."""
         due = min(self._heartbeat_due_ms, self._housekeeping_due_ms, self.streams.deadline_ms, self._transfers.deadline_ms)
-        return min(due, self._deadlines[0][0]) if self._deadlines else due
+        return min(due, self._schedule.deadline_ms)
 
     @property
     def needs_sync(self) -> bool:
@@ -370,21 +337,17 @@ class Pump:
     @property
     def busy(self) -> bool:
         """Whether a further turn has work without anything arriving."""
-        return bool(self._ready or self._to_apply)
+        return self._schedule.busy
 
     def step(self, now_ms: float, wall_ms: int) -> Output:
         """Everything that arrived and is due: Raft messages, timers, proposals, reads."""
         self._now_ms = now_ms
-        while self._deadlines and self._deadlines[0][0] <= now_ms:
-            at_ms, shard = heapq.heappop(self._deadlines)
-            if self._armed.get(shard) == at_ms:
-                del self._armed[shard]
-                self._ready[shard] = None
-        ready, self._ready = self._ready, {}
+        self._schedule.ring(self.replicas, now_ms)
+        ready = self._schedule.take_ready()
         for shard in ready:
             replica = self.replicas[shard]
             replica.step(now_ms, wall_ms, self._turn)
-            self._look_at(replica, now_ms)
+            self.look_at(replica, now_ms)
         self.streams.tick(now_ms)
         self._transfers.tick(now_ms, self._turn)
         if now_ms >= self._housekeeping_due_ms:
@@ -402,29 +365,25 @@ class Pump:
             for shard, term, sequence in done.persisted:
                 replica = self.replicas[shard]
                 replica.persisted(term, sequence, now_ms, self._turn)
-                self._look_at(replica, now_ms)
+                self.look_at(replica, now_ms)
         return self._emit(now_ms)
 
     def apply(self, now_ms: float) -> Output:
         """Apply what is committed, for one slice; answers and deltas come out."""
         ends_ms = self._clock() + self._config.apply_slice_ms
-        waiting, self._to_apply = self._to_apply, {}
-        for shard in waiting:
+        for shard in self._schedule.take_to_apply():
             replica = self.replicas[shard]
+            self._schedule.moved[shard] = None
             replica.apply(now_ms, self._turn, lambda: self._clock() >= ends_ms)
-            self._look_at(replica, now_ms)
+            self.look_at(replica, now_ms)
         if self.directory.missing:
             self._bundles.ask(self.directory.missing, sorted(self.connected), now_ms, self._turn)
         return self._emit(now_ms)
 
-    def _look_at(self, replica: ShardReplica, now_ms: float) -> None:
+    def look_at(self, replica: ShardReplica, now_ms: float) -> None:
         """After a replica moved: list it or not, tell streams of another leader, start transfers it wants."""
-        if replica.deadline_ms != self._armed.get(replica.id, _NEVER):
-            self._armed[replica.id] = replica.deadline_ms
-            if replica.deadline_ms != _NEVER:
-                heapq.heappush(self._deadlines, (replica.deadline_ms, replica.id))
-        if replica.apply_waits or replica.answers_wait:
-            self._to_apply[replica.id] = None
+        self._schedule.look_at(replica)
+        self.liveness.note_term(replica.id, replica.raft.term)
         if replica.serves and not self._delisted:
             self.liveness.lead(replica.id, replica.raft.term)
         else:
@@ -444,18 +403,24 @@ class Pump:
         if stalled != self._delisted:
             self._delisted = stalled
             for replica in self.replicas.values():
-                self._look_at(replica, now_ms)
+                self.look_at(replica, now_ms)
+        for node in self._resets & self.connected:
+            self._turn.send_now(node, ResetItem())
+        self._resets.clear()
         peers = [peer for peer in self._peers if peer in self.connected]
         self._turn_liveness.extend(self.liveness.begin_round(peers, now_ms))
 
     def _housekeep(self, now_ms: float) -> None:
         self._housekeeping_due_ms = now_ms + HOUSEKEEPING_MS
-        for replica in self.replicas.values():
+        for shard in self._schedule.take_moved():
+            replica = self.replicas[shard]
             if replica.damaged:
                 self._transfers.repair(replica, now_ms, self._turn)
             else:
                 replica.housekeep(now_ms, self._turn)
-            self._look_at(replica, now_ms)
+            if replica.needs_housekeeping:
+                self._schedule.moved[shard] = None
+            self.look_at(replica, now_ms)
 
     def new_decisions(self, shard_map: ShardMap | None) -> None:
         """The system shard decided something: stalled and halted replicas look again."""
@@ -463,13 +428,18 @@ class Pump:
             self.router.map = shard_map
         for replica in self.replicas.values():
             replica.decisions_changed()
-            self._ready[replica.id] = None
+            self._schedule.ready[replica.id] = None
 
     # -- out ---------------------------------------------------------------------------------------------------------
 
     def _emit(self, now_ms: float) -> Output:
         """Turn what was gathered into one output."""
-        turn, self._turn = self._turn, Turn()
+        if self._turn.empty:
+            output = Output()
+            self._emit_liveness(output)
+            output.deliveries = self.streams.deliveries()
+            return output
+        turn = self._turn.take()
         if turn.round_needed:
             self._heartbeat_due_ms = now_ms
         output = Output(turn.batch)
@@ -486,15 +456,18 @@ class Pump:
             waiting = self._unsynced[-1].items if self._unsynced else turn.raft_now
             for node, items in turn.raft_after_sync.items():
                 waiting.setdefault(node, []).extend(items)
+        self._emit_liveness(output)
+        for node, items in turn.raft_now.items():
+            output.frames.extend((node, Lane.RAFT, frame) for frame in frames.pack_raft(items))
+        for node, bulk in turn.bulk.items():
+            output.frames.extend((node, Lane.BULK, frame) for frame in frames.pack_bulk(bulk))
+        output.deliveries = self.streams.deliveries()
+        return output
+
+    def _emit_liveness(self, output: Output) -> None:
         for node, message in self._turn_liveness:
             output.frames.append((node, Lane.LIVENESS, frames.pack_liveness(message)))
         self._turn_liveness.clear()
-        for node, items in turn.raft_now.items():
-            output.frames.append((node, Lane.RAFT, frames.pack_raft(items)))
-        for node, bulk in turn.bulk.items():
-            output.frames.append((node, Lane.BULK, frames.pack_bulk(bulk)))
-        output.deliveries = self.streams.deliveries()
-        return output
 
     def _answer(self, stream: tuple[NodeId, int], deltas: list[Delta], replies: list[Reply], turn: Turn, now_ms: float) -> None:
         node, number = stream

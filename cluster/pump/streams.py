@@ -69,13 +69,10 @@ class Watch:
 
 @dataclass(slots=True)
 class LocalStream:
-    """One client stream. `out_*` is what the current turn delivers to it. `unwatched`: watches that were ended before the leader
-    answered them; the client has its answer.
-    """
+    """One client stream. `out_*` is what the current turn delivers to it."""
 
     watches: dict[int, Watch] = field(default_factory=dict)
     lists: dict[int, ShardId] = field(default_factory=dict)
-    unwatched: set[int] = field(default_factory=set)
     out_deltas: list[Delta] = field(default_factory=list)
     out_replies: list[Reply] = field(default_factory=list)
     nodes: set[NodeId] = field(default_factory=set)
@@ -196,7 +193,7 @@ class Streams:
             self._on_delta(number, stream, node, delta, now_ms)
         if node != self._router.node:
             replies = self._take_remote(number, node, replies)
-        if not stream.watches and not stream.lists and not stream.unwatched:
+        if not stream.watches and not stream.lists:
             stream.out_replies.extend(replies)
             return
         for reply in replies:
@@ -204,8 +201,6 @@ class Streams:
                 self._on_watch_reply(number, stream, node, reply, now_ms)
             elif reply.id in stream.lists:
                 stream.out_replies.append(self._page(stream, reply))
-            elif reply.id in stream.unwatched:
-                stream.unwatched.discard(reply.id)
             else:
                 stream.out_replies.append(reply)
 
@@ -342,11 +337,7 @@ class Streams:
         failure = failure_of(error)
         for number, operation in lost:
             stream = self._streams.get(number)
-            if stream is None or operation in stream.watches:
-                continue
-            if operation in stream.unwatched:
-                stream.unwatched.discard(operation)
-            else:
+            if stream is not None and operation not in stream.watches:
                 stream.lists.pop(operation, None)
                 stream.out_replies.append(Reply(operation, 0, 0, b"", failure))
                 self._touched.add(number)
@@ -358,9 +349,7 @@ class Streams:
         self._orphans.pop(key, None)
         self._orphans[key] = watch
 
-    def _orphan_where(
-        self, watches: dict[tuple[int, int], Watch], lost: Callable[[Watch], bool], now_ms: float
-    ) -> None:
+    def _orphan_where(self, watches: dict[tuple[int, int], Watch], lost: Callable[[Watch], bool], now_ms: float) -> None:
         for (number, _), watch in watches.items():
             if lost(watch):
                 self._orphan(number, watch, now_ms)
@@ -416,9 +405,7 @@ class Streams:
                 stream.out_replies.append(Reply(operation.id, 0, 0, b"", failure))
         self._touched.add(number)
 
-    def _register_watch(
-        self, number: int, stream: LocalStream, operation: Operation, shard: ShardId, now_ms: float
-    ) -> bool:
+    def _register_watch(self, number: int, stream: LocalStream, operation: Operation, shard: ShardId, now_ms: float) -> bool:
         error: ClusterError | None = None
         if operation.id in stream.watches:
             error = InvalidRequest(f"watch {operation.id} is open already")
@@ -444,8 +431,9 @@ class Streams:
         self._touched.add(number)
         if watch is None or watch.node is None:
             return
-        if (number, operation.id) in self._remote.get(watch.node, ()):
-            stream.unwatched.add(operation.id)
+        owed = self._remote.get(watch.node)
+        if owed:
+            owed.pop((number, operation.id), None)
         self._forward(watch.node, watch.shard, number, [operation])
 
     def _submit_list(

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import Struct
 
+from cluster.errors import InvalidName, StorageDamaged
 from cluster.ids import NodeId, ReplicaId, ShardId
 from cluster.raft.events import SnapshotInstalled
 from cluster.raft.messages import SnapshotMeta
@@ -36,6 +37,17 @@ class SnapshotEnd(Struct, frozen=True, array_like=True):
 
     meta: SnapshotMeta
     now_ms: int
+
+
+def decode_end(body: bytes) -> SnapshotEnd | None:
+    """A peer's bytes as SnapshotEnd, None when they are not one."""
+    try:
+        end = msgspec.msgpack.decode(body, type=SnapshotEnd)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    members = (*end.meta.configuration.voters, *end.meta.configuration.learners)
+    sound = end.meta.index > 0 and end.meta.term > 0 and end.now_ms >= 0 and end.meta.configuration.voters
+    return end if sound and len(set(members)) == len(members) else None
 
 
 @dataclass(slots=True)
@@ -59,6 +71,8 @@ class _Incoming:
     number: int
     generation: int
     next_sequence: int = 0
+    heard_ms: float = 0.0
+    switched: bool = False
 
 
 class Transfers:
@@ -96,7 +110,7 @@ class Transfers:
 
     def _begin(self, replica: ShardReplica, peer: ReplicaId, turn: Turn) -> None:
         key = (replica.id, peer)
-        if key in self._outgoing or replica.damaged or replica.halted:
+        if key in self._outgoing or not replica.serves:
             return
         if len(self._outgoing) >= TRANSFERS_MAX:
             if (replica, peer) not in self._queue:
@@ -116,20 +130,27 @@ class Transfers:
                 # the records saved for it are in this turn's batch: they can be read from the next turn on.
                 transfer.begun = True
             elif transfer.waiting_since_ms is None:
-                if transfer.replica.leads:
-                    self._send_chunk(transfer, now_ms, turn)
-                else:
+                try:
+                    sent = transfer.replica.serves and self._send_chunk(transfer, now_ms, turn)
+                except StorageDamaged as error:
+                    transfer.replica.found_unreadable(error.message, turn)
+                    sent = False
+                if not sent:
                     self._end(key, now_ms, turn, failed=True)
             elif now_ms - transfer.waiting_since_ms > CHUNK_TIMEOUT_MS:
                 self._end(key, now_ms, turn, failed=True)
 
-    def _send_chunk(self, transfer: _Outgoing, now_ms: float, turn: Turn) -> None:
+    def _send_chunk(self, transfer: _Outgoing, now_ms: float, turn: Turn) -> bool:
+        """Raises StorageDamaged when a record of ours can not be read; damaged history only ends the transfer (False)."""
         replica = transfer.replica
         records: list[Piece] = []
         history: list[Piece] = []
         end = b""
         if transfer.switched:
-            history = replica.stored.read_history(transfer.after, CHUNK_BYTES)
+            try:
+                history = replica.stored.read_history(transfer.after, CHUNK_BYTES)
+            except StorageDamaged:
+                return False
             transfer.last = not history
         else:
             records = replica.stored.read(transfer.generation, transfer.after, CHUNK_BYTES)
@@ -143,6 +164,7 @@ class Transfers:
         assert node is not None, "transfers go to replicas of the shard"
         head = (replica.id, replica.replica, transfer.peer, replica.raft.term, transfer.number, transfer.sequence)
         turn.send_bulk(node, SnapshotChunk(*head, end, records, history, transfer.last))
+        return True
 
     def on_ack(self, replica: ShardReplica, ack: SnapshotAck, now_ms: float, turn: Turn) -> None:
         """The receiver has a chunk, or refuses the transfer."""
@@ -166,14 +188,20 @@ class Transfers:
         transfer.replica.held_for_snapshots.pop(transfer.peer, None)
         if failed:
             transfer.replica.snapshot_failed(transfer.peer, now_ms, turn)
-        if self._queue:
+        while self._queue and len(self._outgoing) < TRANSFERS_MAX:
             self._begin(*self._queue.pop(0), turn)
 
     def node_lost(self, node: NodeId, now_ms: float, turn: Turn) -> None:
         """Transfers to that node start again when it is back."""
         for key, transfer in list(self._outgoing.items()):
-            if transfer.replica.shard.node_of(transfer.peer) == node:
+            if key in self._outgoing and transfer.replica.shard.node_of(transfer.peer) == node:
                 self._end(key, now_ms, turn, failed=True)
+
+    def sender_lost(self, replica: ShardReplica, node: NodeId) -> None:
+        """What that node was sending does not go on."""
+        incoming = self._incoming.get(replica.id)
+        if incoming is not None and replica.shard.node_of(incoming.sender) == node:
+            del self._incoming[replica.id]
 
     # -- receiving ---------------------------------------------------------------------------------------------------
 
@@ -183,8 +211,8 @@ class Transfers:
             self._ack(replica, chunk, -1, turn)
             return
         incoming = self._incoming.get(replica.id)
-        if chunk.sequence == 0 and (incoming is None or incoming.number != chunk.transfer or incoming.sender != chunk.sender):
-            incoming = _Incoming(chunk.sender, chunk.transfer, replica.cache.generation + 1)
+        if chunk.sequence == 0:
+            incoming = _Incoming(chunk.sender, chunk.transfer, replica.cache.generation + 1, heard_ms=now_ms)
             self._incoming[replica.id] = incoming
             replica.stored.begin(incoming.generation, turn)
         if incoming is None or (incoming.sender, incoming.number) != (chunk.sender, chunk.transfer):
@@ -193,33 +221,60 @@ class Transfers:
         if chunk.sequence != incoming.next_sequence:
             return
         incoming.next_sequence += 1
-        replica.stored.write_history(chunk.history, turn)
-        if chunk.records:
-            replica.stored.write(incoming.generation, chunk.records, turn)
-        if chunk.end:
-            self._install(replica, chunk, incoming.generation, now_ms, turn)
+        incoming.heard_ms = now_ms
+        if not self._store(replica, chunk, incoming, now_ms, turn):
+            del self._incoming[replica.id]
+            self._ack(replica, chunk, -1, turn)
+            return
         if chunk.last:
             del self._incoming[replica.id]
         self._ack(replica, chunk, chunk.sequence, turn)
 
-    def _install(self, replica: ShardReplica, chunk: SnapshotChunk, generation: int, now_ms: float, turn: Turn) -> None:
-        end = msgspec.msgpack.decode(chunk.end, type=SnapshotEnd)
+    def _store(self, replica: ShardReplica, chunk: SnapshotChunk, incoming: _Incoming, now_ms: float, turn: Turn) -> bool:
+        """Take what a chunk brings; False when it is not what it should be."""
+        if incoming.switched and (chunk.records or chunk.end):
+            return False
+        try:
+            replica.stored.write_history(chunk.history, turn)
+            if chunk.records:
+                replica.stored.write(incoming.generation, chunk.records, turn)
+        except InvalidName:
+            return False
+        if chunk.end:
+            incoming.switched = True
+            return self._install(replica, chunk, incoming.generation, now_ms, turn)
+        return True
+
+    def _install(self, replica: ShardReplica, chunk: SnapshotChunk, generation: int, now_ms: float, turn: Turn) -> bool:
+        """Switch to what was received. False when it can not be this replica's state now; nothing changed then.
+
+        Where the log need not be reset, its own entries go on behind the snapshot, so that must lie at or after what is
+        applied (the state machine does not go back) and be known as committed.
+        """
+        end = decode_end(chunk.end)
+        if end is None:
+            return False
         resets = replica.raft.needs_snapshot(end.meta)
         if not resets and not replica.damaged:
-            return
-        if not resets and end.meta.index < replica.raft.snapshot.index:
-            return
+            return True
+        if not resets and not replica.applied <= end.meta.index <= replica.raft.commit_index:
+            return False
         replica.install(generation, end.meta, ShardMetadata(end.now_ms), resets_log=resets, turn=turn)
         replica.handle(SnapshotInstalled(chunk.sender, end.meta), now_ms, turn)
         self.installed += 1
+        return True
 
     def _ack(self, replica: ShardReplica, chunk: SnapshotChunk, sequence: int, turn: Turn) -> None:
         node = replica.shard.node_of(chunk.sender)
         if node is not None:
             turn.send_bulk(node, SnapshotAck(replica.id, replica.replica, chunk.sender, chunk.transfer, sequence))
 
-    def repair(self, replica: ShardReplica, turn: Turn) -> None:
+    def repair(self, replica: ShardReplica, now_ms: float, turn: Turn) -> None:
         """Ask the leader for the state of a damaged replica; called at every housekeeping while it is damaged."""
         leader = replica.leader_node
-        if leader is not None and not replica.leads and replica.id not in self._incoming:
+        incoming = self._incoming.get(replica.id)
+        if incoming is not None and now_ms - incoming.heard_ms > CHUNK_TIMEOUT_MS:
+            del self._incoming[replica.id]
+            incoming = None
+        if leader is not None and not replica.leads and incoming is None:
             turn.send_bulk(leader, SnapshotRequest(replica.id, replica.replica))

@@ -21,7 +21,9 @@ class Pair:
 
     def round(self, sent_ms: float, terms: dict[ShardId, Term], arrives_ms: float = 0.0) -> HeartbeatReply:
         """One whole round from a to b and back."""
-        reply, _ = self.b.on_heartbeat(A, self.beat(sent_ms), terms, arrives_ms or sent_ms + 1)
+        for shard, term in terms.items():
+            self.b.note_term(shard, term)
+        reply, _ = self.b.on_heartbeat(A, self.beat(sent_ms), arrives_ms or sent_ms + 1)
         assert reply is not None
         self.a.on_reply(B, reply, (arrives_ms or sent_ms + 1) + 1)
         return reply
@@ -61,7 +63,7 @@ def test_a_round_sent_before_the_group_was_led_does_not_count_for_it() -> None:
     pair = Pair()
     beat = pair.beat(10)
     pair.a.lead(SHARD, TERM)
-    reply, _ = pair.b.on_heartbeat(A, beat, {}, 11)
+    reply, _ = pair.b.on_heartbeat(A, beat, 11)
     assert reply is not None
     pair.a.on_reply(B, reply, 12)
     assert pair.a.acked_sent_ms(B, SHARD, TERM) == NEVER
@@ -81,7 +83,7 @@ def test_the_list_travels_once_and_again_when_it_was_lost() -> None:
     assert pair.beat(10).led is not None, "this one is lost"
     second = pair.beat(20)
     assert second.led is None
-    reply, _ = pair.b.on_heartbeat(A, second, {}, 21)
+    reply, _ = pair.b.on_heartbeat(A, second, 21)
     assert reply is not None
     assert reply.list_needed
     assert pair.b.leader_heard_ms(A, SHARD, TERM) == NEVER
@@ -96,10 +98,10 @@ def test_a_newer_boot_generation_ends_what_the_older_vouched_for() -> None:
     pair.a.lead(SHARD, TERM)
     pair.round(10, {})
     reborn = NodeLiveness(A, 2, b"store a")
-    _, restarted = pair.b.on_heartbeat(A, reborn.begin_round([B], 20)[0][1], {}, 21)
+    _, restarted = pair.b.on_heartbeat(A, reborn.begin_round([B], 20)[0][1], 21)
     assert restarted
     assert pair.b.leader_heard_ms(A, SHARD, TERM) == NEVER
-    late, _ = pair.b.on_heartbeat(A, pair.beat(30), {}, 31)
+    late, _ = pair.b.on_heartbeat(A, pair.beat(30), 31)
     assert late is None, "the old process speaks no more"
 
 

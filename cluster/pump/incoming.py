@@ -1,0 +1,204 @@
+"""Frames from peers: unpacked, checked, and put where the turn finds them.
+
+Peers run this code too, but a frame is judged as if they did not: whatever does not fit (garbage, another shard's document, a
+number that can not be one) is counted or refused and never ends the node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from cluster.errors import ClusterError, InvalidRequest, RejectedError, StaleRoute
+from cluster.ids import NodeId, ShardId, check_key, check_space
+from cluster.pump import frames
+from cluster.pump.bundles import BundleFetch
+from cluster.pump.lanes import Lane
+from cluster.pump.schedule import Schedule
+from cluster.pump.streams import Streams
+from cluster.pump.transfers import Transfers
+from cluster.raft.messages import Append, AppendReply, Message, SnapshotOffer, VoteReply, VoteRequest
+from cluster.router.router import Router
+from cluster.session.failures import failure_of
+from cluster.session.operations import Kind, Operation, Reply
+from cluster.shard.replica import ShardReplica
+from cluster.shard.turn import (
+    AnswerItem,
+    BulkLaneItem,
+    BundleReply,
+    BundleRequest,
+    CloseItem,
+    ForwardItem,
+    GrantItem,
+    LogShortItem,
+    RaftItem,
+    RaftLaneItem,
+    SnapshotAck,
+    SnapshotChunk,
+    SnapshotRequest,
+    StreamKey,
+    Turn,
+)
+
+NUMBER_MAX = 1 << 62
+"""Terms, indexes and sequences of peers are below this; a frame can carry larger ones, a store can not."""
+
+_KINDS = frozenset(Kind)
+
+
+class Holder(Protocol):
+    """Who holds this node's replicas, as far as frames concern it."""
+
+    replicas: dict[ShardId, ShardReplica]
+
+    def look_at(self, replica: ShardReplica, now_ms: float) -> None: ...
+
+    def submit_to_replica(self, shard: ShardId, stream: StreamKey, operations: list[Operation]) -> None: ...
+
+
+class Incoming:
+    """Raft and bulk frames of all peers.
+
+    lost_log: told what a leader says this node acknowledged and no longer has.
+    """
+
+    def __init__(
+        self,
+        *,
+        holder: Holder,
+        schedule: Schedule,
+        streams: Streams,
+        router: Router,
+        bundles: BundleFetch,
+        transfers: Transfers,
+        turn: Turn,
+        lost_log: Callable[[str], None],
+    ) -> None:
+        self._holder = holder
+        self._schedule = schedule
+        self._streams = streams
+        self._router = router
+        self._bundles = bundles
+        self._transfers = transfers
+        self._turn = turn
+        self._lost_log = lost_log
+
+    def on_frame(self, node: NodeId, lane: Lane, frame: bytes, now_ms: float) -> int:
+        """Take a RAFT or BULK frame; says how many of its items were garbage."""
+        garbage = 0
+        if lane is Lane.RAFT:
+            for item in frames.unpack_raft(frame):
+                try:
+                    self._on_raft_item(node, item, now_ms)
+                except RejectedError:
+                    garbage += 1
+        else:
+            for bulk in frames.unpack_bulk(frame):
+                try:
+                    self._on_bulk_item(node, bulk, now_ms)
+                except RejectedError:
+                    garbage += 1
+        return garbage
+
+    def _on_raft_item(self, node: NodeId, item: RaftLaneItem, now_ms: float) -> None:
+        if isinstance(item, RaftItem | LogShortItem):
+            replica = self._holder.replicas.get(item.shard)
+            if replica is None or replica.replica != item.receiver or replica.shard.node_of(item.sender) != node:
+                return
+            if isinstance(item, RaftItem):
+                check_message(item.message)
+                replica.receive(item.sender, item.message)
+                self._schedule.ready[replica.id] = None
+            elif item.sender == replica.raft.leader:
+                self._lost_log(replica.lost_log(item.term, item.acknowledged))
+        elif isinstance(item, AnswerItem):
+            self._streams.answered(item.stream, node, item.deltas, item.replies, now_ms)
+        elif isinstance(item, ForwardItem):
+            self._on_forwarded(node, item)
+        elif isinstance(item, GrantItem):
+            replica = self._holder.replicas.get(item.shard)
+            if replica is not None:
+                replica.feed.grant((node, item.stream), item.watch, item.credit_bytes, self._turn)
+        elif isinstance(item, CloseItem):
+            for replica in self._holder.replicas.values():
+                replica.feed.close_stream((node, item.stream))
+        else:
+            self._on_reset(node, now_ms)
+
+    def _on_forwarded(self, node: NodeId, item: ForwardItem) -> None:
+        stream = (node, item.stream)
+        sound = []
+        for operation in item.operations:
+            try:
+                check_forwarded(operation, item.shard, self._router)
+            except ClusterError as error:
+                self._turn.reply(stream, Reply(operation.id, 0, 0, b"", failure_of(error)))
+            else:
+                sound.append(operation)
+        if sound:
+            self._holder.submit_to_replica(item.shard, stream, sound)
+
+    def _on_reset(self, node: NodeId, now_ms: float) -> None:
+        """What that node had for our streams may be lost, and it has given up what it had here."""
+        self._streams.node_lost(node, now_ms)
+        for replica in self._holder.replicas.values():
+            replica.feed.close_node(node)
+
+    def _on_bulk_item(self, node: NodeId, item: BulkLaneItem, now_ms: float) -> None:
+        if isinstance(item, BundleRequest):
+            self._turn.send_bulk(node, BundleReply(item.code_hash, self._bundles.get(item.code_hash) or b""))
+        elif isinstance(item, BundleReply):
+            if self._bundles.receive(item.code_hash, item.bundle, self._turn.batch):
+                for replica in self._holder.replicas.values():
+                    if replica.stalled:
+                        replica.stalled = ""
+                        self._schedule.ready[replica.id] = None
+        else:
+            self._on_transfer_item(node, item, now_ms)
+
+    def _on_transfer_item(self, node: NodeId, item: SnapshotRequest | SnapshotChunk | SnapshotAck, now_ms: float) -> None:
+        replica = self._holder.replicas.get(item.shard)
+        if replica is None or replica.shard.node_of(item.sender) != node:
+            return
+        if isinstance(item, SnapshotRequest):
+            self._transfers.requested(replica, item.sender, now_ms, self._turn)
+        elif isinstance(item, SnapshotChunk):
+            self._transfers.on_chunk(replica, item, now_ms, self._turn)
+        else:
+            self._transfers.on_ack(replica, item, now_ms, self._turn)
+        self._schedule.moved[replica.id] = None
+        self._holder.look_at(replica, now_ms)
+
+
+def check_message(message: Message) -> None:
+    """Raise InvalidRequest unless every number can be what it says it is. What the numbers mean is Raft's business."""
+    if isinstance(message, Append):
+        numbers = [message.term, message.previous_index, message.previous_term, message.commit]
+        numbers += [number for run in message.runs for number in (run.first_index, run.term)]
+    elif isinstance(message, AppendReply):
+        numbers = [message.term, message.index, message.hint_index, message.hint_term]
+    elif isinstance(message, VoteRequest):
+        numbers = [message.term, message.last_index, message.last_term]
+    elif isinstance(message, VoteReply):
+        numbers = [message.term]
+    else:
+        assert isinstance(message, SnapshotOffer)
+        numbers = [message.term, message.meta.index, message.meta.term]
+        if message.meta.term > message.term:
+            raise InvalidRequest("a snapshot is of its leader's term or an earlier one")
+    if min(numbers) < 0 or max(numbers) > NUMBER_MAX:
+        raise InvalidRequest(f"numbers of a message are 0 to {NUMBER_MAX}")
+
+
+def check_forwarded(operation: Operation, shard: int, router: Router) -> None:
+    """Raise InvalidName, InvalidRequest or StaleRoute unless a gateway of this cluster could have sent this to `shard`."""
+    if operation.kind not in _KINDS:
+        raise InvalidRequest(f"there is no operation of kind {operation.kind}")
+    check_space(operation.space)
+    if max(operation.sequence, operation.acked_through, operation.epoch, operation.index) > NUMBER_MAX:
+        raise InvalidRequest(f"numbers of an operation are at most {NUMBER_MAX}")
+    if operation.kind == Kind.LIST:
+        return
+    check_key(operation.key)
+    if router.shard_of(operation.space, operation.key) != shard:
+        raise StaleRoute(f"{operation.space}/{operation.key} is not of shard {shard}", shard_map_version=router.map.version)

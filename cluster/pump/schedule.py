@@ -1,0 +1,80 @@
+"""Which replicas of a node have something to do, so that a turn never looks at the others.
+
+Invariant: a replica that can move is in `ready` or `to_apply`, or a timer not later than its deadline stands for it.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+from cluster.ids import ShardId
+from cluster.shard.replica import ShardReplica
+
+_NEVER = float("inf")
+
+
+class Schedule:
+    """ready: replicas with news. to_apply: those with committed entries or answers. reading: those whose reads wait for an
+    acknowledged liveness round. moved: those that did anything since the last housekeeping.
+    """
+
+    def __init__(self) -> None:
+        self.ready: dict[ShardId, None] = {}
+        self.to_apply: dict[ShardId, None] = {}
+        self.reading: dict[ShardId, None] = {}
+        self.moved: dict[ShardId, None] = {}
+        self._timers: list[tuple[float, ShardId]] = []
+        self._armed: dict[ShardId, float] = {}
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.ready or self.to_apply)
+
+    @property
+    def deadline_ms(self) -> float:
+        """The earliest timer."""
+        return self._timers[0][0] if self._timers else _NEVER
+
+    def look_at(self, replica: ShardReplica) -> None:
+        """A replica moved: see what it waits for now."""
+        shard = replica.id
+        self.moved[shard] = None
+        self._arm(shard, replica.deadline_ms)
+        if replica.apply_waits or replica.answers_wait:
+            self.to_apply[shard] = None
+        if replica.reads_confirmable:
+            self.reading[shard] = None
+        else:
+            self.reading.pop(shard, None)
+
+    def _arm(self, shard: ShardId, deadline_ms: float) -> None:
+        """A deadline mostly moves back, with every message; its timer stays where it is and is set again when it is due."""
+        if deadline_ms < self._armed.get(shard, _NEVER):
+            self._armed[shard] = deadline_ms
+            heapq.heappush(self._timers, (deadline_ms, shard))
+
+    def ring(self, replicas: dict[ShardId, ShardReplica], now_ms: float) -> None:
+        """Make those ready whose deadline has come."""
+        timers = self._timers
+        while timers and timers[0][0] <= now_ms:
+            at_ms, shard = heapq.heappop(timers)
+            if self._armed.get(shard) != at_ms:
+                continue
+            del self._armed[shard]
+            deadline_ms = replicas[shard].deadline_ms
+            if deadline_ms <= now_ms:
+                self.ready[shard] = None
+            else:
+                self._arm(shard, deadline_ms)
+
+    def take_ready(self) -> dict[ShardId, None]:
+        ready, self.ready = self.ready, {}
+        return ready
+
+    def take_to_apply(self) -> dict[ShardId, None]:
+        waiting, self.to_apply = self.to_apply, {}
+        return waiting
+
+    def take_moved(self) -> dict[ShardId, None]:
+        moved, self.moved = self.moved, {}
+        return moved
