@@ -202,6 +202,9 @@ class LocalCluster:
             return None
         try:
             process = psutil.Process(node.pid)
+            if node.pid in self._children:
+                # an id is not given away before its child is reaped; one that is just ending has no command line any more.
+                return process
             if process.status() == psutil.STATUS_ZOMBIE:
                 return None
             same_start = abs(process.create_time() - node.created_s) <= START_TIME_TOLERANCE_S

@@ -15,10 +15,14 @@ from chaos.live.processes import LiveCluster, until
 from cluster.cli.local_commands import example
 from cluster.cli.reach import ask_one
 from cluster.errors import ClusterError, DocumentFrozen, OutcomeUnknown, Unavailable
+from cluster.node.marker import ENDINGS_TO_SUSPECT
+from cluster.session.client_events import Settings
+from tests.cli.terminal import moot
 
 MARKER = "the-poison"
 SHARDS = 4
 ENDED_BY_THE_HOOK = 86
+SEND_TIMEOUT_MS = 3_000
 
 
 async def test_poison_halts_its_shard_until_an_operator_isolates_the_command(folder: Path) -> None:
@@ -28,13 +32,9 @@ async def test_poison_halts_its_shard_until_an_operator_isolates_the_command(fol
             await asyncio.gather(*(client.create("counter", f"k{number}") for number in range(12)))
         victim, neighbour, elsewhere = await _three_documents(live)
         await _poison(live, victim)
-        # two unclean ends at one place make a suspect; nodes that have not had two die once more, at most.
-        for _ in range(3):
-            live.start_all()
-            await until(lambda: _settled(live), "every node has stopped or has halted the shard", 60)
-            if not await _all_stopped_or_missing(live):
-                break
-        halted = await until(lambda: _halted_everywhere(live), "the shard is halted on every node, with its place", 60)
+        supervisor = Supervisor(live)
+        halted = await until(supervisor.halted, "the shard is halted on every node, with its place", 90)
+        assert max(supervisor.deaths.values()) <= ENDINGS_TO_SUSPECT, "no node dies of it a third time"
 
         async with live.client() as client:
             assert (await client.send("counter", elsewhere, "add", b'{"amount":2}')).value == 2, "other shards serve"
@@ -81,15 +81,21 @@ async def _somebody_died(live: LiveCluster) -> bool:
     return any(live.local.exit_code(node) == ENDED_BY_THE_HOOK for node in live.nodes)
 
 
-async def _all_stopped_or_missing(live: LiveCluster) -> bool:
-    return any(live.local.state(node) == "stopped" for node in live.nodes)
+class Supervisor:
+    """Starts nodes again whenever they stop, as a service manager does, and counts how often each died of the command."""
 
+    def __init__(self, live: LiveCluster) -> None:
+        self._live = live
+        self.deaths = {node.node_id: 0 for node in live.nodes}
 
-async def _settled(live: LiveCluster) -> bool:
-    """Either some node has stopped again, or all run and report the halt."""
-    if await _all_stopped_or_missing(live):
-        return True
-    return bool(await _halted_everywhere(live))
+    async def halted(self) -> tuple[int, int, int] | None:
+        """Where the shard is halted, once all nodes run and say so."""
+        for node in self._live.nodes:
+            if self._live.local.state(node) == "stopped":
+                assert self._live.local.exit_code(node) == ENDED_BY_THE_HOOK
+                self.deaths[node.node_id] += 1
+                self._live.local.start(node)
+        return await _halted_everywhere(self._live)
 
 
 async def _halted_everywhere(live: LiveCluster) -> tuple[int, int, int] | None:
@@ -109,20 +115,14 @@ async def _halted_everywhere(live: LiveCluster) -> tuple[int, int, int] | None:
 
 
 async def _send_briefly(live: LiveCluster, key: str) -> None:
-    from cluster.session.client_events import Settings
-
-    async with live.client(settings=Settings(operation_timeout_ms=3_000)) as client:
+    async with live.client(settings=Settings(operation_timeout_ms=SEND_TIMEOUT_MS)) as client:
         await client.send("counter", key, "add", b'{"amount":1}')
 
 
 async def _isolate(live: LiveCluster, shard: int, index: int, offset: int) -> None:
-    from typer.testing import CliRunner
-
-    from cluster.cli.app import app
-
     command = ["shards", "isolate", str(shard), str(index), str(offset), "--reason", "test"]
-    result = await asyncio.to_thread(CliRunner().invoke, app, [*command, "--address", live.addresses[0]])
-    assert result.exit_code == 0, result.output
+    done = await asyncio.to_thread(moot, *command, "--address", live.addresses[0], cwd=live.local.folder)
+    assert done.code == 0, done.err
     await until(lambda: _nothing_halted(live), "no shard is halted any more", 60)
 
 
