@@ -195,7 +195,8 @@ def test_every_decision_record_has_its_five_parts() -> None:
 
 def test_every_decision_record_is_in_the_index() -> None:
     index = (ROOT / "docs" / "index.md").read_text()
-    assert [path.name for path in (ROOT / "docs" / "decisions").glob("[0-9]*.md") if f"decisions/{path.name}" not in index] == []
+    records = (ROOT / "docs" / "decisions").glob("[0-9]*.md")
+    assert [record.name for record in records if f"decisions/{record.name}" not in index] == []
 
 
 def project() -> dict[str, dict[str, list[str]]]:
