@@ -6,9 +6,9 @@ Invariant: after `open_pump` nothing of the node's past is needed but the engine
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from cluster.documents.runtime import Loader
 from cluster.ids import SYSTEM_SHARD, NodeId, ShardId
@@ -29,6 +29,9 @@ from cluster.shard.turn import Turn
 from cluster.shardmap.map import ShardMap, bootstrap
 from cluster.storage.bundles import BundleStore
 from cluster.storage.engine import Engine
+
+if TYPE_CHECKING:
+    import random
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from cluster.ids import NodeId
 from cluster.raft.config import RaftConfig
@@ -26,6 +26,9 @@ from cluster.storage.engine import Engine
 from cluster.storage.history import HistoryStore
 from cluster.storage.log import ShardLog
 from cluster.storage.records import RecordStore
+
+if TYPE_CHECKING:
+    import random
 
 
 @dataclass(frozen=True, slots=True)
