@@ -1,8 +1,9 @@
-"""Loads a Moot cluster from a process of its own, so that the client's CPU can be told from the nodes': `python -m chaos.bench.load`.
+"""Loads a Moot cluster from a process of its own, so that the client's CPU can be told from the nodes': `python -m
+chaos.bench.load`.
 
-Reads one JSON object from stdin, prints one on stdout. A closed loop: a fixed number of messages is in flight, each answered one is
-followed by the next. Every message is `put(value)` to one of some `counter` documents; a message that is not answered OK ends the run
-with an error, so a reported rate is a rate of acknowledged, fsynced, applied messages.
+Reads one JSON object from stdin, prints one on stdout. A closed loop: a fixed number of messages is in flight, each answered
+one is followed by the next. Every message is `put(value)` to one of some `counter` documents; a message that is not answered
+OK ends the run with an error, so a reported rate is a rate of acknowledged, fsynced, applied messages.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How fast nodes come back when they must replay everything: checkpoints off, many messages to one document, everything killed.
 
-    restart_to_read_s    from starting the processes to a linearizable read of the last state
-    replayed_per_s       commands run again for each second between the first gateway's answer and that read: what is measured is
-                         election, replication of the tail and replay together, so replay itself is faster
+restart_to_read_s    from starting the processes to a linearizable read of the last state
+replayed_per_s       commands run again for each second between the first gateway's answer and that read: what is measured is
+                     election, replication of the tail and replay together, so replay itself is faster
 """
 
 from __future__ import annotations

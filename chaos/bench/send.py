@@ -1,7 +1,8 @@
 """How fast a local cluster acknowledges messages, what it costs, and how that compares with etcd on the same machine.
 
-Three real nodes, fsync on, 100-byte messages to some documents, the client in a process of its own. With etcd, both clusters are up
-and their runs alternate, so that what the machine does meanwhile hits both alike; the figure of a level is the median of its runs.
+Three real nodes, fsync on, 100-byte messages to some documents, the client in a process of its own. With etcd, both clusters
+are up and their runs alternate, so that what the machine does meanwhile hits both alike; the figure of a level is the median
+of its runs.
 """
 
 from __future__ import annotations
@@ -160,5 +161,3 @@ def load(live: LiveCluster, mode: str, in_flight: int, documents: int, seconds: 
         raise LoadFailed(f"the load process exited with {done.returncode}: {done.stderr.strip()[-600:]}")
     report: dict[str, Any] = json.loads(done.stdout)
     return report
-
-

@@ -77,9 +77,7 @@ async def _one_node(
 ) -> None:
     async with live.client(node) as client:
         linearizable = await client.read(space, key)
-        local = await client.read(
-            space, key, consistency=Consistency.AT_LEAST, at_least=Position(1, 1 + len(payloads))
-        )
+        local = await client.read(space, key, consistency=Consistency.AT_LEAST, at_least=Position(1, 1 + len(payloads)))
         for how, answer in (("linearizable", linearizable), ("its own replica", local)):
             if answer.value["body"] != text:
                 found.text_matches = False
@@ -109,5 +107,7 @@ def judge_history(node: str, commands: list[Any], payloads: list[bytes], found: 
     for place, (command, payload) in enumerate(zip(commands[1:], payloads, strict=False)):
         if command.code != "OK" or json.loads(command.payload) != json.loads(payload) or command.position.index != place + 2:
             found.in_order = False
-            found.trouble.append(f"{node}: message {place} is not in its place (index {command.position.index}, {command.code})")
+            found.trouble.append(
+                f"{node}: message {place} is not in its place (index {command.position.index}, {command.code})"
+            )
             return

@@ -18,9 +18,9 @@ from chaos.demo.recording import DEFAULT, Patch, Recording, apply_all, save
 TEXT: Final = """\
 The harbour office kept one book.
 
-Every ship that came in was written down, and every ship that left; who was aboard, what was in the hold, and which bell had rung
-when the rope was thrown. There was only one book because the harbour was small, and because my grandmother, who had charge of it,
-said that two books are two opinions.
+Every ship that came in was written down, and every ship that left; who was aboard, what was in the hold, and which bell had
+rung when the rope was thrown. There was only one book because the harbour was small, and because my grandmother, who had
+charge of it, said that two books are two opinions.
 
 Then came the winter of the long fog. A lantern fell, the office burned, and with it four years of arrivals. People stood on the
 quay and argued about what they remembered. The baker swore that the Aurora had paid her dues. The pilot swore that she had not.
@@ -28,20 +28,21 @@ Both were honest, and nobody could decide it, and the Aurora sailed away in the 
 
 After that there were three books, in three houses. A clerk would call out a line, and it counted only when a second clerk had
 called it back. If a house was dark that evening, the other two went on without it, and in the morning its clerk sat down and
-copied what had been missed, line by line, in the order in which it had been called. My grandmother insisted on the order. A ship
-that leaves before it arrives, she said, is a ghost, and we do not tax ghosts.
+copied what had been missed, line by line, in the order in which it had been called. My grandmother insisted on the order. A
+ship that leaves before it arrives, she said, is a ghost, and we do not tax ghosts.
 
-One clerk led. Nobody was fond of this rule, but calling out over one another had been worse. When the leading clerk fell ill, the
-others waited a little, and whoever lost patience first asked the second: shall I? And if the second had not promised itself to
-anybody else that night, it said yes, and wrote the promise down before it spoke. That part mattered. Twice it happened that a
-clerk fell asleep after promising, woke up, and would have promised again, had the ink not been dry on the page.
+One clerk led. Nobody was fond of this rule, but calling out over one another had been worse. When the leading clerk fell ill,
+the others waited a little, and whoever lost patience first asked the second: shall I? And if the second had not promised
+itself to anybody else that night, it said yes, and wrote the promise down before it spoke. That part mattered. Twice it
+happened that a clerk fell asleep after promising, woke up, and would have promised again, had the ink not been dry on the
+page.
 
-Visitors laughed at it. So much ceremony for herring, they said. But they came to our window all the same when they wanted to know
-what had become of a cousin, a crate of oranges, a letter; and they did not go to the bigger harbour along the coast, where there
-was one clerk with an excellent memory.
+Visitors laughed at it. So much ceremony for herring, they said. But they came to our window all the same when they wanted to
+know what had become of a cousin, a crate of oranges, a letter; and they did not go to the bigger harbour along the coast,
+where there was one clerk with an excellent memory.
 
 I keep the third book now. It is not the best of the three, my hand is worse than my sister's, and twice the sea has been in it.
-But each line stands where it stands in the other two; the café owner’s boy, who comes to compare them on Sundays — for five
+But each line stands where it stands in the other two; the café owner's boy, who comes to compare them on Sundays — for five
 coins and a slice of cake — has yet to find a page on which we differ. ⚓
 """
 

@@ -7,6 +7,7 @@ watcher stays connected from the start and applies patches only. Whoever shows t
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from collections import deque
@@ -113,7 +114,11 @@ class Result:
             "held_s": round(self.held_s, 3),
             "messages_per_s": round(self.messages / max(1e-9, self.seconds - self.held_s)),
             "trouble": found.trouble,
-            "after_restart": {**self.after_restart.to_dict(), "killed_at_once": self.nodes, "seconds": round(self.restart_s, 3)},
+            "after_restart": {
+                **self.after_restart.to_dict(),
+                "killed_at_once": self.nodes,
+                "seconds": round(self.restart_s, 3),
+            },
         }
 
 
@@ -132,7 +137,7 @@ async def run_demo(
     seed: int = 0,
     shards: int = 8,
 ) -> Result:
-    """Run it below an empty folder. Raises NotReached when the cluster does not recover, ClusterError when a client gives up."""
+    """Run it below an empty folder. Raises NotReached when the cluster does not recover, ClusterError for a client."""
     spectator.phase(f"starting {nodes} nodes")
     result = Result(recording.name, seed, len(recording.transactions), nodes)
     payloads = [payload_of(patches) for patches in recording.transactions]
@@ -253,8 +258,9 @@ class _Writer:
     def longest_gap_ms(self, from_s: float) -> float:
         """The longest time without an acknowledgement around a moment: pairs that end after it and begin soon after it."""
         times = [at for at, _ in self.acks]
-        pairs = zip(times, times[1:], strict=False)
-        gaps = [after - before for before, after in pairs if after > from_s and before < from_s + GAP_WINDOW_S]
+        gaps = [
+            after - before for before, after in itertools.pairwise(times) if after > from_s and before < from_s + GAP_WINDOW_S
+        ]
         return 1000 * max(gaps, default=0.0)
 
 

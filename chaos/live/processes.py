@@ -1,7 +1,7 @@
 """A cluster of real processes that lives as long as a `with` block: started, hurt, waited for, and gone afterwards.
 
-Waiting is level-triggered and bounded: a probe is asked again until it holds or the time is up, and what it said last is in the error.
-Nothing here sleeps and hopes.
+Waiting is level-triggered and bounded: a probe is asked again until it holds or the time is up, and what it said last is in
+the error. Nothing here sleeps and hopes.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class LiveCluster:
         return await ask_one(node.address, "InspectDocument", document={"space": space, "key": key})
 
     async def converged(self, space: str, key: str, index: int, timeout_s: float = 30) -> dict[str, Any]:
-        """Until all replicas of the document are at this index or beyond, at one position. Returns node id -> its inspection."""
+        """Until all replicas are at this index or beyond, at one position. Returns node id -> its inspection."""
 
         async def probe() -> dict[str, Any]:
             answers = await asyncio.gather(*(self.inspect(node, space, key) for node in self.nodes))
@@ -172,4 +172,6 @@ class LiveCluster:
             return await until(probe, "", timeout_s)
         except NotReached:
             places = {node: f"{answer.position.epoch}.{answer.position.index}" for node, answer in seen.items()}
-            raise NotReached(f"replicas of {space}/{key} did not reach index {index} within {timeout_s:.0f} s: {places}") from None
+            raise NotReached(
+                f"replicas of {space}/{key} did not reach index {index} within {timeout_s:.0f} s: {places}"
+            ) from None

@@ -1,11 +1,11 @@
 """The command `moot`: one file of this package for each topic, put together here.
 
-    output.py          what people and programs see, and every exit code
-    reach.py           which cluster, and how to talk to it
-    local.py           clusters of real processes on this machine; local_commands.py starts and hurts them
-    status.py space.py doc.py node.py configuration.py     the topics
-    export.py          histories as files, and their replay without a cluster
-    demo.py bench.py   the main job end to end, and what it costs
+output.py          what people and programs see, and every exit code
+reach.py           which cluster, and how to talk to it
+local.py           clusters of real processes on this machine; local_commands.py starts and hurts them
+status.py space.py doc.py node.py configuration.py     the topics
+export.py          histories as files, and their replay without a cluster
+demo.py bench.py   the main job end to end, and what it costs
 """
 
 from __future__ import annotations

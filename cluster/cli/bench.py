@@ -39,10 +39,11 @@ def send(
     folder: InFolder = None,
     as_json: AsJson = False,
 ) -> Exit:
-    """Measure acknowledged messages: rate, latency, CPU for each message of every process. fsync is on, messages have 100 bytes.
+    """Measure acknowledged messages: rate, latency, CPU for each message of every process. fsync is on, messages have 100
+    bytes.
 
-    `session` is the pipelined stream, whose frames carry batches; `unary` is one call for each message. etcd is loaded through its own
-    gRPC API by h2load (Debian: etcd-server, nghttp2-client).
+    `session` is the pipelined stream, whose frames carry batches; `unary` is one call for each message. etcd is loaded
+    through its own gRPC API by h2load (Debian: etcd-server, nghttp2-client).
 
     Exit codes: 0 measured. 1 a run failed. 2 wrong command line, or a program is missing.
 
@@ -58,9 +59,16 @@ def send(
     with tempfile.TemporaryDirectory(prefix="moot-bench-", dir=folder) as below:
         found = _measured(
             bench_send(
-                Path(below), _tell, nodes=nodes, seconds=seconds, levels=wanted, repeat=repeat, documents=documents,
-                unary=unary, etcd=against == "etcd",
-            )  # fmt: skip
+                Path(below),
+                _tell,
+                nodes=nodes,
+                seconds=seconds,
+                levels=wanted,
+                repeat=repeat,
+                documents=documents,
+                unary=unary,
+                etcd=against == "etcd",
+            )
         )
     if as_json:
         print_json(found)
@@ -112,7 +120,8 @@ def _show_send(found: dict[str, Any]) -> None:
     etcd = f", etcd {found['etcd_version']}" if with_etcd else ""
     say(
         f"\n{found['nodes']} nodes, fsync on, {found['payload_bytes']} B to {found['documents']} documents, medians of "
-        f"{found['repeat']} x {found['seconds']:g} s, {found['cores']} cores {found['machine']}, Python {found['python']}{etcd}",
+        f"{found['repeat']} x {found['seconds']:g} s, {found['cores']} cores "
+        f"{found['machine']}, Python {found['python']}{etcd}",
         "dim",
     )
 

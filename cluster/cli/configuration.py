@@ -56,7 +56,9 @@ def show(
         value = row["value"]
         text = "\n".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
         given = styled(text, "bold") if value != row["default"] else text
-        add_row(shown, row["name"], given, row["unit"], *((row["source"],) if sources else ()), styled(str(row["legal"]), "dim"))
+        add_row(
+            shown, row["name"], given, row["unit"], *((row["source"],) if sources else ()), styled(str(row["legal"]), "dim")
+        )
     out.print(shown)
     return Exit.DONE
 

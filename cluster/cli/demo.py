@@ -29,25 +29,31 @@ def register(app: typer.Typer) -> None:
 
 @command
 def demo(
-    nodes: Annotated[int, typer.Option("--nodes", help="Nodes of the cluster; with fewer than 3 no leader is killed.", min=1, max=7)] = 3,
+    nodes: Annotated[
+        int, typer.Option("--nodes", help="Nodes of the cluster; with fewer than 3 no leader is killed.", min=1, max=7)
+    ] = 3,
     trace: Annotated[
         Path | None,
         typer.Option("--trace", help="A recording to type instead of the one that comes with Moot.", show_default=False),
     ] = None,
     messages: Annotated[int, typer.Option("--messages", help="Only the first so many transactions; 0 for all.", min=0)] = 0,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Of the moments of the kills; printed, so that a run can be tried again.", show_default=False)
+        int | None,
+        typer.Option(
+            "--seed", help="Of the moments of the kills; printed, so that a run can be tried again.", show_default=False
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> Exit:
     """Start a cluster, type a recorded text into one document, kill leaders meanwhile, and check that nothing was lost.
 
-    Every transaction of the recording is one message, sent in order with hundreds in flight. A second client watches from the start
-    and applies patches only. The document's leader is killed (SIGKILL) at a random moment in the first third and in the last third.
-    Then every node must have the same record and history: every message once, in its place. Then all nodes are killed at once, started
-    again, and asked again. It works in a temporary directory and leaves nothing behind.
+    Every transaction of the recording is one message, sent in order with hundreds in flight. A second client watches from the
+    start and applies patches only. The document's leader is killed (SIGKILL) at a random moment in the first third and in the
+    last third. Then every node must have the same record and history: every message once, in its place. Then all nodes are
+    killed at once, started again, and asked again. It works in a temporary directory and leaves nothing behind.
 
-    Exit codes: 0 nothing was lost, doubled, reordered or different. 1 something was: the report says what. 2 the recording is not one.
+    Exit codes: 0 nothing was lost, doubled, reordered or different. 1 something was: the report says what. 2 the recording is
+    not one.
 
     Example: moot demo; moot demo --trace sveltecomponent.json.gz --json
     """
@@ -68,7 +74,9 @@ def demo(
             result = run(run_demo(recording, Path(folder), spectator, nodes=nodes, seed=seed))
         except NotReached as error:
             raise CommandFailed(
-                f"the cluster did not recover: {error}", next_step=f"try the same moments again: --seed {seed}", reason="NOT_RECOVERED"
+                f"the cluster did not recover: {error}",
+                next_step=f"try the same moments again: --seed {seed}",
+                reason="NOT_RECOVERED",
             ) from None
     if as_json:
         print_json(result.to_dict())
@@ -190,4 +198,3 @@ def _cell(value: object) -> Any:
     good = value is True or (value == 0 and value is not False)
     text = "yes" if value is True else "no" if value is False else f"{value:,}"
     return styled(text, "green" if good else "bold red")
-

@@ -68,9 +68,7 @@ def _payload(text: str) -> bytes:
             reason="USAGE",
         ) from None
     if not isinstance(decoded, dict):
-        raise CommandFailed(
-            "the parameters must be a JSON object", state="nothing was sent", code=Exit.USAGE, reason="USAGE"
-        )
+        raise CommandFailed("the parameters must be a JSON object", state="nothing was sent", code=Exit.USAGE, reason="USAGE")
     return raw
 
 
@@ -135,8 +133,8 @@ def send(
 ) -> Exit:
     """Send one message, and show what its handler answers. When it returns, the message is on the disks of a majority.
 
-    Exit codes: 0 answered. 2 wrong command line. 3 no node answers. 4 refused, by the cluster or by the document's code; nothing
-    changed. 5 not known: read before you repeat it.
+    Exit codes: 0 answered. 2 wrong command line. 3 no node answers. 4 refused, by the cluster or by the document's code;
+    nothing changed. 5 not known: read before you repeat it.
 
     Example: moot doc send chat/lobby say '{"text": "hello"}' --as alice@acme
     """
@@ -156,7 +154,8 @@ def read(
     document: Address,
     who: Who = "",
     at_least: Annotated[
-        str, typer.Option("--at-least", help="A position EPOCH.INDEX to have reached; any replica may answer.", show_default=False)
+        str,
+        typer.Option("--at-least", help="A position EPOCH.INDEX to have reached; any replica may answer.", show_default=False),
     ] = "",
     stale: Annotated[bool, typer.Option("--any", help="Whatever the asked node has; works without a majority.")] = False,
     address: Addresses = None,
@@ -256,7 +255,9 @@ def _told(operation: dict[str, Any]) -> Text:
             text.append("+" + json.dumps(operation["insert"], ensure_ascii=False), style="green")
         return text
     value = json.dumps(operation["value"], ensure_ascii=False) if "value" in operation else ""
-    return Text.assemble((operation["op"], "yellow" if operation["op"] == "remove" else "green"), f" {operation['path']} {value}")
+    return Text.assemble(
+        (operation["op"], "yellow" if operation["op"] == "remove" else "green"), f" {operation['path']} {value}"
+    )
 
 
 @app.command("list")
@@ -327,9 +328,7 @@ def delete(
 
 @app.command()
 @command
-def inspect(
-    document: Address, address: Addresses = None, folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False
-) -> Exit:
+def inspect(document: Address, address: Addresses = None, folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> Exit:
     """Compare the replicas of a document: position, hash of the record, chain. Equal positions must have equal records.
 
     Exit codes: 0 those at one position are equal. 1 they differ, or none has it. 3 no node answers.
@@ -347,11 +346,8 @@ def inspect(
     else:
         shown = table("node", ">position", "record", "chain", ">state bytes", ">sessions", "code", "")
         for row in rows:
-            notes = ", ".join(name for name in ("deleted", "frozen", "dirty") if row[name])
-            add_row(
-                shown, styled(row["node_id"], "bold"), row["position"] if row["exists"] else "none", row["record_hash"][:12] if row["exists"] else "",
-                row["chain"][:12] if row["exists"] else "", row["state_bytes"], row["sessions"], row["code_hash"][:12], notes.replace("dirty", "unsaved"),
-            )  # fmt: skip
+            notes = ", ".join(name for name in ("deleted", "frozen", "unsaved") if row[name])
+            add_row(shown, *_replica_cells(row), notes)
         out.print(shown)
         for node, text in errors.items():
             out.print(Text(f"{node}: {text}", style="yellow"))
@@ -362,12 +358,20 @@ def inspect(
     return Exit.DONE if equal and any(row["exists"] for row in rows) else Exit.NO
 
 
+def _replica_cells(row: dict[str, Any]) -> list[object]:
+    name = styled(row["node_id"], "bold")
+    if not row["exists"]:
+        return [name, "none", "", "", "", "", ""]
+    hashes = [row["record_hash"][:12], row["chain"][:12]]
+    return [name, row["position"], *hashes, row["state_bytes"], row["sessions"], row["code_hash"][:12]]
+
+
 async def _inspected(addresses: list[str], target: DocumentId) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    rows, errors = [], {}
-    fields = {"document": {"space": target.space, "key": target.key}}
-    answers = await asyncio.gather(
-        *(ask_one(address, "InspectDocument", **fields) for address in addresses), return_exceptions=True
-    )
+    rows: list[dict[str, Any]] = []
+    errors: dict[str, str] = {}
+    named = {"space": target.space, "key": target.key}
+    asked = (ask_one(address, "InspectDocument", document=named) for address in addresses)
+    answers = await asyncio.gather(*asked, return_exceptions=True)
     for address, answer in zip(addresses, answers, strict=True):
         if isinstance(answer, ClusterError):
             errors[address] = answer.message
@@ -381,7 +385,7 @@ async def _inspected(addresses: list[str], target: DocumentId) -> tuple[list[dic
                     "position": f"{answer.position.epoch}.{answer.position.index}",
                     "record_hash": answer.record_hash.hex(),
                     "chain": answer.chain.hex(),
-                    "dirty": answer.dirty,
+                    "unsaved": answer.dirty,
                     "applied_raft_index": answer.applied_raft_index,
                     "code_hash": answer.code_hash.hex(),
                     "state_bytes": answer.state_bytes,
@@ -392,9 +396,7 @@ async def _inspected(addresses: list[str], target: DocumentId) -> tuple[list[dic
                 }
             )
     if not rows:
-        raise CommandFailed(
-            f"no node answered: {errors}", code=Exit.UNREACHABLE, next_step="moot status", reason="UNAVAILABLE"
-        )
+        raise CommandFailed(f"no node answered: {errors}", code=Exit.UNREACHABLE, next_step="moot status", reason="UNAVAILABLE")
     return rows, errors
 
 
@@ -410,7 +412,9 @@ def log(
     epoch: Annotated[int, typer.Option("--epoch", help="The epoch; 0 for the present one.", min=0)] = 0,
     export: Annotated[
         Path | None,
-        typer.Option("--export", help="Write the whole history with its code to a file for `moot doc replay`.", show_default=False),
+        typer.Option(
+            "--export", help="Write the whole history with its code to a file for `moot doc replay`.", show_default=False
+        ),
     ] = None,
     address: Addresses = None,
     folder: Folder = DEFAULT_FOLDER,
@@ -482,7 +486,8 @@ def _export(target: DocumentId, path: Path, address: list[str] | None, folder: P
             inspected: Any = await client.admin("InspectDocument", document={"space": target.space, "key": target.key})
             if not inspected.exists:
                 raise UnknownDocument(f"{target} was never created")
-            commands, whole = [], True
+            commands: list[Any] = []
+            whole = True
             for epoch in range(1, inspected.position.epoch + 1):
                 try:
                     found, _ = await _history(client, target, epoch, 0, 0)
@@ -519,7 +524,8 @@ def replay(
     file: Annotated[Path, typer.Argument(help="What `moot doc log --export` wrote.", show_default=False)],
     as_json: AsJson = False,
 ) -> Exit:
-    """Run an exported history again, without any cluster, and compare: every outcome, every answer, and the chain of all writes.
+    """Run an exported history again, without any cluster, and compare: every outcome, every answer, and the chain of all
+    writes.
 
     Exit codes: 0 everything is as it was. 1 something differs. 2 the file can not be replayed.
 

@@ -1,8 +1,10 @@
-"""A document's history as a file, and its verification without a cluster: what `doc log --export` writes and `doc replay` reads.
+"""A document's history as a file, and its verification without a cluster: what `doc log --export` writes and `doc replay`
+reads.
 
-The file is JSON: the document's address, the code of every version that ran, and every command with its time, seed, code and answer.
-Replay runs the commands again, in order, with nothing else at hand, and compares how each ended, what it answered and, where the
-whole past is in the file, the document's chain, which also binds every write. What differs is named, first difference first.
+The file is JSON: the document's address, the code of every version that ran, and every command with its time, seed, code and
+answer. Replay runs the commands again, in order, with nothing else at hand, and compares how each ended, what it answered
+and, where the whole past is in the file, the document's chain, which also binds every write. What differs is named, first
+difference first.
 """
 
 from __future__ import annotations
@@ -173,7 +175,9 @@ class _Replay:
 
 
 def replay(exported: dict[str, Any], progress: Callable[[int], None] = lambda done: None) -> Verdict:
-    """Run an exported history again. Raises InvalidRequest when the file can not be replayed at all, ClusterError for its code."""
+    """Run an exported history again. Raises InvalidRequest when the file can not be replayed at all, ClusterError for its
+    code.
+    """
     run = _Replay(exported)
     commands = exported["commands"]
     if commands and commands[0]["position"]["index"] != 1:
@@ -196,4 +200,3 @@ def replay(exported: dict[str, Any], progress: Callable[[int], None] = lambda do
         verdict.chain = "differs"
     verdict.state_bytes = len(run.live.instance.dump()) if run.live.instance is not None else 0
     return verdict
-

@@ -5,9 +5,9 @@
     FOLDER/node-1/node.log    what it said
     FOLDER/node-1/data/       what it must not lose
 
-Invariant: a signal goes only to a process whose id, start time and command line are those that were written down when it was started, so
-that an id which the operating system has given to another process since is never hurt. Ports are chosen once and kept.
-It knows processes and files, not the protocol: whether a node serves is asked over gRPC, see `reach.py`.
+Invariant: a signal goes only to a process whose id, start time and command line are those that were written down when it was
+started, so that an id which the operating system has given to another process since is never hurt. Ports are chosen once and
+kept. It knows processes and files, not the protocol: whether a node serves is asked over gRPC, see `reach.py`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ class ProcessStuck(ClusterError):
 
 @dataclass(slots=True)
 class LocalNode:
-    """One node of the folder. pid 0: never started, or ended by us. created_s: the process's start time, as the system has it."""
+    """One node of the folder. pid 0: never started, or ended by us. created_s: the process's start time, as the system has
+    it.
+    """
 
     number: int
     node_id: str
@@ -131,9 +133,7 @@ class LocalCluster:
         """The cluster of a folder. Raises NoCluster."""
         try:
             raw = json.loads((folder / "cluster.json").read_text())
-            registry = _Registry(
-                raw["format"], raw["shards"], raw["settings"], [LocalNode(**each) for each in raw["nodes"]]
-            )
+            registry = _Registry(raw["format"], raw["shards"], raw["settings"], [LocalNode(**each) for each in raw["nodes"]])
         except FileNotFoundError:
             raise NoCluster(f"there is no local cluster in {folder}") from None
         except (ValueError, KeyError, TypeError) as error:
@@ -379,7 +379,9 @@ def _choose_ports(nodes: int, near: int) -> list[tuple[int, int, int]]:
             chosen.append(port)
         if len(chosen) == nodes * PORTS_PER_NODE:
             return [(chosen[at], chosen[at + 1], chosen[at + 2]) for at in range(0, len(chosen), PORTS_PER_NODE)]
-    raise InvalidRequest(f"fewer than {nodes * PORTS_PER_NODE} free ports were found in {SEARCH_PORTS.start}..{SEARCH_PORTS.stop}")
+    raise InvalidRequest(
+        f"fewer than {nodes * PORTS_PER_NODE} free ports were found in {SEARCH_PORTS.start}..{SEARCH_PORTS.stop}"
+    )
 
 
 def _is_free(port: int) -> bool:

@@ -46,7 +46,8 @@ def register(app: typer.Typer) -> None:
 @command
 def up(
     nodes: Annotated[
-        int | None, typer.Option("--nodes", help="Nodes of a new cluster (default 3).", min=1, max=NODES_MAX, show_default=False)
+        int | None,
+        typer.Option("--nodes", help="Nodes of a new cluster (default 3).", min=1, max=NODES_MAX, show_default=False),
     ] = None,
     folder: Folder = DEFAULT_FOLDER,
     detach: Annotated[bool, typer.Option("--detach", help="Return when it is healthy; the nodes go on.")] = False,
@@ -323,5 +324,3 @@ async def _back(local: LocalCluster, node: LocalNode, timeout_s: float) -> None:
                 reason="NOT_HEALTHY",
             )
         await asyncio.sleep(0.1)
-
-

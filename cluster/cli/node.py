@@ -42,9 +42,9 @@ def start(
 
     Logs go to stderr. What is configured wins in this order: flags, environment MOOT_*, the file.
 
-    Exit codes: 0 it was told to stop. 2 the configuration is wrong, nothing was opened. 3 an address is taken. 6 it can not go
-    on and somebody must look: a failed fsync, a damaged or lost log, a directory of another cluster; its disk is as it was found.
-    86, 87: ended by the test hook or the watchdog while a command ran.
+    Exit codes: 0 it was told to stop. 2 the configuration is wrong, nothing was opened. 3 an address is taken. 6 it can not
+    go on and somebody must look: a failed fsync, a damaged or lost log, a directory of another cluster; its disk is as it was
+    found. 86, 87: ended by the test hook or the watchdog while a command ran.
 
     Example: moot node start --config n1.toml --log-level debug
     """

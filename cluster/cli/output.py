@@ -65,7 +65,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value with 
 class CommandFailed(Exception):
     """An expected failure: what happened, what state it left, what to do next."""
 
-    def __init__(self, what: str, *, state: str = "", next_step: str = "", code: Exit = Exit.NO, reason: str = "FAILED") -> None:
+    def __init__(
+        self, what: str, *, state: str = "", next_step: str = "", code: Exit = Exit.NO, reason: str = "FAILED"
+    ) -> None:
         super().__init__(what)
         self.what = what
         self.state = state
@@ -79,9 +81,7 @@ class Unreachable(CommandFailed):
     """No node answered."""
 
     def __init__(self, what: str, next_step: str) -> None:
-        super().__init__(
-            what, state="nothing changed", next_step=next_step, code=Exit.UNREACHABLE, reason=Unavailable.reason
-        )
+        super().__init__(what, state="nothing changed", next_step=next_step, code=Exit.UNREACHABLE, reason=Unavailable.reason)
 
 
 _STATES: Final = {
@@ -174,9 +174,9 @@ def command(function: Callable[P, R]) -> Callable[P, None]:
             report(failed, as_json)
             code = failed.code
         except ClusterError as error:
-            failed = failure_of(error)
-            report(failed, as_json)
-            code = failed.code
+            told = failure_of(error)
+            report(told, as_json)
+            code = told.code
         except KeyboardInterrupt:
             code = Exit.INTERRUPTED
         except BrokenPipeError:

@@ -1,8 +1,8 @@
 """How commands find a cluster and talk to it.
 
-Which one: `--address host:port` (several: repeat it), else the environment MOOT_ADDRESS (comma-separated), else the local cluster of
-`--data DIR` (default: .moot in the working directory). Nodes are tried in turn, each for a short time, so that a node which hangs
-costs seconds and not the command.
+Which one: `--address host:port` (several: repeat it), else the environment MOOT_ADDRESS (comma-separated), else the local
+cluster of `--data DIR` (default: .moot in the working directory). Nodes are tried in turn, each for a short time, so that a
+node which hangs costs seconds and not the command.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import getpass
 import signal
-import os
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
@@ -41,9 +40,7 @@ Addresses = Annotated[
         show_default=False,
     ),
 ]
-Folder = Annotated[
-    Path, typer.Option("--data", help="Folder of the local cluster.", envvar="MOOT_CLUSTER", show_default=True)
-]
+Folder = Annotated[Path, typer.Option("--data", help="Folder of the local cluster.", envvar="MOOT_CLUSTER", show_default=True)]
 Who = Annotated[
     str,
     typer.Option("--as", help="Who acts: agent@authority. Default: your login @local.", envvar="MOOT_PRINCIPAL"),
@@ -96,7 +93,10 @@ def document_of(text: str) -> DocumentId:
         return DocumentId.parse(text)
     except InvalidName as error:
         raise CommandFailed(
-            error.message, state="nothing was sent", next_step="write SPACE/KEY, for example chat/lobby", code=Exit.USAGE,
+            error.message,
+            state="nothing was sent",
+            next_step="write SPACE/KEY, for example chat/lobby",
+            code=Exit.USAGE,
             reason=error.reason,
         ) from None
 
@@ -118,9 +118,7 @@ async def reached(addresses: Sequence[str], who: str) -> AsyncIterator[Client]:
         finally:
             await opening.__aexit__(None, None, None)
         return
-    raise Unreachable(
-        f"no node answered ({'; '.join(tried)})", "look: moot status; start nodes: moot up, moot restart N"
-    )
+    raise Unreachable(f"no node answered ({'; '.join(tried)})", "look: moot status; start nodes: moot up, moot restart N")
 
 
 @contextlib.asynccontextmanager
@@ -178,7 +176,9 @@ async def wait_healthy(addresses: Sequence[str], timeout_s: float, *, dead: Any 
             return
         end = dead() if dead is not None else ""
         if end:
-            raise CommandFailed(end, state="other nodes go on", next_step="read its log", code=Exit.OPERATOR, reason="NODE_EXITED")
+            raise CommandFailed(
+                end, state="other nodes go on", next_step="read its log", code=Exit.OPERATOR, reason="NODE_EXITED"
+            )
         if time.monotonic() >= deadline:
             raise CommandFailed(
                 f"not healthy within {timeout_s:.0f} s: {trouble}",
@@ -187,5 +187,3 @@ async def wait_healthy(addresses: Sequence[str], timeout_s: float, *, dead: Any 
                 reason="NOT_HEALTHY",
             )
         await asyncio.sleep(0.1)
-
-

@@ -28,7 +28,9 @@ def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
             show_default=False,
         )
         options.append(
-            inspect.Parameter(setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option])
+            inspect.Parameter(
+                setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+            )
         )
     names = [parameter.name for parameter in options]
 
@@ -37,7 +39,7 @@ def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
         flags = {name: given.pop(name, None) for name in names}
         return function(*arguments, flags=flags, **given)
 
-    del run.__wrapped__  # type: ignore[attr-defined]
+    del run.__wrapped__
     run.__signature__ = signature.replace(parameters=[*kept, *options])  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*kept, *options]}
     return run

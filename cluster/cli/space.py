@@ -240,5 +240,7 @@ async def _errors(addresses: list[str], name: str, error_id: str, limit: int) ->
                 },
             )
     if not answered:
-        raise CommandFailed(f"no node answered: {trouble}", code=Exit.UNREACHABLE, next_step="moot status", reason="UNAVAILABLE")
+        raise CommandFailed(
+            f"no node answered: {trouble}", code=Exit.UNREACHABLE, next_step="moot status", reason="UNAVAILABLE"
+        )
     return sorted(found.values(), key=lambda row: -int(row["time_ms"]))[:limit]

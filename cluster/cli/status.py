@@ -156,7 +156,9 @@ def overview(data: dict[str, Any], hint: str = "") -> RenderableType:
     if data["shards_under_replicated"]:
         trouble.append(f"\nlack a replica: shards {_numbers(data['shards_under_replicated'])}", style="yellow")
     for row in data["halted"]:
-        trouble.append(f"\nshard {row['shard']} halted on {row['node_id']} at entry {row['raft_index']}: {row['cause']}", style="red")
+        trouble.append(
+            f"\nshard {row['shard']} halted on {row['node_id']} at entry {row['raft_index']}: {row['cause']}", style="red"
+        )
     if trouble:
         parts.append(trouble)
     if hint:
@@ -170,7 +172,9 @@ def _numbers(numbers: list[int]) -> str:
 
 def _nodes_table(rows: list[dict[str, Any]]) -> RenderableType:
     with_process = any("process" in row for row in rows)
-    shown = table("node", "state", *(("process",) if with_process else ()), "gateway", ">leads", ">replicas", ">in memory", ">up")
+    shown = table(
+        "node", "state", *(("process",) if with_process else ()), "gateway", ">leads", ">replicas", ">in memory", ">up"
+    )
     for row in rows:
         memory, up_ms = row["documents_in_memory"], row["uptime_ms"]
         add_row(
@@ -315,7 +319,9 @@ def list_shards(
     for row in rows:
         leader = styled(row["leader"], "bold") if row["leader"] else styled("none", "red")
         span = "the cluster's own" if row["shard"] == 0 else f"{row['hash_begin']:08x}-{row['hash_end'] - 1:08x}"
-        add_row(shown, row["shard"], span, leader, row["term"], " ".join(row["replicas"]), row["commit_index"], row["applied_index"])
+        add_row(
+            shown, row["shard"], span, leader, row["term"], " ".join(row["replicas"]), row["commit_index"], row["applied_index"]
+        )
     out.print(shown)
     return Exit.DONE
 

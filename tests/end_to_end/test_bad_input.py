@@ -193,5 +193,3 @@ async def _until_closed(reader: asyncio.StreamReader) -> None:
 def _host_port(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     return host, int(port)
-
-

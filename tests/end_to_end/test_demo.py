@@ -76,10 +76,16 @@ async def test_audit_notices_a_text_and_a_message_that_are_not_there(live: LiveC
 
 
 def history(*payloads: bytes, code: str = "OK") -> list[admin_pb2.HistoryCommand]:
-    made = [admin_pb2.HistoryCommand(kind="COMMAND_KIND_CREATE", code="OK", position=documents_pb2.Position(epoch=1, index=1))]
+    made = [
+        admin_pb2.HistoryCommand(
+            kind=admin_pb2.COMMAND_KIND_CREATE, code="OK", position=documents_pb2.Position(epoch=1, index=1)
+        )
+    ]
     for place, payload in enumerate(payloads):
         position = documents_pb2.Position(epoch=1, index=place + 2)
-        made.append(admin_pb2.HistoryCommand(kind="COMMAND_KIND_MESSAGE", code=code, payload=payload, position=position))
+        made.append(
+            admin_pb2.HistoryCommand(kind=admin_pb2.COMMAND_KIND_MESSAGE, code=code, payload=payload, position=position)
+        )
     return made
 
 

@@ -1,4 +1,5 @@
-"""A command that ends every node which applies it: the shard halts there and says so, everything else goes on, an operator decides.
+"""A command that ends every node which applies it: the shard halts there and says so, everything else goes on, an operator
+decides.
 
 The nodes run with the test hook `poison_hook`, so that a payload with the marker ends the process as a fault of ours would.
 """
@@ -33,7 +34,7 @@ async def test_poison_halts_its_shard_until_an_operator_isolates_the_command(fol
         victim, neighbour, elsewhere = await _three_documents(live)
         await _poison(live, victim)
         supervisor = Supervisor(live)
-        halted = await until(supervisor.halted, "the shard is halted on every node, with its place", 90)
+        place = await until(supervisor.halted, "the shard is halted on every node, with its place", 90)
         assert max(supervisor.deaths.values()) <= ENDINGS_TO_SUSPECT, "no node dies of it a third time"
 
         async with live.client() as client:
@@ -41,7 +42,8 @@ async def test_poison_halts_its_shard_until_an_operator_isolates_the_command(fol
         with pytest.raises((Unavailable, OutcomeUnknown)):
             await _send_briefly(live, neighbour)
 
-        await _isolate(live, *halted)
+        assert place is not None
+        await _isolate(live, *place)
         async with live.client() as client:
             assert (await client.send("counter", neighbour, "add", b'{"amount":3}')).value >= 3, "its neighbours go on"
             with pytest.raises(DocumentFrozen):

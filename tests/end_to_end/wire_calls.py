@@ -32,7 +32,7 @@ async def call(address: str, method: str, request: Any, metadata: Any = PRINCIPA
     """A unary call of DocumentService with a message or raw bytes."""
     body = request if isinstance(request, bytes) else request.SerializeToString()
     async with aio.insecure_channel(address) as channel:
-        unary = channel.unary_unary(f"/cluster.v1.DocumentService/{method}")
+        unary: Any = channel.unary_unary(f"/cluster.v1.DocumentService/{method}", bytes, bytes)
         try:
             answer: bytes = await unary(body, metadata=metadata, timeout=TIMEOUT_S)
             return answer
@@ -42,7 +42,8 @@ async def call(address: str, method: str, request: Any, metadata: Any = PRINCIPA
 
 def refusal_of(error: aio.AioRpcError) -> Refusal:
     """What a failed call says in google.rpc.ErrorInfo; reason empty when it says nothing."""
-    for name, value in error.trailing_metadata() or ():
+    trailers: Any = error.trailing_metadata() or ()
+    for name, value in trailers:
         if name == "grpc-status-details-bin":
             status = status_pb2.Status.FromString(value)
             info = error_details_pb2.ErrorInfo()
@@ -74,7 +75,7 @@ class Conversation:
         self._last_id = 0
 
     async def __aenter__(self) -> Conversation:
-        stream = self._channel.stream_stream("/cluster.v1.DocumentService/Session")
+        stream: Any = self._channel.stream_stream("/cluster.v1.DocumentService/Session", bytes, bytes)
         self._call = stream(metadata=PRINCIPAL, timeout=TIMEOUT_S)
         opening = wire.SessionRequest(open=wire.Open(session=self._session, client_name="test"))
         await self._call.write(opening.SerializeToString())
@@ -84,7 +85,7 @@ class Conversation:
 
     async def __aexit__(self, *_: object) -> None:
         self._call.cancel()
-        await self._channel.close()
+        await self._channel.close(None)
 
     async def put(self, key: str, sequence: int, value: str) -> wire.Reply:
         """One `put` to a counter under a sequence; its reply."""
@@ -106,7 +107,7 @@ class Conversation:
         """Send bytes that are no frame; how the stream ends."""
         await self._call.write(data)
         try:
-            while await self._call.read() is not aio.EOF:
+            while isinstance(await self._call.read(), bytes):
                 pass
             code = await self._call.code()
             assert code is not grpc.StatusCode.OK
