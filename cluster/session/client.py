@@ -258,6 +258,7 @@ class ClientSession:
         document.in_flight -= 1
         verdict = document.judge(pending, reply.failure)
         if verdict is Verdict.FINAL:
+            document.failures = 0
             sent = document.sent
             if sent[0] is pending:
                 sent.popleft()

@@ -157,7 +157,6 @@ class DocumentWrites:
 
     def _consumed(self, sequence: int) -> None:
         self.consumed_through = max(self.consumed_through, sequence)
-        self.failures = 0
 
     def _resend_from(self, expected: int | None) -> Verdict:
         if expected is None:

@@ -234,6 +234,22 @@ def test_a_refusal_that_used_up_no_number_makes_the_rest_move_up_one() -> None:
     assert numbers(sent(effects)) == [(2, b"3")]
 
 
+def test_a_long_run_of_refusals_is_told_without_pauses() -> None:
+    """A thousand writes to a document that was deleted: each is judged by itself, none waits for a clock."""
+    bench = Bench(Settings(operation_timeout_ms=10_000))
+    bench.connect()
+    outstanding = sent(bench.send(*[b"x"] * 200))
+    told = 0
+    while outstanding:
+        first, *rest = outstanding
+        refused = Reply(first.id, failure=Failure("DOCUMENT_DELETED", "", False, "no"))
+        replies = [refused] if first.sequence == 1 else [gap(first, 1)]
+        effects = bench.step(Received([*replies, *(gap(operation, 1) for operation in rest)]))
+        told += len(answers(effects))
+        outstanding = sent(effects)
+    assert told == 200
+
+
 def test_a_refusal_by_the_handler_uses_up_its_number() -> None:
     bench = Bench()
     bench.connect()

@@ -228,7 +228,7 @@ class ClientAgainstServer(RuleBasedStateMachine):
         """The network heals: everything is answered soon, and what ran is what was said."""
         if not hasattr(self, "client"):
             return
-        for _ in range(400):
+        for _ in range(2000):
             if not self.client.queued:
                 break
             if not self.connected:
