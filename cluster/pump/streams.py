@@ -138,7 +138,7 @@ class Streams:
             if kind == Kind.LIST:
                 self._submit_list(number, stream, operation, groups)
             elif kind == Kind.UNWATCH:
-                self._unwatch(number, stream, operation, now_ms)
+                self._unwatch(number, stream, operation, groups)
             else:
                 shard = self._router.shard_of(operation.space, operation.key)
                 if kind == Kind.WATCH and not self._register_watch(number, stream, operation, shard, now_ms):
@@ -422,13 +422,15 @@ class Streams:
         self._by_shard.setdefault(shard, {})[(number, operation.id)] = watch
         return True
 
-    def _unwatch(self, number: int, stream: LocalStream, operation: Operation, now_ms: float) -> None:
+    def _unwatch(self, number: int, stream: LocalStream, operation: Operation, groups: dict[ShardId, list[Operation]]) -> None:
         """The operation's id is the watch's. The watch ends here and now; whoever serves it is told and does not answer. If it
         was not open yet, this is its one answer too.
         """
         watch = self._drop_watch(number, stream, operation.id)
         stream.out_replies.append(Reply(operation.id))
         self._touched.add(number)
+        if watch is not None and watch.operation in groups.get(watch.shard, ()):
+            groups[watch.shard].remove(watch.operation)  # it came with the same frame and has not left
         if watch is None or watch.node is None:
             return
         owed = self._remote.get(watch.node)

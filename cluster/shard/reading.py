@@ -102,7 +102,7 @@ class Reader:
         if not 1 <= limit <= LIST_PAGE_MAX:
             raise InvalidRequest(f"a page has 1 to {LIST_PAGE_MAX} documents, not {limit}")
         try:
-            after = base64.urlsafe_b64decode(operation.payload).decode() if operation.payload else ""
+            after = base64.b64decode(operation.payload, altchars=b"-_", validate=True).decode() if operation.payload else ""
         except ValueError as error:
             raise InvalidRequest("the page token is not one of ours") from error
         if operation.channel:

@@ -3,7 +3,7 @@ runtime protocol, so that these tests do not depend on how authors' code is comp
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from hashlib import blake2b
 from typing import Any
 
@@ -18,10 +18,11 @@ BUNDLE = b"tally 1"
 
 
 class TallyProgram:
-    """Channels: add(amount), refuse(), halt() (a fault that is not an answer)."""
+    """Channels: add(amount), refuse(), halt() (a fault that is not an answer, while the test wants it)."""
 
-    def __init__(self, bundle: bytes = BUNDLE) -> None:
+    def __init__(self, bundle: bytes, halts: Callable[[], bool]) -> None:
         self._hash = bundle_hash(bundle)
+        self._halts = halts
         self.settings_now = Settings()
 
     @property
@@ -45,11 +46,11 @@ class TallyProgram:
         return msgspec.json.encode(value)
 
     def new(self, document: DocumentId) -> TallyInstance:
-        return TallyInstance([])
+        return TallyInstance([], self._halts)
 
     def load(self, document: DocumentId, state: bytes) -> TallyInstance:
         try:
-            return TallyInstance(msgspec.msgpack.decode(state, type=list[int]))
+            return TallyInstance(msgspec.msgpack.decode(state, type=list[int]), self._halts)
         except msgspec.DecodeError as error:
             raise StorageDamaged(str(error)) from error
 
@@ -57,8 +58,9 @@ class TallyProgram:
 class TallyInstance:
     """The numbers in order of arrival. Principals of the authority `outside` are not admitted."""
 
-    def __init__(self, numbers: list[int]) -> None:
+    def __init__(self, numbers: list[int], halts: Callable[[], bool]) -> None:
         self.numbers = numbers
+        self._halts = halts
 
     def run(self, invocation: Invocation) -> Outcome:
         if not self.admits(invocation.sender):
@@ -69,7 +71,9 @@ class TallyInstance:
         if invocation.channel == "refuse":
             return Outcome(Code.REFUSED, b'{"name":"No","message":"no","arguments":{}}')
         if invocation.channel == "halt":
-            raise ApplyHalted("a fault that is not an answer")
+            if self._halts():
+                raise ApplyHalted("a fault that is not an answer")
+            return Outcome(Code.OK, b"null")
         amount = value.get("amount", 0)
         self.numbers.append(amount)
         writes = b"%d" % amount
@@ -111,10 +115,13 @@ class _Whole:
 class TallyLoader:
     """Compiles the bundles that begin with `tally`."""
 
+    def __init__(self, halts: Callable[[], bool] = lambda: False) -> None:
+        self._halts = halts
+
     def load(self, bundle: bytes) -> TallyProgram:
         if not bundle.startswith(b"tally"):
             raise InvalidBundle("not a tally")
-        return TallyProgram(bundle)
+        return TallyProgram(bundle, self._halts)
 
 
 def session_id(number: int, made_ms: int = 1_000) -> bytes:

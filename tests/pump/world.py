@@ -5,32 +5,26 @@ synced.
 from __future__ import annotations
 
 import base64
+import heapq
 import random
-from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
 
-from cluster.ids import SYSTEM_SHARD, NodeId, ShardId
-from cluster.pump import facts
-from cluster.pump.bundles import BundleFetch
+from cluster.documents.runtime import Loader
+from cluster.ids import NodeId, ShardId
+from cluster.pump.assembly import PumpSurroundings, open_pump
 from cluster.pump.lanes import Lane
-from cluster.pump.liveness import GroupLiveness, NodeLiveness
-from cluster.pump.pump import Output, Pump, PumpConfig
-from cluster.pump.transfers import Transfers
+from cluster.pump.pump import Output
 from cluster.raft.config import RaftConfig
-from cluster.router.router import Router
 from cluster.session.operations import Delta, Kind, Operation, Reply
 from cluster.shard.apply import HandlerFailure
-from cluster.shard.assembly import Surroundings, open_replica
 from cluster.shard.commands import Command
 from cluster.shard.directory import Directory
-from cluster.shard.document import LiveDocument
-from cluster.shard.replica import CompactionConfig, ShardReplica
-from cluster.shard.system.program import OPERATOR, SYSTEM_CODE, SystemInstance, SystemProgram
-from cluster.shard.turn import Turn
-from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE, ShardMap, bootstrap
-from cluster.storage.bundles import BundleStore
+from cluster.shard.replica import CompactionConfig
+from cluster.shard.system.program import OPERATOR
+from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE
 from cluster.storage.memory import MemoryEngine
 from tests.pump.tally import BUNDLE, TallyLoader
 
@@ -77,6 +71,10 @@ class Client:
         self.node.pump.submit(self.number, [operation], self.world.now_ms)
         return operation.id
 
+    def submit_all(self, *operations: Operation) -> None:
+        """Queue operations together, so that they can share an entry."""
+        self.node.pump.submit(self.number, list(operations), self.world.now_ms)
+
     def operation(self, kind: Kind, key: str, channel: str = "", payload: object = None, **more: object) -> Operation:
         number, self.next_id = self.next_id, self.next_id + 1
         body = payload if isinstance(payload, bytes) else msgspec.json.encode(payload if payload is not None else {})
@@ -110,7 +108,13 @@ class SimulatedNode:
         self.generation = 0
         self.up = False
         self.syncs = True
-        self.inbox: deque[tuple[NodeId, Lane, bytes]] = deque()
+        self.syncing: tuple[int, int, float] | None = None
+        """A sync under way: the write and the engine's batches that it makes durable, and when it returns."""
+        self.synced_batches = 0
+        self.paused_until_ms = 0.0
+        self.halts = False
+        """Whether the tally's channel `halt` is a fault on this node."""
+        self.inbox: list[tuple[float, int, NodeId, Lane, bytes]] = []
         self.clients: dict[int, Client] = {}
         self.marker = Marker()
         self.failures: list[HandlerFailure] = []
@@ -118,48 +122,26 @@ class SimulatedNode:
     def boot(self) -> None:
         world = self.world
         self.generation += 1
-        self.bundles = BundleStore(self.engine)
-        loader = TallyLoader()
-        self.directory = Directory(self.bundles, loader, {SYSTEM_CODE: SystemProgram(loader)})
-        remembered = facts.directory(self.engine)
-        if remembered is not None:
-            self.directory.absorb_encoded(remembered)
-        liveness = NodeLiveness(self.name, self.generation, facts.own_store(self.engine, world.random.randbytes))
-        decided = self.directory.decisions.shard_map
-        shard_map = ShardMap(decided) if decided else bootstrap(world.names, world.shards, 3)
-        around = Surroundings(
-            node=self.name,
-            engine=self.engine,
-            directory=self.directory,
-            marker=self.marker,
-            random=world.random,
-            entropy=world.random.randbytes,
-            raft=RaftConfig(invariants_checked=True),
-            on_failure=self.failures.append,
-            cache_bytes_max=world.cache_bytes_max,
-            checkpoints=world.checkpoints,
-            compaction=world.compaction,
-        )
-        replicas: dict[ShardId, ShardReplica] = {}
-        for shard in shard_map.shards:
-            if shard.replica_on(self.name) is not None:
-                watch = self._system_changed if shard.shard == SYSTEM_SHARD else None
-                live = GroupLiveness(liveness, shard)
-                replicas[shard.shard] = open_replica(shard, around, live, world.now_ms, watch)
-        self.pump = Pump(
-            node=self.name,
-            peers=[name for name in world.names if name != self.name],
-            router=Router(self.name, shard_map),
-            directory=self.directory,
-            liveness=liveness,
-            replicas=replicas,
-            bundles=BundleFetch(self.bundles, self.directory),
-            transfers=Transfers(),
-            stores=facts.peer_stores(self.engine),
-            remember_store=facts.remember_store,
-            config=PumpConfig(),
-            clock=lambda: world.now_ms,
-            now_ms=world.now_ms,
+        self.syncing = None
+        self.pump = open_pump(
+            PumpSurroundings(
+                node=self.name,
+                engine=self.engine,
+                generation=self.generation,
+                first_nodes=world.names,
+                shard_count=world.shards,
+                replication_factor=3,
+                loader=world.loader(self),
+                marker=self.marker,
+                on_failure=self.failures.append,
+                clock=lambda: world.now_ms,
+                entropy=world.random.randbytes,
+                random=world.random,
+                cache_bytes_max=world.cache_bytes_max,
+                checkpoints=world.checkpoints,
+                raft=RaftConfig(invariants_checked=True),
+                compaction=world.compaction,
+            )
         )
         self.up = True
         for other in world.nodes.values():
@@ -167,46 +149,55 @@ class SimulatedNode:
                 self.pump.on_connected(other.name, world.now_ms)
                 other.pump.on_connected(self.name, world.now_ms)
 
-    def crash(self, *, lose_unsynced: bool = True, refused: bool = True) -> None:
+    @property
+    def directory(self) -> Directory:
+        return self.pump.directory
+
+    def crash(self, *, lose_unsynced: bool = True, keep_batches: int = 0, refused: bool = True) -> None:
+        """End the process. Of what is not synced the first `keep_batches` batches are on the disk all the same."""
         self.up = False
         self.inbox.clear()
         self.clients.clear()
-        if lose_unsynced:
-            self.engine = self.engine.crash()
+        self.engine = self.engine.crash(keep_batches if lose_unsynced else self.unsynced_batches)
         for other in self.world.nodes.values():
             if other.up:
                 other.pump.on_disconnected(self.name, refused, self.world.now_ms)
 
-    def _system_changed(self, live: LiveDocument, turn: Turn) -> None:
-        instance = live.instance
-        if not isinstance(instance, SystemInstance):
-            return
-        for code_hash, bundle in instance.new_bundles:
-            self.bundles.put(turn.batch, code_hash, bundle)
-            self.directory.missing.discard(code_hash)
-        instance.new_bundles.clear()
-        if self.directory.absorb(instance.decisions):
-            facts.remember_directory(turn.batch, self.directory.encode())
-            decided = instance.decisions.shard_map
-            self.pump.new_decisions(ShardMap(decided) if decided else None)
+    @property
+    def unsynced_batches(self) -> int:
+        return self.engine.batches_written - self.synced_batches
 
     def turn(self) -> None:
         pump, now_ms = self.pump, self.world.now_ms
-        while self.inbox:
-            sender, lane, frame = self.inbox.popleft()
+        if now_ms < self.paused_until_ms:
+            return
+        while self.inbox and self.inbox[0][0] <= now_ms:
+            _, _, sender, lane, frame = heapq.heappop(self.inbox)
             pump.on_frame(sender, lane, frame, now_ms)
-        self.carry(pump.step(now_ms, self.world.wall_ms))
-        if pump.needs_sync and self.syncs:
-            write = pump.written
-            self.engine.sync()
+        if self.syncing is not None and self.syncing[2] <= now_ms:
+            write, batches, _ = self.syncing
+            self.syncing = None
+            self.engine.sync_through(batches)
+            self.synced_batches = max(self.synced_batches, batches)
             self.carry(pump.persisted(write, now_ms))
+        self.carry(pump.step(now_ms, self.world.wall_ms))
+        if pump.needs_sync and self.syncs and self.syncing is None:
+            takes_ms = self.world.sync_ms()
+            if takes_ms:
+                self.syncing = (pump.written, self.engine.batches_written, now_ms + takes_ms)
+            else:
+                write = pump.written
+                self.engine.sync()
+                self.synced_batches = self.engine.batches_written
+                self.carry(pump.persisted(write, now_ms))
         self.carry(pump.apply(now_ms))
 
     def carry(self, output: Output) -> None:
         if output.batch:
             self.engine.write(output.batch)
         for receiver, lane, frame in output.frames:
-            self.world.send(self.name, receiver, lane, frame)
+            if not self.world.send(self.name, receiver, lane, frame):
+                self.pump.on_frame_lost(receiver, lane, self.world.now_ms)
         for stream, events in output.deliveries:
             client = self.clients.get(stream)
             if client is not None:
@@ -224,7 +215,16 @@ class World:
         cache_bytes_max: int = 1 << 24,
         checkpoints: bool = True,
         compaction: CompactionConfig | None = None,
+        loader: Callable[[SimulatedNode], Loader] | None = None,
     ) -> None:
+        self.loader = loader or (lambda node: TallyLoader(lambda: node.halts))
+        self.sync_ms: Callable[[], float] = lambda: 0.0
+        self.delay_ms: Callable[[NodeId, NodeId, Lane], float] = lambda sender, receiver, lane: 0.0
+        self.duplicated = 0.0
+        self.refusing: set[tuple[NodeId, NodeId]] = set()
+        """Links whose sender's transport refuses frames."""
+        self._arrivals: dict[tuple[NodeId, NodeId, Lane], float] = {}
+        self._sent = 0
         self.compaction = compaction or CompactionConfig()
         self.random = random.Random(seed)
         self.now_ms = 1_000.0
@@ -242,10 +242,19 @@ class World:
     def wall_ms(self) -> int:
         return 1_700_000_000_000 + int(self.now_ms)
 
-    def send(self, sender: NodeId, receiver: NodeId, lane: Lane, frame: bytes) -> None:
+    def send(self, sender: NodeId, receiver: NodeId, lane: Lane, frame: bytes) -> bool:
+        """Frames of one lane arrive in order; lanes overtake each other. False when the sender's own side refuses."""
+        if (sender, receiver) in self.refusing:
+            return False
         node = self.nodes[receiver]
         if node.up and (sender, receiver) not in self.cut and self.random.random() >= self.loss:
-            node.inbox.append((sender, lane, frame))
+            link = (sender, receiver, lane)
+            at_ms = self.now_ms + self.delay_ms(*link)
+            for _ in range(2 if self.duplicated and self.random.random() < self.duplicated else 1):
+                at_ms = self._arrivals[link] = max(at_ms, self._arrivals.get(link, 0.0))
+                self._sent += 1
+                heapq.heappush(node.inbox, (at_ms, self._sent, sender, lane, frame))
+        return True
 
     def run(self, duration_ms: float) -> None:
         ends_ms = self.now_ms + duration_ms
