@@ -1,0 +1,120 @@
+"""What clients were told: acknowledged once and in order, reads that contain what was acknowledged before they began, positions
+that never go back, and one content for each position.
+
+Every answer names a position, so no search is needed: a read that began after an answer was given must be at that position or
+a later one (compare the revisions of etcd's robustness tests).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from chaos.checkers.checker import Checker
+from chaos.checkers.history import Call, Name, Place
+from chaos.checkers.violation import Violation
+from cluster.session.operations import Consistency, Kind
+
+if TYPE_CHECKING:
+    from chaos.sim.world import World
+
+_WRITES = (Kind.CREATE, Kind.SEND, Kind.DELETE)
+_OPERATOR = frozenset(("STORAGE_ERROR", "STORAGE_DAMAGED", "APPLY_HALTED", "LOG_LOST", "INTERNAL", "HANDLER_FAILED", "POISONED"))
+"""What no client may be told: it is not the client's business, or nobody's."""
+
+
+class Answers(Checker):
+    """See the module. `views`: what was shown at (document, position, viewer)."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.views: dict[tuple[Name, Place, str], Any] = {}
+        self.acked: dict[tuple[Name, Place], Call] = {}
+        self._last_ack: dict[tuple[str, Name], Call] = {}
+
+    def answered(self, call: Call) -> None:
+        assert call.reply is not None
+        failure = call.reply.failure
+        if failure is not None:
+            self._refused(call, failure.reason)
+        elif call.kind is Kind.READ:
+            self._read(call)
+        elif call.kind in _WRITES:
+            self._acked(call)
+
+    def _refused(self, call: Call, reason: str) -> None:
+        if reason in _OPERATOR:
+            raise Violation("answers", f"a client was told {reason}: {call}")
+        if reason == "UNKNOWN_DOCUMENT" and call.floor[0] > 0:
+            raise Violation("linearizability", f"a document that others had seen at {call.floor} is said never to have been: {call}")
+        if reason == "DOCUMENT_DELETED" and not any(
+            other.kind is Kind.DELETE and other.name == call.name for other in self.world.history.calls
+        ):
+            raise Violation("linearizability", f"nobody deleted this document: {call}")
+
+    def _acked(self, call: Call) -> None:
+        place = call.place
+        other = self.acked.setdefault((call.name, place), call)
+        if other is not call:
+            raise Violation("exactly once", f"two calls were acknowledged at {place}: {other} and {call}")
+        if call.alone:
+            return
+        before = self._last_ack.get((call.client, call.name))
+        if before is not None and before.number < call.number and before.place >= place:
+            raise Violation("order", f"{call} is acknowledged at {place}, behind what was sent before it: {before}")
+        if before is None or before.number < call.number:
+            self._last_ack[(call.client, call.name)] = call
+
+    def _read(self, call: Call) -> None:
+        place = call.place
+        if call.consistency is Consistency.LINEARIZABLE and place < call.floor:
+            raise Violation("linearizability", f"a read that began when {call.floor} had been told is answered at {place}: {call}")
+        if not call.alone and place < call.own_floor:
+            raise Violation("monotonic reads", f"a client that had seen {call.own_floor} is answered at {place}: {call}")
+        assert call.reply is not None
+        self.shown(call.name, place, call.client, msgspec.json.decode(call.reply.payload))
+
+    def shown(self, name: Name, place: Place, viewer: str, view: Any) -> None:
+        """One position has one content, however it was shown."""
+        first = self.views.setdefault((name, place, viewer), view)
+        if first != view:
+            raise Violation("equal views", f"{viewer} is shown {view} at {name} {place}, and was shown {first}")
+
+    def finished(self) -> None:
+        """Nothing that anybody was told has vanished."""
+        final = self.world.final_places()
+        for (name, place), call in self.acked.items():
+            if place > final.get(name, (0, 0)):
+                raise Violation("lost", f"acknowledged at {place}, but the document ends at {final.get(name)}: {call}")
+        for name, place in self.world.history.told.items():
+            if place > final.get(name, (0, 0)):
+                raise Violation("lost", f"{place} of {name} was shown, but the document ends at {final.get(name)}")
+        self._ledgers(final)
+
+    def _ledgers(self, final: dict[Name, Place]) -> None:
+        """Every acknowledged number stands in its ledger once; a client's numbers in the order in which it sent them."""
+        for name, view in self.world.final_views().items():
+            if name[0] != "ledger":
+                continue
+            entries = view["entries"]
+            counted: dict[int, int] = {}
+            for number in entries[1:]:
+                counted[number] = counted.get(number, 0) + 1
+            twice = {number: count for number, count in counted.items() if count > 1 and not self._may_repeat(number)}
+            if twice:
+                raise Violation("exactly once", f"{'/'.join(name)} has {twice} more than once: {entries}")
+            epoch = final[name][0]
+            for call in self.world.history.calls:
+                if call.name == name and call.kind is Kind.SEND and call.ok and call.place[0] == epoch:
+                    number = msgspec.json.decode(call.payload)["number"]
+                    if number not in counted:
+                        raise Violation("lost", f"{number} was acknowledged and is not in {'/'.join(name)}: {call}")
+
+    def _may_repeat(self, number: int) -> bool:
+        """An idempotency key protects only as long as the document's table has room for it."""
+        return self.world.scenario.limits.sessions_max < 16 and any(
+            call.alone and msgspec.json.decode(call.payload).get("number") == number
+            for call in self.world.history.calls
+            if call.kind is Kind.SEND and call.name[0] == "ledger"
+        )

@@ -1,0 +1,57 @@
+"""What ran: the same command at the same place everywhere, and each numbered command at one place only.
+
+Between a crash and the next synced record a replica runs commands again; that is replay, at the same place. The same (document,
+session, sequence) at two places is a command that ran twice.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from chaos.checkers.checker import Checker
+from chaos.checkers.violation import Violation
+from cluster.shard.commands import Command
+
+if TYPE_CHECKING:
+    from chaos.sim.node import SimulatedNode
+    from chaos.sim.world import World
+
+Where = tuple[int, int, int]
+"""(shard, entry index, offset)."""
+
+
+class Commands(Checker):
+    """See the module. `ran_at`: where each numbered command ran; `order`: the sequences of each session as they ran."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.ran_at: dict[tuple[str, str, bytes, int], Where] = {}
+        self._at: dict[Where, Command] = {}
+        self._last: dict[tuple[str, str, bytes], tuple[Where, int]] = {}
+        self._keys_kept = world.scenario.limits.sessions_max >= 16
+
+    def ran(self, node: SimulatedNode, shard: int, index: int, offset: int, command: Command) -> None:
+        where = (shard, index, offset)
+        first = self._at.setdefault(where, command)
+        if first is not command and first != command:
+            raise Violation("state machine safety", f"{node.name} runs another command at shard, entry, offset {where} than others")
+        if not command.session or (command.sequence == 0 and not self._keys_kept):
+            return
+        name = (command.space, command.key, command.session, command.sequence)
+        if self.ran_at.setdefault(name, where) != where:
+            raise Violation(
+                "exactly once",
+                f"{node.name} runs {command.channel or command.kind} {command.payload.decode()} of {command.space}/{command.key} "
+                f"(sequence {command.sequence}) at {where}; it ran at {self.ran_at[name]} before",
+            )
+        if first is command and command.sequence:
+            self._in_order(command, where)
+
+    def _in_order(self, command: Command, where: Where) -> None:
+        """Seen for the first time: it must be the next of its session at this document."""
+        session = (command.space, command.key, command.session)
+        last_where, last = self._last.get(session, ((0, 0, 0), 0))
+        if where > last_where:
+            if command.sequence != last + 1:
+                raise Violation("order", f"sequence {command.sequence} of a session at {command.space}/{command.key} ran after {last}")
+            self._last[session] = (where, command.sequence)

@@ -1,0 +1,178 @@
+"""Raft's safety properties (paper figure 3), held against all replicas and against what is really on their disks.
+
+- election safety: one leader a term, one told vote a term and voter, across crashes;
+- log matching: an entry is named by (index, term), and so is the one before it;
+- leader completeness: who leads has everything that was committed;
+- state machine safety: one entry is committed at an index;
+- durability: a vote, an acknowledgement or a commit is told only when the disks it rests on have it.
+
+Looked at after every turn, at the replicas of the node that took it: nothing else can have moved.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from chaos.checkers.checker import Checker
+from chaos.checkers.violation import Violation
+from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
+from cluster.raft.effects import Role
+from cluster.raft.messages import AppendReply, HardState, VoteReply, VoteRequest
+from cluster.raft.quorum import majority
+from cluster.shard.commands import Command, decode_entry
+from cluster.shard.replica import ShardReplica
+from cluster.shard.turn import RaftItem
+from cluster.shardmap.map import bootstrap
+from cluster.storage import keys
+from cluster.storage.engine import Batch, Family
+
+if TYPE_CHECKING:
+    from chaos.sim.node import SimulatedNode
+    from chaos.sim.world import World
+
+
+_HEADER_BYTES = keys.CHECKSUM_BYTES + 8
+_decode_hard_state = msgspec.msgpack.Decoder(HardState).decode
+
+
+class Consensus(Checker):
+    """See the module. `committed` is the one true log of each shard: (term, payload) by index."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        limits = world.scenario.limits
+        self.committed: dict[ShardId, dict[int, tuple[Term, bytes]]] = {}
+        self.commands: dict[tuple[ShardId, int], list[Command]] = {}
+        self._shards = bootstrap(world.names, limits.shards, 3)
+        self._leaders: dict[tuple[ShardId, Term], ReplicaId] = {}
+        self._votes: dict[tuple[ShardId, ReplicaId, Term], ReplicaId] = {}
+        self._entries: dict[tuple[int, int, int], bytes] = {}
+        self._before: dict[tuple[int, int, int], Term] = {}
+        self._seen: dict[tuple[NodeId, ShardId], tuple[int, Term, LogIndex, LogIndex]] = {}
+
+    # -- what reaches a disk -----------------------------------------------------------------------------------------
+
+    def wrote(self, node: NodeId, batch: Batch) -> None:
+        """An entry of (shard, index, term) has one value, whoever writes it."""
+        for family, key, value, _ in batch.operations:
+            if family is not Family.LOG or value is None:
+                continue
+            place = (int.from_bytes(key[:4], "big"), keys.log_entry_index(key), _term_in(value))
+            known = self._entries.setdefault(place, value)
+            if known != value:
+                raise Violation("log matching", f"{node} writes another entry at shard, index, term {place} than was written before")
+
+    # -- what leaves a node ------------------------------------------------------------------------------------------
+
+    def sent(self, node: SimulatedNode, receiver: NodeId, item: RaftItem) -> None:
+        message = item.message
+        if type(message) is AppendReply:
+            if not message.rejected:
+                self._acknowledged(node, item.shard, message.index)
+        elif type(message) is VoteReply:
+            if message.granted and not message.pre:
+                self._voted(node, item.shard, item.sender, message.term, item.receiver)
+        elif type(message) is VoteRequest and not message.pre:
+            self._voted(node, item.shard, item.sender, message.term, item.sender)
+
+    def _voted(self, node: SimulatedNode, shard: ShardId, voter: ReplicaId, term: Term, candidate: ReplicaId) -> None:
+        if node.wiped:
+            return  # a replica that forgot its votes is fenced; until then the cluster must not count it (trap 11)
+        first = self._votes.setdefault((shard, voter, term), candidate)
+        if first != candidate:
+            raise Violation("election safety", f"replica {voter} of shard {shard} votes for {candidate} in term {term}, before for {first}")
+        key = keys.shard_meta(shard, keys.SHARD_HARD_STATE)
+        if (Family.META, key) in node.disk.rotten:
+            return
+        stored = node.disk.durable(Family.META, key)
+        state = _decode_hard_state(keys.unseal(Family.META, key, stored)) if stored is not None else HardState(Term(0), ReplicaId(0))
+        if state.term < term or (state.term == term and state.vote != candidate):
+            raise Violation("durability", f"{node.name} tells its vote of term {term} in shard {shard} before it is durable ({state})")
+
+    def _acknowledged(self, node: SimulatedNode, shard: ShardId, index: LogIndex) -> None:
+        replica = node.pump.replicas[shard]
+        if index > replica.log.snapshot.index and node.disk.durable(Family.LOG, keys.log_entry(shard, index)) is None:
+            raise Violation("durability", f"{node.name} acknowledges entry {index} of shard {shard} before it is durable")
+
+    # -- what a node has become --------------------------------------------------------------------------------------
+
+    def booted(self, node: SimulatedNode) -> None:
+        for shard in node.pump.replicas:
+            self._seen.pop((node.name, shard), None)
+
+    def turned(self, node: SimulatedNode) -> None:
+        if node.wiped:
+            return
+        for shard, replica in node.pump.replicas.items():
+            raft = replica.raft
+            leads = raft.role is Role.LEADER
+            now = (leads, raft.term, raft.commit_index, raft.last_index)
+            before = self._seen.get((node.name, shard))
+            if now == before:
+                continue
+            self._seen[(node.name, shard)] = now
+            known = before[3] if before is not None else raft.snapshot.index
+            self._matches(shard, replica, LogIndex(min(known, raft.commit_index)))
+            start = max(before[2] if before is not None else 0, raft.snapshot.index)
+            for index in range(start + 1, raft.commit_index + 1):
+                self._commits(node, shard, replica, index)
+            if leads and (before is None or not before[0] or before[1] != raft.term):
+                self._leads(node, shard, replica)
+
+    def _matches(self, shard: ShardId, replica: ShardReplica, known: LogIndex) -> None:
+        """Whatever is new in this log follows the same entry as everywhere."""
+        raft = replica.raft
+        for index in range(max(known, raft.snapshot.index) + 1, raft.last_index + 1):
+            term, before = raft.term_of(LogIndex(index)), raft.term_of(LogIndex(index - 1))
+            first = self._before.setdefault((shard, index, term), before)
+            if first != before:
+                raise Violation(
+                    "log matching", f"entry {index} of term {term} in shard {shard} follows term {before} here, {first} elsewhere"
+                )
+
+    def _commits(self, node: SimulatedNode, shard: ShardId, replica: ShardReplica, index: int) -> None:
+        term = replica.raft.term_of(LogIndex(index))
+        log = self.committed.setdefault(shard, {})
+        known = log.get(index)
+        if known is not None:
+            if known[0] != term:
+                raise Violation(
+                    "state machine safety", f"{node.name} commits term {term} at entry {index} of shard {shard}, others {known[0]}"
+                )
+            return
+        value = self._entries[(shard, index, term)]
+        payload = value[_HEADER_BYTES:]
+        log[index] = (term, payload)
+        self.commands[(shard, index)] = decode_entry(payload).commands if payload else []
+        if self.commands[(shard, index)]:
+            self.world.committed(shard, index, self.commands[(shard, index)])
+        places = self._shards.shard(shard).replicas
+        holders = [place.node for place in places if self._has(self.world.nodes[place.node], shard, index, value)]
+        if len(holders) < majority(len(places)):
+            raise Violation(
+                "durability", f"{node.name} commits entry {index} of shard {shard}, which only {holders or 'nobody'} holds durably"
+            )
+
+    def _has(self, node: SimulatedNode, shard: ShardId, index: int, value: bytes) -> bool:
+        key = keys.log_entry(shard, index)
+        return value in (node.disk.durable(Family.LOG, key), node.disk.rotten.get((Family.LOG, key)))
+
+    def _leads(self, node: SimulatedNode, shard: ShardId, replica: ShardReplica) -> None:
+        raft = replica.raft
+        first = self._leaders.setdefault((shard, raft.term), raft.replica)
+        if first != raft.replica:
+            raise Violation("election safety", f"replicas {first} and {raft.replica} of shard {shard} lead term {raft.term}")
+        self.world.elected(node, shard, raft.term)
+        for index, (term, _) in self.committed.get(shard, {}).items():
+            if index <= raft.snapshot.index:
+                continue
+            if index > raft.last_index or raft.term_of(LogIndex(index)) != term:
+                raise Violation(
+                    "leader completeness", f"{node.name} leads shard {shard} in term {raft.term} without committed entry {index}"
+                )
+
+
+def _term_in(value: bytes) -> int:
+    return int.from_bytes(value[keys.CHECKSUM_BYTES : _HEADER_BYTES], "big")

@@ -1,0 +1,11 @@
+"""A whole cluster in one thread: the real pump and everything below it, the client's real half of the protocol, and a world
+that is made up: time, network, disks, clocks and processes.
+
+    randomness.py guard.py     one seed, named streams; nothing ambient
+    faults.py scenario.py      what will go wrong and what will be asked, as data that can be printed and shrunk
+    disk.py network.py node.py clients.py        the parts of the world
+    world.py run.py            time, the two phases, and the verdict
+    batch.py shrink.py report.py                 many seeds, small ones, and how they are told
+
+What it can not show: races of threads, RocksDB, gRPC and the kernel's TCP. Real processes are for that (`chaos.live`).
+"""

@@ -1,0 +1,165 @@
+"""Carries out faults: what begins, and what is over when it ends."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from chaos.sim import faults
+from chaos.sim.faults import Fault
+from cluster.errors import StorageFull
+
+if TYPE_CHECKING:
+    from chaos.sim.node import SimulatedNode
+    from chaos.sim.world import World
+
+
+class Injector:
+    """Begins and ends the faults of one run. `counts`: how many of each kind took effect."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._frozen: dict[int, int] = {}
+        self._flapping: dict[int, bool] = {}
+        self.counts: Counter[str] = Counter()
+
+    def begin(self, fault: Fault) -> None:
+        """The time of a fault has come."""
+        world = self._world
+        world.note("fault", fault.kind, str(fault))
+        self.counts[fault.kind] += 1
+        if isinstance(fault, faults.Partition | faults.Flapping | faults.Slow | faults.Unruly | faults.Break):
+            self._begin_network(fault)
+        elif isinstance(fault, faults.PowerLoss):
+            for node in world.nodes.values():
+                node.down_until_ms = max(node.down_until_ms, world.safety_ms(fault.end_ms))
+                node.kill(fault.keep, host_down=True)
+        elif isinstance(fault, faults.ClientBreak):
+            stream = world.clients[fault.client].stream
+            if stream is not None:
+                stream.broken()
+        else:
+            self._begin_node(fault, world.nodes[fault.node])  # type: ignore[attr-defined]
+
+    def _begin_network(self, fault: Fault) -> None:
+        network = self._world.network
+        if isinstance(fault, faults.Partition):
+            for link in fault.links:
+                network.cut(link, fault.delay_ms)
+        elif isinstance(fault, faults.Flapping):
+            self._flapping[id(fault)] = False
+            self.flap(fault)
+        elif isinstance(fault, faults.Slow):
+            for link in fault.links:
+                network.links[link].slow_ms += fault.delay_ms
+        elif isinstance(fault, faults.Unruly):
+            for link in fault.links:
+                network.links[link].unruly = (fault.loss, fault.duplicates, fault.reordering)
+        elif isinstance(fault, faults.Break):
+            for link in fault.links:
+                network.break_off(network.links[link])
+
+    def flap(self, fault: faults.Flapping) -> None:
+        """Half a period is over."""
+        if id(fault) not in self._flapping:
+            return
+        network = self._world.network
+        cut = self._flapping[id(fault)] = not self._flapping[id(fault)]
+        for link in fault.links:
+            if cut:
+                network.cut(link, 1_000.0)
+            else:
+                network.mend(link)
+        self._world.after(fault.period_ms / 2, "call", self.flap, fault)
+
+    def _begin_node(self, fault: Fault, node: SimulatedNode) -> None:
+        world = self._world
+        if isinstance(fault, faults.Crash):
+            self._keep_down(node, fault)
+            if fault.point == "anywhere":
+                node.kill(fault.keep, host_down=fault.host_down)
+            else:
+                node.armed = fault
+        elif isinstance(fault, faults.Wipe):
+            self._keep_down(node, fault)
+            node.wipe()
+        elif isinstance(fault, faults.Pause | faults.DiskStalls):
+            if node.up:
+                self._frozen[id(fault)] = node.lives
+                node.freeze()
+        elif isinstance(fault, faults.SlowSync):
+            node.sync_slow_ms += fault.delay_ms
+        elif isinstance(fault, faults.SyncFails):
+            self._keep_down(node, fault)
+            node.sync_fails = True
+        elif isinstance(fault, faults.ReadsFail):
+            node.reads_fail = True
+            node.disk.fail_reads(True)
+        elif isinstance(fault, faults.DiskFull):
+            self._keep_down(node, fault)
+            node.disk_full = True
+            node.disk.refuse_writes(StorageFull("the disk is full (asked for by the simulation)"))
+        elif isinstance(fault, faults.HighWater):
+            node.storage_full = "the disk is nearly full (asked for by the simulation)"
+        elif isinstance(fault, faults.BitFlip):
+            key = node.disk.flip_bit(fault.family, world.streams.named(f"rot/{fault.start_ms}"))
+            world.note("rot", node.name, key.hex() if key else "nothing there")
+        else:
+            assert isinstance(fault, faults.ClockJump)
+            node.wall_jump_ms += fault.by_ms
+
+    def _keep_down(self, node: SimulatedNode, fault: Fault) -> None:
+        node.down_until_ms = max(node.down_until_ms, self._world.safety_ms(fault.end_ms))
+
+    def end(self, fault: Fault) -> None:
+        """A fault is over."""
+        network = self._world.network
+        if isinstance(fault, faults.Partition):
+            for link in fault.links:
+                network.mend(link)
+        elif isinstance(fault, faults.Flapping):
+            if self._flapping.pop(id(fault), False):
+                for link in fault.links:
+                    network.mend(link)
+        elif isinstance(fault, faults.Slow):
+            for link in fault.links:
+                network.links[link].slow_ms = max(0.0, network.links[link].slow_ms - fault.delay_ms)
+        elif isinstance(fault, faults.Unruly):
+            for link in fault.links:
+                network.links[link].unruly = None
+                network.break_off(network.links[link])
+        elif isinstance(fault, faults.PowerLoss):
+            for node in self._world.nodes.values():
+                node.restart()
+        elif isinstance(fault, faults.Break | faults.ClientBreak):
+            return
+        else:
+            self._end_node(fault, self._world.nodes[fault.node])  # type: ignore[attr-defined]
+
+    def _end_node(self, fault: Fault, node: SimulatedNode) -> None:
+        if isinstance(fault, faults.Crash):
+            if node.armed is fault:
+                node.armed = None  # it never came to that point
+                node.kill(fault.keep, host_down=fault.host_down)
+            node.restart()
+        elif isinstance(fault, faults.Wipe):
+            node.restart()
+        elif isinstance(fault, faults.Pause | faults.DiskStalls):
+            life = self._frozen.pop(id(fault), None)
+            if life is not None:
+                node.thaw(life)
+        elif isinstance(fault, faults.SlowSync):
+            node.sync_slow_ms = max(0.0, node.sync_slow_ms - fault.delay_ms)
+        elif isinstance(fault, faults.SyncFails):
+            node.sync_fails = False
+            node.restart()
+        elif isinstance(fault, faults.ReadsFail):
+            node.reads_fail = False
+            node.disk.fail_reads(False)
+            node.restart()
+        elif isinstance(fault, faults.DiskFull):
+            node.disk_full = False
+            node.disk.refuse_writes(None)
+            node.restart()
+        elif isinstance(fault, faults.HighWater):
+            node.storage_full = ""

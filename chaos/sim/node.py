@@ -1,0 +1,408 @@
+"""One simulated node: the real pump, turned as `cluster.node.loop` turns it, on a disk and clocks that are made up.
+
+The order of a turn is that of a real node: step, write, send, deliver, sync, persisted, apply. A crash can fall between any two
+of them. What ends a real node ends this one; a death that no fault explains is a bug and stops the run.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from chaos.checkers.violation import Violation
+from chaos.sim.disk import Disk
+from chaos.sim.faults import Crash
+from cluster.documents.runtime import Loader
+from cluster.errors import ClusterError, IdentityFenced, LogLost, OperatorError, StorageDamaged, StorageError, SyncFailed
+from cluster.ids import NodeId
+from cluster.pump.assembly import PumpSurroundings, open_pump
+from cluster.pump.lanes import Lane
+from cluster.pump.pump import Output, Pump, PumpConfig
+from cluster.raft.config import RaftConfig
+from cluster.session.operations import Delta, Operation, Reply
+from cluster.shard.apply import HandlerFailure
+from cluster.shard.commands import Command
+from cluster.shard.replica import CompactionConfig
+
+if TYPE_CHECKING:
+    from chaos.sim.world import World
+
+Deliver = Callable[[list[Reply | Delta]], None]
+WALL_EPOCH_MS = 1_750_000_000_000
+FROZEN_AT = "stepped"
+
+
+class Killed(Exception):
+    """The process died here."""
+
+
+class SimulatedNode:
+    """A node's disk and clocks, which last, and its process, which does not.
+
+    lost: why it can never run again, empty while it can. starts: rises with every life of the process.
+    """
+
+    def __init__(self, world: World, name: NodeId, place: int, loader: Loader, source: random.Random) -> None:
+        limits = world.scenario.limits
+        self.world = world
+        self.name = name
+        self.disk = Disk(world.observe_write(name))
+        self.generation = 0
+        self.lives = 0
+        self.lost = ""
+        self.host_up = True
+        self.down_until_ms = 0.0
+        self.armed: Crash | None = None
+        self.sync_slow_ms = 0.0
+        self.sync_fails = False
+        self.reads_fail = False
+        self.disk_full = False
+        self.wiped = False
+        self.storage_full = ""
+        self.wall_jump_ms = limits.skew_ms[place]
+        self.pump: Pump
+        self.up = False
+        self.streams: dict[int, Deliver] = {}
+        self.deaths: list[str] = []
+        self._rate = limits.drift[place]
+        self._base_ms = source.uniform(0.0, 1e6)
+        self._random = source
+        self._loader = loader
+        self._freezes = 0
+        self._deferred: list[tuple[int, Callable[[], None]]] = []
+        self._scheduled = False
+        self._timer = 0
+        self._syncing = False
+        self._applying_ms = 0.0
+        self._entropy = world.streams.named(f"node/{name}/entropy")
+
+    # -- clocks ------------------------------------------------------------------------------------------------------
+
+    @property
+    def clock_ms(self) -> float:
+        """This node's monotonic clock."""
+        return self._base_ms + self.world.now_ms * self._rate
+
+    @property
+    def wall_ms(self) -> int:
+        """This node's wall clock."""
+        return int(WALL_EPOCH_MS + self.world.now_ms + self.wall_jump_ms)
+
+    def _apply_clock(self) -> float:
+        """The clock as apply reads it: every look costs."""
+        self._applying_ms += self.world.scenario.limits.entry_cost_ms
+        return self.clock_ms + self._applying_ms
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    @property
+    def answers(self) -> bool:
+        """Whether the process would answer a handshake now."""
+        return self.up and not self._freezes
+
+    def boot(self) -> None:
+        """Start the process on what is on the disk."""
+        assert not self.up, "one process at a time"
+        if self.lost or self.world.now_ms < self.down_until_ms:
+            return
+        self.generation += 1
+        self.lives += 1
+        self.host_up = True
+        self.disk.fail_reads(self.reads_fail)
+        self._deferred.clear()
+        self._freezes = 0
+        self._scheduled = self._syncing = False
+        self.armed = None
+        self.streams.clear()
+        try:
+            self.pump = open_pump(self._surroundings())
+        except OperatorError as error:
+            self._die(error)
+            return
+        self.up = True
+        self.world.booted(self)
+        self.wake()
+
+    def _surroundings(self) -> PumpSurroundings:
+        limits = self.world.scenario.limits
+        election = limits.election_timeout_ms
+        return PumpSurroundings(
+            node=self.name,
+            engine=self.disk,
+            generation=self.generation,
+            first_nodes=self.world.names,
+            shard_count=limits.shards,
+            replication_factor=3,
+            loader=self._loader,
+            marker=self,
+            on_failure=self._handler_failed,
+            clock=self._apply_clock if self.up else self._boot_clock,
+            entropy=self._entropy.randbytes,
+            random=self._random,
+            cache_bytes_max=limits.cache_bytes_max,
+            checkpoints=limits.checkpoints,
+            raft=RaftConfig(
+                election_timeout_ms_min=election,
+                election_timeout_ms_max=election * 2,
+                stagger_ms=20.0,
+                resend_timeout_ms=election / 3,
+                snapshot_retry_ms=200.0,
+                append_bytes_max=limits.append_bytes_max,
+                window_appends=limits.window_appends,
+                tail_bytes_max=limits.tail_bytes_max,
+                invariants_checked=limits.invariants_checked,
+            ),
+            pump=PumpConfig(limits.heartbeat_ms, election),
+            compaction=CompactionConfig(limits.every_entries, limits.kept_entries, limits.lagging_entries),
+        )
+
+    def _boot_clock(self) -> float:
+        return self._apply_clock() if self.up else self.clock_ms
+
+    def kill(self, keep: float, *, host_down: bool = False) -> None:
+        """End the process as a crash does. keep: which part of the unsynced batches survives."""
+        if not self.up:
+            return
+        self.up = False
+        self.lives += 1
+        self.host_up = not host_down
+        self.disk = self.disk.after_crash(round(keep * self.disk.unsynced))
+        self.world.process_gone(self, host_down)
+
+    def wipe(self) -> None:
+        """Start over with an empty directory."""
+        self.kill(1.0)
+        self.disk = Disk(self.disk.seen)
+        self.wiped = True
+
+    def restart(self) -> None:
+        """Start the process if it does not run and may."""
+        if not self.up:
+            self.boot()
+
+    def freeze(self) -> None:
+        self._freezes += 1
+
+    def thaw(self, life: int) -> None:
+        """End one freeze of this life; what arrived meanwhile is taken in order."""
+        if life != self.lives or self._freezes == 0:
+            return
+        self._freezes -= 1
+        if self._freezes == 0:
+            deferred, self._deferred = self._deferred, []
+            for born, action in deferred:
+                if born == self.lives:
+                    self._take(action)
+            self.wake()
+
+    def _die(self, error: Exception) -> None:
+        """The process ends itself because of `error`. Raises Violation when no fault explains it."""
+        reason = f"{type(error).__name__}: {error}"
+        self.world.note("dies", self.name, reason)
+        self.deaths.append(reason)
+        if not self._explained(error):
+            raise Violation("processes", f"{self.name} ended without a fault that explains it: {reason}") from error
+        was_up = self.up
+        if was_up:
+            self.kill(1.0 if not isinstance(error, SyncFailed) else 0.0)
+        if isinstance(error, IdentityFenced | LogLost) or (isinstance(error, StorageDamaged) and not was_up):
+            self.lost = reason
+            return
+        self.sync_fails = False
+        self.world.after(self._random.uniform(100, 400), "restart", self)
+
+    def _explained(self, error: Exception) -> bool:
+        if isinstance(error, IdentityFenced):
+            return self.wiped
+        if isinstance(error, StorageDamaged | LogLost):
+            return bool(self.disk.rotten) or self.wiped
+        if isinstance(error, SyncFailed):
+            return self.sync_fails
+        return isinstance(error, StorageError) and (self.reads_fail or self.disk_full)
+
+    # -- RunningMarker -----------------------------------------------------------------------------------------------
+
+    def note(self, shard: int, index: int, offset: int, command: Command) -> None:
+        """A command runs next."""
+        self.world.ran(self, shard, index, offset, command)
+
+    def suspected(self, shard: int, index: int) -> int | None:
+        """Nothing is suspected: commands of the simulation end no process."""
+        return None
+
+    def _handler_failed(self, failure: HandlerFailure) -> None:
+        raise Violation("processes", f"a handler of {failure.document} failed: {failure.traceback}")
+
+    # -- inputs ------------------------------------------------------------------------------------------------------
+
+    def on_frame(self, sender: NodeId, lane: Lane, frame: bytes) -> None:
+        self._arrive(lambda: self.pump.on_frame(sender, lane, frame, self.clock_ms))
+
+    def on_connected(self, node: NodeId) -> None:
+        self.world.note("connected", self.name, node)
+        self._arrive(lambda: self.pump.on_connected(node, self.clock_ms))
+
+    def on_disconnected(self, node: NodeId, refused: bool) -> None:
+        self.world.note("refused" if refused else "lost", self.name, node)
+        self._arrive(lambda: self.pump.on_disconnected(node, refused, self.clock_ms))
+
+    def open_stream(self, deliver: Deliver) -> int:
+        stream = self.pump.streams.open()
+        self.streams[stream] = deliver
+        return stream
+
+    def submit(self, stream: int, operations: list[Operation], grants: list[tuple[int, int]]) -> None:
+        """What a gateway takes out of one frame of a client."""
+
+        def take() -> None:
+            if stream not in self.streams:
+                return
+            for watch, credit in grants:
+                self.pump.streams.grant(stream, watch, credit)
+            if operations:
+                self.pump.submit(stream, operations, self.clock_ms)
+
+        self._arrive(take)
+
+    def close_stream(self, stream: int) -> None:
+        def close() -> None:
+            if self.streams.pop(stream, None) is not None:
+                self.pump.close_stream(stream)
+
+        self._arrive(close)
+
+    def _arrive(self, action: Callable[[], None]) -> None:
+        if not self.up:
+            return
+        if self._freezes:
+            self._deferred.append((self.lives, action))
+        else:
+            self._take(action)
+
+    def _take(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except ClusterError as error:
+            self._die(error)
+        else:
+            self.wake()
+
+    # -- the turn ----------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        if not self._scheduled and self.up:
+            self._scheduled = True
+            self.world.after(self._random.uniform(0.01, 0.15), "turn", self, self.lives)
+
+    def turn(self, life: int) -> None:
+        """One turn of the loop, unless the process that asked for it is gone."""
+        if life != self.lives or not self.up:
+            return
+        self._scheduled = False
+        if self._freezes:
+            self._deferred.append((life, self.wake))
+            return
+        try:
+            self._run_turn()
+        except Killed:
+            assert self.armed is not None
+            crash, self.armed = self.armed, None
+            self.world.note("crash", self.name, crash.point)
+            self.kill(crash.keep, host_down=crash.host_down)
+        except (ClusterError, AssertionError, KeyError) as error:
+            if not isinstance(error, ClusterError):
+                raise Violation("assertions", f"{self.name}: {type(error).__name__}: {error}") from error
+            self._die(error)
+        else:
+            self.world.turned(self)
+
+    def _run_turn(self) -> None:
+        pump = self.pump
+        pump.storage_full = self.storage_full
+        self._carry(pump.step(self.clock_ms, self.wall_ms), "stepped")
+        if pump.needs_sync and not self._syncing:
+            self._sync()
+        self._applying_ms = 0.0
+        self._carry(pump.apply(self.clock_ms), "applied")
+        if pump.fenced:
+            raise IdentityFenced(pump.fenced)
+        if pump.log_lost:
+            raise LogLost(pump.log_lost)
+        self._schedule()
+
+    def _carry(self, output: Output, point: str) -> None:
+        """Write, send, deliver: in this order, as a real node does."""
+        self._pass(point)
+        if output.write and output.batch:
+            self.disk.write(output.batch)
+            self._pass("written")
+        for receiver, lane, frame in output.frames:
+            self.world.send(self, receiver, lane, frame)
+        self._pass("sent")
+        for stream, events in output.deliveries:
+            deliver = self.streams.get(stream)
+            if deliver is not None:
+                deliver(events)
+
+    def _pass(self, point: str) -> None:
+        if self.armed is not None and self.armed.point == point:
+            raise Killed
+
+    def _sync(self) -> None:
+        write, batches = self.pump.written, self.disk.batches_written
+        limit_ms = self.world.scenario.limits.sync_ms
+        delay_ms = limit_ms * self._random.uniform(0.3, 1.7) + self.sync_slow_ms
+        if delay_ms == 0.0:
+            self._synced(write, batches)
+        else:
+            self._syncing = True
+            self.world.after(delay_ms, "synced", self, self.lives, write, batches)
+
+    def _synced(self, write: int, batches: int) -> None:
+        if self.sync_fails:
+            self.disk.fail_syncs()
+        self.disk.sync_through(batches)
+        self._pass("synced")
+        self._carry(self.pump.persisted(write, self.clock_ms), "synced")
+
+    def on_synced(self, life: int, write: int, batches: int) -> None:
+        """A sync that did not run inline returned."""
+        if life != self.lives or not self.up:
+            return
+        if not self.sync_fails:
+            self.disk.sync_through(batches)  # the disk does not wait for a process that stands still
+
+        def returned() -> None:
+            self._syncing = False
+            self._synced(write, batches)
+
+        if self._freezes:
+            self._deferred.append((life, returned))
+            return
+        try:
+            returned()
+        except Killed:
+            assert self.armed is not None
+            crash, self.armed = self.armed, None
+            self.kill(crash.keep, host_down=crash.host_down)
+        except ClusterError as error:
+            self._die(error)
+        else:
+            self.world.turned(self)
+            self.wake()
+
+    def _schedule(self) -> None:
+        """Run again at once while there is work, else when something is due."""
+        if self.pump.busy or (self.pump.needs_sync and not self._syncing):
+            self.wake()
+            return
+        self._timer += 1
+        due_ms = (self.pump.deadline_ms - self._base_ms) / self._rate
+        delay_ms = max(0.001, due_ms - self.world.now_ms)
+        self.world.after(min(delay_ms, 60_000.0), "timer", self, self.lives, self._timer)
+
+    def on_timer(self, life: int, timer: int) -> None:
+        if life == self.lives and timer == self._timer and self.up and not self._scheduled:
+            self._scheduled = True
+            self.turn(life)

@@ -1,0 +1,193 @@
+"""One run from its scenario to its verdict.
+
+    warm up    processes start, a leader is elected, code is deployed; no faults
+    safety     work and faults; nothing is asked but that no promise is broken
+    heal       everything that is wrong ends, except for what a disk lost for good
+    converge   within HEAL_MS everything accepted is answered, viewers have caught up, replicas are equal
+    audit      all checkers look at the whole
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+
+import msgspec
+
+from chaos.checkers.violation import Violation
+from chaos.sim.guard import sealed
+from chaos.sim.scenario import SAFETY_MS, Scenario
+from chaos.sim.world import SPACES, World
+from cluster.session.operations import Kind, Reply
+from cluster.shard.replica import ShardReplica
+from cluster.storage.engine import Family
+
+WARM_UP_MS = 30_000.0
+HEAL_MS = 60_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a run. violation: empty when nothing was broken. trace: equal for equal runs."""
+
+    seed: int
+    violation: str
+    checker: str
+    events: int
+    simulated_ms: float
+    heal_ms: float
+    trace: str
+    faults: dict[str, int]
+    marks: dict[str, int]
+    ring: list[str] = field(default_factory=list)
+    story: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.violation)
+
+
+def run(scenario: Scenario, *, told: bool = False) -> Outcome:
+    """Simulate a scenario. told: also bring the story and the calls of a run that went well."""
+    with sealed():
+        world = World(scenario)
+        violation, checker, healed_ms = "", "", 0.0
+        try:
+            healed_ms = _live(world)
+        except Violation as broken:
+            violation, checker = broken.what, broken.checker
+    detail = told or bool(violation)
+    return Outcome(
+        scenario.seed,
+        violation,
+        checker,
+        world.events,
+        world.now_ms,
+        healed_ms,
+        world.trace,
+        dict(world.injector.counts),
+        dict(world.marks),
+        [_event(world, *event) for event in world.ring] if detail else [],
+        list(world.story) if detail else [],
+        [str(call) for call in world.history.calls] if detail else [],
+    )
+
+
+def _live(world: World) -> float:
+    """All phases; returns how long healing took."""
+    _warm_up(world)
+    scenario = world.scenario
+    for work in scenario.work:
+        world.after(work.at_ms, "work", work)
+    for fault in scenario.faults:
+        world.after(fault.start_ms, "begin", fault)
+        if fault.end_ms > fault.start_ms:
+            world.after(fault.end_ms, "end", fault)
+    world.run_until(world.began_ms + SAFETY_MS + 1.0)
+    _heal(world)
+    healing_since_ms = world.now_ms
+    _converge(world)
+    healed_ms = world.now_ms - healing_since_ms
+    if scenario.limits.restarted:
+        for node in world.running():
+            node.kill(1.0)
+            node.restart()
+        _converge(world)
+    for checker in world.checkers:
+        checker.finished()
+    return healed_ms
+
+
+def _warm_up(world: World) -> None:
+    """A cluster that works, with all code deployed everywhere."""
+    for node in world.nodes.values():
+        node.boot()
+    shard_map = base64.b64encode(next(iter(world.nodes.values())).pump.router.map.encode()).decode()
+    steps = [("", Kind.CREATE, {"shard_map": shard_map})]
+    steps += [
+        ("deploy", Kind.SEND, {"space": name, "bundle": base64.b64encode(bundle).decode()}) for name, bundle in SPACES.items()
+    ]
+    replies: list[Reply] = []
+    for place, (channel, kind, payload) in enumerate(steps):
+        world.operate(channel, kind, msgspec.json.encode(payload), replies.append)
+        if not world.run_until(world.now_ms + WARM_UP_MS, lambda place=place: len(replies) > place, 1.0):  # type: ignore[misc]
+            raise Violation("liveness", f"a new cluster does not answer its operator in {WARM_UP_MS:.0f} ms")
+    failed = [reply.failure for reply in replies if reply.failure is not None]
+    assert not failed, failed
+    version = len(steps)
+
+    def ready() -> bool:
+        return all(
+            node.pump.directory.decisions.version >= version
+            and all(replica.leader_node is not None for replica in node.pump.replicas.values())
+            for node in world.nodes.values()
+        )
+
+    if not world.run_until(world.now_ms + WARM_UP_MS, ready, 5.0):
+        raise Violation("liveness", f"a new cluster does not settle in {WARM_UP_MS:.0f} ms")
+    for client in world.clients:
+        client.start()
+    world.began_ms = world.now_ms
+    world.marks.clear()
+
+
+def _heal(world: World) -> None:
+    """End everything that is wrong. What stays: rot in a log or its metadata, which an operator replaces the node for."""
+    world.note("heal", "world", "")
+    for link in world.network.links.values():
+        link.slow_ms = 0.0
+        if link.unruly is not None:
+            link.unruly = None
+            world.network.break_off(link)
+    for node in world.nodes.values():
+        node.down_until_ms = 0.0
+        if any(family in (Family.LOG, Family.META, Family.HISTORY) for family, _ in node.disk.rotten):
+            node.kill(1.0)
+            node.lost = node.lost or "its log is rotten: taken out by the operator"
+        node.restart()
+
+
+def _converge(world: World) -> None:
+    """Wait until it is quiet. Raises Violation when it does not get quiet in time."""
+    if not world.run_until(world.now_ms + HEAL_MS, lambda: not _unfinished(world), 50.0):
+        raise Violation("liveness", f"{HEAL_MS:.0f} ms after everything was healed: {'; '.join(_unfinished(world)[:4])}")
+
+
+def _unfinished(world: World) -> list[str]:
+    """What is still owed."""
+    owed = [f"{node.name} is not running ({node.deaths[-1:]})" for node in world.nodes.values() if not node.up and not node.lost]
+    owed += [f"{node.name} was wiped and is not fenced" for node in world.nodes.values() if node.up and node.wiped]
+    owed += [f"unanswered: {call}" for call in world.history.open]
+    if owed:
+        return owed
+    for shard in range(world.scenario.limits.shards + 1):
+        held = [node.pump.replicas[shard] for node in world.running() if shard in node.pump.replicas]  # type: ignore[index]
+        leaders = [replica for replica in held if replica.serves]
+        if len(leaders) != 1:
+            owed.append(f"shard {shard} has {len(leaders)} leaders that serve")
+        else:
+            owed += [_stands(replica) for replica in held if not _caught_up(replica, leaders[0])]
+    return owed or world.watches.behind()
+
+
+def _caught_up(replica: ShardReplica, leader: ShardReplica) -> bool:
+    unwell = replica.damaged or replica.halted or replica.stalled
+    return not unwell and replica.applied == leader.raft.commit_index == leader.raft.last_index == replica.raft.commit_index
+
+
+def _stands(replica: ShardReplica) -> str:
+    unwell = replica.damaged or replica.halted or replica.stalled
+    return f"{replica.node} has applied {replica.applied} of shard {replica.id} and committed {replica.raft.commit_index} {unwell}"
+
+
+def _event(world: World, at_ms: float, kind: str, arguments: tuple[object, ...]) -> str:
+    parts = []
+    for argument in arguments:
+        name = getattr(argument, "name", None)
+        if kind == "frame" and hasattr(argument, "sender"):
+            name = f"{argument.sender}>{argument.receiver}"  # type: ignore[attr-defined]
+        parts.append(f"{len(argument)} bytes" if isinstance(argument, bytes) else str(name or argument))
+    return f"{at_ms - world.began_ms:9.1f} {kind:<7} {' '.join(parts)[:150]}"
+
+
