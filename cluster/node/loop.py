@@ -151,6 +151,8 @@ class NodeLoop:
                 self._sync_in_thread()
         self._carry(pump.apply(monotonic_ms()))
         self._marker.clear()
+        if pump.leader_changes:
+            self._log_leaders()
         if pump.fenced:
             raise IdentityFenced(pump.fenced)
         if pump.log_lost:
@@ -158,6 +160,11 @@ class NodeLoop:
         if self.turns % GARBAGE_EVERY_TURNS == 0:
             gc.collect(1)
         self._schedule()
+
+    def _log_leaders(self) -> None:
+        changes, self.pump.leader_changes = self.pump.leader_changes, []
+        for shard, term, leader in changes:
+            _log.info("shard %d, term %d: %s", shard, term, f"{leader} leads" if leader else "no leader is known")
 
     @property
     def _sync_inline(self) -> bool:

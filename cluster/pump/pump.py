@@ -120,6 +120,8 @@ class Pump:
         self._schedule = Schedule()
         self._resets: set[NodeId] = set()
         """Peers that must be told that what this node owed them may be lost."""
+        self.leader_changes: list[tuple[ShardId, Term, NodeId | None]] = []
+        """What this node came to believe since the owner last looked (and emptied it): for the log."""
         self._leaders: dict[ShardId, NodeId | None] = {}
         self._heartbeat_due_ms = now_ms
         self._housekeeping_due_ms = now_ms + HOUSEKEEPING_MS
@@ -391,6 +393,7 @@ class Pump:
         leader = self.node if replica.leads else replica.leader_node
         if leader != self._leaders.get(replica.id):
             self._leaders[replica.id] = leader
+            self.leader_changes.append((replica.id, replica.raft.term, leader))
             self.streams.leader_changed(replica.id, leader, now_ms)
             if leader == self.node:
                 self._heartbeat_due_ms = now_ms
