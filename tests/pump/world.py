@@ -143,6 +143,7 @@ class SimulatedNode:
                 compaction=world.compaction,
             )
         )
+        self.synced_batches = self.engine.batches_written
         self.up = True
         for other in world.nodes.values():
             if other.up and other is not self:
@@ -223,6 +224,8 @@ class World:
         self.duplicated = 0.0
         self.refusing: set[tuple[NodeId, NodeId]] = set()
         """Links whose sender's transport refuses frames."""
+        self.broken: set[tuple[NodeId, NodeId]] = set()
+        """Links that lost a frame since they were mended."""
         self._arrivals: dict[tuple[NodeId, NodeId, Lane], float] = {}
         self._sent = 0
         self.compaction = compaction or CompactionConfig()
@@ -254,7 +257,17 @@ class World:
                 at_ms = self._arrivals[link] = max(at_ms, self._arrivals.get(link, 0.0))
                 self._sent += 1
                 heapq.heappush(node.inbox, (at_ms, self._sent, sender, lane, frame))
+        else:
+            self.broken.add((sender, receiver))
         return True
+
+    def mend(self) -> None:
+        """Links that lost frames break and come back: a transport loses nothing on a connection that stands."""
+        for sender, receiver in sorted(self.broken):
+            if self.nodes[sender].up and self.nodes[receiver].up and (sender, receiver) not in self.cut:
+                self.broken.discard((sender, receiver))
+                self.nodes[sender].pump.on_disconnected(receiver, False, self.now_ms)
+                self.nodes[sender].pump.on_connected(receiver, self.now_ms)
 
     def run(self, duration_ms: float) -> None:
         ends_ms = self.now_ms + duration_ms
