@@ -465,9 +465,8 @@ class ClientSession:
 
     def _resend(self, document: DocumentWrites) -> None:
         """Send the unanswered writes again, in order; leaves the document blocked while only the first may go."""
-        fresh_session = self._make_session() if document.forgotten else b""
-        for pending in document.renumber(fresh_session):
-            error = OutcomeUnknown("the document has forgotten this session; the write may have run")
+        for pending in document.renumber(self._make_session):
+            error = OutcomeUnknown("the write may have run, and the document can not tell any more")
             self._conclude(pending, Reply(0, failure=failure_of(error)))
         sent = document.sent
         probing, document.probing = document.probing and len(sent) > 1, False

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
+from collections.abc import Callable
 
 from cluster.errors import (
     BudgetExceeded,
@@ -75,6 +76,7 @@ class DocumentWrites:
 
     sent: numbered and unanswered, in order. waiting: not numbered yet. blocked: nothing is sent until every attempt under way
     has been answered and the pause is over, then all of `sent` goes again in order (only its first, when probing).
+    tainted: a write was refused of which an earlier copy may still run, so a number believed free may yet be used.
     """
 
     __slots__ = (
@@ -94,6 +96,7 @@ class DocumentWrites:
         "sent",
         "session",
         "space",
+        "tainted",
         "waiting",
         "watches",
     )
@@ -113,6 +116,7 @@ class DocumentWrites:
         self.expected: int | None = None
         self.forgotten = False
         self.reused = False
+        self.tainted = False
         self.probing = False
         self.pausing = False
         self.position: tuple[int, int] | None = None
@@ -146,13 +150,15 @@ class DocumentWrites:
             return self._resend_from(expected)
         if reason == OutcomeUnknown.reason and expected is not None:
             if expected > 0:
-                return Verdict.FINAL  # the document knows the session and has dropped this answer
+                self._consumed(pending.sequence)  # the document knows the session and has dropped this answer
+                return Verdict.FINAL
             self.forgotten = True
             return self._again()
         if failure.applied != "no":
             pending.ambiguous = True
         if failure.retryable or reason == OutcomeUnknown.reason:
             return Verdict.RESEND_LATER  # lost on the way, not judged by the document: repeating it finds out
+        self.tainted = self.tainted or pending.ambiguous
         return Verdict.FINAL
 
     def _consumed(self, sequence: int) -> None:
@@ -170,21 +176,30 @@ class DocumentWrites:
         """At once the first times; a server that keeps saying the same is given pauses."""
         return Verdict.RESEND if self.failures < 2 else Verdict.RESEND_LATER
 
-    def renumber(self, fresh_session: bytes) -> list[Pending]:
-        """Number what is unanswered for sending it again; returns what can not be: it may have run in a forgotten session.
+    def renumber(self, make_session: Callable[[], bytes]) -> list[Pending]:
+        """Number what is unanswered for sending it again; returns what can not be, because it may have run or run yet.
 
-        Called with nothing in flight. fresh_session: used if the old one is forgotten. After a change of numbers only the first
-        write goes, and the rest when it is answered: should a late copy have taken its number, none may overtake it.
+        Called with nothing in flight. A write of which a copy may still be on its way never gets another number in its session:
+        the copy could run under the old one as well. It moves to a fresh session, if nothing can ever fill the gap that keeps
+        its copies from running, and is given up otherwise. After a change of numbers only the first write goes, and the rest
+        when it is answered: should a late copy have taken its number, none may overtake it.
         """
         assert self.in_flight == 0
         given_up: list[Pending] = []
-        if self.forgotten:
-            given_up = [pending for pending in self.sent if pending.ambiguous]
-            self.sent = deque(pending for pending in self.sent if not pending.ambiguous)
-            self.session = fresh_session
+        moves = self.expected is not None and bool(self.sent) and (self.reused or self.expected < self.sent[0].sequence)
+        leaves = self.forgotten or (moves and any(pending.ambiguous for pending in self.sent))
+        if leaves:
+            if self.forgotten or self.tainted:
+                given_up = [pending for pending in self.sent if pending.ambiguous]
+                self.sent = deque(pending for pending in self.sent if not pending.ambiguous)
+            for pending in self.sent:
+                pending.ambiguous = False
+            self.session = make_session()
             self.consumed_through = 0
+            self.tainted = False
             self._number_from(1)
-        elif self.expected is not None and self.sent and (self.reused or self.expected < self.sent[0].sequence):
+        elif moves:
+            assert self.expected is not None
             self._number_from(self.expected)
         self.forgotten = False
         self.reused = False

@@ -234,6 +234,36 @@ def test_a_refusal_that_used_up_no_number_makes_the_rest_move_up_one() -> None:
     assert numbers(sent(effects)) == [(2, b"3")]
 
 
+def test_a_write_of_which_a_copy_may_be_on_its_way_never_gets_a_second_number_in_its_session() -> None:
+    """The copy could run under the first number after the write ran under the second: twice in all."""
+    bench = Bench()
+    bench.connect()
+    old = bench.client.session
+    (bad,) = sent(bench.send(b"bad"))
+    bench.step(Received([Reply(bad.id, failure=Failure("INVALID_PAYLOAD", "", False, "no"))]))
+    (lost,) = sent(bench.send(b"2"))
+    assert lost.sequence == 2
+    bench.step(Disconnected())
+    (again,) = bench.connect()
+    effects = bench.step(Received([gap(again, 1)]))
+    assert answers(effects) == []
+    assert effects.frames[0].session not in (b"", old)
+    assert numbers(sent(effects)) == [(1, b"2")]
+
+
+def test_a_write_whose_gap_may_yet_be_filled_is_given_up() -> None:
+    bench = Bench()
+    bench.connect()
+    bench.send(b"absent", b"2")
+    bench.step(Disconnected())
+    first, second = bench.connect()
+    absent = Reply(first.id, failure=Failure("UNKNOWN_DOCUMENT", "", False, "no"))
+    effects = bench.step(Received([absent, gap(second, 1)]))
+    assert answers(effects) == [(1, "UNKNOWN_DOCUMENT"), (2, "OUTCOME_UNKNOWN")]
+    (third,) = sent(bench.send(b"3"))
+    assert third.sequence == 1
+
+
 def test_a_long_run_of_refusals_is_told_without_pauses() -> None:
     """A thousand writes to a document that was deleted: each is judged by itself, none waits for a clock."""
     bench = Bench(Settings(operation_timeout_ms=10_000))
