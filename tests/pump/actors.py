@@ -76,11 +76,14 @@ class Writer(Actor):
         chance = self.world.random.random()
         if not self.waiting and chance < 0.1:
             for sequence in range(self.acked + 1, min(self.acked + 3, self.messages) + 1):
-                more = {"session": self.session, "sequence": sequence, "acked_through": self.acked}
-                number = client.submit(Kind.SEND, self.key, "add", {"amount": self.base + sequence}, **more)
-                self.waiting[number] = sequence
+                self.waiting[self.submit(sequence)] = sequence
         elif chance > 0.995:
             self.leave()
+
+    def submit(self, sequence: int) -> int:
+        assert self.client is not None
+        more: dict[str, Any] = {"session": self.session, "sequence": sequence, "acked_through": self.acked}
+        return self.client.submit(Kind.SEND, self.key, "add", {"amount": self.base + sequence}, **more)
 
 
 class Watcher(Actor):

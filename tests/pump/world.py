@@ -318,7 +318,7 @@ class World:
         shard = next(iter(self.nodes.values())).pump.router.shard_of("tally", key)
         return next(node for node in self.nodes.values() if node.up and node.pump.replicas[shard].leads)
 
-    def records(self, key: str) -> list[bytes]:
-        """The record of tally/key on every node that is up."""
-        shard = next(iter(self.nodes.values())).pump.router.shard_of("tally", key)
-        return [node.pump.replicas[shard].cache.get("tally", key).record() for node in self.nodes.values() if node.up]
+    def records(self, key: str, space: str = "tally") -> list[bytes]:
+        """The record of space/key on every node that is up."""
+        shard = next(iter(self.nodes.values())).pump.router.shard_of(space, key)
+        return [node.pump.replicas[shard].cache.get(space, key).record() for node in self.nodes.values() if node.up]
