@@ -6,6 +6,9 @@
         StaleRoute              the shard map moved on; `shard_map_version` says how far
         Unavailable             no leader is known, or the connection to it broke
         Overloaded              a named bound was reached; wait `retry_after_ms`
+        Transferring            the shard's leadership is being handed over; wait `retry_after_ms`, then find the next leader
+        ChangePending           another change of the shard's replicas comes first
+        LearnerBehind           a replica that should become a voter has not caught up yet
         SequenceGap             the session skipped a sequence; resend from `expected`
         CodeMissing             the bundle of this document has not reached this node yet
       RejectedError             the request is wrong: fix it (applied is always `no`)
@@ -108,6 +111,18 @@ class Unavailable(RetryableError):
 
 class Overloaded(RetryableError):
     """A named bound was reached; nothing was queued. Wait `retry_after_ms`."""
+
+
+class Transferring(RetryableError):
+    """The shard's leadership is being handed over; nothing was queued. `successor` is the replica that is to lead next."""
+
+
+class ChangePending(RetryableError):
+    """Another change of the shard's replicas, or its leader's first entry, is not committed yet; one comes at a time."""
+
+
+class LearnerBehind(RetryableError):
+    """A replica that should become a voter lacks too much of the log; it would hold up commits until it has caught up."""
 
 
 class SequenceGap(RetryableError):

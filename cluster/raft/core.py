@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.errors import StorageDamaged
 from cluster.ids import LogIndex, ReplicaId, Term
-from cluster.raft import election, following, reads, replication, roles
+from cluster.raft import election, following, reads, replication, roles, transfer
 from cluster.raft.config import RaftConfig
 from cluster.raft.effects import Effects, Persist, Role
 from cluster.raft.events import (
@@ -39,6 +39,7 @@ from cluster.raft.events import (
     Receive,
     SnapshotFailed,
     SnapshotInstalled,
+    Transfer,
 )
 from cluster.raft.log import check_append
 from cluster.raft.messages import (
@@ -50,6 +51,7 @@ from cluster.raft.messages import (
     Run,
     SnapshotMeta,
     SnapshotOffer,
+    TimeoutNow,
     VoteReply,
     VoteRequest,
 )
@@ -117,6 +119,7 @@ EVENTS: Mapping[Role, Mapping[type[Event], _EventHandler]] = {
         SnapshotInstalled: following.on_snapshot_installed,
         SnapshotFailed: _ignore,
         Campaign: election.on_campaign,
+        Transfer: transfer.refuse_transfer,
     },
     Role.PRE_CANDIDATE: {
         Deadline: election.on_candidate_deadline,
@@ -130,6 +133,7 @@ EVENTS: Mapping[Role, Mapping[type[Event], _EventHandler]] = {
         SnapshotInstalled: following.on_snapshot_installed,
         SnapshotFailed: _ignore,
         Campaign: election.on_campaign,
+        Transfer: transfer.refuse_transfer,
     },
     Role.CANDIDATE: {
         Deadline: election.on_candidate_deadline,
@@ -143,6 +147,7 @@ EVENTS: Mapping[Role, Mapping[type[Event], _EventHandler]] = {
         SnapshotInstalled: following.on_snapshot_installed,
         SnapshotFailed: _ignore,
         Campaign: election.on_campaign,
+        Transfer: transfer.refuse_transfer,
     },
     Role.LEADER: {
         Deadline: replication.on_deadline,
@@ -156,6 +161,7 @@ EVENTS: Mapping[Role, Mapping[type[Event], _EventHandler]] = {
         SnapshotInstalled: following.on_snapshot_installed,
         SnapshotFailed: replication.on_snapshot_failed,
         Campaign: _ignore,
+        Transfer: transfer.on_transfer,
     },
 }
 
@@ -166,6 +172,7 @@ MESSAGES: Mapping[Role, Mapping[type[Message], _MessageHandler]] = {
         Append: following.on_append,
         AppendReply: _ignore_message,
         SnapshotOffer: following.on_snapshot_offer,
+        TimeoutNow: transfer.on_timeout_now,
     },
     Role.PRE_CANDIDATE: {
         VoteRequest: election.on_vote_request,
@@ -173,6 +180,7 @@ MESSAGES: Mapping[Role, Mapping[type[Message], _MessageHandler]] = {
         Append: following.on_append,
         AppendReply: _ignore_message,
         SnapshotOffer: following.on_snapshot_offer,
+        TimeoutNow: transfer.on_timeout_now,
     },
     Role.CANDIDATE: {
         VoteRequest: election.on_vote_request,
@@ -180,6 +188,7 @@ MESSAGES: Mapping[Role, Mapping[type[Message], _MessageHandler]] = {
         Append: following.on_append,
         AppendReply: _ignore_message,
         SnapshotOffer: following.on_snapshot_offer,
+        TimeoutNow: _ignore_message,
     },
     Role.LEADER: {
         VoteRequest: replication.on_vote_request,
@@ -187,6 +196,7 @@ MESSAGES: Mapping[Role, Mapping[type[Message], _MessageHandler]] = {
         Append: _contradiction,
         AppendReply: replication.on_append_reply,
         SnapshotOffer: _contradiction,
+        TimeoutNow: _contradiction,
     },
 }
 
@@ -250,6 +260,7 @@ class Raft:
             EVENTS[role][type(event)](state, event, now_ms)
         if state.role is Role.LEADER:
             replication.flush(state, now_ms)
+            transfer.tell_successor(state)
         _persist(state, now_ms)
         effects.role_changed = role is not state.role or term != state.term or leader != state.leader
         if state.config.invariants_checked:
@@ -349,6 +360,11 @@ class Raft:
         return matches
 
     @property
+    def transferring_to(self) -> ReplicaId | None:
+        """Leader: to whom leadership is being handed over; None when it is not."""
+        return self._state.transfer_to
+
+    @property
     def uncommitted_bytes(self) -> int:
         """Leader: bytes of own proposals that wait for commit."""
         return self._state.uncommitted_bytes
@@ -368,7 +384,7 @@ def _receive(state: State, sender: ReplicaId, message: Message, now_ms: float) -
     if isinstance(message, Append):
         check_append(message)
     if message.term != state.term and not _is_vote_business(message):
-        leads = isinstance(message, Append | SnapshotOffer)
+        leads = isinstance(message, Append | SnapshotOffer | TimeoutNow)
         if message.term < state.term:
             if leads:
                 following.on_stale_leader(state, sender, message)

@@ -52,7 +52,7 @@ class Effects:
     """Everything one step asks for. Empty lists and None mean nothing to do.
 
     committed: the commit index after the step, when it rose.
-    ticket, refusal: the answer to a proposal: exactly one is set after Propose, none otherwise.
+    ticket, refusal: the answer to a proposal: exactly one is set after Propose. A Transfer that can not be sets `refusal`.
     reads_ready: (context, index) pairs: answer these reads once `applied >= index`.
     reads_refused: contexts that can no longer be answered by this replica.
     round_needed: a read waits for a liveness round begun from now on; start one at once.

@@ -110,9 +110,15 @@ def _pre_campaign(state: State, now_ms: float) -> None:
             state.send_now(voter, request)
 
 
-def _campaign(state: State, now_ms: float) -> None:
-    roles.become_candidate(state, now_ms)
-    request = VoteRequest(state.term, state.log.last_index, state.log.last_term, pre=False)
+def campaign_for_transfer(state: State, now_ms: float) -> None:
+    """The leader wants this replica to lead: no pre-vote, and voters that hear the leader do not refuse (thesis 4.2.3)."""
+    state.lost_leader = None
+    _campaign(state, now_ms, transfer=True)
+
+
+def _campaign(state: State, now_ms: float, *, transfer: bool = False) -> None:
+    roles.become_candidate(state, now_ms, transfer=transfer)
+    request = VoteRequest(state.term, state.log.last_index, state.log.last_term, pre=False, transfer=transfer)
     for voter in state.configuration.voters:
         if voter != state.replica:
             state.send_after_persist(voter, request)
@@ -122,12 +128,13 @@ def _campaign(state: State, now_ms: float) -> None:
 
 
 def on_vote_request(state: State, sender: ReplicaId, request: VoteRequest, now_ms: float) -> None:
-    """Any role. Grants once per term to a log at least as complete; refuses while the leader is heard."""
+    """Any role. Grants once per term to a log at least as complete; refuses while the leader is heard, unless that leader
+    is the one who wants the election."""
     if request.pre:
         _answer_pre_vote(state, sender, request, now_ms)
         return
     if request.term > state.term:
-        if hears_leader(state, now_ms):
+        if hears_leader(state, now_ms) and not request.transfer:
             state.send_now(sender, VoteReply(state.term, granted=False, pre=False))
             return
         roles.become_follower(state, request.term, None, now_ms)

@@ -99,6 +99,14 @@ class Campaign:
     """Start an election now (bootstrap, tests, operators)."""
 
 
+@dataclass(slots=True, frozen=True)
+class Transfer:
+    """Hand leadership to the voter `to` (thesis 3.10). Answered by a refusal, or by nothing: then proposals are refused as
+    Transferring until `to` leads or a minimum election timeout has passed, which aborts."""
+
+    to: ReplicaId
+
+
 Event = (
     Deadline
     | Receive
@@ -112,6 +120,7 @@ Event = (
     | SnapshotInstalled
     | SnapshotFailed
     | Campaign
+    | Transfer
 )
 
 

@@ -49,12 +49,14 @@ class SnapshotMeta(Struct, frozen=True, array_like=True):
 
 
 class VoteRequest(Struct, frozen=True, array_like=True, gc=False, tag=1):
-    """Paper 5.2 and 5.4.1; `pre` is the PreVote of thesis 9.6, asked in the term the candidate would enter."""
+    """Paper 5.2 and 5.4.1; `pre` is the PreVote of thesis 9.6, asked in the term the candidate would enter. `transfer`: the
+    leader itself asked for this campaign, so that it is no reason to refuse (thesis 3.10, 4.2.3)."""
 
     term: Term
     last_index: LogIndex
     last_term: Term
     pre: bool
+    transfer: bool = False
 
 
 class VoteReply(Struct, frozen=True, array_like=True, gc=False, tag=2):
@@ -102,4 +104,12 @@ class SnapshotOffer(Struct, frozen=True, array_like=True, tag=6):
     meta: SnapshotMeta
 
 
-Message = VoteRequest | VoteReply | Append | AppendReply | SnapshotOffer
+class TimeoutNow(Struct, frozen=True, array_like=True, gc=False, tag=7):
+    """Leader to the replica that shall lead next: campaign at once (thesis 3.10). Stale unless the receiver is in `term` and
+    its log ends at `last_index` (reference trap 38)."""
+
+    term: Term
+    last_index: LogIndex
+
+
+Message = VoteRequest | VoteReply | Append | AppendReply | SnapshotOffer | TimeoutNow

@@ -13,7 +13,7 @@ import math
 
 from cluster.errors import InvalidRequest, NotLeader, Overloaded
 from cluster.ids import LogIndex, ReplicaId
-from cluster.raft import election, quorum, roles
+from cluster.raft import election, quorum, roles, transfer
 from cluster.raft.effects import Ticket
 from cluster.raft.events import Compact, Deadline, PeerUnreachable, Propose, SnapshotFailed
 from cluster.raft.log import size_of
@@ -29,6 +29,9 @@ def on_propose(state: State, event: Propose, now_ms: float) -> None:
     payloads = event.payloads
     if not payloads or not all(payloads):
         state.effects.refusal = InvalidRequest("a proposal has at least one payload and none of them empty")
+        return
+    if state.transfer_to is not None:
+        state.effects.refusal = transfer.transferring(state)
         return
     size = size_of(payloads)
     if state.proposals and state.uncommitted_bytes + size > state.config.uncommitted_bytes_max:
@@ -227,13 +230,14 @@ def maybe_commit(state: State) -> None:
 
 
 def deadline_ms(state: State) -> float:
-    return min(state.check_ms, state.retry_ms)
+    return min(state.check_ms, state.retry_ms, state.transfer_until_ms)
 
 
 def on_deadline(state: State, _: Deadline, now_ms: float) -> None:
     if now_ms >= state.check_ms and not _check_quorum(state, now_ms):
         roles.become_follower(state, state.term, None, now_ms)
         return
+    transfer.abort_if_due(state, now_ms)
     if now_ms >= state.retry_ms:
         _retry(state, now_ms)
 

@@ -59,9 +59,10 @@ def become_pre_candidate(state: State, now_ms: float) -> None:
     arm_election(state, now_ms)
 
 
-def become_candidate(state: State, now_ms: float) -> None:
+def become_candidate(state: State, now_ms: float, *, transfer: bool = False) -> None:
     """Enter the next term with a vote for oneself, which counts once it is durable (reference trap 1)."""
-    assert state.role is Role.PRE_CANDIDATE, "a campaign begins with a pre-vote"
+    assert transfer or state.role is Role.PRE_CANDIDATE, "a campaign begins with a pre-vote unless the leader wants it"
+    assert state.role is not Role.LEADER, "who leads has no reason to campaign"
     state.role = Role.CANDIDATE
     state.leader = None
     state.save_vote(Term(state.term + 1), state.replica)
@@ -93,4 +94,6 @@ def _leave_leadership(state: State) -> None:
     state.progress = {}
     state.proposals.clear()
     state.uncommitted_bytes = 0
-    state.check_ms = state.retry_ms = math.inf
+    state.check_ms = state.retry_ms = state.transfer_until_ms = math.inf
+    state.transfer_to = None
+    state.timeouts_sent.clear()

@@ -42,6 +42,8 @@ class State:
     writes: (sequence, term, last index, issued_ms) of writes not yet durable, oldest first; last index is 0 when truncated.
     term_start: the leader's no-op. proposals: (last index, bytes) of uncommitted own proposals, oldest first.
     check_ms, retry_ms: a leader's next CheckQuorum, and the earliest time at which an answer is overdue.
+    transfer_to, transfer_until_ms: a leader's chosen successor, and when it gives that up. timeouts_sent: whom it has told to
+        campaign in this term, and at which last index.
     reads_waiting: (context, index, asked_ms), in order asked. reads_acked: per voter, send time of its newest acked round.
     """
 
@@ -74,6 +76,9 @@ class State:
         "shard",
         "term",
         "term_start",
+        "timeouts_sent",
+        "transfer_to",
+        "transfer_until_ms",
         "uncommitted_bytes",
         "unsaved_runs",
         "unsaved_snapshot",
@@ -139,6 +144,9 @@ class State:
         self.retry_ms = math.inf
         self.reads_waiting: list[tuple[int, LogIndex, float]] = []
         self.reads_acked: dict[ReplicaId, float] = {}
+        self.transfer_to: ReplicaId | None = None
+        self.transfer_until_ms = math.inf
+        self.timeouts_sent: dict[ReplicaId, LogIndex] = {}
 
         self.effects = Effects()
 
@@ -211,6 +219,8 @@ class State:
             assert not self.progress, "only leaders have followers"
             assert not self.reads_waiting, "only leaders owe reads"
             assert not self.proposals, "only leaders propose"
+            assert self.transfer_to is None, "only leaders hand over"
+            assert not self.timeouts_sent, "only leaders tell others to campaign"
 
     def invariants_all(self) -> None:
         """The expensive part."""

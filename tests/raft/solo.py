@@ -19,6 +19,7 @@ from cluster.raft.messages import (
     Message,
     Run,
     SnapshotMeta,
+    TimeoutNow,
     VoteReply,
     VoteRequest,
 )
@@ -43,9 +44,13 @@ def reject(term: int, index: int, hint: tuple[int, int]) -> AppendReply:
     return AppendReply(Term(term), LogIndex(index), True, LogIndex(hint[0]), Term(hint[1]))
 
 
-def vote_request(term: int, last: tuple[int, int], *, pre: bool = False) -> VoteRequest:
+def vote_request(term: int, last: tuple[int, int], *, pre: bool = False, transfer: bool = False) -> VoteRequest:
     """`last` is (index, term) of the candidate's newest entry."""
-    return VoteRequest(Term(term), LogIndex(last[0]), Term(last[1]), pre)
+    return VoteRequest(Term(term), LogIndex(last[0]), Term(last[1]), pre, transfer)
+
+
+def timeout_now(term: int, last_index: int) -> TimeoutNow:
+    return TimeoutNow(Term(term), LogIndex(last_index))
 
 
 def vote_reply(term: int, granted: bool, *, pre: bool = False) -> VoteReply:

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from cluster.errors import InvalidRequest, LogLost, StorageDamaged
-from cluster.ids import LogIndex, Term
+from cluster.ids import LogIndex, ReplicaId, Term
 from cluster.raft.core import EVENTS, MESSAGES
 from cluster.raft.effects import Role
-from cluster.raft.events import Compact, Deadline, Event, Persisted, Receive
+from cluster.raft.events import Compact, Deadline, Event, Persisted, Receive, Transfer
 from cluster.raft.messages import Message
 from tests.raft.network import Cluster
 from tests.raft.solo import Solo, append, run
@@ -58,6 +58,8 @@ def test_every_message_survives_its_encoding() -> None:
     cluster.compact(1, 3)
     cluster.heal()
     cluster.settle()
+    cluster.node(1).step(Transfer(ReplicaId(2)))
+    cluster.run_until(lambda: cluster.node(2).core.role is Role.LEADER)
     sent = [message for _, _, message in cluster.delivered]
     assert {type(message) for message in sent} == set(typing.get_args(Message))
     decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
