@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import cluster
-from cluster.cli import bench, configuration, demo, doc, local_commands, node, space, status
+from cluster.cli import bench, chaos, configuration, demo, doc, local_commands, node, space, status
 from cluster.cli.output import out
 
 EPILOG = (
@@ -59,6 +59,7 @@ app.add_typer(doc.app, name="doc", rich_help_panel="Documents")
 app.add_typer(node.app, name="node", rich_help_panel="Operating")
 app.add_typer(configuration.app, name="config", rich_help_panel="Operating")
 app.add_typer(bench.app, name="bench", rich_help_panel="Operating")
+app.add_typer(chaos.app, name="chaos", rich_help_panel="Operating")
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from cluster.cli.output import (
     err,
     out,
     print_json,
+    print_line,
     say,
     table,
 )
@@ -69,14 +70,11 @@ def up(
         local.resume(node)
     if not as_json:
         err.print(f"starting {', '.join(started)} …" if started else "all nodes run already", style="dim")
-    deployed = run(_ready(local, timeout))
-    if as_json:
-        print_json({**_described(local), "started": started, "deployed": deployed, "healthy": True})
-    else:
-        _print_places(local, deployed)
     if detach:
+        _tell_ready(local, started, run(_ready(local, timeout)), as_json)
         return Exit.DONE
     try:
+        _tell_ready(local, started, run(_ready(local, timeout)), as_json)
         run(_show(local, quiet=as_json))
     except KeyboardInterrupt:
         pass
@@ -86,6 +84,13 @@ def up(
             err.print("\nstopping all nodes …", style="dim")
         local.stop_all()
     return Exit.DONE
+
+
+def _tell_ready(local: LocalCluster, started: list[str], deployed: list[str], as_json: bool) -> None:
+    if as_json:
+        print_line({**_described(local), "started": started, "deployed": deployed, "healthy": True})
+    else:
+        _print_places(local, deployed)
 
 
 def _made(folder: Path, nodes: int | None, shards: int) -> LocalCluster:
