@@ -77,16 +77,21 @@ async def overview_data(addresses: Sequence[str], local: LocalCluster | None = N
     except ClusterError:
         listed = []
     rows = [_node_row(node, answers, local) for node in listed]
+    silent = [address for address, answer in answers.items() if not isinstance(answer, tuple)]
+    believed = {row["gateway_address"] for row in rows if row["state"] == "alive"}
+    # a node that was killed a moment ago is believed alive for a while yet.
+    tolerated = max(0, status.failures_tolerated - len(believed.intersection(silent)))
     halted = [row for answer in answers.values() if isinstance(answer, tuple) for row in _halted_rows(answer[1])]
     return {
         "reachable": True,
-        "healthy": bool(status.healthy and status.nodes_alive == status.nodes_total and not halted),
+        "healthy": bool(status.healthy and status.nodes_alive == status.nodes_total and not halted and not silent),
         "cluster_id": status.cluster_id,
         "asked": status.node_id,
         "version": status.version,
         "nodes_alive": status.nodes_alive,
         "nodes_total": status.nodes_total,
-        "failures_tolerated": status.failures_tolerated,
+        "unreachable": silent,
+        "failures_tolerated": tolerated,
         "shards_total": status.shards_total,
         "shards_leaderless": list(status.shards_leaderless),
         "shards_under_replicated": list(status.shards_under_replicated),
@@ -151,6 +156,8 @@ def overview(data: dict[str, Any], hint: str = "") -> RenderableType:
     head.append(f"   cluster {data['cluster_id'][:8]}\n", style="dim")
     parts: list[RenderableType] = [head, _nodes_table(data["nodes"])]
     trouble = Text()
+    if data["unreachable"]:
+        trouble.append(f"\ndo not answer: {', '.join(data['unreachable'])}", style="yellow")
     if data["shards_leaderless"]:
         trouble.append(f"\nwithout a leader: shards {_numbers(data['shards_leaderless'])}", style="red")
     if data["shards_under_replicated"]:
