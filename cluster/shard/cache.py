@@ -88,7 +88,7 @@ class DocumentCache:
         """Write the record if the policy says so, or `now` (creation, deletion)."""
         if live.first_unsaved and (
             now
-            or (self._checkpoints and live.unsaved_bytes >= CHECKPOINT_BYTES_MIN and live.unsaved_bytes >= live.size_bytes())
+            or (self._checkpoints and live.unsaved_bytes >= CHECKPOINT_BYTES_MIN and live.unsaved_bytes >= live.record_bytes())
         ):
             self.save(live, batch)
 

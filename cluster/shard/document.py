@@ -153,11 +153,13 @@ class LiveDocument:
             )
         )
 
+    def record_bytes(self) -> int:
+        """Approximate size of the record."""
+        return (self.instance.size_bytes() if self.instance is not None else 0) + 256 * (1 + len(self.sessions))
+
     def size_bytes(self) -> int:
-        """Approximate size in memory and in the record."""
-        return (
-            (self.instance.size_bytes() if self.instance is not None else 0) + self.ring_bytes + 256 * (1 + len(self.sessions))
-        )
+        """Approximate size in memory: the record's and what is kept for viewers."""
+        return self.record_bytes() + self.ring_bytes
 
     def extend_chain(self, command: Command, now_ms: int, seed: bytes, outcome: Outcome) -> None:
         """Bind one command and its outcome into the chain. Called once a command that ran, in order."""

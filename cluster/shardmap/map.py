@@ -74,7 +74,7 @@ class ShardMap:
         assert edge == HASH_SPACE, "intervals cover the hash space"
         self._starts = [shard.start for shard in ranged]
         self._by_id = {shard.shard: shard for shard in self.state.shards}
-        assert SYSTEM_SHARD in self._by_id, "the system shard is in every map"
+        assert self.state.shards[:1] == (self._by_id.get(SYSTEM_SHARD),), "the system shard is in every map, first"
         assert len(self._by_id) == len(self.state.shards), "shard ids are unique"
 
     @property

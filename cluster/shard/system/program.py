@@ -10,10 +10,10 @@ import base64
 import binascii
 from collections.abc import Hashable
 from hashlib import blake2b
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from cluster.documents.runtime import CONSTRUCT_CHANNEL, Code, Invocation, Loader, Outcome, Projection, Settings
 from cluster.errors import (
@@ -25,12 +25,15 @@ from cluster.errors import (
 )
 from cluster.ids import DocumentId, Principal, check_space
 from cluster.shard.directory import Decisions, Isolated, Space
-from cluster.shardmap.map import SYSTEM_SPACE, MapState
+from cluster.shardmap.map import SYSTEM_SPACE, MapState, ShardMap
 
 SYSTEM_CODE = b"\0" * 31 + b"\1"
 OPERATOR = Principal("operator", "moot")
 SPACES_MAX = 10_000
 BUNDLE_BYTES_MAX = 4 * 1024 * 1024
+ISOLATED_MAX = 1_000
+REASON_CHARACTERS_MAX = 1_000
+PLACE_MAX = (1 << 53) - 1
 
 
 class Construct(Struct, forbid_unknown_fields=True):
@@ -49,10 +52,10 @@ class Deploy(Struct, forbid_unknown_fields=True):
 class Isolate(Struct, forbid_unknown_fields=True):
     """One command that ended nodes, by its place in a shard's log."""
 
-    shard: int
-    index: int
-    offset: int
-    reason: str
+    shard: Annotated[int, Meta(ge=0, le=PLACE_MAX)]
+    index: Annotated[int, Meta(ge=0, le=PLACE_MAX)]
+    offset: Annotated[int, Meta(ge=0, le=PLACE_MAX)]
+    reason: Annotated[str, Meta(max_length=REASON_CHARACTERS_MAX)]
 
 
 _CHANNELS: dict[str, type[Struct]] = {CONSTRUCT_CHANNEL: Construct, "deploy": Deploy, "isolate": Isolate}
@@ -93,6 +96,8 @@ class SystemProgram:
             if request.space == SYSTEM_SPACE:
                 raise InvalidPayload("the space name `system` is reserved")
             self._loader.load(_bundle_of(request))
+        elif isinstance(request, Construct):
+            _map_of(request)
         return msgspec.json.encode(request)
 
     def new(self, document: DocumentId) -> SystemInstance:
@@ -103,6 +108,14 @@ class SystemProgram:
             return SystemInstance(msgspec.msgpack.decode(state, type=Decisions))
         except msgspec.DecodeError as error:
             raise StorageDamaged(f"the system document does not decode: {error}") from error
+
+
+def _map_of(request: Construct) -> MapState:
+    """The map that a new cluster starts with. Raises InvalidPayload: one that is none would end every node that applies it."""
+    try:
+        return ShardMap.decode(base64.b64decode(request.shard_map, validate=True)).state
+    except (binascii.Error, msgspec.DecodeError, AssertionError, IndexError) as error:
+        raise InvalidPayload(f"that is not a shard map: {error}") from error
 
 
 def _bundle_of(request: Deploy) -> bytes:
@@ -139,13 +152,14 @@ class SystemInstance:
     def _decide(self, request: Struct, invocation: Invocation) -> dict[str, Any]:
         now = self.decisions
         if isinstance(request, Construct):
-            shard_map = msgspec.msgpack.decode(base64.b64decode(request.shard_map), type=MapState)
-            self.decisions = Decisions(1, shard_map)
+            self.decisions = Decisions(1, _map_of(request))
             return {"version": 1}
         version = now.version + 1
         if isinstance(request, Deploy):
             return self._deploy(request, invocation, version)
         assert isinstance(request, Isolate)
+        if len(now.isolated) >= ISOLATED_MAX:
+            raise ValueError(f"a cluster isolates at most {ISOLATED_MAX} commands")
         item = Isolated(request.shard, request.index, request.offset, request.reason, str(invocation.sender))
         self.decisions = Decisions(version, now.shard_map, now.spaces, (*now.isolated, item))
         return {"version": version}
