@@ -97,12 +97,14 @@ function openSession(session) {
   return state;
 }
 
-function watchUntil(index) {
+// `opened` is called with the first view: what is sent before may be in it already.
+function watchUntil(index, opened) {
   return new Promise((resolve, reject) => {
     const stream = client.Watch({ document }, metadata, { deadline: Date.now() + DEADLINE_MS });
     const seen = [];
     stream.on("data", (response) => {
       seen.push({ change: response.change, base: response.base, position: response.position });
+      opened();
       if (response.position.index >= index) {
         stream.on("error", () => {});
         stream.cancel();
@@ -132,7 +134,11 @@ async function unaryCalls(report) {
     report.listed.push(...page.documents.map((summary) => summary.document.key));
     page_token = page.next_page_token;
   } while (page_token);
-  const watching = watchUntil(read.position.index + 1);
+  let watching;
+  await new Promise((resolve, reject) => {
+    watching = watchUntil(read.position.index + 1, resolve);
+    watching.catch(reject);
+  });
   await call("Send", { document, channel, payload: parameters(2) });
   report.watched = await watching;
 }
