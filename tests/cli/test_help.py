@@ -47,7 +47,8 @@ def test_there_is_everything_that_the_documentation_names() -> None:
     assert names >= {
         "demo", "up", "down", "kill", "pause", "restart", "status", "nodes", "where", "node start", "config show",
         "shards list", "shards isolate", "space deploy", "space list", "space show", "space errors", "doc create", "doc send",
-        "doc read", "doc watch", "doc log", "doc replay", "doc list", "doc delete", "doc inspect", "bench send", "bench recover",
+        "doc read", "doc watch", "doc log", "doc replay", "doc list", "doc delete", "doc inspect", "bench send",
+        "bench recover",
     }  # fmt: skip
 
 
