@@ -112,3 +112,26 @@ def test_an_old_reply_never_takes_a_newer_one_back() -> None:
     pair.round(20, {})
     assert pair.a.on_reply(B, first, 30) is None
     assert pair.a.acked_sent_ms(B, SHARD, TERM) == 20
+
+
+def test_a_term_that_rose_since_the_last_round_is_an_exception_of_the_next() -> None:
+    """What was found for the round before is only reused while neither the list nor a term has changed."""
+    pair = Pair()
+    pair.a.lead(SHARD, TERM)
+    assert pair.round(10, {SHARD: TERM}).exceptions == ()
+    assert pair.round(20, {}).exceptions == ()
+    assert pair.round(30, {SHARD: Term(4)}).exceptions == (SHARD,)
+    pair.a.lead(SHARD, Term(4))
+    assert pair.round(40, {}).exceptions == ()
+
+
+def test_an_answer_to_the_process_before_never_counts_for_this_one() -> None:
+    """Trap 35, over a restart: rounds of two processes of one node have no number in common."""
+    pair = Pair()
+    pair.a.lead(SHARD, TERM)
+    late = pair.round(10, {})
+    reborn = NodeLiveness(A, 2, b"store a")
+    reborn.lead(SHARD, TERM)
+    reborn.begin_round([B], 20)
+    assert reborn.on_reply(B, late, 21) is None
+    assert reborn.acked_sent_ms(B, SHARD, TERM) == NEVER

@@ -1,0 +1,74 @@
+"""Which replicas a turn looks at, and what streams learn on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cluster.ids import NodeId, ShardId
+from cluster.pump.schedule import Schedule
+from cluster.session.operations import Kind
+from tests.pump.world import World
+
+
+@dataclass
+class Replica:
+    """As much of a replica as the schedule asks."""
+
+    id: ShardId
+    deadline_ms: float
+    apply_waits: bool = False
+    answers_wait: bool = False
+    reads_confirmable: bool = False
+    needs_housekeeping: bool = False
+
+
+def test_a_deadline_that_moves_back_costs_no_timer_and_still_rings() -> None:
+    schedule = Schedule()
+    replica = Replica(ShardId(1), 100.0)
+    for later in range(50):
+        replica.deadline_ms = 100.0 + later
+        schedule.look_at(replica)  # type: ignore[arg-type]
+    assert len(schedule._timers) == 1
+    schedule.ring({replica.id: replica}, 120.0)  # type: ignore[dict-item]
+    assert not schedule.busy
+    assert schedule.deadline_ms == 149.0
+    schedule.ring({replica.id: replica}, 149.0)  # type: ignore[dict-item]
+    assert list(schedule.take_ready()) == [1]
+
+
+def test_a_deadline_that_moves_forward_rings_in_time() -> None:
+    schedule = Schedule()
+    replica = Replica(ShardId(1), 100.0)
+    schedule.look_at(replica)  # type: ignore[arg-type]
+    replica.deadline_ms = 10.0
+    schedule.look_at(replica)  # type: ignore[arg-type]
+    schedule.ring({replica.id: replica}, 10.0)  # type: ignore[dict-item]
+    assert list(schedule.take_ready()) == [1]
+    replica.deadline_ms = float("inf")
+    schedule.ring({replica.id: replica}, 500.0)  # type: ignore[dict-item]
+    assert not schedule.busy
+
+
+def test_a_node_without_a_replica_learns_from_refusals_who_leads() -> None:
+    """Otherwise it would go on asking the replicas in turn, and two of three operations would be refused."""
+    world = World(nodes=5, shards=5)
+    client = world.start()
+    client.insist(Kind.CREATE, "a")
+    router = world.nodes[NodeId("n1")].pump.router
+    shard = router.map.shard(router.shard_of("tally", "a"))
+    outside = next(name for name in world.names if shard.replica_on(name) is None)
+    asking = world.client(outside)
+    asking.insist(Kind.READ, "a")
+    for _ in range(6):
+        assert asking.call(Kind.READ, "a").failure is None
+
+
+def test_an_idle_cluster_leaves_its_shards_alone() -> None:
+    """Housekeeping follows what moved, not how many shards there are."""
+    world = World(shards=4)
+    client = world.start()
+    client.insist(Kind.CREATE, "a")
+    client.insist(Kind.SEND, "a", "add", {"amount": 1})
+    world.run(8_000)
+    assert all(not node.pump._schedule.moved for node in world.nodes.values())
+    assert all(not replica.cache.unsaved for node in world.nodes.values() for replica in node.pump.replicas.values())
