@@ -46,6 +46,8 @@ class Answers(Checker):
     def _refused(self, call: Call, reason: str) -> None:
         if reason in _OPERATOR:
             raise Violation("answers", f"a client was told {reason}: {call}")
+        if reason == "OUTCOME_UNKNOWN" and not call.alone and self.world.scenario.limits.sessions_max >= 64:
+            raise Violation("exactly once", f"the document has room for every session, and has forgotten this one: {call}")
         if reason == "UNKNOWN_DOCUMENT" and call.floor[0] > 0:
             raise Violation("linearizability", f"a document that others had seen at {call.floor} is said never to have been: {call}")
         if reason == "DOCUMENT_DELETED" and not any(

@@ -4,7 +4,8 @@
 - log matching: an entry is named by (index, term), and so is the one before it;
 - leader completeness: who leads has everything that was committed;
 - state machine safety: one entry is committed at an index;
-- durability: a vote, an acknowledgement or a commit is told only when the disks it rests on have it.
+- durability: a vote, an acknowledgement or a commit is told only when the disks it rests on have it, and is not forgotten;
+- commitment: a leader counts only entries of its own term (paper 5.4.2), and leads only by votes that were given.
 
 Looked at after every turn, at the replicas of the node that took it: nothing else can have moved.
 """
@@ -19,7 +20,7 @@ from chaos.checkers.checker import Checker
 from chaos.checkers.violation import Violation
 from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.raft.effects import Role
-from cluster.raft.messages import AppendReply, HardState, VoteReply, VoteRequest
+from cluster.raft.messages import AppendReply, HardState, SnapshotMeta, VoteReply, VoteRequest
 from cluster.raft.quorum import majority
 from cluster.shard.commands import Command, decode_entry
 from cluster.shard.replica import ShardReplica
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _HEADER_BYTES = keys.CHECKSUM_BYTES + 8
 _decode_hard_state = msgspec.msgpack.Decoder(HardState).decode
+_decode_snapshot = msgspec.msgpack.Decoder(SnapshotMeta).decode
 
 
 class Consensus(Checker):
@@ -50,6 +52,7 @@ class Consensus(Checker):
         self._votes: dict[tuple[ShardId, ReplicaId, Term], ReplicaId] = {}
         self._entries: dict[tuple[int, int, int], bytes] = {}
         self._before: dict[tuple[int, int, int], Term] = {}
+        self._acked: dict[tuple[NodeId, ShardId], tuple[Term, LogIndex]] = {}
         self._seen: dict[tuple[NodeId, ShardId], tuple[int, Term, LogIndex, LogIndex]] = {}
 
     # -- what reaches a disk -----------------------------------------------------------------------------------------
@@ -70,7 +73,7 @@ class Consensus(Checker):
         message = item.message
         if type(message) is AppendReply:
             if not message.rejected:
-                self._acknowledged(node, item.shard, message.index)
+                self._acknowledged(node, receiver, item.shard, message)
         elif type(message) is VoteReply:
             if message.granted and not message.pre:
                 self._voted(node, item.shard, item.sender, message.term, item.receiver)
@@ -91,16 +94,40 @@ class Consensus(Checker):
         if state.term < term or (state.term == term and state.vote != candidate):
             raise Violation("durability", f"{node.name} tells its vote of term {term} in shard {shard} before it is durable ({state})")
 
-    def _acknowledged(self, node: SimulatedNode, shard: ShardId, index: LogIndex) -> None:
-        replica = node.pump.replicas[shard]
-        if index > replica.log.snapshot.index and node.disk.durable(Family.LOG, keys.log_entry(shard, index)) is None:
+    def _acknowledged(self, node: SimulatedNode, receiver: NodeId, shard: ShardId, reply: AppendReply) -> None:
+        if node.wiped:
+            return
+        index, disk, replica = reply.index, node.disk, node.pump.replicas[shard]
+        held = disk.durable(Family.LOG, keys.log_entry(shard, index)) is not None or index <= self._durable_snapshot(node, shard)
+        if not held:
             raise Violation("durability", f"{node.name} acknowledges entry {index} of shard {shard} before it is durable")
+        before = self._acked.get((node.name, shard), (Term(0), LogIndex(0)))
+        self._acked[(node.name, shard)] = max(before, (reply.term, index))
+        leader = self.world.nodes[receiver]
+        led = leader.pump.replicas[shard].raft if leader.up else None
+        if led is None or led.role is not Role.LEADER or led.term != reply.term or replica.raft.term != reply.term:
+            return
+        if max(led.snapshot.index, replica.raft.snapshot.index) < index <= min(led.last_index, replica.raft.last_index):
+            if led.term_of(index) != replica.raft.term_of(index):
+                raise Violation("log matching", f"{node.name} acknowledges entry {index} of shard {shard}, and has another one there")
+
+    def _durable_snapshot(self, node: SimulatedNode, shard: ShardId) -> int:
+        key = keys.shard_meta(shard, keys.SHARD_SNAPSHOT)
+        if (Family.META, key) in node.disk.rotten:
+            return 1 << 62
+        stored = node.disk.durable(Family.META, key)
+        return 0 if stored is None else _decode_snapshot(keys.unseal(Family.META, key, stored)).index
 
     # -- what a node has become --------------------------------------------------------------------------------------
 
     def booted(self, node: SimulatedNode) -> None:
-        for shard in node.pump.replicas:
+        for shard, replica in node.pump.replicas.items():
             self._seen.pop((node.name, shard), None)
+            raft = replica.raft
+            told = self._votes.get((shard, raft.replica, raft.term))
+            if told is not None and told != raft.vote and not node.wiped:
+                raise Violation("durability", f"{node.name} voted for {told} in term {raft.term} of shard {shard} and has forgotten it")
+            self._remembers(node, shard, replica)
 
     def turned(self, node: SimulatedNode) -> None:
         if node.wiped:
@@ -113,6 +140,12 @@ class Consensus(Checker):
             if now == before:
                 continue
             self._seen[(node.name, shard)] = now
+            self._remembers(node, shard, replica)
+            if leads and before is not None and before[0] and before[1] == raft.term and raft.commit_index > before[2]:
+                if raft.term_of(raft.commit_index) != raft.term:
+                    raise Violation(
+                        "commitment", f"{node.name} commits entry {raft.commit_index} of an earlier term by counting in {raft.term}"
+                    )
             known = before[3] if before is not None else raft.snapshot.index
             self._matches(shard, replica, LogIndex(min(known, raft.commit_index)))
             start = max(before[2] if before is not None else 0, raft.snapshot.index)
@@ -120,6 +153,15 @@ class Consensus(Checker):
                 self._commits(node, shard, replica, index)
             if leads and (before is None or not before[0] or before[1] != raft.term):
                 self._leads(node, shard, replica)
+
+    def _remembers(self, node: SimulatedNode, shard: ShardId, replica: ShardReplica) -> None:
+        """What was acknowledged in the present term is still here."""
+        term, index = self._acked.get((node.name, shard), (Term(0), LogIndex(0)))
+        raft = replica.raft
+        if raft.term == term and raft.last_index < index and not node.wiped and not node.disk.rotten:
+            raise Violation(
+                "durability", f"{node.name} acknowledged entry {index} of shard {shard} in term {term}; its log ends at {raft.last_index}"
+            )
 
     def _matches(self, shard: ShardId, replica: ShardReplica, known: LogIndex) -> None:
         """Whatever is new in this log follows the same entry as everywhere."""
@@ -165,6 +207,10 @@ class Consensus(Checker):
         if first != raft.replica:
             raise Violation("election safety", f"replicas {first} and {raft.replica} of shard {shard} lead term {raft.term}")
         self.world.elected(node, shard, raft.term)
+        voters = [place.replica for place in self._shards.shard(shard).replicas]
+        given = [voter for voter in voters if self._votes.get((shard, voter, raft.term)) == raft.replica]
+        if len(given) < majority(len(voters)):
+            raise Violation("election safety", f"{node.name} leads shard {shard} in term {raft.term} by the votes of {given} only")
         for index, (term, _) in self.committed.get(shard, {}).items():
             if index <= raft.snapshot.index:
                 continue

@@ -63,7 +63,10 @@ class Watches(Checker):
         else:
             if not viewer.begun or start != viewer.place:
                 raise Violation("watches", f"{client} is at {viewer.place} of {viewer.name} and is sent a patch from {start}")
-            viewer.view = apply_patch(viewer.view, msgspec.json.decode(delta.body))
+            try:
+                viewer.view = apply_patch(viewer.view, msgspec.json.decode(delta.body))
+            except ValueError as error:
+                raise Violation("watches", f"a patch of {viewer.name} at {end} does not fit {client}'s view: {error}") from error
         viewer.begun, viewer.place = True, end
         self._answers.shown(viewer.name, end, client, viewer.view)
 

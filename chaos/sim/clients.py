@@ -35,7 +35,7 @@ from cluster.session.client_events import (
 )
 from cluster.session.client_watch import DELTA_OVERHEAD_BYTES
 from cluster.session.identity import RANDOM_BYTES, new_identity
-from cluster.session.operations import Delta, Kind, Operation, Reply
+from cluster.session.operations import Delta, Failure, Kind, Operation, Reply
 
 if TYPE_CHECKING:
     from chaos.sim.node import SimulatedNode
@@ -233,12 +233,19 @@ class UnaryCall:
     """One operation on a stream of its own, repeated under its idempotency key until it is answered for good."""
 
     def __init__(
-        self, world: World, source: random.Random, operation: Operation, on_reply: Callable[[Reply], None]
+        self,
+        world: World,
+        source: random.Random,
+        operation: Operation,
+        on_reply: Callable[[Reply], None],
+        *,
+        once: bool = False,
     ) -> None:
         self._world = world
         self._on_reply = on_reply
         self._source = source
         self._operation = operation
+        self._once = once
         self._stream: Stream | None = None
         self._attempt = 0
         self.done = False
@@ -263,6 +270,14 @@ class UnaryCall:
     def _again(self) -> None:
         self._world.after(self._source.uniform(0.5, 1.5) * UNARY_PAUSE_MS, "call", self.start)
 
+    def _retry(self, failure: Failure) -> None:
+        """Again, unless that could run it twice."""
+        if self._once and failure.applied != "no":
+            self.done = True
+            self._on_reply(Reply(0, failure=failure))
+        else:
+            self._again()
+
     def _overdue(self, attempt: int) -> None:
         if not self.done and attempt == self._attempt and self._stream is not None:
             self._on_end(self._stream)
@@ -271,7 +286,7 @@ class UnaryCall:
         if stream is self._stream:
             stream.close()
             self._stream = None
-            self._again()
+            self._retry(Failure("OUTCOME_UNKNOWN", "the stream broke", False, "unknown"))
 
     def _on_events(self, stream: Stream, events: list[Reply | Delta]) -> None:
         reply = events[0]
@@ -280,7 +295,7 @@ class UnaryCall:
         stream.close()
         self._stream = None
         if reply.failure is not None and reply.failure.retryable:
-            self._again()
+            self._retry(reply.failure)
             return
         self.done = True
         self._on_reply(reply)

@@ -84,8 +84,23 @@ class Wipe(Fault):
     node: NodeId
 
 
+@dataclass(frozen=True, slots=True)
+class LeaderCrash(Fault):
+    """Whoever leads `shard` by then dies, at `point`, and starts again at end_ms. keep: as in Crash."""
+
+    shard: int
+    point: str
+    keep: float
+
+
 # network
 
+
+@dataclass(frozen=True, slots=True)
+class LeaderCut(Fault):
+    """Whoever leads `shard` by then is cut off from all others, its clients excepted."""
+
+    shard: int
 
 @dataclass(frozen=True, slots=True)
 class Partition(Fault):

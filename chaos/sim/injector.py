@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from chaos.sim import faults
 from chaos.sim.faults import Fault
 from cluster.errors import StorageFull
+from cluster.ids import ShardId
 
 if TYPE_CHECKING:
     from chaos.sim.node import SimulatedNode
@@ -21,6 +22,7 @@ class Injector:
         self._world = world
         self._frozen: dict[int, int] = {}
         self._flapping: dict[int, bool] = {}
+        self._found: dict[int, Fault] = {}
         self.counts: Counter[str] = Counter()
 
     def begin(self, fault: Fault) -> None:
@@ -34,6 +36,8 @@ class Injector:
             for node in world.nodes.values():
                 node.down_until_ms = max(node.down_until_ms, world.safety_ms(fault.end_ms))
                 node.kill(fault.keep, host_down=True)
+        elif isinstance(fault, faults.LeaderCrash | faults.LeaderCut):
+            self._begin_leader(fault)
         elif isinstance(fault, faults.ClientBreak):
             stream = world.clients[fault.client].stream
             if stream is not None:
@@ -58,6 +62,31 @@ class Injector:
         elif isinstance(fault, faults.Break):
             for link in fault.links:
                 network.break_off(network.links[link])
+
+    def _begin_leader(self, fault: faults.LeaderCrash | faults.LeaderCut) -> None:
+        """Make the fault one of the node that leads; nobody may."""
+        leaders = [
+            node
+            for node in self._world.nodes.values()
+            if node.up and ShardId(fault.shard) in node.pump.replicas and node.pump.replicas[ShardId(fault.shard)].leads
+        ]
+        if not leaders:
+            return
+        leader, now_ms = leaders[0].name, fault.start_ms
+        if isinstance(fault, faults.LeaderCrash):
+            self._begin_at_leader(fault, faults.Crash(now_ms, fault.end_ms, leader, fault.point, fault.keep, False))
+        else:
+            others = [name for name in self._world.names if name != leader]
+            links = tuple(pair for other in others for pair in ((leader, other), (other, leader)))
+            self._begin_at_leader(fault, faults.Partition(now_ms, fault.end_ms, links, 5_000.0))
+
+    def _begin_at_leader(self, fault: Fault, found: Fault) -> None:
+        self._found[id(fault)] = found
+        self._world.note("fault", "at leader", str(found))
+        if isinstance(found, faults.Crash):
+            self._begin_node(found, self._world.nodes[found.node])
+        else:
+            self._begin_network(found)
 
     def flap(self, fault: faults.Flapping) -> None:
         """Half a period is over."""
@@ -114,7 +143,11 @@ class Injector:
     def end(self, fault: Fault) -> None:
         """A fault is over."""
         network = self._world.network
-        if isinstance(fault, faults.Partition):
+        if isinstance(fault, faults.LeaderCrash | faults.LeaderCut):
+            found = self._found.pop(id(fault), None)
+            if found is not None:
+                self.end(found)
+        elif isinstance(fault, faults.Partition):
             for link in fault.links:
                 network.mend(link)
         elif isinstance(fault, faults.Flapping):
@@ -132,7 +165,7 @@ class Injector:
             for node in self._world.nodes.values():
                 node.restart()
         elif isinstance(fault, faults.Break | faults.ClientBreak):
-            return
+            pass  # over when it began
         else:
             self._end_node(fault, self._world.nodes[fault.node])  # type: ignore[attr-defined]
 

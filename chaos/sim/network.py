@@ -21,6 +21,8 @@ DIAL_MS = (5.0, 60.0)
 """Between two dials of a connection that is down."""
 SILENCE_MS = 1_500.0
 """A connection to a host that vanished breaks after this long."""
+LATE_MS = 100.0
+"""How much later a frame of an unruly link comes that was overtaken, on average."""
 LANES = len(Lane)
 
 
@@ -114,9 +116,9 @@ class Network:
                 self.lost += 1
                 return
             if source.random() < duplicates:
-                self._clock.after(delay_ms + source.expovariate(1 / 20.0), "frame", link, link.life, lane, frame)
+                self._clock.after(delay_ms + source.expovariate(1 / LATE_MS), "frame", link, link.life, lane, frame)
             if source.random() < reordering:
-                at_ms += source.expovariate(1 / 20.0)
+                at_ms += source.expovariate(1 / LATE_MS)
             else:
                 at_ms = link.arrives_ms[lane] = max(at_ms, link.arrives_ms[lane])
         else:

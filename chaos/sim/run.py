@@ -10,12 +10,13 @@
 from __future__ import annotations
 
 import base64
+import traceback
 from dataclasses import dataclass, field
 
 import msgspec
 
 from chaos.checkers.violation import Violation
-from chaos.sim.guard import sealed
+from chaos.sim.guard import AmbientAccess, sealed
 from chaos.sim.scenario import SAFETY_MS, Scenario
 from chaos.sim.world import SPACES, World
 from cluster.session.operations import Kind, Reply
@@ -57,6 +58,10 @@ def run(scenario: Scenario, *, told: bool = False) -> Outcome:
             healed_ms = _live(world)
         except Violation as broken:
             violation, checker = broken.what, broken.checker
+        except AmbientAccess as access:
+            violation, checker = str(access), "determinism"
+        except Exception as error:
+            violation, checker = "".join(traceback.format_exception(error)[-6:]).strip(), "exceptions"
     detail = told or bool(violation)
     return Outcome(
         scenario.seed,

@@ -64,7 +64,7 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class Work:
     """Something a client does at at_ms. kind: of the operation; WATCH and UNWATCH too. alone: a unary call with an idempotency
-    key instead of a place in the client's session."""
+    key instead of a place in the client's session. keyless: without one, so it is tried once only."""
 
     at_ms: float
     client: int
@@ -75,6 +75,7 @@ class Work:
     payload: bytes = b""
     consistency: Consistency = Consistency.LINEARIZABLE
     alone: bool = False
+    keyless: bool = False
 
     def __str__(self) -> str:
         how = "alone " if self.alone else ""
@@ -119,7 +120,7 @@ def _draw_limits(source: random.Random) -> Limits:
     pick = source.choice
     nodes = pick((3, 3, 3, 3, 5))
     election = pick((300.0, 500.0))
-    drifting, skewed = source.random() < 0.5, source.random() < 0.5
+    drift, skewed = pick((0.0, 0.0, 0.03, 0.3)), source.random() < 0.5
     kept = pick((2, 8, 64))
     return Limits(
         nodes=nodes,
@@ -139,7 +140,7 @@ def _draw_limits(source: random.Random) -> Limits:
         client_window=pick((1, 4, 16)),
         watch_credit_bytes=pick((64, 512, 1 << 18)),
         entry_cost_ms=pick((0.0, 0.0, 6.0, 25.0)),
-        drift=tuple(1.0 + (source.uniform(-0.03, 0.03) if drifting else 0.0) for _ in range(nodes)),
+        drift=tuple(1.0 + source.uniform(-drift, drift) for _ in range(nodes)),
         skew_ms=tuple(source.uniform(-2_000, 2_000) if skewed else 0.0 for _ in range(nodes)),
         sync_ms=pick((0.0, 0.3, 3.0)),
         consume_ms=pick((0.0, 5.0, 100.0)),
@@ -185,6 +186,17 @@ def _crashes(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
         place = (source.choice(names), source.choice(CRASH_POINTS), keep, source.random() < 0.3)
         found.append(faults.Crash(*_span(source, 50, 1_500), *place))
     return found
+
+
+def _leader_crashes(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    return [
+        faults.LeaderCrash(*_span(source, 20, 800), source.randint(0, 1), source.choice(CRASH_POINTS), source.choice((1.0, 0.0)))
+        for _crash in range(source.randint(1, 4))
+    ]
+
+
+def _leader_cuts(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    return [faults.LeaderCut(*_span(source, 150, 1_200), 1) for _cut in range(source.randint(1, 5))]
 
 
 def _power_losses(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
@@ -287,6 +299,8 @@ def _clock_jumps(source: random.Random, names: list[NodeId], _: int) -> list[Fau
 
 _MAKERS: dict[str, Maker] = {
     "crash": _crashes,
+    "leader_crash": _leader_crashes,
+    "leader_cut": _leader_cuts,
     "power_loss": _power_losses,
     "pause": _pauses,
     "partition": _partitions,
@@ -345,7 +359,7 @@ class _Workload:
                 self._add(at_ms, client, Kind.SEND, space, key, channel, payload)
         elif chance < 0.6:
             channel, payload = self._message(space)
-            self._add(at_ms, client, Kind.SEND, space, key, channel, payload, alone=True)
+            self._add(at_ms, client, Kind.SEND, space, key, channel, payload, alone=True, keyless=source.random() < 0.3)
         elif chance < 0.8:
             level = source.choice((Consistency.LINEARIZABLE, Consistency.LINEARIZABLE, Consistency.AT_LEAST))
             self._add(at_ms, client, Kind.READ, space, key, consistency=level, alone=source.random() < 0.3)

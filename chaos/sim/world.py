@@ -237,13 +237,13 @@ class World:
             return
         call = self.begin(client.name, work)
         source = self.streams.named(f"unary/{work.at_ms}/{work.payload!r}")
-        key = source.randbytes(16) if work.kind is not Kind.READ else b""
+        key = b"" if work.kind is Kind.READ or work.keyless else source.randbytes(16)
         operation = Operation(
             0, work.kind, work.space, work.key, client.principal, work.channel, work.payload, key, 0, 0, work.consistency
         )
         if work.consistency:
             operation.epoch, operation.index = call.own_floor
-        UnaryCall(self, source, operation, lambda reply: self.end(call, reply)).start()
+        UnaryCall(self, source, operation, lambda reply: self.end(call, reply), once=work.keyless).start()
 
     def operate(self, channel: str, kind: Kind, payload: bytes, on_reply: Callable[[Reply], None]) -> None:
         """Something an operator does to the system document."""
