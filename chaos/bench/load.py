@@ -14,7 +14,6 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ import psutil
 import uvloop
 from grpc import aio
 
+from chaos.bench.h2load import percentile
 from cluster.client import Client, PendingAnswer, connect
 from cluster.session.client_events import Settings
 from cluster.v1 import documents_pb2 as wire
@@ -182,11 +182,6 @@ async def _unless(running: asyncio.Future[Any], seconds: float) -> None:
 
 def _cpu(processes: dict[str, psutil.Process]) -> dict[str, float]:
     return {name: sum(process.cpu_times()[:2]) for name, process in processes.items()}
-
-
-def percentile(ascending: Sequence[float], percent: float) -> float:
-    """Nearest rank of a sorted, non-empty list."""
-    return ascending[max(0, -(-len(ascending) * percent // 100).__int__() - 1)]
 
 
 def main() -> None:
