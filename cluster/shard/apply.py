@@ -105,7 +105,8 @@ class Applier:
         """Apply one entry; `origins` are those who wait, in command order. Returns the documents that changed.
 
         Raises CodeMissing, StorageDamaged or ApplyHalted (a suspected poison) before anything ran: the entry can be tried
-        again. ApplyHalted from a handler's run comes in the middle: this shard then stops until the node restarts.
+        again. ApplyHalted from a handler's run comes in the middle: nobody was answered, and this shard then stops until the
+        node restarts.
         """
         entry = decode_entry(payload)
         assert origins is None or len(origins) == len(entry.commands), "one origin a command"
@@ -114,6 +115,7 @@ class Applier:
         assert entry.now_ms >= self.now_ms, "the shard's time never falls"
         self.now_ms = entry.now_ms
         rows: dict[tuple[int, int], tuple[LiveDocument, int, HistoryRow]] = {}
+        replies: list[Reply] = []
         self.within_entry = True
         for offset, command in enumerate(entry.commands):
             live = documents[offset]
@@ -122,10 +124,12 @@ class Applier:
                 continue
             live.touched_ms = now_ms
             reply = self._command(live, command, index, offset, entry, rows)
-            if origins is not None:
-                stream, reply.id = origins[offset]
-                turn.reply(stream, reply)
+            replies.append(reply)
         self.within_entry = False
+        if origins is not None:
+            for (stream, reply_id), reply in zip(origins, replies, strict=True):
+                reply.id = reply_id
+                turn.reply(stream, reply)
         changed: dict[int, LiveDocument] = {}
         for (identity, epoch), (live, first_index, row) in rows.items():
             self._history.append(turn.batch, live.id, epoch, first_index, len(row.commands), encode_row(row))

@@ -60,6 +60,12 @@ class Gatherer:
         """The creation was applied, or lost."""
         self._creating.pop((space, key), None)
 
+    def forget_creations(self, commands: list[Command]) -> None:
+        """These were applied, or refused by Raft."""
+        for command in commands:
+            if command.kind == CommandKind.CREATE:
+                self.forget_creating(command.space, command.key)
+
     def reset(self) -> None:
         """Leadership ended: nothing is on its way any more."""
         self._creating.clear()

@@ -214,3 +214,11 @@ def refuse(reads: list[Waiting], leader: str, turn: Turn) -> None:
     """Tell those who asked that this replica does not lead."""
     for stream, operation in reads:
         turn.reply(stream, Reply(operation.id, 0, 0, b"", failure_of(NotLeader("this replica does not lead", leader=leader))))
+
+
+def refuse_with(asked: list[tuple[StreamKey, list[Operation]]], error: ClusterError, turn: Turn) -> None:
+    """Answer all of these with `error`."""
+    failure = failure_of(error)
+    for stream, operations in asked:
+        for operation in operations:
+            turn.reply(stream, Reply(operation.id, 0, 0, b"", failure))

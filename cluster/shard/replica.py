@@ -11,12 +11,9 @@ serve; damaged state is replaced from the leader, a halt is for an operator.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from cluster.errors import (
-    Applied,
     ApplyHalted,
     ClusterError,
     CodeMissing,
@@ -45,13 +42,15 @@ from cluster.raft.events import (
 from cluster.raft.messages import AppendReply, Message, SnapshotMeta
 from cluster.session.failures import failure_of
 from cluster.session.operations import COMMAND_KINDS, Consistency, Kind, Operation, Reply
-from cluster.shard.apply import Applier, Origin
+from cluster.shard.apply import Applier
 from cluster.shard.cache import DocumentCache
-from cluster.shard.commands import Command, CommandKind
+from cluster.shard.compaction import CompactionConfig as CompactionConfig
+from cluster.shard.compaction import followers_floor
 from cluster.shard.document import LiveDocument
 from cluster.shard.feed import Feed
 from cluster.shard.gathering import Gatherer
-from cluster.shard.reading import Reader, WaitingReads, refuse
+from cluster.shard.proposals import Proposals, Proposed
+from cluster.shard.reading import Reader, WaitingReads, refuse, refuse_with
 from cluster.shard.snapshot import ShardMetadata, StoredShard
 from cluster.shard.turn import LogShortItem, RaftItem, StreamKey, Turn
 from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE, Shard
@@ -62,33 +61,6 @@ CONSISTENCIES = frozenset(Consistency)
 _NEVER = float("inf")
 APPLY_READ_BYTES = 4 * 1024 * 1024
 """Log bytes read at a time for apply."""
-
-COMMANDS_WAITING_MAX = 65_536
-"""Commands proposed here and not applied yet; beyond it further ones are refused. Raft bounds what waits for commit, this what
-waits for a slow or stalled apply."""
-
-
-@dataclass(frozen=True, slots=True)
-class CompactionConfig:
-    """When a replica's log is cut.
-
-    every_entries: applied entries between two looks. kept_entries: applied entries kept for followers that are a little behind.
-    lagging_entries: a follower further behind than this no longer holds the log; it gets a snapshot.
-    """
-
-    every_entries: int = 2048
-    kept_entries: int = 1024
-    lagging_entries: int = 8192
-
-
-@dataclass(slots=True)
-class Proposed:
-    """An entry on its way: who waits for it, and the commands (for what is pipelined behind a creation)."""
-
-    index: LogIndex
-    term: Term
-    origins: list[Origin]
-    commands: list[Command]
 
 
 class ShardReplica:
@@ -127,14 +99,13 @@ class ShardReplica:
         self.suspected_offset: int | None = None
         self.malformed_messages = 0
         self._contradicted = False
-        self._commands_waiting = 0
         self._gatherer = gatherer
         self._applier = applier
         self._reader = reader
         self._on_changed = on_changed
         self._arrived: list[tuple[StreamKey, list[Operation]]] = []
         self._messages: list[tuple[ReplicaId, Message]] = []
-        self._proposed: deque[Proposed] = deque()
+        self._proposals = Proposals()
         self._reads = WaitingReads()
         self._led_term: Term | None = None
         self._compaction = compaction
@@ -326,30 +297,30 @@ class ShardReplica:
             self._reads.cancel(stream, operation.id)
         elif operation.kind not in READ_KINDS or operation.consistency not in CONSISTENCIES:
             error = InvalidRequest(f"no operation has kind {operation.kind} and consistency {operation.consistency}")
-            self._refuse([(stream, [operation])], error, turn)
+            refuse_with([(stream, [operation])], error, turn)
         elif operation.kind == Kind.READ and operation.consistency != Consistency.LINEARIZABLE:
             if self.damaged:
-                self._refuse([(stream, [operation])], Unavailable("this replica's state is damaged", retry_after_ms=100), turn)
+                refuse_with([(stream, [operation])], Unavailable("this replica's state is damaged", retry_after_ms=100), turn)
             else:
                 self._reader.run(stream, operation, turn, now_ms)
         elif not self.serves:
-            self._refuse([(stream, [operation])], self._not_leader(), turn)
+            refuse_with([(stream, [operation])], self._not_leader(), turn)
         elif not self._reads.add(stream, operation):
-            self._refuse([(stream, [operation])], Overloaded("too many reads wait", retry_after_ms=50), turn)
+            refuse_with([(stream, [operation])], Overloaded("too many reads wait", retry_after_ms=50), turn)
 
     def _propose(self, arrived: list[tuple[StreamKey, list[Operation]]], now_ms: float, wall_ms: int, turn: Turn) -> None:
         if not self.serves:
-            self._refuse(arrived, self._not_leader(), turn)
+            refuse_with(arrived, self._not_leader(), turn)
             return
         if self._led_term is None:
-            self._refuse(arrived, Unavailable("the new leader is catching up", retry_after_ms=20), turn)
+            refuse_with(arrived, Unavailable("the new leader is catching up", retry_after_ms=20), turn)
             return
         if self.stalled:
-            self._refuse(arrived, CodeMissing(f"shard {self.id} waits: {self.stalled}", retry_after_ms=100), turn)
+            refuse_with(arrived, CodeMissing(f"shard {self.id} waits: {self.stalled}", retry_after_ms=100), turn)
             return
-        if self._commands_waiting >= COMMANDS_WAITING_MAX:
+        if self._proposals.full:
             busy = Overloaded("too many commands wait to be applied", retry_after_ms=50, bound="commands_waiting_max")
-            self._refuse(arrived, busy, turn)
+            refuse_with(arrived, busy, turn)
             return
         self._stamped_ms = max(self._stamped_ms, self._applier.now_ms, wall_ms)
         entries = self._gatherer.gather(arrived, self._stamped_ms, turn)
@@ -358,32 +329,19 @@ class ShardReplica:
         effects = self.handle(Propose([payload for payload, _, _ in entries]), now_ms, turn)
         ticket = effects.ticket
         if ticket is None:
-            assert effects.refusal is not None, "a proposal is accepted or refused"
-            failure = failure_of(effects.refusal)
+            failure = failure_of(effects.refusal or self._not_leader())
             for _, origins, commands in entries:
-                self._forget_creations(commands)
+                self._gatherer.forget_creations(commands)
                 for stream, operation in origins:
                     turn.reply(stream, Reply(operation, 0, 0, b"", failure))
             return
         for place, (_, origins, commands) in enumerate(entries):
-            self._proposed.append(Proposed(LogIndex(ticket.first + place), ticket.term, origins, commands))
-            self._commands_waiting += len(commands)
-
-    def _refuse(self, arrived: list[tuple[StreamKey, list[Operation]]], error: ClusterError, turn: Turn) -> None:
-        failure = failure_of(error)
-        for stream, operations in arrived:
-            for operation in operations:
-                turn.reply(stream, Reply(operation.id, 0, 0, b"", failure))
+            self._proposals.add(Proposed(LogIndex(ticket.first + place), ticket.term, origins, commands))
 
     def _not_leader(self) -> ClusterError:
         if self.halted:
             return Unavailable(f"shard {self.id} is halted on this node: {self.halted}", retry_after_ms=500)
         return NotLeader(f"node {self.node} does not lead shard {self.id}", leader=self.leader_node or "", shard=self.id)
-
-    def _forget_creations(self, commands: list[Command]) -> None:
-        for command in commands:
-            if command.kind == CommandKind.CREATE:
-                self._gatherer.forget_creating(command.space, command.key)
 
     def _on_role_change(self, turn: Turn) -> None:
         """Leadership may have been lost: what waits for it is told so. What was proposed may still commit: outcome unknown."""
@@ -395,13 +353,7 @@ class ShardReplica:
     def _answer_all(self, turn: Turn) -> None:
         """This replica can no longer say what comes of anything that waits here: nobody may wait for it in vain."""
         self._gatherer.reset()
-        lost = Unavailable("leadership ended while the command was on its way", applied=Applied.UNKNOWN, retry_after_ms=20)
-        failure = failure_of(lost)
-        for proposed in self._proposed:
-            for stream, operation in proposed.origins:
-                turn.reply(stream, Reply(operation, 0, 0, b"", failure))
-        self._proposed.clear()
-        self._commands_waiting = 0
+        self._proposals.lose(turn)
         refuse(self._reads.refuse_all(), self.leader_node or "", turn)
         if len(self.feed):
             self.feed.end_all(self._not_leader(), turn)
@@ -437,7 +389,7 @@ class ShardReplica:
         return True
 
     def _apply_entry(self, index: LogIndex, term: Term, payload: bytes, now_ms: float, turn: Turn) -> bool:
-        proposed = self._proposed[0] if self._proposed and self._proposed[0].index == index else None
+        proposed = self._proposals.at(index)
         assert proposed is None or proposed.term == term, "what this leader proposed is what was committed"
         try:
             changed = self._applier.apply(index, payload, proposed.origins if proposed else None, turn, now_ms)
@@ -454,9 +406,8 @@ class ShardReplica:
             self._answer_all(turn)
             return False
         if proposed is not None:
-            self._proposed.popleft()
-            self._commands_waiting -= len(proposed.commands)
-            self._forget_creations(proposed.commands)
+            self._proposals.applied(proposed)
+            self._gatherer.forget_creations(proposed.commands)
         for live in changed:
             self.feed.changed(live)
             if self._on_changed is not None and live.id.key == SYSTEM_KEY:
@@ -533,12 +484,13 @@ class ShardReplica:
         if oldest is not None:
             floor = min(floor, LogIndex(oldest - 1))
         if self.leads:
-            floor = min([floor, self._followers_floor(floor), *self.held_for_snapshots.values()])
+            floor = min(
+                [
+                    floor,
+                    followers_floor(self.raft.progress.values(), floor, self._compaction),
+                    *self.held_for_snapshots.values(),
+                ]
+            )
         if floor > self.log.snapshot.index:
             self.stored.save_metadata(ShardMetadata(self.time_ms), turn)
             self.handle(Compact(floor), now_ms, turn)
-
-    def _followers_floor(self, floor: LogIndex) -> LogIndex:
-        """Followers that are connected and not absurdly far behind keep the log; others get a snapshot."""
-        matches = [match for match in self.raft.progress.values() if match >= floor - self._compaction.lagging_entries]
-        return min(matches, default=floor)

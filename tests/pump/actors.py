@@ -40,7 +40,7 @@ class Actor:
         """A new stream: what was under way is unknown."""
 
     def step(self) -> None:
-        raise NotImplementedError
+        """Look at what came, and perhaps ask for more."""
 
 
 class Writer(Actor):
