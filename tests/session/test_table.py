@@ -125,3 +125,21 @@ def test_a_table_survives_its_record_byte_for_byte(steps: list[tuple[int, int, i
     for number, sequence, _ in steps:
         digest = payload_digest(2, "add", b"{}")
         assert again.judge(session(number), sequence, digest) == table.judge(session(number), sequence, digest)
+
+
+def test_a_negative_sequence_is_judged_and_never_runs() -> None:
+    """Recording it would break the table's order, on every replica that applies it."""
+    table, who = SessionTable(), session(1)
+    assert run(table, who, -1) is Verdict.INVALID
+    run(table, who, 1)
+    assert run(table, who, -1) is Verdict.INVALID
+    assert table.stored().sessions[0].last == 1
+
+
+def test_no_sequence_follows_an_idempotency_key() -> None:
+    """A gap would tell its client to resend what is refused again, for ever."""
+    table, key = SessionTable(), session(1)
+    run(table, key, 0)
+    for sequence in (1, 2):
+        assert run(table, key, sequence) is Verdict.REUSED
+    assert run(table, key, 0) is Verdict.REPEAT
