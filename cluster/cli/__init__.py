@@ -1,1 +1,1 @@
-""""""
+"""The command line: `moot`. Start reading in app.py."""

@@ -1,11 +1,13 @@
 """The command `moot`: one file of this package for each topic, put together here.
 
-output.py          what people and programs see, and every exit code
-reach.py           which cluster, and how to talk to it
-local.py           clusters of real processes on this machine; local_commands.py starts and hurts them
-status.py space.py doc.py node.py configuration.py     the topics
-export.py          histories as files, and their replay without a cluster
-demo.py bench.py   the main job end to end, and what it costs
+    output.py             what people and programs see, and every exit code
+    reach.py              which cluster, and how to talk to it
+    local.py              clusters of real processes on this machine; local_commands.py starts and hurts them
+    status.py space.py    the topics, with node.py and configuration.py
+    doc.py history.py     documents, and what made them; export.py replays that without a cluster
+    demo.py bench.py      the main job end to end, what it costs, and chaos.py, how it is hurt
+
+Nothing here is imported by other parts of the package.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Annotated
 import typer
 
 import cluster
-from cluster.cli import bench, chaos, configuration, demo, doc, local_commands, node, space, status
+from cluster.cli import bench, chaos, configuration, demo, doc, history, local_commands, node, space, status
 from cluster.cli.output import out
 
 EPILOG = (
@@ -55,6 +57,7 @@ demo.register(app)
 local_commands.register(app)
 status.register(app)
 app.add_typer(space.app, name="space", rich_help_panel="Documents")
+history.register(doc.app)
 app.add_typer(doc.app, name="doc", rich_help_panel="Documents")
 app.add_typer(node.app, name="node", rich_help_panel="Operating")
 app.add_typer(configuration.app, name="config", rich_help_panel="Operating")
