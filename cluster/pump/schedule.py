@@ -15,8 +15,7 @@ _NEVER = float("inf")
 
 class Schedule:
     """ready: replicas with news. to_apply: those with committed entries or answers. reading: those whose reads wait for an
-    acknowledged liveness round. moved: those whose documents did anything since the last
-    housekeeping, or that wait for it.
+    acknowledged liveness round. moved: those whose documents did anything since the last housekeeping, or wait for it.
     """
 
     def __init__(self) -> None:
@@ -39,7 +38,7 @@ class Schedule:
     def look_at(self, replica: ShardReplica) -> None:
         """A replica moved: see what it waits for now."""
         shard = replica.id
-        if replica.needs_housekeeping:
+        if replica.damaged:
             self.moved[shard] = None
         self._arm(shard, replica.deadline_ms)
         if replica.apply_waits or replica.answers_wait:
