@@ -12,6 +12,7 @@ Nothing here is imported by other parts of the package.
 
 from __future__ import annotations
 
+import signal
 from typing import Annotated
 
 import typer
@@ -66,7 +67,8 @@ app.add_typer(chaos.app, name="chaos", rich_help_panel="Operating")
 
 
 def main() -> None:
-    """Entry point of the installed command."""
+    """Entry point of the installed command. SIGTERM ends a command like Ctrl-C does, so that what it started is stopped."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     app()
 
 

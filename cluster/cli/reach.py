@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
-import signal
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
@@ -48,12 +47,8 @@ Who = Annotated[
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine to its end. SIGTERM cancels it like Ctrl-C, so that what it started is stopped."""
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        return uvloop.run(coroutine)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    """Run a command's coroutine to its end."""
+    return uvloop.run(coroutine)
 
 
 def addresses_of(given: Sequence[str] | None, folder: Path) -> list[str]:
