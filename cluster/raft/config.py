@@ -35,6 +35,8 @@ class RaftConfig:
     overloaded_retry_ms: what an Overloaded refusal tells the caller to wait. > 0.
     tail_bytes_max: recent entries kept in memory to serve followers and apply; older ones are read from the log. What is
         not yet durable or not yet applied is kept beyond this.
+    promotion_lag_entries: a learner that lacks more entries than this is not made a voter. What it lacks then must cross the
+        network before the new configuration can commit anything. >= 0.
     reads_pending_max: read contexts that wait for a quorum; more are refused. > 0.
     invariants_checked: also run the expensive assertions after every step (tests and simulation).
     """
@@ -50,6 +52,7 @@ class RaftConfig:
     uncommitted_bytes_max: int = 32 * MIB
     overloaded_retry_ms: int = 50
     tail_bytes_max: int = 4 * MIB
+    promotion_lag_entries: int = 256
     reads_pending_max: int = 1_024
     invariants_checked: bool = False
 
@@ -64,6 +67,7 @@ class RaftConfig:
         _check(self.uncommitted_bytes_max > 0, "uncommitted_bytes_max > 0")
         _check(self.overloaded_retry_ms > 0, "overloaded_retry_ms > 0")
         _check(self.tail_bytes_max >= 0, "tail_bytes_max >= 0")
+        _check(self.promotion_lag_entries >= 0, "promotion_lag_entries >= 0")
         _check(self.reads_pending_max > 0, "reads_pending_max > 0")
 
 

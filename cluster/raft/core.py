@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.errors import StorageDamaged
 from cluster.ids import LogIndex, ReplicaId, Term
-from cluster.raft import election, following, reads, replication, roles, transfer
+from cluster.raft import election, following, membership, reads, replication, roles, transfer
 from cluster.raft.config import RaftConfig
+from cluster.raft.configuration import without_configurations
 from cluster.raft.effects import Effects, Persist, Role
 from cluster.raft.events import (
     Campaign,
+    ChangeConfiguration,
     Compact,
     Deadline,
     Event,
@@ -120,6 +122,7 @@ EVENTS: Mapping[Role, Mapping[type[Event], _EventHandler]] = {
         SnapshotFailed: _ignore,
         Campaign: election.on_campaign,
         Transfer: transfer.refuse_transfer,
+        ChangeConfiguration: membership.refuse_change,
     },
     Role.PRE_CANDIDATE: {
         Deadline: election.on_candidate_deadline,
@@ -134,6 +137,7 @@ EVENTS: Mapping[Role, Mapping[type[Event], _EventHandler]] = {
         SnapshotFailed: _ignore,
         Campaign: election.on_campaign,
         Transfer: transfer.refuse_transfer,
+        ChangeConfiguration: membership.refuse_change,
     },
     Role.CANDIDATE: {
         Deadline: election.on_candidate_deadline,
@@ -148,6 +152,7 @@ EVENTS: Mapping[Role, Mapping[type[Event], _EventHandler]] = {
         SnapshotFailed: _ignore,
         Campaign: election.on_campaign,
         Transfer: transfer.refuse_transfer,
+        ChangeConfiguration: membership.refuse_change,
     },
     Role.LEADER: {
         Deadline: replication.on_deadline,
@@ -162,6 +167,7 @@ EVENTS: Mapping[Role, Mapping[type[Event], _EventHandler]] = {
         SnapshotFailed: replication.on_snapshot_failed,
         Campaign: _ignore,
         Transfer: transfer.on_transfer,
+        ChangeConfiguration: membership.on_change,
     },
 }
 
@@ -205,7 +211,7 @@ class Raft:
     """One replica.
 
     replica: this one. It may be absent from `configuration`; then it follows and answers but never campaigns.
-    configuration: who votes and who listens, at `applied` or newer.
+    configuration: who votes and who listens as of the log's snapshot, or at first. Newer ones in the log count instead.
     hard_state, log: as found on disk. Everything in them must be durable before this is called.
     liveness: what node-pair heartbeats know; asked at deadlines only.
     random: shared by the groups of a node. config: shared too.
@@ -253,16 +259,20 @@ class Raft:
         """
         state = self._state
         effects = state.effects = Effects()
-        role, term, leader = state.role, state.term, state.leader
+        role, term, leader, configuration = state.role, state.term, state.leader, state.configuration
         if type(event) is Receive:
             _receive(state, event.sender, event.message, now_ms)
         elif type(event) is not Deadline or now_ms >= self.deadline_ms:
             EVENTS[role][type(event)](state, event, now_ms)
         if state.role is Role.LEADER:
+            membership.settle(state, now_ms)
+        if state.role is Role.LEADER:
             replication.flush(state, now_ms)
             transfer.tell_successor(state)
         _persist(state, now_ms)
         effects.role_changed = role is not state.role or term != state.term or leader != state.leader
+        if state.configuration is not configuration:
+            effects.configuration = state.configuration
         if state.config.invariants_checked:
             state.invariants_all()
         else:
@@ -286,8 +296,13 @@ class Raft:
 
     def entries(self, first: LogIndex, last: LogIndex, bytes_max: int) -> list[Run]:
         """Entries from `first` towards `last`, at least one, at most `bytes_max` beyond that. May end before either bound:
-        go on behind the last entry. Raises KeyError when `first` is not retained."""
-        return self._state.log.slice(first, last, bytes_max)[0]
+        go on behind the last entry. Raises KeyError when `first` is not retained.
+
+        For whoever applies them: an empty payload is a leader's no-op or a configuration, and asks for nothing."""
+        runs = self._state.log.slice(first, last, bytes_max)[0]
+        if self._state.configured >= first:
+            return [without_configurations(run) for run in runs]
+        return runs
 
     def needs_snapshot(self, meta: SnapshotMeta) -> bool:
         """Whether to install `meta`: ask before switching, in the very turn that switches and then steps SnapshotInstalled.
@@ -342,7 +357,12 @@ class Raft:
 
     @property
     def configuration(self) -> Configuration:
+        """The newest in the log, committed or not."""
         return self._state.configuration
+
+    def configuration_at(self, index: LogIndex) -> Configuration:
+        """The one that counts for a snapshot at `index`, which the log retains (reference trap 47)."""
+        return self._state.configuration_at(index)
 
     @property
     def snapshot(self) -> SnapshotMeta:
@@ -406,7 +426,7 @@ def _persist(state: State, now_ms: float) -> None:
     state.effects.persist = Persist(
         state.term,
         state.sequence,
-        HardState(state.term, state.vote) if state.unsaved_vote else None,
+        state.hard_state if state.unsaved_vote else None,
         state.unsaved_truncate,
         state.unsaved_runs,
         state.unsaved_snapshot,

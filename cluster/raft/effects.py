@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from cluster.errors import ClusterError
 from cluster.ids import LogIndex, ReplicaId, Term
-from cluster.raft.messages import HardState, Message, Run, SnapshotMeta
+from cluster.raft.messages import Configuration, HardState, Message, Run, SnapshotMeta
 
 
 class Role(enum.Enum):
@@ -52,7 +52,9 @@ class Effects:
     """Everything one step asks for. Empty lists and None mean nothing to do.
 
     committed: the commit index after the step, when it rose.
-    ticket, refusal: the answer to a proposal: exactly one is set after Propose. A Transfer that can not be sets `refusal`.
+    ticket, refusal: the answer to a proposal: exactly one is set after Propose. A Transfer that can not be sets `refusal`;
+        ChangeConfiguration is answered like a proposal.
+    configuration: the configuration that counts here from now on, when it changed: map replicas to nodes by it.
     reads_ready: (context, index) pairs: answer these reads once `applied >= index`.
     reads_refused: contexts that can no longer be answered by this replica.
     round_needed: a read waits for a liveness round begun from now on; start one at once.
@@ -67,6 +69,7 @@ class Effects:
     committed: LogIndex | None = None
     ticket: Ticket | None = None
     refusal: ClusterError | None = None
+    configuration: Configuration | None = None
     reads_ready: list[tuple[int, LogIndex]] = field(default_factory=list)
     reads_refused: list[int] = field(default_factory=list)
     round_needed: bool = False

@@ -14,7 +14,7 @@ from cluster.raft import roles
 from cluster.raft.effects import Role
 from cluster.raft.events import Campaign, Deadline, LeaderLost
 from cluster.raft.messages import VoteReply, VoteRequest
-from cluster.raft.quorum import Verdict, tally
+from cluster.raft.quorum import Verdict, elected
 from cluster.raft.state import NOBODY, State
 
 LOST_RETRIES_MAX = 3
@@ -89,8 +89,10 @@ def on_leader_lost(state: State, _: LeaderLost, now_ms: float) -> None:
         roles.arm_election(state, now_ms)
         return
     # The one that is gone does not take a turn.
-    candidates = [voter for voter in state.configuration.voters if voter != state.lost_leader]
-    rank = rank_of(state.replica, candidates, state.shard, state.term)
+    candidates = [voter for voter in state.voters if voter != state.lost_leader]
+    rank = len(candidates)  # who has no vote any more comes last
+    if state.replica in candidates:
+        rank = rank_of(state.replica, candidates, state.shard, state.term)
     if rank == 0:
         _pre_campaign(state, now_ms)
     else:
@@ -101,11 +103,11 @@ def _pre_campaign(state: State, now_ms: float) -> None:
     if state.leader is not None:
         state.lost_leader = None
     roles.become_pre_candidate(state, now_ms)
-    if tally(state.configuration.voters, state.votes) is Verdict.WON:
+    if elected(state.configuration, state.votes) is Verdict.WON:
         _campaign(state, now_ms)
         return
     request = VoteRequest(Term(state.term + 1), state.log.last_index, state.log.last_term, pre=True)
-    for voter in state.configuration.voters:
+    for voter in state.voters:
         if voter != state.replica:
             state.send_now(voter, request)
 
@@ -119,7 +121,7 @@ def campaign_for_transfer(state: State, now_ms: float) -> None:
 def _campaign(state: State, now_ms: float, *, transfer: bool = False) -> None:
     roles.become_candidate(state, now_ms, transfer=transfer)
     request = VoteRequest(state.term, state.log.last_index, state.log.last_term, pre=False, transfer=transfer)
-    for voter in state.configuration.voters:
+    for voter in state.voters:
         if voter != state.replica:
             state.send_after_persist(voter, request)
 
@@ -171,7 +173,7 @@ def on_pre_candidate_vote(state: State, sender: ReplicaId, reply: VoteReply, now
         roles.become_follower(state, reply.term, None, now_ms)
         return
     state.votes[sender] = reply.granted
-    verdict = tally(state.configuration.voters, state.votes)
+    verdict = elected(state.configuration, state.votes)
     if verdict is Verdict.WON:
         _campaign(state, now_ms)
     elif verdict is Verdict.LOST:
@@ -195,7 +197,7 @@ def on_late_vote(state: State, _: ReplicaId, reply: VoteReply, now_ms: float) ->
 
 def count_votes(state: State, now_ms: float) -> None:
     """Lead on a majority; step back when one has become impossible."""
-    verdict = tally(state.configuration.voters, state.votes)
+    verdict = elected(state.configuration, state.votes)
     if verdict is Verdict.WON:
         roles.become_leader(state, now_ms)
     elif verdict is Verdict.LOST:
@@ -206,5 +208,5 @@ def _give_up(state: State, now_ms: float) -> None:
     roles.become_follower(state, state.term, None, now_ms)
     if state.lost_leader is not None and state.lost_retries < LOST_RETRIES_MAX:
         state.lost_retries += 1
-        turn_ms = state.config.stagger_ms * len(state.configuration.voters)
+        turn_ms = state.config.stagger_ms * len(state.voters)
         state.deadline_ms = min(state.deadline_ms, now_ms + turn_ms * (1.0 + state.random.random()))

@@ -107,6 +107,18 @@ class Transfer:
     to: ReplicaId
 
 
+@dataclass(slots=True, frozen=True)
+class ChangeConfiguration:
+    """Make these the voters and learners, both sorted (paper section 6). Answered by the ticket of the first entry it takes,
+    or by a refusal. It is done when a configuration equal to the goal, with nobody outgoing, is at or below the commit index.
+
+    New replicas start as learners, learners that are close become voters, voters become learners before they go.
+    """
+
+    voters: tuple[ReplicaId, ...]
+    learners: tuple[ReplicaId, ...] = ()
+
+
 Event = (
     Deadline
     | Receive
@@ -121,6 +133,7 @@ Event = (
     | SnapshotFailed
     | Campaign
     | Transfer
+    | ChangeConfiguration
 )
 
 

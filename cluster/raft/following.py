@@ -7,9 +7,12 @@ repeated append deletes nothing (reference trap 25).
 
 from __future__ import annotations
 
+import math
+
 from cluster.errors import StorageDamaged
 from cluster.ids import LogIndex, ReplicaId
 from cluster.raft import roles
+from cluster.raft.configuration import entries_in
 from cluster.raft.effects import Role
 from cluster.raft.events import SnapshotInstalled
 from cluster.raft.log import runs_after, size_of
@@ -48,6 +51,10 @@ def on_append(state: State, sender: ReplicaId, message: Append, now_ms: float) -
                 state.truncate_from(conflict)
     for run in runs_after(runs, log.last_index):
         state.append(run, size_of(run.payloads))
+        for index, configuration in entries_in(run):
+            state.adopt(index, configuration)
+    if state.votes_here and state.deadline_ms == math.inf:
+        roles.arm_election(state, now_ms)
     commit_before = state.commit
     state.commit_to(min(message.commit, last))
     if message.runs or message.commit <= commit_before:

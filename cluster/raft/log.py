@@ -16,6 +16,7 @@ from bisect import bisect_right
 
 from cluster.errors import InvalidRequest
 from cluster.ids import LogIndex, Term
+from cluster.raft.configuration import entries_in
 from cluster.raft.events import LogStorage
 from cluster.raft.messages import Append, Run, SnapshotMeta
 
@@ -29,11 +30,13 @@ def size_of(payloads: list[bytes]) -> int:
 
 
 def check_append(message: Append) -> None:
-    """Raise InvalidRequest, nothing changed, unless the runs follow (previous_index, previous_term) and each other."""
+    """Raise InvalidRequest, nothing changed, unless the runs follow (previous_index, previous_term) and each other, and every
+    configuration among them is sound."""
     last, last_term = message.previous_index, message.previous_term
     for run in message.runs:
         if run.first_index != last + 1 or not run.payloads or not last_term <= run.term <= message.term:
             raise InvalidRequest(f"run at {run.first_index} of term {run.term} does not follow {last} of term {last_term}")
+        entries_in(run)
         last, last_term = run.last_index, run.term
 
 

@@ -4,7 +4,8 @@ All are msgspec structs encoded as arrays: one C call packs a whole frame of the
 it, so no code here runs per entry. A message does not name its sender or its shard: the frame that carries it does.
 
 A `Run` is consecutive entries of one term. Payloads are opaque bytes, encoded once by the leader; the same bytes go to the
-log, the wire and the follower's log. An empty payload is the no-op that a leader appends at the start of its term.
+log, the wire and the follower's log. An empty payload is the no-op that a leader appends at the start of its term, one that
+begins with the byte 0xC1 a configuration; owners see both as empty.
 """
 
 from __future__ import annotations
@@ -27,17 +28,29 @@ class Run(Struct, frozen=True, array_like=True, gc=False):
 
 
 class HardState(Struct, frozen=True, array_like=True, gc=False):
-    """The one durable value (term, vote). `vote` is 0 for none. Invariant: written before the reply leaves."""
+    """The one durable value (term, vote). `vote` is 0 for none. Invariant: written before the reply leaves.
+
+    configured: indexes of the configuration entries in the log, rising, written with them; those that a snapshot covers may
+        still be there. So a restart finds them without reading the log.
+    """
 
     term: Term
     vote: ReplicaId
+    configured: tuple[LogIndex, ...] = ()
 
 
 class Configuration(Struct, frozen=True, array_like=True):
-    """Who votes and who only listens, each sorted. Replica ids are never reused."""
+    """Who votes and who only listens, each sorted. Replica ids are never reused.
+
+    outgoing: in a joint configuration (thesis 4.3) the voters before; whatever needs a majority needs one of these too.
+        Empty otherwise. One that is to be a learner afterwards is in `learners` already.
+    highest: no id up to this one may become a member again (reference trap 12). See `cluster.raft.configuration`.
+    """
 
     voters: tuple[ReplicaId, ...]
     learners: tuple[ReplicaId, ...] = ()
+    outgoing: tuple[ReplicaId, ...] = ()
+    highest: ReplicaId = ReplicaId(0)
 
 
 class SnapshotMeta(Struct, frozen=True, array_like=True):

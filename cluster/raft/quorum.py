@@ -1,15 +1,18 @@
 """Majorities, in one place: votes, commits, read acknowledgements and CheckQuorum all ask here (reference trap 36).
 
-Invariant: any two sets that these functions call a quorum of the same voters share a member.
+`agreed` and `elected` take a configuration, joint ones included; `reached` and `tally` are one majority.
+
+Invariant: any two sets that these functions call a quorum of the same configuration share a member.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from cluster.ids import ReplicaId
+from cluster.raft.messages import Configuration
 
 Value = TypeVar("Value", int, float)
 
@@ -45,3 +48,21 @@ def tally(voters: Iterable[ReplicaId], votes: Mapping[ReplicaId, bool]) -> Verdi
     if granted >= needed:
         return Verdict.WON
     return Verdict.LOST if refused > total - needed else Verdict.PENDING
+
+
+def agreed(configuration: Configuration, value_of: Callable[[ReplicaId], Value]) -> Value:
+    """The highest value that a quorum has reached: a majority of the voters, and of the outgoing ones if there are any
+    (thesis 4.3)."""
+    value = reached(map(value_of, configuration.voters))
+    if configuration.outgoing:
+        value = min(value, reached(map(value_of, configuration.outgoing)))
+    return value
+
+
+def elected(configuration: Configuration, votes: Mapping[ReplicaId, bool]) -> Verdict:
+    """Count votes: a joint configuration is won in both halves and lost in either."""
+    verdict = tally(configuration.voters, votes)
+    if not configuration.outgoing or verdict is Verdict.LOST:
+        return verdict
+    other = tally(configuration.outgoing, votes)
+    return verdict if other is Verdict.WON else other

@@ -46,10 +46,10 @@ def on_peer_acked(state: State, event: PeerAcked, now_ms: float) -> None:
 
 
 def _answer(state: State) -> None:
-    """Answer, oldest first, what a quorum of voters (the same as for commits, reference trap 36) has confirmed."""
+    """Answer, oldest first, what a quorum (the same as for commits, reference trap 36) has confirmed."""
     waiting, acked = state.reads_waiting, state.reads_acked
-    confirmed_ms = quorum.reached(
-        [math.inf if voter == state.replica else acked.get(voter, -math.inf) for voter in state.configuration.voters]
+    confirmed_ms = quorum.agreed(
+        state.configuration, lambda voter: math.inf if voter == state.replica else acked.get(voter, -math.inf)
     )
     ready = 0
     while ready < len(waiting) and waiting[ready][2] <= confirmed_ms:

@@ -13,11 +13,11 @@ import math
 
 from cluster.errors import InvalidRequest, NotLeader, Overloaded
 from cluster.ids import LogIndex, ReplicaId
-from cluster.raft import election, quorum, roles, transfer
+from cluster.raft import configuration, election, quorum, roles, transfer
 from cluster.raft.effects import Ticket
 from cluster.raft.events import Compact, Deadline, PeerUnreachable, Propose, SnapshotFailed
 from cluster.raft.log import size_of
-from cluster.raft.messages import Append, AppendReply, Run, SnapshotMeta, SnapshotOffer, VoteRequest
+from cluster.raft.messages import Append, AppendReply, Run, SnapshotOffer, VoteRequest
 from cluster.raft.progress import Pace, Progress
 from cluster.raft.state import State
 
@@ -29,6 +29,9 @@ def on_propose(state: State, event: Propose, now_ms: float) -> None:
     payloads = event.payloads
     if not payloads or not all(payloads):
         state.effects.refusal = InvalidRequest("a proposal has at least one payload and none of them empty")
+        return
+    if configuration.is_reserved(payloads):
+        state.effects.refusal = InvalidRequest(f"payloads that begin with {configuration.TAG:#x} are configurations")
         return
     if state.transfer_to is not None:
         state.effects.refusal = transfer.transferring(state)
@@ -211,14 +214,12 @@ def _rejected(state: State, progress: Progress, reply: AppendReply) -> None:
 
 
 def maybe_commit(state: State) -> None:
-    """Commit what a majority of voters has, if it is of this term (paper 5.4.2)."""
+    """Commit what a quorum has, if it is of this term (paper 5.4.2)."""
     progress, replica, persisted = state.progress, state.replica, state.log.persisted
-    reached = LogIndex(
-        quorum.reached([persisted if voter == replica else progress[voter].match for voter in state.configuration.voters])
-    )
+    reached = quorum.agreed(state.configuration, lambda voter: persisted if voter == replica else progress[voter].match)
     if reached <= state.commit or reached < state.term_start:
         return
-    state.commit_to(reached)
+    state.commit_to(LogIndex(reached))
     proposals, done = state.proposals, 0
     while done < len(proposals) and proposals[done][0] <= reached:
         state.uncommitted_bytes -= proposals[done][1]
@@ -249,11 +250,13 @@ def _check_quorum(state: State, now_ms: float) -> bool:
     if state.writes and now_ms - state.writes[0][3] >= timeout_ms:
         return False
     liveness, term = state.liveness, state.term
-    contacts = [
-        now_ms if voter == state.replica else max(state.progress[voter].heard_ms, liveness.acked_sent_ms(voter, term))
-        for voter in state.configuration.voters
-    ]
-    contact_ms = min(quorum.reached(contacts), now_ms)
+
+    def contact_of(voter: ReplicaId) -> float:
+        if voter == state.replica:
+            return now_ms
+        return max(state.progress[voter].heard_ms, liveness.acked_sent_ms(voter, term))
+
+    contact_ms = min(quorum.agreed(state.configuration, contact_of), now_ms)
     state.check_ms = contact_ms + timeout_ms
     return state.check_ms > now_ms
 
@@ -335,6 +338,4 @@ def on_compact(state: State, event: Compact, now_ms: float) -> None:
         if progress.pace is Pace.SNAPSHOT:
             index = min(index, progress.pending_snapshot)
     if index > state.log.snapshot.index:
-        meta = SnapshotMeta(index, state.log.term_of(index), state.configuration)
-        state.log.compact_to(meta)
-        state.unsaved_snapshot = meta
+        state.compact_to(index)

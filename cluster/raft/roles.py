@@ -96,4 +96,5 @@ def _leave_leadership(state: State) -> None:
     state.uncommitted_bytes = 0
     state.check_ms = state.retry_ms = state.transfer_until_ms = math.inf
     state.transfer_to = None
+    state.retiring = state.transfer_told = False
     state.timeouts_sent.clear()

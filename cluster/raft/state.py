@@ -14,9 +14,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from cluster.errors import LogLost, StorageDamaged
+from cluster.errors import InvalidRequest, LogLost, StorageDamaged
 from cluster.ids import LogIndex, ReplicaId, Term
 from cluster.raft.config import RaftConfig
+from cluster.raft.configuration import decode, members_of, voters_of
 from cluster.raft.effects import Effects, Role
 from cluster.raft.events import Liveness, LogStorage
 from cluster.raft.log import Log
@@ -35,15 +36,18 @@ class State:
 
     Durable: term, vote, log. Volatile: everything else.
 
-    peers: all other replicas of the configuration, sorted, learners too.
+    configurations: (index, configuration) of every configuration entry in the log, oldest first, behind the one that the log
+        starts from. configuration: the newest, committed or not; voters, peers: its voters (outgoing too), and its other
+        members (learners too), sorted.
     heard_ms: newest append of `leader` in `term`. deadline_ms: when `Deadline` is due next.
     lost_leader, lost_ms, lost_retries: belief ended by LeaderLost, when, and quick campaigns made since.
     votes: answers of the current (pre-)campaign, own included once durable. self_vote: sequence that makes it so.
     writes: (sequence, term, last index, issued_ms) of writes not yet durable, oldest first; last index is 0 when truncated.
     term_start: the leader's no-op. proposals: (last index, bytes) of uncommitted own proposals, oldest first.
     check_ms, retry_ms: a leader's next CheckQuorum, and the earliest time at which an answer is overdue.
-    transfer_to, transfer_until_ms: a leader's chosen successor, and when it gives that up. timeouts_sent: whom it has told to
-        campaign in this term, and at which last index.
+    transfer_to, transfer_until_ms, transfer_told: a leader's chosen successor, when it gives that up, and whether it has sent
+        TimeoutNow. timeouts_sent: everybody who got one in this term, and its last index. retiring: the leader has no vote
+        any more and only waits for its successor.
     reads_waiting: (context, index, asked_ms), in order asked. reads_acked: per voter, send time of its newest acked round.
     """
 
@@ -53,6 +57,7 @@ class State:
         "commit",
         "config",
         "configuration",
+        "configurations",
         "deadline_ms",
         "effects",
         "heard_ms",
@@ -69,6 +74,7 @@ class State:
         "reads_acked",
         "reads_waiting",
         "replica",
+        "retiring",
         "retry_ms",
         "role",
         "self_vote",
@@ -78,6 +84,7 @@ class State:
         "term_start",
         "timeouts_sent",
         "transfer_to",
+        "transfer_told",
         "transfer_until_ms",
         "uncommitted_bytes",
         "unsaved_runs",
@@ -85,6 +92,7 @@ class State:
         "unsaved_truncate",
         "unsaved_vote",
         "vote",
+        "voters",
         "votes",
         "writes",
     )
@@ -116,7 +124,9 @@ class State:
             raise StorageDamaged(f"the log has entries of term {self.log.last_term} but the durable term is {self.term}")
         self.applied: LogIndex = max(applied, self.log.snapshot.index)
         self.commit: LogIndex = self.applied
-        self.configure(configuration)
+        self.configurations: list[tuple[LogIndex, Configuration]] = [(self.log.snapshot.index, configuration)]
+        self.configurations += self._configurations_in_log(hard_state.configured)
+        self._configure()
 
         self.role = Role.FOLLOWER
         self.leader: ReplicaId | None = None
@@ -131,7 +141,8 @@ class State:
 
         self.sequence = 0
         self.writes: list[tuple[int, Term, LogIndex, float]] = []
-        self.unsaved_vote = False
+        # An index left behind by a log that a snapshot replaced must not come to mean an entry that is yet to be written.
+        self.unsaved_vote = any(index > self.log.last_index for index in hard_state.configured)
         self.unsaved_truncate: LogIndex | None = None
         self.unsaved_runs: list[Run] = []
         self.unsaved_snapshot: SnapshotMeta | None = None
@@ -145,6 +156,8 @@ class State:
         self.reads_waiting: list[tuple[int, LogIndex, float]] = []
         self.reads_acked: dict[ReplicaId, float] = {}
         self.transfer_to: ReplicaId | None = None
+        self.transfer_told = False
+        self.retiring = False
         self.transfer_until_ms = math.inf
         self.timeouts_sent: dict[ReplicaId, LogIndex] = {}
 
@@ -152,14 +165,55 @@ class State:
 
     @property
     def votes_here(self) -> bool:
-        """Whether this replica is a voter. Only voters campaign; everybody answers votes (reference trap 16)."""
-        return self.replica in self.configuration.voters
+        """Whether this replica campaigns: a voter, perhaps an outgoing one (reference trap 23), or one that does not know the
+        loss of its vote to be committed. Only the latter's log may be long enough for the others; it does not count its own
+        vote (thesis 4.2.2). Everybody answers votes (reference trap 16)."""
+        if self.replica in self.voters:
+            return True
+        for index, configuration in reversed(self.configurations):
+            if self.replica in voters_of(configuration):
+                return True
+            if index <= self.commit:
+                break
+        return False
 
-    def configure(self, configuration: Configuration) -> None:
-        self.configuration = configuration
-        members = (*configuration.voters, *configuration.learners)
-        assert len(set(members)) == len(members), "a replica is either a voter or a learner"
-        self.peers = tuple(sorted(member for member in members if member != self.replica))
+    @property
+    def configured(self) -> LogIndex:
+        """Index of the newest configuration entry in the log; 0 when what the log starts from counts."""
+        return self.configurations[-1][0] if len(self.configurations) > 1 else LogIndex(0)
+
+    @property
+    def hard_state(self) -> HardState:
+        """What must be durable beside the log."""
+        return HardState(self.term, self.vote, tuple([index for index, _ in self.configurations[1:]]))
+
+    def configuration_at(self, index: LogIndex) -> Configuration:
+        """Which configuration counted once entry `index` was there: snapshots need it (reference trap 47)."""
+        assert self.log.snapshot.index <= index <= self.log.last_index, "only what the log holds is known"
+        return next(configuration for at, configuration in reversed(self.configurations) if at <= index)
+
+    def adopt(self, index: LogIndex, configuration: Configuration) -> None:
+        """Entry `index` is a configuration: it counts at once, committed or not (thesis 4.1)."""
+        self.configurations.append((index, configuration))
+        self.unsaved_vote = True
+        self._configure()
+
+    def _configure(self) -> None:
+        self.configuration = self.configurations[-1][1]
+        assert not set(self.configuration.voters) & set(self.configuration.learners), "a replica is either voter or learner"
+        self.voters = voters_of(self.configuration)
+        self.peers = tuple(member for member in members_of(self.configuration) if member != self.replica)
+
+    def _configurations_in_log(self, configured: tuple[LogIndex, ...]) -> list[tuple[LogIndex, Configuration]]:
+        """Those that the log holds (reference trap 42). Raises StorageDamaged when one is not what it should be."""
+        found: list[tuple[LogIndex, Configuration]] = []
+        for index in configured:
+            if self.log.snapshot.index < index <= self.log.last_index:
+                try:
+                    found.append((index, decode(self.log.slice(index, index, 0)[0][0].payloads[0])))
+                except InvalidRequest as error:
+                    raise StorageDamaged(f"entry {index} should be a configuration: {error.message}") from error
+        return found
 
     def send_now(self, peer: ReplicaId, message: Message) -> None:
         self.effects.send_now.append((peer, message))
@@ -188,14 +242,29 @@ class State:
         assert self.unsaved_truncate is None, "a step truncates once"
         self.log.truncate_from(index)
         self.unsaved_truncate = index
+        if self.configured >= index:
+            # A configuration counts as long as its entry is there (thesis 4.1, reference trap 42).
+            while self.configured >= index:
+                self.configurations.pop()
+            self.unsaved_vote = True
+            self._configure()
         # A completion of an older write proves nothing about the entries that replace its own (reference trap 6).
         below = LogIndex(index - 1)
         self.writes = [(sequence, term, min(last, below), at) for sequence, term, last, at in self.writes]
 
+    def compact_to(self, index: LogIndex) -> None:
+        """The log starts behind `index` from now on."""
+        meta = SnapshotMeta(index, self.log.term_of(index), self.configuration_at(index))
+        self.configurations = [(index, meta.configuration), *[pair for pair in self.configurations[1:] if pair[0] > index]]
+        self.log.compact_to(meta)
+        self.unsaved_snapshot = meta
+
     def reset_to(self, meta: SnapshotMeta) -> None:
         """The log, the configuration and what is applied are now those of the snapshot."""
         self.log.reset_to(meta)
-        self.configure(meta.configuration)
+        self.unsaved_vote |= self.configured > 0
+        self.configurations = [(meta.index, meta.configuration)]
+        self._configure()
         self.applied = meta.index
         self.commit_to(meta.index)
         self.writes = [(sequence, term, LogIndex(0), at) for sequence, term, _, at in self.writes]
@@ -226,6 +295,10 @@ class State:
         """The expensive part."""
         self.invariants()
         self.log.invariants()
+        indexes = [index for index, _ in self.configurations]
+        assert indexes == sorted(set(indexes)), "configurations rise"
+        assert self.log.snapshot.index <= indexes[-1] <= self.log.last_index, "the newest configuration is in the log"
+        assert self.role is not Role.LEADER or set(self.progress) == set(self.peers), "a leader follows all other members"
         assert self.uncommitted_bytes == sum(size for _, size in self.proposals), "uncommitted bytes are those of proposals"
         for progress in self.progress.values():
             progress.invariants()

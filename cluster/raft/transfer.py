@@ -29,8 +29,13 @@ def on_transfer(state: State, event: Transfer, now_ms: float) -> None:
     elif event.to == state.replica or event.to not in state.configuration.voters:
         state.effects.refusal = InvalidRequest(f"replica {event.to} is not another voter of this group")
     else:
-        state.transfer_to = event.to
-        state.transfer_until_ms = now_ms + state.config.election_timeout_ms_min
+        begin(state, event.to, now_ms)
+
+
+def begin(state: State, to: ReplicaId, now_ms: float) -> None:
+    state.transfer_to = to
+    state.transfer_until_ms = now_ms + state.config.election_timeout_ms_min
+    state.transfer_told = False
 
 
 def refuse_transfer(state: State, _: Transfer, now_ms: float) -> None:
@@ -48,10 +53,11 @@ def transferring(state: State) -> Transferring:
 def tell_successor(state: State) -> None:
     """Leader, once in each step: send TimeoutNow when the successor holds the whole log durably."""
     to = state.transfer_to
-    if to is None or to in state.timeouts_sent:
+    if to is None or state.transfer_told:
         return
     last = state.log.last_index
     if state.progress[to].match == last:
+        state.transfer_told = True
         state.timeouts_sent[to] = last
         state.send_now(to, TimeoutNow(state.term, last))
 

@@ -16,10 +16,12 @@ from functools import partial
 
 from cluster.ids import LogIndex, ReplicaId, Term
 from cluster.raft.config import RaftConfig
+from cluster.raft.configuration import TAG, decode, members_of
 from cluster.raft.core import Raft
 from cluster.raft.effects import Effects, Role
 from cluster.raft.events import (
     Campaign,
+    ChangeConfiguration,
     Compact,
     Deadline,
     Event,
@@ -68,10 +70,10 @@ class BeatAck:
 class Node:
     """One replica with its disk, its share of liveness and its state machine (the list of applied entries)."""
 
-    def __init__(self, cluster: Cluster, replica: ReplicaId) -> None:
+    def __init__(self, cluster: Cluster, replica: ReplicaId, configuration: Configuration) -> None:
         self.cluster = cluster
         self.replica = replica
-        self.disk = Disk(cluster.configuration)
+        self.disk = Disk(configuration)
         self.generation = 0
         self.alive = False
         self.start()
@@ -103,6 +105,18 @@ class Node:
             shard=SHARD,
             now_ms=self.cluster.now_ms,
         )
+        self.check_configuration()
+
+    def check_configuration(self) -> None:
+        """Reference trap 42: it is the newest in the log, whatever was truncated, compacted, installed or lost in a crash."""
+        image, core = self.disk.visible, self.core
+        found = [(image.snapshot.index, image.snapshot.configuration)]
+        for place, (_, payload) in enumerate(image.entries):
+            if payload[:1] == bytes([TAG]):
+                found.append((LogIndex(image.snapshot.index + 1 + place), decode(payload)))
+        assert core.configuration == found[-1][1], f"replica {self.replica} believes in another configuration than its log"
+        for index, configuration in found:
+            assert core.configuration_at(index) == configuration
 
     def leader_heard_ms(self, leader: ReplicaId, term: Term) -> float:
         return self.heard.get((leader, term), -math.inf)
@@ -111,9 +125,11 @@ class Node:
         return self.acked.get((peer, term), -math.inf)
 
     def step(self, event: Event) -> Effects:
+        before = self.core.configuration
         effects = self.core.step(event, self.cluster.now_ms)
+        assert (effects.configuration is not None) == (before is not self.core.configuration), "owners are told of changes"
         self.carry_out(effects)
-        self.cluster.check(self, effects)
+        self.cluster.check(self, effects, before)
         return effects
 
     def carry_out(self, effects: Effects) -> None:
@@ -243,9 +259,15 @@ class Cluster:
         self.committed_when_asked: dict[int, LogIndex] = {}
         self.nodes: dict[ReplicaId, Node] = {}
         for replica in ids:
-            self.nodes[replica] = Node(self, replica)
+            self.nodes[replica] = Node(self, replica, self.configuration)
         for replica in ids:
             self.after(self.random.uniform(0.0, self.heartbeat_ms), partial(self.heartbeat, replica))
+
+    def add(self, replica: int) -> Node:
+        """A new node with an empty disk, which learns who is in the group from its leader."""
+        node = self.nodes[ReplicaId(replica)] = Node(self, ReplicaId(replica), Configuration(()))
+        self.after(self.heartbeat_ms, partial(self.heartbeat, node.replica))
+        return node
 
     # Time
 
@@ -320,7 +342,7 @@ class Cluster:
             source.step(SnapshotFailed(peer))
             return
         index = source.core.applied_index
-        meta = SnapshotMeta(index, source.core.term_of(index), source.core.configuration)
+        meta = SnapshotMeta(index, source.core.term_of(index), source.core.configuration_at(index))
         if target.core.needs_snapshot(meta):
             target.disk.write(Write(install=meta, machine=source.machine[:index]))
             target.disk.sync(len(target.disk.unsynced))
@@ -375,11 +397,17 @@ class Cluster:
         """Run until all live nodes know all that the leader has committed."""
         self.run_until(self.converged)
 
-    def converged(self) -> bool:
+    def settle_without(self, *away: int) -> None:
+        """The same without some that can not be reached."""
+        self.run_until(lambda: self.converged(*away))
+
+    def converged(self, *away: int) -> bool:
         leader = self.leader
-        if leader is None or leader.core.commit_index != leader.core.last_index:
+        if leader is None or leader.core.commit_index != leader.core.last_index or leader.core.configuration.outgoing:
             return False
-        cores = [node.core for node in self.nodes.values() if node.alive]
+        members = members_of(leader.core.configuration)
+        present = [replica for replica in members if replica not in away and self.nodes[replica].alive]
+        cores = [self.nodes[replica].core for replica in present]
         return all(
             core.commit_index == leader.core.commit_index
             and core.last_index == leader.core.last_index
@@ -392,6 +420,14 @@ class Cluster:
         leader = self.leader
         assert leader is not None, "somebody leads"
         return leader.step(Propose(list(payloads)))
+
+    def change(self, voters: list[int], learners: list[int] | None = None) -> Effects:
+        leader = self.leader
+        assert leader is not None, "somebody leads"
+        goal = tuple(map(ReplicaId, voters)), tuple(map(ReplicaId, learners or []))
+        effects = leader.step(ChangeConfiguration(*goal))
+        assert effects.refusal is None, effects.refusal
+        return effects
 
     def read(self, replica: int) -> int:
         self.contexts += 1
@@ -416,7 +452,7 @@ class Cluster:
         """State machine safety: nobody applies anything else at this index, ever."""
         assert self.committed.setdefault(index, (term, payload)) == (term, payload), f"two entries applied at {index}"
 
-    def check(self, node: Node, effects: Effects) -> None:
+    def check(self, node: Node, effects: Effects, before: Configuration) -> None:
         core = node.core
         if effects.persist is not None:
             for run in effects.persist.runs:
@@ -427,8 +463,10 @@ class Cluster:
             if effects.role_changed:
                 self.check_leader_completeness(core)
         if effects.committed is not None and effects.committed > self.committed_through:
-            self.check_durable(core, effects.committed)
+            self.check_durable(core, effects.committed, before)
             self.committed_through = effects.committed
+        if effects.configuration is not None:
+            node.check_configuration()
 
     def check_log_matching(self, core: Raft, run: Run) -> None:
         """An (index, term) names one payload and one predecessor everywhere; by induction, one whole prefix."""
@@ -444,11 +482,12 @@ class Cluster:
             if index >= core.snapshot.index:
                 assert core.term_of(index) == term, f"leader of term {core.term} lacks committed entry {index}"
 
-    def check_durable(self, core: Raft, index: LogIndex) -> None:
-        """Invariant 5: commit means durable at a majority."""
+    def check_durable(self, core: Raft, index: LogIndex, configuration: Configuration) -> None:
+        """Invariant 5: commit means durable at a majority, and at one of the outgoing voters while there are any."""
         term = core.term_of(index)
-        holders = [voter for voter in self.configuration.voters if self.nodes[voter].disk.durable.holds(index, term)]
-        assert len(holders) > len(self.configuration.voters) // 2, f"entry {index} committed but durable only at {holders}"
+        for half in filter(None, (configuration.voters, configuration.outgoing)):
+            holders = [voter for voter in half if self.nodes[voter].disk.durable.holds(index, term)]
+            assert len(holders) > len(half) // 2, f"entry {index} committed but durable only at {holders} of {half}"
 
     def summary(self) -> str:
         return "; ".join(

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.ids import ReplicaId
-from cluster.raft.quorum import Verdict, majority, reached, tally
+from cluster.raft.configuration import voters_of
+from cluster.raft.messages import Configuration
+from cluster.raft.quorum import Verdict, agreed, elected, majority, reached, tally
 
 
 def quorums(voters: Sequence[int]) -> list[set[int]]:
@@ -35,6 +37,39 @@ def test_tally_says_won_or_lost_exactly_when_no_further_vote_can_change_it(count
     won = any(quorum <= granted for quorum in quorums(voters))
     winnable = any(quorum <= granted | silent for quorum in quorums(voters))
     assert tally(voters, votes) is (Verdict.WON if won else Verdict.PENDING if winnable else Verdict.LOST)
+
+
+def joint_quorums(configuration: Configuration) -> list[set[int]]:
+    """Every set of voters that holds a whole quorum of each half (thesis 4.3), written without counting anything."""
+    everybody = voters_of(configuration)
+    halves = [quorums(half) for half in (configuration.voters, configuration.outgoing) if half]
+    subsets: list[set[int]] = [set(some) for size in range(len(everybody) + 1) for some in combinations(everybody, size)]
+    return [subset for subset in subsets if all(any(quorum <= subset for quorum in half) for half in halves)]
+
+
+IDS = st.sets(st.integers(1, 7).map(ReplicaId), min_size=1, max_size=5).map(lambda ids: tuple(sorted(ids)))
+CONFIGURATIONS = st.builds(Configuration, voters=IDS, learners=st.just(()), outgoing=st.one_of(st.just(()), IDS))
+
+
+@given(CONFIGURATIONS, st.data())
+def test_agreed_is_the_highest_value_that_some_whole_joint_quorum_has(joint: Configuration, data: st.DataObject) -> None:
+    """Reference trap 36: commits, reads and CheckQuorum of a joint configuration need both halves."""
+    values = {voter: data.draw(st.integers(0, 9)) for voter in voters_of(joint)}
+    assert agreed(joint, values.__getitem__) == max(
+        min(values[ReplicaId(v)] for v in quorum) for quorum in joint_quorums(joint)
+    )
+
+
+@given(CONFIGURATIONS, st.data())
+def test_elected_says_won_or_lost_exactly_when_no_further_vote_can_change_it(joint: Configuration, data: st.DataObject) -> None:
+    """Reference traps 15 and 23: whoever votes in both halves is one vote in each, the candidate too."""
+    voters = voters_of(joint)
+    votes = data.draw(st.dictionaries(st.sampled_from([*voters, ReplicaId(99)]), st.booleans()))
+    granted = {voter for voter in voters if votes.get(voter)}
+    silent = {voter for voter in voters if voter not in votes}
+    won = any(quorum <= granted for quorum in joint_quorums(joint))
+    winnable = any(quorum <= granted | silent for quorum in joint_quorums(joint))
+    assert elected(joint, votes) is (Verdict.WON if won else Verdict.PENDING if winnable else Verdict.LOST)
 
 
 @given(st.integers(1, 9))

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from cluster.raft.config import RaftConfig
+from cluster.raft.configuration import members_of
 from cluster.raft.effects import Role
-from cluster.raft.events import Campaign, LeaderLost, PeerUnreachable
+from cluster.raft.events import Campaign, ChangeConfiguration, LeaderLost, PeerUnreachable, Transfer
 from tests.raft.network import Cluster, Faults
 
 SEEDS = 200
 SEEDS_PER_TEST = 20
+CHANGE_SEEDS = 100
+MEMBERS_MAX = 7
 STEPS = 120
 ELECTION_SEEDS = 20
 ROOMY = RaftConfig(election_timeout_ms_min=150, election_timeout_ms_max=300, stagger_ms=20, resend_timeout_ms=50)
@@ -22,11 +26,43 @@ TIGHT = replace(
 )
 
 
-def misbehave(cluster: Cluster, chance: random.Random) -> None:
+def reconfigure(cluster: Cluster, chance: random.Random) -> None:
+    """Whoever thinks that it leads is asked for any change: grow, promote, demote, remove, or something that is refused."""
+    leading = [node for node in cluster.nodes.values() if node.alive and node.core.role is Role.LEADER]
+    if not leading:
+        return
+    node = chance.choice(leading)
+    now = node.core.configuration
+    voters, learners = set(now.voters), set(now.learners)
+    dice = chance.random()
+    if dice < 0.25 and len(voters | learners) < MEMBERS_MAX:
+        learners.add(cluster.add(max(cluster.nodes) + 1).replica)
+    elif dice < 0.55:
+        voters |= learners
+        learners.clear()
+    elif dice < 0.75 and len(voters) > 1:
+        moved = set(chance.sample(sorted(voters), chance.randint(1, len(voters) - 1)))
+        voters -= moved
+        learners |= moved
+    elif dice < 0.95:
+        learners -= set(chance.sample(sorted(learners), min(len(learners), chance.randint(0, 2))))
+    elif voters:
+        voters.discard(chance.choice(sorted(voters)))
+    effects = node.step(ChangeConfiguration(tuple(sorted(voters)), tuple(sorted(learners))))
+    assert (effects.ticket is None) != (effects.refusal is None), "accepted or refused"
+
+
+def misbehave(cluster: Cluster, chance: random.Random, changes: bool) -> None:
     """One client request or one fault."""
     ids = list(cluster.nodes)
     victim = chance.choice(ids)
     node = cluster.nodes[victim]
+    if changes and chance.random() < 0.2:
+        if chance.random() < 0.7:
+            reconfigure(cluster, chance)
+        elif node.alive:
+            node.step(Transfer(chance.choice(ids)))
+        return
     dice = chance.random()
     if dice < 0.60:
         if cluster.leader is not None:
@@ -53,7 +89,7 @@ def misbehave(cluster: Cluster, chance: random.Random) -> None:
         cluster.compact(victim, max(0, node.core.applied_index - chance.randint(0, 3)))
 
 
-def storm(seed: int) -> Cluster:
+def storm(seed: int, *, changes: bool = False) -> Cluster:
     chance = random.Random(seed)
     faults = Faults(
         loss=chance.choice([0.0, 0.05, 0.2]),
@@ -66,7 +102,7 @@ def storm(seed: int) -> Cluster:
         chance.choice([1, 2, 3, 3, 5]), learners=chance.choice([0, 0, 1]), seed=seed, config=config, faults=faults
     )
     for _ in range(STEPS):
-        misbehave(cluster, chance)
+        misbehave(cluster, chance, changes)
         cluster.run_ms(chance.choice([0.0, 2.0, 20.0, 200.0]))
     return cluster
 
@@ -87,6 +123,37 @@ def test_cluster_is_safe_under_faults_and_converges_once_they_end(first: int) ->
         machines = [node.machine for node in cluster.nodes.values()]
         assert all(machine == machines[0] for machine in machines)
         assert machines[0][-1][1] == b"after the storm %d" % seed
+
+
+def accepted(cluster: Cluster, write: bytes) -> bool:
+    """Whether somebody leads who is not handing over just now, and has taken `write`."""
+    return cluster.leader is not None and cluster.propose(write).ticket is not None
+
+
+@pytest.mark.parametrize("first", range(0, CHANGE_SEEDS, SEEDS_PER_TEST))
+def test_cluster_changes_its_replicas_under_faults_and_converges_once_they_end(first: int) -> None:
+    """Reference traps 12, 23, 36, 38 and 40 to 49 at once: replicas are added, promoted, demoted and removed, and leadership
+    is handed over, while messages get lost and replicas crash. After every event: figure 3 of the paper, durability at a
+    quorum of the configuration, and that every replica's configuration is the newest in its log."""
+    changed = 0
+    for seed in range(first, first + SEEDS_PER_TEST):
+        cluster = storm(seed, changes=True)
+        cluster.faults = Faults()
+        cluster.heal()
+        for replica, node in cluster.nodes.items():
+            if not node.alive:
+                cluster.restart(replica)
+        cluster.run_until(cluster.converged, 60_000.0)
+        write = b"after the storm %d" % seed
+        cluster.run_until(partial(accepted, cluster, write))
+        cluster.settle()
+        assert cluster.leader is not None
+        members = members_of(cluster.leader.core.configuration)
+        machines = [cluster.nodes[replica].machine for replica in members]
+        assert all(machine == machines[0] for machine in machines)
+        assert machines[0][-1][1] == write
+        changed += cluster.leader.core.configuration != cluster.configuration
+    assert changed > SEEDS_PER_TEST // 4, "changes did succeed"
 
 
 def test_terms_have_one_leader_when_replicas_crash_during_elections() -> None:
