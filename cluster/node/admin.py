@@ -346,6 +346,13 @@ class Administration:
         shard = ShardId(request["shard_id"])
         if shard == SYSTEM_SHARD or self._pump.router.map.get(shard) is None:
             raise InvalidRequest(f"shard {shard} has no commands that can be isolated")
+        replica = self._pump.replicas.get(shard)
+        place = (request["raft_index"], request["offset"])
+        if replica is None or not replica.halted or (replica.applied + 1, replica.suspected_offset) != place:
+            raise InvalidRequest(
+                f"shard {shard} has not halted at command {place[1]} of entry {place[0]} on node {self._pump.node}; "
+                "ask a node where it has (`moot status` says which)"
+            )
         payload = {
             "shard": shard,
             "index": request["raft_index"],

@@ -207,7 +207,8 @@ class NodeLoop:
         for this node's disk comes out of `persisted` and is not in these frames."""
         if output.frames:
             for node, lane, frame in output.frames:
-                self._transport.send(node, lane, frame)
+                if not self._transport.send(node, lane, frame):
+                    self.pump.on_frame_lost(node, lane, monotonic_ms())
             self._transport.flush()
         if output.write and output.batch:
             self._write(output.batch)

@@ -21,6 +21,7 @@ from cluster.raft.messages import Append, AppendReply, Message, SnapshotOffer, V
 from cluster.router.router import Router
 from cluster.session.failures import failure_of
 from cluster.session.operations import Kind, Operation, Reply
+from cluster.shard import lost_log
 from cluster.shard.replica import ShardReplica
 from cluster.shard.turn import (
     AnswerItem,
@@ -110,7 +111,7 @@ class Incoming:
                 replica.receive(item.sender, item.message)
                 self._schedule.ready[replica.id] = None
             elif item.sender == replica.raft.leader:
-                self._lost_log(replica.lost_log(item.term, item.acknowledged))
+                self._lost_log(lost_log.loss(replica.raft, item))
         elif isinstance(item, AnswerItem):
             self._streams.answered(item.stream, node, item.deltas, item.replies, now_ms)
         elif isinstance(item, ForwardItem):

@@ -367,6 +367,8 @@ class Pump:
             for shard, term, sequence in done.persisted:
                 replica = self.replicas[shard]
                 replica.persisted(term, sequence, now_ms, self._turn)
+                if replica.gathers:
+                    self._schedule.ready[shard] = None
                 self.look_at(replica, now_ms)
         return self._emit(now_ms)
 
@@ -430,7 +432,7 @@ class Pump:
         if shard_map is not None and shard_map.version > self.router.map.version:
             self.router.map = shard_map
         for replica in self.replicas.values():
-            replica.decisions_changed()
+            replica.decisions_changed(self.directory.newly_isolated)
             self._schedule.ready[replica.id] = None
 
     # -- out ---------------------------------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ class Applier:
         assert entry.now_ms >= self.now_ms, "the shard's time never falls"
         self.now_ms = entry.now_ms
         rows: dict[tuple[int, int], tuple[LiveDocument, int, HistoryRow]] = {}
-        replies: list[Reply] = []
+        replies: list[Reply] | None = None if origins is None else []
         self.within_entry = True
         for offset, command in enumerate(entry.commands):
             live = documents[offset]
@@ -123,10 +123,9 @@ class Applier:
                 assert origins is None, "a leader never proposes into its own past"
                 continue
             live.touched_ms = now_ms
-            reply = self._command(live, command, index, offset, entry, rows)
-            replies.append(reply)
+            self._command(live, command, index, offset, entry, rows, replies)
         self.within_entry = False
-        if origins is not None:
+        if origins is not None and replies is not None:
             for (stream, reply_id), reply in zip(origins, replies, strict=True):
                 reply.id = reply_id
                 turn.reply(stream, reply)
@@ -162,16 +161,22 @@ class Applier:
         offset: int,
         entry: Entry,
         rows: dict[tuple[int, int], tuple[LiveDocument, int, HistoryRow]],
-    ) -> Reply:
+        replies: list[Reply] | None,
+    ) -> None:
+        """Judge, run and remember one command; its reply is made only where somebody waits (`replies`)."""
         digest = payload_digest(command.kind, command.channel, command.payload) if command.session else b""
         verdict, stored, expected = live.sessions.judge(command.session, command.sequence, digest)
         if verdict is not Verdict.RUN:
-            return _reply_of_verdict(live, verdict, stored, expected)
+            if replies is not None:
+                replies.append(_reply_of_verdict(live, verdict, stored, expected))
+            return
         try:
             sender = self._sender(command)
             self._admit(live, command)
         except ClusterError as error:
-            return Reply(0, live.epoch, live.index, b"", failure_of(error))
+            if replies is not None:
+                replies.append(Reply(0, live.epoch, live.index, b"", failure_of(error)))
+            return
         seed = command_seed(entry.seed, offset)
         isolated = self._directory.isolated(self._shard, index, offset)
         if isolated is not None:
@@ -194,7 +199,9 @@ class Applier:
         history.commands.append(command)
         history.codes.append(int(outcome.code))
         history.answers.append(outcome.answer)
-        return Reply(0, live.epoch, live.index, outcome.answer, failure_of_outcome(outcome.code, outcome.answer))
+        if replies is not None:
+            failure = None if outcome.code is Code.OK else failure_of_outcome(outcome.code, outcome.answer)
+            replies.append(Reply(0, live.epoch, live.index, outcome.answer, failure))
 
     def _report(self, live: LiveDocument, command: Command, outcome: Outcome) -> None:
         error_id = msgspec.json.decode(outcome.answer).get("error_id", "")

@@ -69,12 +69,15 @@ class Directory:
         self.missing: set[bytes] = set()
         self.decisions = Decisions()
         self._spaces: dict[str, Space] = {}
+        self.newly_isolated: list[Isolated] = []
         self._isolated: dict[tuple[int, int, int], Isolated] = {}
 
     def absorb(self, decisions: Decisions) -> bool:
-        """Take newer decisions; says whether they were newer."""
+        """Take newer decisions; says whether they were newer. What they isolate is in `newly_isolated` until the next ones."""
         if decisions.version <= self.decisions.version:
             return False
+        known = self._isolated
+        self.newly_isolated = [item for item in decisions.isolated if (item.shard, item.index, item.offset) not in known]
         self.decisions = decisions
         self._spaces = {space.name: space for space in decisions.spaces}
         self._isolated = {(item.shard, item.index, item.offset): item for item in decisions.isolated}

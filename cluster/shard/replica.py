@@ -46,13 +46,15 @@ from cluster.shard.apply import Applier
 from cluster.shard.cache import DocumentCache
 from cluster.shard.compaction import CompactionConfig as CompactionConfig
 from cluster.shard.compaction import followers_floor
+from cluster.shard.directory import Isolated
 from cluster.shard.document import LiveDocument
 from cluster.shard.feed import Feed
 from cluster.shard.gathering import Gatherer
+from cluster.shard.lost_log import short_log_of
 from cluster.shard.proposals import Proposals, Proposed
 from cluster.shard.reading import Reader, WaitingReads, refuse, refuse_with
 from cluster.shard.snapshot import ShardMetadata, StoredShard
-from cluster.shard.turn import LogShortItem, RaftItem, StreamKey, Turn
+from cluster.shard.turn import RaftItem, StreamKey, Turn
 from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE, Shard
 from cluster.storage.log import ShardLog
 
@@ -189,7 +191,9 @@ class ShardReplica:
             messages, self._messages = self._messages, []
             for sender, message in messages:
                 if type(message) is AppendReply and message.rejected:
-                    self._tell_of_short_log(sender, message, turn)
+                    short = short_log_of(self.raft, self.id, sender, message)
+                    if short is not None:
+                        turn.send_now(self._nodes[sender], short)
                 self.handle(Receive(sender, message), now_ms, turn)
         if now_ms >= self.deadline_ms:
             self.handle(Deadline(), now_ms, turn)
@@ -200,23 +204,6 @@ class ShardReplica:
             context = self._reads.begin()
             if context is not None:
                 self.handle(Read(context), now_ms, turn)
-
-    def _tell_of_short_log(self, sender: ReplicaId, reply: AppendReply, turn: Turn) -> None:
-        """A follower whose log ends below what it acknowledged has lost it (trap 11); it must know before it votes again."""
-        acknowledged = self.raft.progress.get(sender, LogIndex(0)) if self.leads else LogIndex(0)
-        if reply.term == self.raft.term and reply.hint_index < acknowledged:
-            item = LogShortItem(self.id, self.replica, sender, reply.term, acknowledged)
-            turn.send_now(self._nodes[sender], item)
-
-    def lost_log(self, term: Term, acknowledged: LogIndex) -> str:
-        """Whether what the leader of `term` says was acknowledged here is missing; says so, or nothing."""
-        if term != self.raft.term or self.raft.last_index >= acknowledged:
-            return ""
-        return (
-            f"replica {self.replica} of shard {self.id} acknowledged entry {acknowledged} but its log ends at "
-            f"{self.raft.last_index}: its disk lost what was synced. It must not vote again under this identity; start an "
-            "empty directory under a new node name"
-        )
 
     def handle(self, event: Event, now_ms: float, turn: Turn) -> Effects:
         """Step the core and carry its effects into the turn."""
@@ -288,8 +275,17 @@ class ShardReplica:
                 for operation in operations:
                     if operation.kind not in COMMAND_KINDS:
                         self._take_read(stream, operation, turn, now_ms)
-        if commands:
+        if not commands:
+            return
+        if self.leads and self.raft.persisted_index < self.raft.last_index:
+            self._arrived = commands  # they gather while the last entry is being written
+        else:
             self._propose(commands, now_ms, wall_ms, turn)
+
+    @property
+    def gathers(self) -> bool:
+        """Whether commands wait here for the last entry's write to end."""
+        return bool(self._arrived)
 
     def _take_read(self, stream: StreamKey, operation: Operation, turn: Turn, now_ms: float) -> None:
         if operation.kind == Kind.UNWATCH:
@@ -443,10 +439,14 @@ class ShardReplica:
             return
         self.cache.housekeep(now_ms, turn.batch, self.feed.documents)
 
-    def decisions_changed(self) -> None:
-        """New code or an isolated command: look again at what apply waits for. A halt in the middle of an entry needs a
-        restart.
+    def decisions_changed(self, isolated: list[Isolated]) -> None:
+        """New code or isolated commands: look again at what apply waits for. A halt in the middle of an entry needs a restart.
+
+        A replica that had run a command before it was isolated has a state that others will not have: it is damaged, and is
+        rebuilt from one that has not.
         """
+        if any(item.shard == self.id and item.index <= self.applied for item in isolated):
+            self.damaged = self.damaged or "it had passed a command that is isolated now"
         self.stalled = ""
         if not self._applier.within_entry and not self._contradicted:
             self.halted = ""

@@ -362,3 +362,42 @@ def test_a_leader_cut_off_from_its_quorum_answers_no_linearizable_read() -> None
     world.cut.clear()
     world.run_until(world.settled)
     assert client.insist(Kind.READ, "a").failure is None
+
+
+def test_commands_gather_into_one_entry_while_the_last_one_is_being_written() -> None:
+    world = World()
+    client = world.start()
+    client.insist(Kind.CREATE, "a")
+    leader = world.leader("a")
+    inside = world.client(leader.name)
+    replica = leader.pump.replicas[leader.pump.router.shard_of("tally", "a")]
+    world.sync_ms = lambda: 40.0
+    first = replica.raft.last_index
+    ids = []
+    for _ in range(30):
+        ids.append(inside.submit(Kind.SEND, "a", "add", {"amount": 1}))
+        world.run(1)
+    world.run_until(lambda: all(number in inside.replies for number in ids))
+    assert all(inside.replies[number][0].failure is None for number in ids)
+    assert replica.raft.last_index - first <= 3
+
+
+def test_a_replica_that_had_passed_an_isolated_command_is_rebuilt_from_one_that_had_not() -> None:
+    world = World(shards=1)
+    client = world.start()
+    client.insist(Kind.CREATE, "a")
+    ahead = next(node for node in world.nodes.values() if node is not world.leader("a"))
+    index = world.leader("a").pump.replicas[ShardId(1)].raft.last_index + 1
+    for node in world.nodes.values():
+        if node is not ahead:
+            node.marker.suspects[(ShardId(1), index)] = 0
+    client.submit(Kind.SEND, "a", "add", {"amount": 13})
+    world.run_until(lambda: ahead.pump.replicas[ShardId(1)].applied == index)
+    isolate = {"shard": 1, "index": index, "offset": 0, "reason": "test"}
+    operator = {"space": "system", "principal": "operator@moot"}
+    assert client.insist(Kind.SEND, "cluster", "isolate", isolate, **operator).failure is None
+    world.run_until(lambda: ahead.pump.replicas[ShardId(1)].cache.generation == 1)
+    world.run_until(lambda: len(set(world.records("a"))) == 1)
+    frozen = world.client(ahead.name).insist(Kind.SEND, "a", "add", {"amount": 1})
+    assert frozen.failure is not None
+    assert frozen.failure.reason == "DOCUMENT_FROZEN"
