@@ -1,6 +1,7 @@
 """The numbers of a Raft group. All groups of a node share one RaftConfig.
 
-Nothing here may change what a group decides, only when and in how many pieces: replicas with different numbers agree.
+Nothing here may change what a group decides, only when and in how many pieces: replicas with different numbers agree. The one
+exception is `lease_reads`, which builds on the election timeouts of all.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class RaftConfig:
         larger batches, and every batch costs the follower one fsync. 1..64.
     window_bytes_max: with so many bytes in flight to one follower no further append begins, so at most this and one append
         are. >= append_bytes_max.
+    inflight_bytes_max: the same for all followers together, so that many of them can not fill the node's queues; one with
+        nothing in flight may always have one append. >= append_bytes_max.
     uncommitted_bytes_max: proposals beyond this are refused as Overloaded; the first is always admitted. > 0.
     overloaded_retry_ms: what an Overloaded refusal tells the caller to wait. > 0.
     tail_bytes_max: recent entries kept in memory to serve followers and apply; older ones are read from the log. What is
@@ -38,6 +41,10 @@ class RaftConfig:
     promotion_lag_entries: a learner that lacks more entries than this is not made a voter. What it lacks then must cross the
         network before the new configuration can commit anything. >= 0.
     reads_pending_max: read contexts that wait for a quorum; more are refused. > 0.
+    lease_reads: answer reads from a lease (see `cluster.raft.lease`) while there is one. All replicas of a group must agree on
+        this and on election_timeout_ms_min, or promises are shorter than the leases that build on them.
+    lease_drift_ms: how far two clocks may drift apart within a minimum election timeout; a lease is shorter by as much.
+        0 <= drift < election min.
     invariants_checked: also run the expensive assertions after every step (tests and simulation).
     """
 
@@ -49,11 +56,14 @@ class RaftConfig:
     append_bytes_max: int = MIB
     window_appends: int = 4
     window_bytes_max: int = 4 * MIB
+    inflight_bytes_max: int = 32 * MIB
     uncommitted_bytes_max: int = 32 * MIB
     overloaded_retry_ms: int = 50
     tail_bytes_max: int = 4 * MIB
     promotion_lag_entries: int = 256
     reads_pending_max: int = 1_024
+    lease_reads: bool = False
+    lease_drift_ms: float = 100.0
     invariants_checked: bool = False
 
     def __post_init__(self) -> None:
@@ -64,10 +74,13 @@ class RaftConfig:
         _check(self.append_bytes_max > 0, "append_bytes_max > 0")
         _check(1 <= self.window_appends <= 64, "1 <= window_appends <= 64")
         _check(self.window_bytes_max >= self.append_bytes_max, "window_bytes_max >= append_bytes_max")
+        _check(self.inflight_bytes_max >= self.append_bytes_max, "inflight_bytes_max >= append_bytes_max")
         _check(self.uncommitted_bytes_max > 0, "uncommitted_bytes_max > 0")
         _check(self.overloaded_retry_ms > 0, "overloaded_retry_ms > 0")
         _check(self.tail_bytes_max >= 0, "tail_bytes_max >= 0")
         _check(self.promotion_lag_entries >= 0, "promotion_lag_entries >= 0")
+        if self.lease_reads:
+            _check(0 <= self.lease_drift_ms < self.election_timeout_ms_min, "0 <= lease_drift_ms < election_timeout_ms_min")
         _check(self.reads_pending_max > 0, "reads_pending_max > 0")
 
 

@@ -249,6 +249,9 @@ class Raft:
             applied=applied,
             shard=shard,
         )
+        if config.lease_reads:
+            # Whom this replica heard before it was started is forgotten, and still relies on it.
+            self._state.promised_until_ms = now_ms + config.election_timeout_ms_min
         roles.arm_election(self._state, now_ms)
 
     def step(self, event: Event, now_ms: float) -> Effects:
@@ -388,6 +391,11 @@ class Raft:
     def uncommitted_bytes(self) -> int:
         """Leader: bytes of own proposals that wait for commit."""
         return self._state.uncommitted_bytes
+
+    @property
+    def inflight_bytes(self) -> int:
+        """Leader: bytes of entries on their way to followers."""
+        return replication.inflight_bytes(self._state)
 
     @property
     def tail_bytes(self) -> int:

@@ -10,7 +10,7 @@ Votes are judged by term and log alone, never by whether the voter finds itself 
 from __future__ import annotations
 
 from cluster.ids import ReplicaId, Term
-from cluster.raft import roles
+from cluster.raft import lease, roles
 from cluster.raft.effects import Role
 from cluster.raft.events import Campaign, Deadline, LeaderLost
 from cluster.raft.messages import VoteReply, VoteRequest
@@ -37,6 +37,10 @@ def hears_leader(state: State, now_ms: float) -> bool:
     if state.role is Role.LEADER:
         return True  # CheckQuorum sees to it that a leader without a quorum stops being one
     return now_ms - _heard_ms(state, state.leader) < state.config.election_timeout_ms_min
+
+
+def _sticks_to_leader(state: State, now_ms: float) -> bool:
+    return hears_leader(state, now_ms) or now_ms < lease.promised_until_ms(state)
 
 
 def _heard_ms(state: State, leader: ReplicaId) -> float:
@@ -81,6 +85,9 @@ def on_leader_lost(state: State, _: LeaderLost, now_ms: float) -> None:
     """End belief in the leader and stand for election after the stagger of this replica's rank."""
     if state.leader is None and state.lost_leader is not None:
         return  # the same loss, told again
+    if state.config.lease_reads:
+        _hasten_election(state, now_ms)
+        return
     state.lost_leader = state.leader
     state.lost_ms = now_ms
     state.lost_retries = 0
@@ -88,18 +95,41 @@ def on_leader_lost(state: State, _: LeaderLost, now_ms: float) -> None:
     if not state.votes_here:
         roles.arm_election(state, now_ms)
         return
-    # The one that is gone does not take a turn.
-    candidates = [voter for voter in state.voters if voter != state.lost_leader]
-    rank = len(candidates)  # who has no vote any more comes last
-    if state.replica in candidates:
-        rank = rank_of(state.replica, candidates, state.shard, state.term)
+    rank = _rank_without(state, state.lost_leader)
     if rank == 0:
         _pre_campaign(state, now_ms)
     else:
         state.deadline_ms = min(state.deadline_ms, now_ms + rank * state.config.stagger_ms)
 
 
+def _hasten_election(state: State, now_ms: float) -> None:
+    """LeaderLost with leases on: the leader may be alive behind a broken connection and answer reads, so belief in it ends
+    with the promise and not before (reference trap 39). The stagger still replaces the random timeout."""
+    if state.votes_here:
+        turn_ms = _rank_without(state, state.leader) * state.config.stagger_ms
+        state.deadline_ms = min(state.deadline_ms, max(now_ms, lease.promised_until_ms(state)) + turn_ms)
+
+
+def _rank_without(state: State, lost: ReplicaId | None) -> int:
+    """This replica's turn among the candidates; the one that is gone takes none, and who has no vote any more comes last."""
+    candidates = [voter for voter in state.voters if voter != lost]
+    if state.replica not in candidates:
+        return len(candidates)
+    return rank_of(state.replica, candidates, state.shard, state.term)
+
+
+def _waits_for_promise(state: State, now_ms: float) -> bool:
+    """With leases on, whether somebody may still hold one that this voter promised; then look again when it ends."""
+    until_ms = lease.promised_until_ms(state)
+    if now_ms >= until_ms:
+        return False
+    state.deadline_ms = until_ms + state.random.random() * state.config.stagger_ms
+    return True
+
+
 def _pre_campaign(state: State, now_ms: float) -> None:
+    if _waits_for_promise(state, now_ms):
+        return
     if state.leader is not None:
         state.lost_leader = None
     roles.become_pre_candidate(state, now_ms)
@@ -119,6 +149,9 @@ def campaign_for_transfer(state: State, now_ms: float) -> None:
 
 
 def _campaign(state: State, now_ms: float, *, transfer: bool = False) -> None:
+    if not transfer and now_ms < lease.promised_until_ms(state):
+        _give_up(state, now_ms)  # the leader was heard while the pre-vote was under way
+        return
     roles.become_candidate(state, now_ms, transfer=transfer)
     request = VoteRequest(state.term, state.log.last_index, state.log.last_term, pre=False, transfer=transfer)
     for voter in state.voters:
@@ -136,7 +169,7 @@ def on_vote_request(state: State, sender: ReplicaId, request: VoteRequest, now_m
         _answer_pre_vote(state, sender, request, now_ms)
         return
     if request.term > state.term:
-        if hears_leader(state, now_ms) and not request.transfer:
+        if not request.transfer and _sticks_to_leader(state, now_ms):
             state.send_now(sender, VoteReply(state.term, granted=False, pre=False))
             return
         roles.become_follower(state, request.term, None, now_ms)
@@ -150,7 +183,7 @@ def on_vote_request(state: State, sender: ReplicaId, request: VoteRequest, now_m
 
 
 def _answer_pre_vote(state: State, sender: ReplicaId, request: VoteRequest, now_ms: float) -> None:
-    granted = request.term > state.term and not hears_leader(state, now_ms) and _complete(state, request)
+    granted = request.term > state.term and not _sticks_to_leader(state, now_ms) and _complete(state, request)
     # Granting echoes the request's term, refusing tells one's own: the asker believes either (reference traps 17, 18).
     state.send_now(sender, VoteReply(request.term if granted else state.term, granted, pre=True))
 

@@ -7,14 +7,16 @@ leaders acknowledged is below it even while this leader does not know their comm
 Invariant: a context is this leader's, in this term, with its own time; an acknowledgement is compared by the time its round
 was sent and never by a name that a retry could reuse (reference trap 35).
 
-Not here: waiting until applied >= index (the owner), rounds (node-pair liveness), leases.
+While a lease holds (`lease`), it stands for the round.
+
+Not here: waiting until applied >= index (the owner), rounds (node-pair liveness).
 """
 
 from __future__ import annotations
 
 import math
 
-from cluster.raft import quorum
+from cluster.raft import lease, quorum
 from cluster.raft.events import PeerAcked, Read
 from cluster.raft.state import State
 
@@ -24,7 +26,11 @@ def on_read(state: State, event: Read, now_ms: float) -> None:
     if len(state.reads_waiting) >= state.config.reads_pending_max:
         state.effects.reads_refused.append(event.context)
         return
-    state.reads_waiting.append((event.context, max(state.commit, state.term_start), now_ms))
+    index = max(state.commit, state.term_start)
+    if lease.holds(state, now_ms):
+        state.effects.reads_ready.append((event.context, index))
+        return
+    state.reads_waiting.append((event.context, index, now_ms))
     _answer(state)
     state.effects.round_needed = bool(state.reads_waiting)
 

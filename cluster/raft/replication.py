@@ -67,6 +67,7 @@ def flush(state: State, now_ms: float) -> None:
     memo: tuple[LogIndex, Append, int] | None = None
     last_index = state.log.last_index
     config = state.config
+    total = inflight_bytes(state)
     for peer, progress in state.progress.items():
         if progress.pace is Pace.PROBE:
             if not progress.awaiting:
@@ -78,6 +79,7 @@ def flush(state: State, now_ms: float) -> None:
             progress.next <= last_index
             and len(progress.inflight) < config.window_appends
             and progress.inflight_bytes < config.window_bytes_max
+            and (total < config.inflight_bytes_max or not progress.inflight)
         ):
             if memo is None or memo[0] != progress.next:
                 if progress.next <= state.log.snapshot.index:
@@ -88,11 +90,17 @@ def flush(state: State, now_ms: float) -> None:
             # One object for all followers at the same place: the transport may encode it once.
             state.send_now(peer, append)
             progress.sent(append.runs[-1].last_index, size)
+            total += size
             progress.notified = max(progress.notified, append.commit)
             _await_answer(state, progress, now_ms)
         # A follower with appends in flight learns the commit index with its next append or acknowledgement.
         if progress.notified < state.commit and not progress.inflight and progress.pace is Pace.REPLICATE:
             _send_notice(state, peer, progress, now_ms)
+
+
+def inflight_bytes(state: State) -> int:
+    """Bytes of entries on their way to all followers."""
+    return sum([progress.inflight_bytes for progress in state.progress.values()])
 
 
 def _append_from(state: State, first: LogIndex) -> tuple[Append, int]:
@@ -245,9 +253,10 @@ def on_deadline(state: State, _: Deadline, now_ms: float) -> None:
 
 def _check_quorum(state: State, now_ms: float) -> bool:
     """Thesis 6.2: a leader that a majority does not answer stops, so its clients look for the next one. So does one whose
-    own disk hangs (reference trap 21)."""
+    own disk takes longer than that for a write (reference trap 21): heartbeats beside it would keep everybody waiting."""
     timeout_ms = state.config.election_timeout_ms_min
-    if state.writes and now_ms - state.writes[0][3] >= timeout_ms:
+    oldest_write_ms = state.writes[0][3] if state.writes else now_ms
+    if now_ms - oldest_write_ms >= timeout_ms:
         return False
     liveness, term = state.liveness, state.term
 
@@ -257,7 +266,7 @@ def _check_quorum(state: State, now_ms: float) -> bool:
         return max(state.progress[voter].heard_ms, liveness.acked_sent_ms(voter, term))
 
     contact_ms = min(quorum.agreed(state.configuration, contact_of), now_ms)
-    state.check_ms = contact_ms + timeout_ms
+    state.check_ms = min(contact_ms, oldest_write_ms) + timeout_ms
     return state.check_ms > now_ms
 
 

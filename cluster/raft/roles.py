@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 from cluster.ids import LogIndex, ReplicaId, Term
+from cluster.raft import lease
 from cluster.raft.effects import Role
 from cluster.raft.log import size_of
 from cluster.raft.messages import Run
@@ -33,6 +34,8 @@ def become_follower(state: State, term: Term, leader: ReplicaId | None, now_ms: 
     assert term >= state.term, "terms never fall"
     was = state.role
     if term > state.term:
+        if was is not Role.LEADER:
+            state.promised_until_ms = lease.promised_until_ms(state)  # liveness is asked about the new term from now on
         state.save_vote(term, NOBODY)
     if was is Role.LEADER:
         _leave_leadership(state)

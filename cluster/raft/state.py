@@ -39,6 +39,7 @@ class State:
     configurations: (index, configuration) of every configuration entry in the log, oldest first, behind the one that the log
         starts from. configuration: the newest, committed or not; voters, peers: its voters (outgoing too), and its other
         members (learners too), sorted.
+    promised_until_ms: with leases on, no vote for another leader before this, whatever happens to the belief in the last one.
     heard_ms: newest append of `leader` in `term`. deadline_ms: when `Deadline` is due next.
     lost_leader, lost_ms, lost_retries: belief ended by LeaderLost, when, and quick campaigns made since.
     votes: answers of the current (pre-)campaign, own included once durable. self_vote: sequence that makes it so.
@@ -69,6 +70,7 @@ class State:
         "lost_retries",
         "peers",
         "progress",
+        "promised_until_ms",
         "proposals",
         "random",
         "reads_acked",
@@ -134,6 +136,7 @@ class State:
         self.deadline_ms = math.inf
         self.lost_leader: ReplicaId | None = None
         self.lost_ms = -math.inf
+        self.promised_until_ms = -math.inf
         self.lost_retries = 0
 
         self.votes: dict[ReplicaId, bool] = {}

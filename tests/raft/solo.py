@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from cluster.ids import LogIndex, ReplicaId, Term
 from cluster.raft.config import RaftConfig
+from cluster.raft.configuration import encode
 from cluster.raft.core import Raft
 from cluster.raft.effects import Effects, Role
 from cluster.raft.events import Campaign, Deadline, Event, Persisted, Propose, Receive
@@ -55,6 +56,21 @@ def timeout_now(term: int, last_index: int) -> TimeoutNow:
 
 def vote_reply(term: int, granted: bool, *, pre: bool = False) -> VoteReply:
     return VoteReply(Term(term), granted, pre)
+
+
+def ids(*numbers: int) -> tuple[ReplicaId, ...]:
+    return tuple(ReplicaId(number) for number in numbers)
+
+
+def entry(voters: Sequence[int], learners: Sequence[int] = (), outgoing: Sequence[int] = ()) -> bytes:
+    """The payload of a configuration entry."""
+    return encode(Configuration(ids(*voters), ids(*learners), ids(*outgoing)))
+
+
+def configured(core: Raft) -> tuple[list[int], list[int], list[int]]:
+    """Voters, learners and outgoing voters that count now."""
+    one = core.configuration
+    return list(one.voters), list(one.learners), list(one.outgoing)
 
 
 class Solo:

@@ -9,7 +9,7 @@ from cluster.raft.effects import Role
 from cluster.raft.election import LOST_RETRIES_MAX, rank_of
 from cluster.raft.events import LeaderLost, PeerAcked
 from cluster.raft.messages import Append, AppendReply, VoteRequest
-from tests.raft.network import Cluster
+from tests.raft.network import TEST_CONFIG, Cluster
 from tests.raft.solo import Solo, accept, append, to, vote_reply, vote_request
 
 # Stickiness and liveness
@@ -195,6 +195,34 @@ def test_leader_whose_disk_hangs_steps_down() -> None:
     solo.lead()
     solo.propose(b"never durable here")
     assert solo.resign(acked=[2, 3]) <= 2_000
+
+
+@pytest.mark.parametrize("pause_ms", [1, 400, 999])
+def test_write_that_takes_an_election_timeout_ends_leadership_at_that_moment(pause_ms: float) -> None:
+    """Reference trap 21: whenever it began, and although a quorum answers all the time."""
+    solo = Solo()
+    solo.lead()
+    until_ms = solo.now_ms + pause_ms
+    while solo.core.deadline_ms < until_ms:
+        solo.acked = {(2, 1): solo.core.deadline_ms, (3, 1): solo.core.deadline_ms}
+        solo.at_deadline()
+    solo.now_ms = until_ms
+    solo.propose(b"slow")
+    assert solo.resign(acked=[2, 3]) == TEST_CONFIG.election_timeout_ms_min
+
+
+def test_writes_that_take_less_do_not() -> None:
+    solo = Solo()
+    solo.lead()
+    for _ in range(20):
+        solo.propose(b"slow")
+        until_ms = solo.now_ms + TEST_CONFIG.election_timeout_ms_min - 1
+        while solo.core.deadline_ms < until_ms:
+            solo.acked = {(2, 1): solo.core.deadline_ms, (3, 1): solo.core.deadline_ms}
+            solo.at_deadline()
+        solo.now_ms = until_ms
+        solo.persist()
+        assert solo.core.role is Role.LEADER
 
 
 def test_leader_answers_who_asks_for_votes_with_an_append() -> None:

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from cluster.errors import ChangePending, InvalidRequest, LearnerBehind, NotLeader, StorageDamaged, Transferring
+from cluster.errors import ChangePending, InvalidRequest, LearnerBehind, NotLeader, Transferring
 from cluster.ids import LogIndex, ReplicaId, Term
-from cluster.raft.configuration import TAG, decode, encode, members_of
-from cluster.raft.core import Raft
+from cluster.raft.configuration import TAG, members_of
 from cluster.raft.effects import Effects, Role
-from cluster.raft.events import Campaign, ChangeConfiguration, Compact, PeerAcked, Read, SnapshotInstalled, Transfer
-from cluster.raft.messages import Append, Configuration, HardState, SnapshotMeta, TimeoutNow
-from tests.raft.network import SHARD, TEST_CONFIG, Cluster
-from tests.raft.solo import Solo, accept, append, appends, reject, run, to, vote_reply, vote_request
-
-
-def ids(*numbers: int) -> tuple[ReplicaId, ...]:
-    return tuple(ReplicaId(number) for number in numbers)
+from cluster.raft.events import Campaign, ChangeConfiguration, PeerAcked, Read, Transfer
+from cluster.raft.messages import Append, Configuration, HardState, TimeoutNow
+from tests.raft.network import TEST_CONFIG, Cluster
+from tests.raft.solo import Solo, accept, append, appends, configured, entry, ids, reject, run, to, vote_reply, vote_request
 
 
 def change(solo: Solo, voters: Sequence[int], learners: Sequence[int] = ()) -> Effects:
     return solo.step(ChangeConfiguration(ids(*voters), ids(*learners)))
-
-
-def configured(solo: Solo) -> tuple[list[int], list[int], list[int]]:
-    """Voters, learners and outgoing voters that count now."""
-    one = solo.core.configuration
-    return list(one.voters), list(one.learners), list(one.outgoing)
 
 
 def acknowledge(solo: Solo, *peers: int) -> None:
@@ -38,10 +26,6 @@ def acknowledge(solo: Solo, *peers: int) -> None:
     solo.persist()
     for peer in peers:
         solo.receive(peer, accept(solo.core.term, solo.core.last_index, solo.core.commit_index))
-
-
-def entry(voters: Sequence[int], learners: Sequence[int] = (), outgoing: Sequence[int] = ()) -> bytes:
-    return encode(Configuration(ids(*voters), ids(*learners), ids(*outgoing)))
 
 
 # Entering and leaving
@@ -68,12 +52,12 @@ def test_voters_change_through_a_joint_configuration_that_the_leader_leaves_by_i
     solo.lead()
     acknowledge(solo, 4)
     change(solo, [1, 2, 3, 4])
-    assert configured(solo) == ([1, 2, 3, 4], [], [1, 2, 3])
+    assert configured(solo.core) == ([1, 2, 3, 4], [], [1, 2, 3])
     acknowledge(solo, 2)
     assert solo.core.commit_index == 1, "two of three, but only two of four"
     acknowledge(solo, 4)
     assert solo.core.commit_index == 2
-    assert configured(solo) == ([1, 2, 3, 4], [], [])
+    assert configured(solo.core) == ([1, 2, 3, 4], [], [])
     acknowledge(solo, 2, 4)
     assert solo.core.commit_index == solo.core.last_index == 3
 
@@ -153,7 +137,7 @@ def test_new_leader_leaves_a_joint_configuration_only_once_it_has_committed_it()
     assert solo.core.last_index == 3, "replicated everywhere, but of an earlier term (paper figure 8)"
     solo.receive(2, accept(3, 3))
     solo.receive(4, accept(3, 3))
-    assert configured(solo) == ([1, 2, 4], [3], [])
+    assert configured(solo.core) == ([1, 2, 4], [3], [])
     assert solo.core.last_index == 4
 
 
@@ -195,7 +179,7 @@ def test_one_change_at_a_time() -> None:
     change(solo, [1, 2, 3, 4], [5])
     assert isinstance(change(solo, [1, 2, 3], [4, 5, 6]).refusal, ChangePending)
     acknowledge(solo, 2, 4)
-    assert configured(solo)[2] == [], "left, but that entry is not committed"
+    assert configured(solo.core)[2] == [], "left, but that entry is not committed"
     assert isinstance(change(solo, [1, 2, 3, 4], [5, 6]).refusal, ChangePending)
     acknowledge(solo, 2, 4)
     assert change(solo, [1, 2, 3, 4], [5, 6]).ticket is not None
@@ -225,7 +209,7 @@ def test_goal_against_the_rules_is_refused_and_changes_nothing() -> None:
         effects = change(solo, voters)
         assert isinstance(effects.refusal, InvalidRequest)
         assert effects.persist is None
-    assert configured(solo) == ([1, 2, 3], [], [])
+    assert configured(solo.core) == ([1, 2, 3], [], [])
 
 
 def test_only_a_leader_that_is_not_handing_over_changes_the_configuration() -> None:
@@ -254,103 +238,6 @@ def test_append_with_a_configuration_that_is_not_sound_is_refused_before_anythin
     assert (solo.core.term, solo.core.last_index) == (1, 0)
 
 
-# Rolling back, restarting, compacting
-
-
-def restarted(solo: Solo, replica: int = 1) -> Raft:
-    """A new core over what the disk holds."""
-    return Raft(
-        replica=ReplicaId(replica),
-        configuration=solo.disk.visible.snapshot.configuration,
-        hard_state=solo.disk.visible.hard_state,
-        log=solo.disk,
-        liveness=solo,
-        random=random.Random(0),
-        config=TEST_CONFIG,
-        applied=solo.disk.visible.snapshot.index,
-        shard=SHARD,
-        now_ms=solo.now_ms,
-    )
-
-
-def test_configuration_goes_with_its_truncated_entry() -> None:
-    """Thesis 4.1, reference trap 42: an uncommitted configuration that loses its entry never was."""
-    solo = Solo(term=1, log=[1])
-    solo.receive(2, append(1, (1, 1), run(2, 1, entry([1, 2, 3], [4]), b"x", entry([1, 2, 3], [4, 5]))))
-    assert configured(solo) == ([1, 2, 3], [4, 5], [])
-    effects = solo.receive(3, append(2, (3, 1), run(4, 2, b"other")))
-    assert effects.configuration is not None
-    assert configured(solo) == ([1, 2, 3], [4], [])
-    assert effects.persist is not None
-    assert effects.persist.hard_state == HardState(Term(2), ReplicaId(0), (LogIndex(2),))
-    solo.receive(3, append(2, (1, 1), run(2, 2, b"other")))
-    assert configured(solo) == ([1, 2, 3], [], [])
-    assert solo.disk.visible.hard_state.configured == ()
-    assert restarted(solo).configuration == solo.configuration
-
-
-def test_restart_reads_the_newest_configuration_from_the_log() -> None:
-    """Reference trap 42: not from the snapshot, and whether or not it was committed."""
-    solo = Solo(term=1, log=[1])
-    solo.receive(2, append(1, (1, 1), run(2, 1, entry([1, 2, 3], [4]), b"x", entry([1, 2, 4], [3], [1, 2, 3]))))
-    again = restarted(solo)
-    assert again.commit_index == 0
-    assert again.configuration == solo.core.configuration
-    assert [again.configuration_at(LogIndex(index)).learners for index in range(5)] == [(), (), ids(4), ids(4), ids(3)]
-
-
-def test_restart_with_a_configuration_missing_from_its_place_is_damage() -> None:
-    solo = Solo(term=1, log=[1, 1])
-    solo.disk.visible.hard_state = HardState(Term(1), ReplicaId(0), (LogIndex(2),))
-    with pytest.raises(StorageDamaged):
-        restarted(solo)
-
-
-def test_compaction_keeps_the_configuration_of_its_index_and_not_a_newer_one() -> None:
-    """Reference trap 47: a snapshot's membership is neither missing nor newer than its index."""
-    solo = Solo(term=1, log=[1])
-    solo.receive(2, append(1, (1, 1), run(2, 1, entry([1, 2, 3], [4]), b"x", entry([1, 2, 3], [4, 5])), commit=4))
-    solo.persist()
-    solo.core.applied_to(LogIndex(4))
-    effects = solo.step(Compact(LogIndex(3)))
-    assert effects.persist is not None
-    assert effects.persist.snapshot == SnapshotMeta(LogIndex(3), Term(1), Configuration(ids(1, 2, 3), ids(4)))
-    assert restarted(solo).configuration == solo.core.configuration == Configuration(ids(1, 2, 3), ids(4, 5))
-    solo.step(Compact(LogIndex(4)))
-    assert restarted(solo).configuration == Configuration(ids(1, 2, 3), ids(4, 5))
-
-
-def test_installed_snapshot_brings_its_configuration_and_ends_those_of_the_old_log() -> None:
-    """Reference traps 42 and 47: index 3 of the old log was a configuration, index 3 after the snapshot is not."""
-    solo = Solo(term=1, log=[1, 1])
-    solo.receive(2, append(1, (2, 1), run(3, 1, entry([1, 2, 3], [9]))))
-    meta = SnapshotMeta(LogIndex(2), Term(2), Configuration(ids(1, 2), ids(3)))
-    solo.receive(3, append(2, (9, 2)))
-    solo.disk.visible.snapshot, solo.disk.visible.entries = meta, []
-    assert restarted(solo).configuration == meta.configuration, "a crash right after the switch"
-    effects = solo.step(SnapshotInstalled(ReplicaId(3), meta))
-    assert effects.configuration == meta.configuration
-    solo.receive(3, append(2, (2, 2), run(3, 2, b"no configuration")))
-    assert solo.disk.visible.hard_state.configured == ()
-    assert restarted(solo).configuration == meta.configuration
-
-
-def test_index_left_over_by_a_replaced_log_is_forgotten_before_it_can_mean_another_entry() -> None:
-    solo = Solo(term=1, log=[1, 1])
-    solo.disk.visible.hard_state = HardState(Term(1), ReplicaId(0), (LogIndex(3),))
-    solo.core = restarted(solo)
-    solo.receive(2, append(1, (2, 1), run(3, 1, b"plain")))
-    assert restarted(solo).configuration == solo.configuration
-
-
-def test_owner_sees_a_configuration_as_an_entry_without_content() -> None:
-    """State machines need not know that configurations exist."""
-    solo = Solo()
-    solo.receive(2, append(1, (0, 0), run(1, 1, b"a", entry([1, 2, 3], [4]), b"b"), commit=3))
-    assert solo.core.entries(LogIndex(1), LogIndex(3), 1 << 20) == [run(1, 1, b"a", b"", b"b")]
-    assert decode(solo.disk.visible.entries[1][1]).learners == ids(4), "the log has all of it"
-
-
 # Removing
 
 
@@ -360,7 +247,7 @@ def test_leader_without_a_vote_hands_over_and_stops_once_that_is_committed() -> 
     solo.lead()
     change(solo, [2, 3], [1])
     acknowledge(solo, 2, 3)
-    assert configured(solo) == ([2, 3], [1], [])
+    assert configured(solo.core) == ([2, 3], [1], [])
     assert solo.core.commit_index == 2
     solo.persist()
     solo.receive(2, accept(1, 3))

@@ -8,7 +8,7 @@ import pytest
 
 from cluster.ids import LogIndex, ReplicaId, Term
 from cluster.raft.events import PeerUnreachable
-from cluster.raft.messages import AppendReply
+from cluster.raft.messages import Append, AppendReply
 from tests.raft.network import TEST_CONFIG, Cluster
 from tests.raft.solo import Solo, accept, append, appends, reject, run, to
 
@@ -71,6 +71,25 @@ def test_unreachable_peer_gets_nothing_until_it_answers_liveness_again() -> None
     solo.acked = {(2, 1): solo.core.deadline_ms - 1}
     assert to(solo.at_deadline(), 2) == [append(1, (1, 1))]
     assert appends(solo.receive(2, accept(1, 1, 1)), 2) == [append(1, (1, 1), run(2, 1, b"a"), commit=1)]
+
+
+def test_bytes_in_flight_to_all_followers_together_are_bounded() -> None:
+    """Reference trap 30 and R14: the bound is shared, and whoever has nothing in flight may always have one append."""
+    config = replace(TEST_CONFIG, append_bytes_max=300, window_bytes_max=900, window_appends=10, inflight_bytes_max=1_000)
+    solo = Solo(voters=5, config=config)
+    solo.lead()
+    sent = []
+    for _ in range(20):
+        sent += [peer for peer, message in solo.propose(b"x" * 200).send_now if isinstance(message, Append)]
+        solo.persist()
+    assert solo.core.inflight_bytes < 1_000 + 4 * 300
+    assert set(sent) == {2, 3, 4, 5}
+    assert len(sent) < 10, "without the bound, four windows of more than three each"
+    for _ in range(60):
+        for peer in (2, 3, 4, 5):
+            solo.receive(peer, accept(1, solo.core.progress[ReplicaId(peer)] + 1))
+    assert set(solo.core.progress.values()) == {21}, "it drains, and nobody starves"
+    assert solo.core.inflight_bytes == 0
 
 
 def test_full_window_of_lost_appends_never_blocks_for_ever() -> None:
