@@ -150,8 +150,10 @@ class ShardReplica:
 
     @property
     def deadline_ms(self) -> float:
-        """Raft's next deadline; a replica that is unwell never campaigns, so it has none until it follows or leads again."""
-        if (self.damaged or self.halted) and not self.leads:
+        """Raft's next deadline; a replica that is unwell never campaigns, so it has none until it follows or leads again. One that
+        believes nothing any more takes no deadline either: it would stay due for ever, and the node would do nothing else.
+        """
+        if self._contradicted or ((self.damaged or self.halted) and not self.leads):
             return _NEVER
         return self.raft.deadline_ms
 
