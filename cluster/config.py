@@ -200,7 +200,10 @@ class NodeConfig:
         default="on",
     )
     apply_slice_ms: int = _setting(
-        Range(1, 1000), "liveness is served between slices, well within a heartbeat", unit="ms", default=20
+        Range(1, 1000),
+        "answers leave between slices: short ones keep clients, followers and leader busy at once",
+        unit="ms",
+        default=2,
     )
     watchdog_ms: int = _setting(
         Range(100, 600_000), "a command that runs longer ends the node; far beyond any legal budget", unit="ms", default=10_000

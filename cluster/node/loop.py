@@ -25,8 +25,13 @@ from cluster.session.operations import Delta, Reply
 from cluster.storage.engine import Batch, Engine
 from cluster.transport.peer import PeerTransport
 
-INLINE_SYNC_MS_MAX = 1.0
-"""`auto` syncs inline while the smoothed sync time is below this."""
+INLINE_SYNC_MS_MAX = 4.0
+"""`auto` syncs inline while the smoothed time of inline syncs is below this: the loop stands still for so long."""
+
+INLINE_PROBE_EVERY = 64
+"""While `auto` syncs in the thread, every so many syncs go inline to see whether the disk has become fast again. A sync in
+the thread can not tell: its time includes waiting for the interpreter lock.
+"""
 
 STALL_RETRY_MS = 5
 STALL_RETRIES_MAX = 1000
@@ -168,21 +173,23 @@ class NodeLoop:
 
     @property
     def _sync_inline(self) -> bool:
-        return self._fsync_mode == "inline" or (self._fsync_mode == "auto" and self.sync_ms < INLINE_SYNC_MS_MAX)
+        if self._fsync_mode != "auto":
+            return self._fsync_mode == "inline"
+        return self.sync_ms < INLINE_SYNC_MS_MAX or self.syncs % INLINE_PROBE_EVERY == 0
 
     def _sync_now(self) -> None:
-        write = self.pump.written
-        started = monotonic_ms()
+        write, started_ms = self.pump.written, monotonic_ms()
         self._engine.sync()
-        self._synced(write, started)
+        self.sync_ms += (monotonic_ms() - started_ms - self.sync_ms) * 0.1
+        self._synced(write)
 
     def _sync_in_thread(self) -> None:
         self._syncing = True
-        write, started = self.pump.written, monotonic_ms()
+        write = self.pump.written
         future = self._loop.run_in_executor(self._thread, self._engine.sync)
-        future.add_done_callback(lambda done: self._on_thread_synced(done, write, started))
+        future.add_done_callback(lambda done: self._on_thread_synced(done, write))
 
-    def _on_thread_synced(self, done: asyncio.Future[None], write: int, started_ms: float) -> None:
+    def _on_thread_synced(self, done: asyncio.Future[None], write: int) -> None:
         self._syncing = False
         if self._stopped:
             return
@@ -191,16 +198,14 @@ class NodeLoop:
             self._fail(error)
             return
         try:
-            self._synced(write, started_ms)
+            self._synced(write)
         except Exception as failure:
             self._fail(failure)
         self.wake()
 
-    def _synced(self, write: int, started_ms: float) -> None:
-        now_ms = monotonic_ms()
+    def _synced(self, write: int) -> None:
         self.syncs += 1
-        self.sync_ms += (now_ms - started_ms - self.sync_ms) * 0.1
-        self._carry(self.pump.persisted(write, now_ms))
+        self._carry(self.pump.persisted(write, monotonic_ms()))
 
     def _carry(self, output: Output) -> None:
         """Send, write, deliver. Followers get entries before this node writes them (Raft thesis 10.2.1): whatever has to wait

@@ -15,8 +15,11 @@ from cluster.errors import StorageDamaged
 SEMANTICS = 1
 """Number of the rules that apply follows. A binary runs the current and the previous one."""
 
-COMMANDS_MAX = 4096
-"""Commands in one entry."""
+COMMANDS_MAX = 128
+"""Commands in one entry. What is larger is cut, not to save anything (entries are cheap: they share appends, writes and
+syncs) but to let apply answer in pieces: clients that wait for their answers would otherwise move in step with the whole
+batch.
+"""
 
 ENTRY_BYTES_MAX = 4 * 1024 * 1024
 """Payload bytes gathered into one entry; one larger command still travels alone."""

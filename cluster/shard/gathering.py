@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cluster.errors import ClusterError, InvalidName, InvalidRequest, StorageDamaged, UnknownDocument
+from cluster.errors import ClusterError, InvalidName, InvalidRequest, StorageDamaged, StorageError, UnknownDocument
 from cluster.ids import Principal, check_channel, check_key, check_space
 from cluster.session.failures import failure_of
 from cluster.session.operations import Kind, Operation, Reply
@@ -29,6 +29,7 @@ from cluster.shard.commands import (
     encode_entry,
 )
 from cluster.shard.directory import Directory
+from cluster.shard.reading import UNREADABLE
 from cluster.shard.turn import StreamKey, Turn
 from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE
 
@@ -82,9 +83,13 @@ class Gatherer:
             for operation in operations:
                 try:
                     command = self._command(operation)
+                except StorageDamaged as error:
+                    self.damaged = error.message
+                    turn.reply(stream, Reply(operation.id, 0, 0, b"", failure_of(UNREADABLE)))
+                    continue
+                except StorageError:
+                    raise  # the engine failed: the node ends
                 except ClusterError as error:
-                    if isinstance(error, StorageDamaged):
-                        self.damaged = error.message
                     turn.reply(stream, Reply(operation.id, 0, 0, b"", failure_of(error)))
                     continue
                 commands.append(command)

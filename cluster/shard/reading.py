@@ -19,6 +19,7 @@ from cluster.errors import (
     PermissionDenied,
     PositionRewound,
     StorageDamaged,
+    StorageError,
     Unavailable,
     UnknownDocument,
 )
@@ -35,6 +36,9 @@ LIST_PAGE_MAX = 1000
 LIST_ROWS_MAX = 4096
 """Records looked at for one page: behind many deleted documents a page is short and the next one goes on."""
 READS_WAITING_MAX = 65_536
+
+UNREADABLE = Unavailable("this replica can not read its state and leaves it to another", retry_after_ms=100)
+"""What a client is told where rot is found: the disk of one replica is not its business."""
 
 Waiting = tuple[StreamKey, Operation]
 
@@ -58,9 +62,12 @@ class Reader:
                 reply = self._watch(stream, operation, turn, now_ms)
             else:
                 reply = self._read(operation, now_ms)
+        except StorageDamaged as error:
+            self.damaged = error.message
+            reply = Reply(operation.id, 0, 0, b"", failure_of(UNREADABLE))
+        except StorageError:
+            raise  # the engine failed: the node ends, and whoever asked is answered elsewhere
         except ClusterError as error:
-            if isinstance(error, StorageDamaged):
-                self.damaged = error.message
             reply = Reply(operation.id, 0, 0, b"", failure_of(error))
         turn.reply(stream, reply)
 

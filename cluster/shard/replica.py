@@ -150,8 +150,9 @@ class ShardReplica:
 
     @property
     def deadline_ms(self) -> float:
-        """Raft's next deadline; a replica that is unwell never campaigns, so it has none until it follows or leads again. One that
-        believes nothing any more takes no deadline either: it would stay due for ever, and the node would do nothing else.
+        """Raft's next deadline; a replica that is unwell never campaigns, so it has none until it follows or leads again. One
+        that believes nothing any more takes no deadline either: it would stay due for ever, and the node would do nothing
+        else.
         """
         if self._contradicted or ((self.damaged or self.halted) and not self.leads):
             return _NEVER
