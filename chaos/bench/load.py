@@ -27,6 +27,7 @@ from cluster.session.client_events import Settings
 from cluster.v1 import documents_pb2 as wire
 
 SPACE: Final = "counter"
+KEY_PREFIX: Final = "bench-"
 PRINCIPAL: Final = "load@bench"
 WARM_UP_S: Final = 0.5
 PAYLOAD_BYTES: Final = 100
@@ -118,7 +119,7 @@ class _Loop:
 
 async def run(job: Job) -> Report:
     """Create the documents, warm up, measure. Raises ClusterError or AioRpcError when a message fails."""
-    loop, keys = _Loop(), [f"bench-{place}" for place in range(job.documents)]
+    loop, keys = _Loop(), [f"{KEY_PREFIX}{place}" for place in range(job.documents)]
     body, shares = payload(), windows(job.in_flight, job.documents)
     async with connect(*job.addresses, principal=PRINCIPAL, settings=Settings(operation_timeout_ms=60_000)) as client:
         await asyncio.gather(*(_create(client, key) for key in keys))

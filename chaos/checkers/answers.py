@@ -46,14 +46,25 @@ class Answers(Checker):
     def _refused(self, call: Call, reason: str) -> None:
         if reason in _OPERATOR:
             raise Violation("answers", f"a client was told {reason}: {call}")
-        if reason == "OUTCOME_UNKNOWN" and not call.alone and self.world.scenario.limits.sessions_max >= 64:
+        if reason == "OUTCOME_UNKNOWN" and not call.alone and not self.world.commands.crowded(call.name) and not self._hole(call):
             raise Violation("exactly once", f"the document has room for every session, and has forgotten this one: {call}")
-        if reason == "UNKNOWN_DOCUMENT" and call.floor[0] > 0:
-            raise Violation("linearizability", f"a document that others had seen at {call.floor} is said never to have been: {call}")
+        seen = call.own_floor if call.consistency is Consistency.AT_LEAST else call.floor
+        if reason == "UNKNOWN_DOCUMENT" and seen[0] > 0:
+            raise Violation("linearizability", f"a document that was seen at {seen} is said never to have been: {call}")
         if reason == "DOCUMENT_DELETED" and not any(
             other.kind is Kind.DELETE and other.name == call.name for other in self.world.history.calls
         ):
             raise Violation("linearizability", f"nobody deleted this document: {call}")
+
+    def _hole(self, call: Call) -> bool:
+        """Whether a write of this client was refused for good before the log: its number is missing there, and the numbers behind
+        it may have to be given up.
+        """
+        return any(
+            other.client == call.client and other.name == call.name and other.reply is not None and other.reply.failure is not None
+            and other.reply.failure.reason in ("STORAGE_FULL", "UNKNOWN_DOCUMENT", "DOCUMENT_DELETED", "DOCUMENT_EXISTS")
+            for other in self.world.history.calls
+        )  # fmt: skip
 
     def _acked(self, call: Call) -> None:
         place = call.place
@@ -103,7 +114,12 @@ class Answers(Checker):
             counted: dict[int, int] = {}
             for number in entries[1:]:
                 counted[number] = counted.get(number, 0) + 1
-            twice = {number: count for number, count in counted.items() if count > 1 and not self._may_repeat(number)}
+            alone = {
+                msgspec.json.decode(call.payload)["number"]
+                for call in self.world.history.calls
+                if call.alone and call.name == name and call.kind is Kind.SEND
+            }  # protected by a key, for as long as the table remembers it: `commands` judges those
+            twice = {number: count for number, count in counted.items() if count > 1 and number not in alone}
             if twice:
                 raise Violation("exactly once", f"{'/'.join(name)} has {twice} more than once: {entries}")
             epoch = final[name][0]
@@ -112,11 +128,3 @@ class Answers(Checker):
                     number = msgspec.json.decode(call.payload)["number"]
                     if number not in counted:
                         raise Violation("lost", f"{number} was acknowledged and is not in {'/'.join(name)}: {call}")
-
-    def _may_repeat(self, number: int) -> bool:
-        """An idempotency key protects only as long as the document's table has room for it."""
-        return self.world.scenario.limits.sessions_max < 16 and any(
-            call.alone and msgspec.json.decode(call.payload).get("number") == number
-            for call in self.world.history.calls
-            if call.kind is Kind.SEND and call.name[0] == "ledger"
-        )

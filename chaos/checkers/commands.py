@@ -28,24 +28,35 @@ class Commands(Checker):
         self.ran_at: dict[tuple[str, str, bytes, int], Where] = {}
         self._at: dict[Where, Command] = {}
         self._last: dict[tuple[str, str, bytes], tuple[Where, int]] = {}
-        self._keys_kept = world.scenario.limits.sessions_max >= 16
+        self._users: dict[tuple[str, str], list[bytes]] = {}
 
     def ran(self, node: SimulatedNode, shard: int, index: int, offset: int, command: Command) -> None:
         where = (shard, index, offset)
         first = self._at.setdefault(where, command)
         if first is not command and first != command:
             raise Violation("state machine safety", f"{node.name} runs another command at shard, entry, offset {where} than others")
-        if not command.session or (command.sequence == 0 and not self._keys_kept):
+        if not command.session or first is not command:
             return
         name = (command.space, command.key, command.session, command.sequence)
-        if self.ran_at.setdefault(name, where) != where:
+        self._users.setdefault(name[:2], []).append(command.session)
+        if self.ran_at.setdefault(name, where) != where and (command.sequence or self._remembered(name[:2], command.session)):
             raise Violation(
                 "exactly once",
                 f"{node.name} runs {command.channel or command.kind} {command.payload.decode()} of {command.space}/{command.key} "
                 f"(sequence {command.sequence}) at {where}; it ran at {self.ran_at[name]} before",
             )
-        if first is command and command.sequence:
+        if command.sequence:
             self._in_order(command, where)
+
+    def crowded(self, document: tuple[str, str]) -> bool:
+        """Whether more sessions and keys have used a document than its table holds."""
+        return len(set(self._users.get(document, ()))) > self.world.scenario.limits.sessions_max
+
+    def _remembered(self, document: tuple[str, str], key: bytes) -> bool:
+        """Whether the table still owed the memory of a key that comes again: few enough others have come since."""
+        users = self._users[document][:-1]
+        since = len(users) - 1 - users[::-1].index(key) if key in users else 0
+        return len(set(users[since + 1 :])) < self.world.scenario.limits.sessions_max
 
     def _in_order(self, command: Command, where: Where) -> None:
         """Seen for the first time: it must be the next of its session at this document."""

@@ -135,7 +135,7 @@ async def run_demo(
     *,
     nodes: int = 3,
     seed: int = 0,
-    shards: int = 8,
+    shards: int = SHARDS_DEFAULT,
 ) -> Result:
     """Run it below an empty folder. Raises NotReached when the cluster does not recover, ClusterError for a client."""
     spectator.phase(f"starting {nodes} nodes")

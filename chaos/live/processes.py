@@ -57,7 +57,7 @@ class LiveCluster:
     """
 
     def __init__(
-        self, folder: Path, nodes: int = 3, *, shards: int = 8, settings: Mapping[str, str | int] | None = None
+        self, folder: Path, nodes: int = 3, *, shards: int = SHARDS_DEFAULT, settings: Mapping[str, str | int] | None = None
     ) -> None:
         self.local = LocalCluster.create(folder, nodes, shards=shards, settings=settings, tied=True)
 

@@ -73,6 +73,7 @@ class SimulatedNode:
         self._deferred: list[tuple[int, Callable[[], None]]] = []
         self._scheduled = False
         self._timer = 0
+        self._timer_due_ms = -1.0
         self._syncing = False
         self._applying_ms = 0.0
         self._entropy = world.streams.named(f"node/{name}/entropy")
@@ -113,6 +114,7 @@ class SimulatedNode:
         self._deferred.clear()
         self._freezes = 0
         self._scheduled = self._syncing = False
+        self._timer_due_ms = -1.0
         self.armed = None
         self.streams.clear()
         try:
@@ -281,12 +283,25 @@ class SimulatedNode:
             self._take(action)
 
     def _take(self, action: Callable[[], None]) -> None:
+        if self._survives(action):
+            self.wake()
+
+    def _survives(self, action: Callable[[], None]) -> bool:
+        """Run it. False when the process is gone afterwards: a crash that was planned, or an end that a fault explains."""
         try:
             action()
+        except Killed:
+            assert self.armed is not None
+            crash, self.armed = self.armed, None
+            self.world.note("crash", self.name, crash.point)
+            self.kill(crash.keep, host_down=crash.host_down)
         except ClusterError as error:
             self._die(error)
+        except (AssertionError, KeyError) as error:
+            raise Violation("assertions", f"{self.name}: {type(error).__name__}: {error}") from error
         else:
-            self.wake()
+            return True
+        return False
 
     # -- the turn ----------------------------------------------------------------------------------------------------
 
@@ -303,18 +318,7 @@ class SimulatedNode:
         if self._freezes:
             self._deferred.append((life, self.wake))
             return
-        try:
-            self._run_turn()
-        except Killed:
-            assert self.armed is not None
-            crash, self.armed = self.armed, None
-            self.world.note("crash", self.name, crash.point)
-            self.kill(crash.keep, host_down=crash.host_down)
-        except (ClusterError, AssertionError, KeyError) as error:
-            if not isinstance(error, ClusterError):
-                raise Violation("assertions", f"{self.name}: {type(error).__name__}: {error}") from error
-            self._die(error)
-        else:
+        if self._survives(self._run_turn):
             self.world.turned(self)
 
     def _run_turn(self) -> None:
@@ -323,6 +327,7 @@ class SimulatedNode:
         self._carry(pump.step(self.clock_ms, self.wall_ms), "stepped")
         if pump.needs_sync and not self._syncing:
             self._sync()
+        self.world.stepped(self)
         self._applying_ms = 0.0
         self._carry(pump.apply(self.clock_ms), "applied")
         if pump.fenced:
@@ -380,16 +385,8 @@ class SimulatedNode:
         if self._freezes:
             self._deferred.append((life, returned))
             return
-        try:
-            returned()
-        except Killed:
-            assert self.armed is not None
-            crash, self.armed = self.armed, None
-            self.kill(crash.keep, host_down=crash.host_down)
-        except ClusterError as error:
-            self._die(error)
-        else:
-            self.world.turned(self)
+        if self._survives(returned):
+            self.world.stepped(self)
             self.wake()
 
     def _schedule(self) -> None:
@@ -397,12 +394,17 @@ class SimulatedNode:
         if self.pump.busy or (self.pump.needs_sync and not self._syncing):
             self.wake()
             return
-        self._timer += 1
         due_ms = (self.pump.deadline_ms - self._base_ms) / self._rate
+        if due_ms == self._timer_due_ms:
+            return  # that timer is set
+        self._timer += 1
+        self._timer_due_ms = due_ms
         delay_ms = max(0.001, due_ms - self.world.now_ms)
         self.world.after(min(delay_ms, 60_000.0), "timer", self, self.lives, self._timer)
 
     def on_timer(self, life: int, timer: int) -> None:
-        if life == self.lives and timer == self._timer and self.up and not self._scheduled:
-            self._scheduled = True
-            self.turn(life)
+        if life == self.lives and timer == self._timer and self.up:
+            self._timer_due_ms = -1.0
+            if not self._scheduled:
+                self._scheduled = True
+                self.turn(life)

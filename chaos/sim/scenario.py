@@ -120,7 +120,7 @@ def _draw_limits(source: random.Random) -> Limits:
     pick = source.choice
     nodes = pick((3, 3, 3, 3, 5))
     election = pick((300.0, 500.0))
-    drift, skewed = pick((0.0, 0.0, 0.03, 0.3)), source.random() < 0.5
+    drift, skewed = pick((0.0, 0.0, 0.03, 0.3, 0.3)), source.random() < 0.5
     kept = pick((2, 8, 64))
     return Limits(
         nodes=nodes,
@@ -179,6 +179,12 @@ def _some_links(source: random.Random, names: list[NodeId]) -> tuple[Link, ...]:
     return tuple(pair for pair in pairs if source.random() < 0.4)
 
 
+def _links_or_all(source: random.Random, names: list[NodeId]) -> tuple[Link, ...]:
+    if source.random() < 0.7:
+        return _some_links(source, names)
+    return tuple((one, other) for one in names for other in names if one != other)
+
+
 def _crashes(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
     found: list[Fault] = []
     for _crash in range(source.randint(1, 5)):
@@ -220,7 +226,7 @@ def _flapping(source: random.Random, names: list[NodeId], _: int) -> list[Fault]
 
 def _slow_links(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
     return [
-        faults.Slow(*_span(source, 200, 3_000), _some_links(source, names), source.choice((5.0, 50.0, 400.0)))
+        faults.Slow(*_span(source, 200, 3_000), _links_or_all(source, names), source.choice((5.0, 50.0, 400.0)))
         for _slow in range(source.randint(1, 2))
     ]
 
@@ -347,7 +353,19 @@ class _Workload:
         while at_ms < SAFETY_MS and len(self.work) < 260:
             self._act(at_ms, *source.choice(documents), deletes)
             at_ms += source.expovariate(1 / pace_ms)
+        if source.random() < 0.3:
+            self._read_often(*documents[0])
         return tuple(sorted(self.work, key=lambda work: work.at_ms))
+
+    def _read_often(self, space: str, key: str) -> None:
+        """Everybody reads and writes one document all the time: what is stale for a moment only shows to who looks then."""
+        at_ms = 100.0
+        while at_ms < SAFETY_MS:
+            for client in range(self.clients):
+                self._add(at_ms + client, client, Kind.READ, space, key)
+            channel, payload = self._message(space)
+            self._add(at_ms, self.source.randrange(self.clients), Kind.SEND, space, key, channel, payload)
+            at_ms += 40.0
 
     def _act(self, at_ms: float, space: str, key: str, deletes: bool) -> None:
         source = self.source

@@ -195,8 +195,11 @@ class World:
                 self.after(self.streams.named("clients/breaks").uniform(0.1, 30.0), "call", stream.broken)
         self._streams_open = [stream for stream in self._streams_open if stream.open and stream.node is not node]
 
-    def turned(self, node: SimulatedNode) -> None:
+    def stepped(self, node: SimulatedNode) -> None:
+        """Raft has moved and nothing of it is applied yet, so nothing that it rests on is compacted."""
         self.consensus.turned(node)
+
+    def turned(self, node: SimulatedNode) -> None:
         self.replicas.turned(node)
         self.observed.turned(node)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cluster.cli.output import AsJson, Exit, add_row, command, err, out, print_json, say, table
+from cluster.cli.output import AsJson, CommandFailed, Exit, add_row, command, err, out, print_json, say, styled, table
 
 app = typer.Typer(no_args_is_help=True, help="Hurt simulated clusters and check that they keep their promises.")
 
@@ -19,7 +19,9 @@ Jobs = Annotated[int, typer.Option("--jobs", help="Processes to use.", min=1, ma
 def sim(
     seeds: Annotated[int, typer.Option("--seeds", help="How many seeds.", min=1)] = 50,
     first: Annotated[int, typer.Option("--first", help="The first of them.", min=0)] = 1,
-    seed: Annotated[int | None, typer.Option("--seed", help="Run this seed alone and tell all of it.", show_default=False)] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Run this seed alone and tell all of it.", show_default=False)
+    ] = None,
     jobs: Jobs = 2,
     as_json: AsJson = False,
 ) -> Exit:
@@ -103,3 +105,103 @@ class _progress:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+
+
+@app.command()
+@command
+def shrink(
+    seed: Annotated[int, typer.Argument(help="A failing seed.", min=0, show_default=False)],
+    runs: Annotated[int, typer.Option("--runs", help="How many runs to spend.", min=1)] = 400,
+    mutant: Annotated[str, typer.Option("--mutant", help="Plant this bug first; see moot chaos mutants.")] = "",
+    as_json: AsJson = False,
+) -> Exit:
+    """Make a failing seed small: leave out faults and work, and shorten faults, while it fails in the same way.
+
+    Exit codes: 0 done, the small story is printed. 2 the seed does not fail, or no such mutant.
+
+    Example: moot chaos shrink 42
+    """
+    from contextlib import nullcontext
+
+    from chaos.mutants.hunt import MUTANTS
+    from chaos.sim.report import lines_of
+    from chaos.sim.scenario import draw
+    from chaos.sim.shrink import Shrinker
+
+    if mutant and mutant not in MUTANTS:
+        raise CommandFailed(f"there is no mutant {mutant!r}", next_step="moot chaos mutants", code=Exit.USAGE, reason="USAGE")
+    scenario = draw(seed)
+    with MUTANTS[mutant].planted() if mutant else nullcontext(), _progress("runs", runs, hidden=as_json) as advance:
+        try:
+            small = Shrinker(scenario, runs, lambda _: advance()).shrink()
+        except ValueError as error:
+            raise CommandFailed(
+                str(error), next_step=f"moot chaos sim --seed {seed}", code=Exit.USAGE, reason="USAGE"
+            ) from None
+    before, after = scenario, small.scenario
+    if as_json:
+        print_json(
+            {
+                "seed": seed,
+                "runs": small.runs,
+                "checker": small.outcome.checker,
+                "what": small.outcome.violation,
+                "faults": [str(fault) for fault in after.faults],
+                "work": [str(work) for work in after.work],
+                "before": {"faults": len(before.faults), "work": len(before.work)},
+            }
+        )
+        return Exit.DONE
+    for line in ("work", *(f"  {work}" for work in after.work), *lines_of(after, small.outcome)):
+        out.print(line, markup=False, soft_wrap=True)
+    say(
+        f"\n{len(before.faults)} faults and {len(before.work)} calls became {len(after.faults)} and {len(after.work)} "
+        f"in {small.runs} runs"
+    )
+    return Exit.DONE
+
+
+@app.command()
+@command
+def mutants(
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Plant only this one. May be repeated.", show_default=False)
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", help="Seeds after which a bug counts as missed.", min=1)] = 100,
+    jobs: Jobs = 2,
+    as_json: AsJson = False,
+) -> Exit:
+    """Plant known bugs, one at a time, and count the seeds until the simulator finds each.
+
+    Exit codes: 0 all were caught. 1 one was missed. 2 no such mutant.
+
+    Example: moot chaos mutants --only replay_off_by_one
+    """
+    from chaos.mutants.hunt import MUTANTS, hunt_all
+
+    names = only or list(MUTANTS)
+    unknown = [name for name in names if name not in MUTANTS]
+    if unknown:
+        raise CommandFailed(
+            f"there is no mutant {unknown[0]!r}", next_step="moot chaos mutants", code=Exit.USAGE, reason="USAGE"
+        )
+    with _progress("mutants", len(names), hidden=as_json) as advance:
+        found = hunt_all(names, jobs, seeds, lambda _: advance())
+    caught = sum(one.seed is not None for one in found)
+    if as_json:
+        rows = [
+            {
+                "name": one.name, "story": one.story, "caught": one.seed is not None, "seeds": one.seeds,
+                "seconds": round(one.seconds, 2), "seed": one.seed, "checker": one.checker, "what": one.what,
+            }
+            for one in found
+        ]  # fmt: skip
+        print_json({"mutants": rows, "planted": len(found), "caught": caught})
+    else:
+        shown = table("planted bug", "caught by", ">seeds", ">seconds", "story")
+        for one in found:
+            by = styled(one.checker, "green") if one.seed is not None else styled("missed", "red")
+            add_row(shown, one.name, by, one.seeds, f"{one.seconds:.1f}", one.story)
+        out.print(shown)
+        say(f"\n[bold]{caught} of {len(found)}[/] planted bugs were caught")
+    return Exit.DONE if caught == len(found) else Exit.NO
