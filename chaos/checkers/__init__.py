@@ -1,9 +1,9 @@
 """What must hold of a cluster, said by objects that only look.
 
-    violation.py history.py    what a broken promise is, and what clients asked and were told
-    consensus.py               Raft's safety properties, over all replicas and their disks
-    commands.py                what ran: each command once, the same everywhere
-    answers.py                 what clients were told: acknowledgements, reads, order
-    watches.py                 what viewers were shown
-    replicas.py                equal positions, equal records
+violation.py history.py    what a broken promise is, and what clients asked and were told
+consensus.py               Raft's safety properties, over all replicas and their disks
+commands.py                what ran: each command once, the same everywhere
+answers.py                 what clients were told: acknowledgements, reads, order
+watches.py                 what viewers were shown
+replicas.py                equal positions, equal records
 """

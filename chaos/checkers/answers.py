@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from chaos.sim.world import World
 
 _WRITES = (Kind.CREATE, Kind.SEND, Kind.DELETE)
-_OPERATOR = frozenset(("STORAGE_ERROR", "STORAGE_DAMAGED", "APPLY_HALTED", "LOG_LOST", "INTERNAL", "HANDLER_FAILED", "POISONED"))
+_OPERATOR = frozenset(
+    ("STORAGE_ERROR", "STORAGE_DAMAGED", "APPLY_HALTED", "LOG_LOST", "INTERNAL", "HANDLER_FAILED", "POISONED")
+)
 """What no client may be told: it is not the client's business, or nobody's."""
+_BEFORE_THE_LOG = frozenset(("STORAGE_FULL", "UNKNOWN_DOCUMENT", "DOCUMENT_DELETED", "DOCUMENT_EXISTS"))
 
 
 class Answers(Checker):
@@ -46,7 +49,12 @@ class Answers(Checker):
     def _refused(self, call: Call, reason: str) -> None:
         if reason in _OPERATOR:
             raise Violation("answers", f"a client was told {reason}: {call}")
-        if reason == "OUTCOME_UNKNOWN" and not call.alone and not self.world.commands.crowded(call.name) and not self._hole(call):
+        if (
+            reason == "OUTCOME_UNKNOWN"
+            and not call.alone
+            and not self.world.commands.crowded(call.name)
+            and not self._hole(call)
+        ):
             raise Violation("exactly once", f"the document has room for every session, and has forgotten this one: {call}")
         seen = call.own_floor if call.consistency is Consistency.AT_LEAST else call.floor
         if reason == "UNKNOWN_DOCUMENT" and seen[0] > 0:
@@ -57,14 +65,12 @@ class Answers(Checker):
             raise Violation("linearizability", f"nobody deleted this document: {call}")
 
     def _hole(self, call: Call) -> bool:
-        """Whether a write of this client was refused for good before the log: its number is missing there, and the numbers behind
-        it may have to be given up.
+        """Whether a write of this client was refused for good before the log: its number is missing there, and the numbers
+        behind it may have to be given up.
         """
-        return any(
-            other.client == call.client and other.name == call.name and other.reply is not None and other.reply.failure is not None
-            and other.reply.failure.reason in ("STORAGE_FULL", "UNKNOWN_DOCUMENT", "DOCUMENT_DELETED", "DOCUMENT_EXISTS")
-            for other in self.world.history.calls
-        )  # fmt: skip
+        others = [other for other in self.world.history.calls if other.client == call.client and other.name == call.name]
+        failures = [other.reply.failure for other in others if other.reply is not None]
+        return any(failure is not None and failure.reason in _BEFORE_THE_LOG for failure in failures)
 
     def _acked(self, call: Call) -> None:
         place = call.place
@@ -82,7 +88,9 @@ class Answers(Checker):
     def _read(self, call: Call) -> None:
         place = call.place
         if call.consistency is Consistency.LINEARIZABLE and place < call.floor:
-            raise Violation("linearizability", f"a read that began when {call.floor} had been told is answered at {place}: {call}")
+            raise Violation(
+                "linearizability", f"a read that began when {call.floor} had been told is answered at {place}: {call}"
+            )
         if not call.alone and place < call.own_floor:
             raise Violation("monotonic reads", f"a client that had seen {call.own_floor} is answered at {place}: {call}")
         assert call.reply is not None

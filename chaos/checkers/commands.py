@@ -34,7 +34,9 @@ class Commands(Checker):
         where = (shard, index, offset)
         first = self._at.setdefault(where, command)
         if first is not command and first != command:
-            raise Violation("state machine safety", f"{node.name} runs another command at shard, entry, offset {where} than others")
+            raise Violation(
+                "state machine safety", f"{node.name} runs another command at shard, entry, offset {where} than others"
+            )
         if not command.session or first is not command:
             return
         name = (command.space, command.key, command.session, command.sequence)
@@ -42,8 +44,8 @@ class Commands(Checker):
         if self.ran_at.setdefault(name, where) != where and (command.sequence or self._remembered(name[:2], command.session)):
             raise Violation(
                 "exactly once",
-                f"{node.name} runs {command.channel or command.kind} {command.payload.decode()} of {command.space}/{command.key} "
-                f"(sequence {command.sequence}) at {where}; it ran at {self.ran_at[name]} before",
+                f"{node.name} runs {command.channel or command.kind} {command.payload.decode()} of "
+                f"{command.space}/{command.key} (sequence {command.sequence}) at {where}; it ran at {self.ran_at[name]} before",
             )
         if command.sequence:
             self._in_order(command, where)
@@ -64,5 +66,7 @@ class Commands(Checker):
         last_where, last = self._last.get(session, ((0, 0, 0), 0))
         if where > last_where:
             if command.sequence != last + 1:
-                raise Violation("order", f"sequence {command.sequence} of a session at {command.space}/{command.key} ran after {last}")
+                raise Violation(
+                    "order", f"sequence {command.sequence} of a session at {command.space}/{command.key} ran after {last}"
+                )
             self._last[session] = (where, command.sequence)

@@ -65,7 +65,9 @@ class Consensus(Checker):
             place = (int.from_bytes(key[:4], "big"), keys.log_entry_index(key), _term_in(value))
             known = self._entries.setdefault(place, value)
             if known != value:
-                raise Violation("log matching", f"{node} writes another entry at shard, index, term {place} than was written before")
+                raise Violation(
+                    "log matching", f"{node} writes another entry at shard, index, term {place} than was written before"
+                )
 
     # -- what leaves a node ------------------------------------------------------------------------------------------
 
@@ -85,20 +87,30 @@ class Consensus(Checker):
             return  # a replica that forgot its votes is fenced; until then the cluster must not count it (trap 11)
         first = self._votes.setdefault((shard, voter, term), candidate)
         if first != candidate:
-            raise Violation("election safety", f"replica {voter} of shard {shard} votes for {candidate} in term {term}, before for {first}")
+            raise Violation(
+                "election safety", f"replica {voter} of shard {shard} votes for {candidate} in term {term}, before for {first}"
+            )
         key = keys.shard_meta(shard, keys.SHARD_HARD_STATE)
         if (Family.META, key) in node.disk.rotten:
             return
         stored = node.disk.durable(Family.META, key)
-        state = _decode_hard_state(keys.unseal(Family.META, key, stored)) if stored is not None else HardState(Term(0), ReplicaId(0))
+        state = (
+            _decode_hard_state(keys.unseal(Family.META, key, stored))
+            if stored is not None
+            else HardState(Term(0), ReplicaId(0))
+        )
         if state.term < term or (state.term == term and state.vote != candidate):
-            raise Violation("durability", f"{node.name} tells its vote of term {term} in shard {shard} before it is durable ({state})")
+            raise Violation(
+                "durability", f"{node.name} tells its vote of term {term} in shard {shard} before it is durable ({state})"
+            )
 
     def _acknowledged(self, node: SimulatedNode, receiver: NodeId, shard: ShardId, reply: AppendReply) -> None:
         if node.wiped:
             return
         index, disk, replica = reply.index, node.disk, node.pump.replicas[shard]
-        held = disk.durable(Family.LOG, keys.log_entry(shard, index)) is not None or index <= self._durable_snapshot(node, shard)
+        held = disk.durable(Family.LOG, keys.log_entry(shard, index)) is not None or index <= self._durable_snapshot(
+            node, shard
+        )
         if not held:
             raise Violation("durability", f"{node.name} acknowledges entry {index} of shard {shard} before it is durable")
         before = self._acked.get((node.name, shard), (Term(0), LogIndex(0)))
@@ -107,9 +119,9 @@ class Consensus(Checker):
         led = leader.pump.replicas[shard].raft if leader.up else None
         if led is None or led.role is not Role.LEADER or led.term != reply.term or replica.raft.term != reply.term:
             return
-        if max(led.snapshot.index, replica.raft.snapshot.index) < index <= min(led.last_index, replica.raft.last_index):
-            if led.term_of(index) != replica.raft.term_of(index):
-                raise Violation("log matching", f"{node.name} acknowledges entry {index} of shard {shard}, and has another one there")
+        both = max(led.snapshot.index, replica.raft.snapshot.index) < index <= min(led.last_index, replica.raft.last_index)
+        if both and led.term_of(index) != replica.raft.term_of(index):
+            raise Violation("log matching", f"{node.name} acknowledges entry {index} of shard {shard} and has another one")
 
     def _durable_snapshot(self, node: SimulatedNode, shard: ShardId) -> int:
         key = keys.shard_meta(shard, keys.SHARD_SNAPSHOT)
@@ -126,7 +138,9 @@ class Consensus(Checker):
             raft = replica.raft
             told = self._votes.get((shard, raft.replica, raft.term))
             if told is not None and told != raft.vote and not node.wiped:
-                raise Violation("durability", f"{node.name} voted for {told} in term {raft.term} of shard {shard} and has forgotten it")
+                raise Violation(
+                    "durability", f"{node.name} voted for {told} in term {raft.term} of shard {shard} and has forgotten it"
+                )
             self._remembers(node, shard, replica)
 
     def turned(self, node: SimulatedNode) -> None:
@@ -141,11 +155,11 @@ class Consensus(Checker):
                 continue
             self._seen[(node.name, shard)] = now
             self._remembers(node, shard, replica)
-            if leads and before is not None and before[0] and before[1] == raft.term and raft.commit_index > before[2]:
-                if raft.term_of(raft.commit_index) != raft.term:
-                    raise Violation(
-                        "commitment", f"{node.name} commits entry {raft.commit_index} of an earlier term by counting in {raft.term}"
-                    )
+            counted = leads and before is not None and before[:2] == (True, raft.term) and raft.commit_index > before[2]
+            if counted and raft.term_of(raft.commit_index) != raft.term:
+                raise Violation(
+                    "commitment", f"{node.name} commits entry {raft.commit_index} of an earlier term by counting in {raft.term}"
+                )
             known = before[3] if before is not None else raft.snapshot.index
             self._matches(shard, replica, LogIndex(min(known, raft.commit_index)))
             start = max(before[2] if before is not None else 0, raft.snapshot.index)
@@ -160,7 +174,8 @@ class Consensus(Checker):
         raft = replica.raft
         if raft.term == term and raft.last_index < index and not node.wiped and not node.disk.rotten:
             raise Violation(
-                "durability", f"{node.name} acknowledged entry {index} of shard {shard} in term {term}; its log ends at {raft.last_index}"
+                "durability",
+                f"{node.name} acknowledged entry {index} of shard {shard} in term {term}; its log ends at {raft.last_index}",
             )
 
     def _matches(self, shard: ShardId, replica: ShardReplica, known: LogIndex) -> None:
@@ -171,7 +186,8 @@ class Consensus(Checker):
             first = self._before.setdefault((shard, index, term), before)
             if first != before:
                 raise Violation(
-                    "log matching", f"entry {index} of term {term} in shard {shard} follows term {before} here, {first} elsewhere"
+                    "log matching",
+                    f"entry {index} of term {term} in shard {shard} follows term {before} here, {first} elsewhere",
                 )
 
     def _commits(self, node: SimulatedNode, shard: ShardId, replica: ShardReplica, index: int) -> None:
@@ -181,7 +197,8 @@ class Consensus(Checker):
         if known is not None:
             if known[0] != term:
                 raise Violation(
-                    "state machine safety", f"{node.name} commits term {term} at entry {index} of shard {shard}, others {known[0]}"
+                    "state machine safety",
+                    f"{node.name} commits term {term} at entry {index} of shard {shard}, others {known[0]}",
                 )
             return
         value = self._entries[(shard, index, term)]
@@ -194,7 +211,8 @@ class Consensus(Checker):
         holders = [place.node for place in places if self._has(self.world.nodes[place.node], shard, index, value)]
         if len(holders) < majority(len(places)):
             raise Violation(
-                "durability", f"{node.name} commits entry {index} of shard {shard}, which only {holders or 'nobody'} holds durably"
+                "durability",
+                f"{node.name} commits entry {index} of shard {shard}, which only {holders or 'nobody'} holds durably",
             )
 
     def _has(self, node: SimulatedNode, shard: ShardId, index: int, value: bytes) -> bool:
@@ -210,13 +228,16 @@ class Consensus(Checker):
         voters = [place.replica for place in self._shards.shard(shard).replicas]
         given = [voter for voter in voters if self._votes.get((shard, voter, raft.term)) == raft.replica]
         if len(given) < majority(len(voters)):
-            raise Violation("election safety", f"{node.name} leads shard {shard} in term {raft.term} by the votes of {given} only")
+            raise Violation(
+                "election safety", f"{node.name} leads shard {shard} in term {raft.term} by the votes of {given} only"
+            )
         for index, (term, _) in self.committed.get(shard, {}).items():
             if index <= raft.snapshot.index:
                 continue
             if index > raft.last_index or raft.term_of(LogIndex(index)) != term:
                 raise Violation(
-                    "leader completeness", f"{node.name} leads shard {shard} in term {raft.term} without committed entry {index}"
+                    "leader completeness",
+                    f"{node.name} leads shard {shard} in term {raft.term} without committed entry {index}",
                 )
 
 

@@ -49,7 +49,9 @@ class Call:
         if self.reply is None:
             return f"{text} ... no answer"
         failure = self.reply.failure
-        told = f"{self.reply.epoch}.{self.reply.index} {self.reply.payload.decode()[:60]}" if failure is None else failure.reason
+        told = (
+            f"{self.reply.epoch}.{self.reply.index} {self.reply.payload.decode()[:60]}" if failure is None else failure.reason
+        )
         return f"{text} -> {self.ended_ms:.1f} {told}"
 
 
@@ -62,7 +64,15 @@ class History:
     told_to: dict[tuple[str, Name], Place] = field(default_factory=dict)
 
     def begin(
-        self, client: str, kind: Kind, name: Name, channel: str, payload: bytes, consistency: Consistency, alone: bool, now_ms: float
+        self,
+        client: str,
+        kind: Kind,
+        name: Name,
+        channel: str,
+        payload: bytes,
+        consistency: Consistency,
+        alone: bool,
+        now_ms: float,
     ) -> Call:
         floor = self.told.get(name, NOWHERE)
         own = self.told_to.get((client, name), NOWHERE)

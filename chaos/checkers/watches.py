@@ -66,7 +66,9 @@ class Watches(Checker):
             try:
                 viewer.view = apply_patch(viewer.view, msgspec.json.decode(delta.body))
             except ValueError as error:
-                raise Violation("watches", f"a patch of {viewer.name} at {end} does not fit {client}'s view: {error}") from error
+                raise Violation(
+                    "watches", f"a patch of {viewer.name} at {end} does not fit {client}'s view: {error}"
+                ) from error
         viewer.begun, viewer.place = True, end
         self._answers.shown(viewer.name, end, client, viewer.view)
 
@@ -80,8 +82,10 @@ class Watches(Checker):
         """Who has not been shown the present state of a document yet."""
         final = self.world.final_places()
         living = self.world.final_views()
-        return [
-            f"{client} is at {viewer.place if viewer.begun else 'nothing'} of {'/'.join(viewer.name)}, which is at {final.get(viewer.name)}"
-            for (client, _), viewer in self._viewers.items()
-            if not viewer.over and viewer.name in living and viewer.place != final.get(viewer.name)
-        ]
+        late = []
+        for (client, _), viewer in self._viewers.items():
+            end = final.get(viewer.name)
+            if not viewer.over and viewer.name in living and (not viewer.begun or viewer.place != end):
+                stands = viewer.place if viewer.begun else "nothing"
+                late.append(f"{client} is at {stands} of {'/'.join(viewer.name)}, which is at {end}")
+        return late

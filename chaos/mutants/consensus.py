@@ -9,7 +9,7 @@ from cluster.ids import LogIndex, ReplicaId, Term
 from cluster.pump.pump import Pump
 from cluster.raft import core, election, following, quorum, replication, roles
 from cluster.raft.log import Log
-from cluster.raft.messages import Append, AppendReply, HardState, VoteReply, VoteRequest
+from cluster.raft.messages import Append, AppendReply, HardState, Message, VoteReply, VoteRequest
 from cluster.raft.state import State
 from cluster.shard.turn import Turn
 from cluster.storage.log import ShardLog
@@ -17,8 +17,8 @@ from cluster.storage.log import ShardLog
 MUTANTS, mutant = collector()
 
 
-def _tell_early(patch: Patch, kind: type) -> None:
-    def send(state: State, peer: ReplicaId, message: Any) -> None:
+def _tell_early(patch: Patch, kind: type[Message]) -> None:
+    def send(state: State, peer: ReplicaId, message: Message) -> None:
         if isinstance(message, kind):
             state.send_now(peer, message)
         else:
@@ -182,6 +182,6 @@ def wiped_node_not_fenced(patch: Patch) -> None:
 def vote_counted_that_nobody_gave(patch: Patch) -> None:
     def become_candidate(state: State, *arguments: Any, **options: Any) -> None:
         original(state, *arguments, **options)
-        state.votes = {peer: True for peer in state.peers[:1]}
+        state.votes = dict.fromkeys(state.peers[:1], True)
 
     original = patch.set(roles, "become_candidate", become_candidate)

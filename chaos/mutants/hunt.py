@@ -13,9 +13,7 @@ from chaos.mutants.mutant import Mutant
 from chaos.sim.run import run
 from chaos.sim.scenario import draw
 
-MUTANTS: dict[str, Mutant] = {
-    mutant.name: mutant for mutant in (*consensus.MUTANTS, *documents.MUTANTS, *telling.MUTANTS)
-}
+MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in (*consensus.MUTANTS, *documents.MUTANTS, *telling.MUTANTS)}
 SEEDS_MAX = 100
 """A bug that so many seeds do not show counts as missed."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from chaos.checkers.history import Call, Name
-from chaos.sim.scenario import Work
+from chaos.sim.workload import Work
 from cluster.session.client import ClientSession
 from cluster.session.client_events import (
     Answered,

@@ -11,6 +11,9 @@ from dataclasses import dataclass, fields
 from cluster.ids import NodeId
 from cluster.storage.engine import Family
 
+SAFETY_MS = 4_000.0
+"""Length of the safety phase."""
+
 Link = tuple[NodeId, NodeId]
 """A directed pair: (sender, receiver)."""
 
@@ -101,6 +104,7 @@ class LeaderCut(Fault):
     """Whoever leads `shard` by then is cut off from all others, its clients excepted."""
 
     shard: int
+
 
 @dataclass(frozen=True, slots=True)
 class Partition(Fault):

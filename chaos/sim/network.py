@@ -1,8 +1,8 @@
 """Connections between simulated nodes, with the promises of `cluster.transport.peer` and none beyond them.
 
-A directed pair has one connection; its lanes keep their order, each frame comes at most once, and what is on its way is lost when
-the connection breaks. A cut link holds frames back as TCP does, until it is whole again or the silence has lasted too long. A
-dial that reaches a host without its process is refused, which is evidence; one that reaches nobody is not.
+A directed pair has one connection; its lanes keep their order, each frame comes at most once, and what is on its way is lost
+when the connection breaks. A cut link holds frames back as TCP does, until it is whole again or the silence has lasted too
+long. A dial that reaches a host without its process is refused, which is evidence; one that reaches nobody is not.
 
 `Unruly` links alone break those promises: Raft and the session protocol must stand that too.
 """
@@ -224,9 +224,7 @@ class Network:
         for link in self.links.values():
             if link.receiver == node and link.up:
                 self.break_off(link)
-            elif link.receiver == node and self._nodes[link.sender].up:
-                self._dial_later(link)
-            elif link.sender == node:
+            elif link.sender == node or (link.receiver == node and self._nodes[link.sender].up):
                 self._dial_later(link)
 
     def reset(self, link: Connection, life: int) -> None:

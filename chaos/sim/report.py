@@ -16,7 +16,12 @@ CALLS_SHOWN = 400
 def lines_of(scenario: Scenario, outcome: Outcome) -> list[str]:
     """Everything about one run, in the order in which somebody would ask for it."""
     limits = ", ".join(f"{name}={value}" for name, value in asdict(scenario.limits).items())
-    lines = [f"seed {scenario.seed}, Python {platform.python_version()}, trace {outcome.trace}", f"limits   {limits}", "", "faults"]
+    lines = [
+        f"seed {scenario.seed}, Python {platform.python_version()}, trace {outcome.trace}",
+        f"limits   {limits}",
+        "",
+        "faults",
+    ]
     lines += [f"  {fault}" for fault in scenario.faults] or ["  none"]
     lines += ["", "what happened"] + [f"  {line}" for line in outcome.story]
     lines += ["", f"calls ({len(outcome.calls)})"] + [f"  {line}" for line in outcome.calls[-CALLS_SHOWN:]]

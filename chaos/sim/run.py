@@ -1,10 +1,10 @@
 """One run from its scenario to its verdict.
 
-    warm up    processes start, a leader is elected, code is deployed; no faults
-    safety     work and faults; nothing is asked but that no promise is broken
-    heal       everything that is wrong ends, except for what a disk lost for good
-    converge   within HEAL_MS everything accepted is answered, viewers have caught up, replicas are equal
-    audit      all checkers look at the whole
+warm up    processes start, a leader is elected, code is deployed; no faults
+safety     work and faults; nothing is asked but that no promise is broken
+heal       everything that is wrong ends, except for what a disk lost for good
+converge   within HEAL_MS everything accepted is answered, viewers have caught up, replicas are equal
+audit      all checkers look at the whole
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from chaos.checkers.violation import Violation
+from chaos.sim.faults import SAFETY_MS
 from chaos.sim.guard import AmbientAccess, sealed
-from chaos.sim.scenario import SAFETY_MS, Scenario
+from chaos.sim.scenario import Scenario
 from chaos.sim.world import SPACES, World
 from cluster.session.operations import Kind, Reply
 from cluster.shard.replica import ShardReplica
@@ -161,7 +162,9 @@ def _converge(world: World) -> None:
 
 def _unfinished(world: World) -> list[str]:
     """What is still owed."""
-    owed = [f"{node.name} is not running ({node.deaths[-1:]})" for node in world.nodes.values() if not node.up and not node.lost]
+    owed = [
+        f"{node.name} is not running ({node.deaths[-1:]})" for node in world.nodes.values() if not node.up and not node.lost
+    ]
     owed += [f"{node.name} was wiped and is not fenced" for node in world.nodes.values() if node.up and node.wiped]
     owed += [f"unanswered: {call}" for call in world.history.open]
     if owed:
@@ -183,7 +186,9 @@ def _caught_up(replica: ShardReplica, leader: ShardReplica) -> bool:
 
 def _stands(replica: ShardReplica) -> str:
     unwell = replica.damaged or replica.halted or replica.stalled
-    return f"{replica.node} has applied {replica.applied} of shard {replica.id} and committed {replica.raft.commit_index} {unwell}"
+    return (
+        f"{replica.node} has applied {replica.applied} of shard {replica.id} and committed {replica.raft.commit_index} {unwell}"
+    )
 
 
 def _event(world: World, at_ms: float, kind: str, arguments: tuple[object, ...]) -> str:
@@ -194,5 +199,3 @@ def _event(world: World, at_ms: float, kind: str, arguments: tuple[object, ...])
             name = f"{argument.sender}>{argument.receiver}"  # type: ignore[attr-defined]
         parts.append(f"{len(argument)} bytes" if isinstance(argument, bytes) else str(name or argument))
     return f"{at_ms - world.began_ms:9.1f} {kind:<7} {' '.join(parts)[:150]}"
-
-

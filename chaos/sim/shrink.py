@@ -1,7 +1,8 @@
-"""From a failing seed to a small story: fewer faults, less work, fewer clients, shorter faults, while the same checker complains.
+"""From a failing seed to a small story: fewer faults, less work, fewer clients, shorter faults, while the same checker
+complains.
 
-Delta debugging (Zeller and Hildebrandt, 2002) over lists of data: possible because faults and work are values and because taking
-one away leaves the random numbers of all others as they were.
+Delta debugging (Zeller and Hildebrandt, 2002) over lists of data: possible because faults and work are values and because
+taking one away leaves the random numbers of all others as they were.
 """
 
 from __future__ import annotations

@@ -33,7 +33,8 @@ from chaos.sim.marks import Marks
 from chaos.sim.network import Network
 from chaos.sim.node import WALL_EPOCH_MS, SimulatedNode
 from chaos.sim.randomness import Streams
-from chaos.sim.scenario import Scenario, Work, node_names
+from chaos.sim.scenario import Scenario, node_names
+from chaos.sim.workload import Work
 from cluster.documents.bundle import from_path
 from cluster.documents.loader import BundleLoader
 from cluster.documents.runtime import Program, Settings

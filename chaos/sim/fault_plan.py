@@ -1,0 +1,205 @@
+"""Which faults a seed draws: a maker for each kind, most of them used by a third of all seeds."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from chaos.sim import faults
+from chaos.sim.faults import CRASH_POINTS, SAFETY_MS, Fault, Link
+from chaos.sim.randomness import Streams
+from cluster.ids import NodeId
+from cluster.storage.engine import Family
+
+Maker = Callable[[random.Random, list[NodeId], int], list[Fault]]
+
+
+def _span(source: random.Random, shortest: float, longest: float) -> tuple[float, float]:
+    start = source.uniform(100, SAFETY_MS * 0.9)
+    return round(start), round(min(SAFETY_MS, start + source.uniform(shortest, longest)))
+
+
+def _some_links(source: random.Random, names: list[NodeId]) -> tuple[Link, ...]:
+    """One of the ways in which networks part: one node from all, halves, one pair, one direction, at random."""
+    pairs = [(one, other) for one in names for other in names if one != other]
+    shape = source.randrange(5)
+    if shape == 0:
+        alone = source.choice(names)
+        return tuple(pair for pair in pairs if alone in pair)
+    if shape == 1:
+        part = set(source.sample(names, len(names) // 2))
+        return tuple((one, other) for one, other in pairs if (one in part) != (other in part))
+    if shape == 2:
+        one, other = source.sample(names, 2)
+        return ((one, other), (other, one))
+    if shape == 3:
+        alone, inward = source.choice(names), source.random() < 0.5
+        return tuple((one, other) for one, other in pairs if (other if inward else one) == alone)
+    return tuple(pair for pair in pairs if source.random() < 0.4)
+
+
+def _links_or_all(source: random.Random, names: list[NodeId]) -> tuple[Link, ...]:
+    if source.random() < 0.7:
+        return _some_links(source, names)
+    return tuple((one, other) for one in names for other in names if one != other)
+
+
+def _crashes(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    found: list[Fault] = []
+    for _crash in range(source.randint(1, 5)):
+        keep = source.choice((1.0, 0.0, source.random()))
+        start, end = _span(source, 50, 1_500)
+        host_down = source.random() < 0.3
+        found.append(faults.Crash(start, end, source.choice(names), source.choice(CRASH_POINTS), keep, host_down))
+    return found
+
+
+def _leader_crashes(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    return [
+        faults.LeaderCrash(
+            *_span(source, 20, 800), source.randint(0, 1), source.choice(CRASH_POINTS), source.choice((1.0, 0.0))
+        )
+        for _crash in range(source.randint(1, 4))
+    ]
+
+
+def _leader_cuts(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    return [faults.LeaderCut(*_span(source, 150, 1_200), 1) for _cut in range(source.randint(1, 5))]
+
+
+def _power_losses(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    return [faults.PowerLoss(*_span(source, 50, 400), source.choice((0.0, source.random())))]
+
+
+def _pauses(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    return [faults.Pause(*_span(source, 20, 1_500), source.choice(names)) for _pause in range(source.randint(1, 3))]
+
+
+def _partitions(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    return [
+        faults.Partition(*_span(source, 50, 2_000), _some_links(source, names), source.choice((50.0, 500.0, 5_000.0)))
+        for _partition in range(source.randint(1, 3))
+    ]
+
+
+def _flapping(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    return [faults.Flapping(*_span(source, 300, 2_000), _some_links(source, names), source.uniform(20, 400))]
+
+
+def _slow_links(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    return [
+        faults.Slow(*_span(source, 200, 3_000), _links_or_all(source, names), source.choice((5.0, 50.0, 400.0)))
+        for _slow in range(source.randint(1, 2))
+    ]
+
+
+def _unruly(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    rates = [source.choice((0.0, 0.05, 0.3)) for _rate in range(3)]
+    return [faults.Unruly(*_span(source, 200, 2_500), _some_links(source, names), *rates)]
+
+
+def _breaks(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    found: list[Fault] = []
+    for _break in range(source.randint(1, 6)):
+        start, _end = _span(source, 0, 1)
+        found.append(faults.Break(start, start, _some_links(source, names)))
+    return found
+
+
+def _client_breaks(source: random.Random, names: list[NodeId], clients: int) -> list[Fault]:
+    found: list[Fault] = []
+    for _break in range(source.randint(1, 6)):
+        start, _end = _span(source, 0, 1)
+        found.append(faults.ClientBreak(start, start, source.randrange(clients)))
+    return found
+
+
+def _slow_syncs(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    return [
+        faults.SlowSync(*_span(source, 100, 2_000), source.choice(names), source.choice((2.0, 20.0, 150.0, 1_200.0)))
+        for _slow in range(source.randint(1, 3))
+    ]
+
+
+def _sync_failures(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    return [faults.SyncFails(*_span(source, 100, 1_000), source.choice(names))]
+
+
+def _read_failures(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    return [faults.ReadsFail(*_span(source, 100, 1_000), source.choice(names))]
+
+
+def _full_disks(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    return [faults.DiskFull(*_span(source, 100, 1_000), source.choice(names))]
+
+
+def _disk_stalls(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    return [faults.DiskStalls(*_span(source, 10, 800), source.choice(names)) for _stall in range(source.randint(1, 3))]
+
+
+def _high_water(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    return [faults.HighWater(*_span(source, 100, 1_000), source.choice(names))]
+
+
+def _rot(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    victim = source.choice(names)
+    found: list[Fault] = []
+    for _flip in range(source.randint(1, 6)):
+        start, _end = _span(source, 0, 1)
+        family = source.choice((Family.RECORDS, Family.RECORDS, Family.RECORDS, Family.LOG, Family.META))
+        found.append(faults.BitFlip(start, start, victim, family))
+    restart, up = _span(source, 50, 300)
+    found.append(faults.Crash(restart, up, victim, "anywhere", 1.0, False))
+    return found
+
+
+def _wipes(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    return [faults.Wipe(*_span(source, 20, 600), source.choice(names))]
+
+
+def _clock_jumps(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    found: list[Fault] = []
+    for _jump in range(source.randint(1, 4)):
+        start, _end = _span(source, 0, 1)
+        found.append(faults.ClockJump(start, start, source.choice(names), source.choice((-60_000.0, -500.0, 700.0, 60_000.0))))
+    return found
+
+
+_MAKERS: dict[str, Maker] = {
+    "crash": _crashes,
+    "leader_crash": _leader_crashes,
+    "leader_cut": _leader_cuts,
+    "power_loss": _power_losses,
+    "pause": _pauses,
+    "partition": _partitions,
+    "flapping": _flapping,
+    "slow": _slow_links,
+    "unruly": _unruly,
+    "break": _breaks,
+    "client_break": _client_breaks,
+    "slow_sync": _slow_syncs,
+    "sync_fails": _sync_failures,
+    "reads_fail": _read_failures,
+    "disk_full": _full_disks,
+    "disk_stalls": _disk_stalls,
+    "high_water": _high_water,
+    "bit_flip": _rot,
+    "wipe": _wipes,
+    "clock_jump": _clock_jumps,
+}
+_LIKELIHOOD = {"crash": 0.6, "sync_fails": 0.15, "reads_fail": 0.15, "disk_full": 0.15, "high_water": 0.15, "bit_flip": 0.15,
+               "wipe": 0.1, "power_loss": 0.25}  # fmt: skip
+
+
+def draw_faults(streams: Streams, names: list[NodeId], clients: int) -> tuple[Fault, ...]:
+    """All faults of a seed, in the order in which they begin. One node at most loses what it had synced."""
+    found: list[Fault] = []
+    for kind, maker in _MAKERS.items():
+        stream = streams.named(f"faults/{kind}")
+        if stream.random() < _LIKELIHOOD.get(kind, 0.35):
+            found.extend(maker(stream, names, clients))
+    victims = sorted(
+        (fault for fault in found if isinstance(fault, faults.Wipe | faults.BitFlip)), key=lambda fault: fault.start_ms
+    )
+    spared = {id(fault) for fault in victims if fault.node != victims[0].node}
+    return tuple(sorted((fault for fault in found if id(fault) not in spared), key=lambda fault: fault.start_ms))

@@ -1,0 +1,123 @@
+"""What clients ask: pipelined sends, reads, watches, unary calls, now and then a deletion and a new creation."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from chaos.sim.faults import SAFETY_MS
+from cluster.session.operations import Consistency, Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Something a client does at at_ms. kind: of the operation; WATCH and UNWATCH too. alone: a unary call with an idempotency
+    key instead of a place in the client's session. keyless: without one, so it is tried once only."""
+
+    at_ms: float
+    client: int
+    kind: Kind
+    space: str
+    key: str
+    channel: str = ""
+    payload: bytes = b""
+    consistency: Consistency = Consistency.LINEARIZABLE
+    alone: bool = False
+    keyless: bool = False
+
+    def __str__(self) -> str:
+        how = "alone " if self.alone else ""
+        what = f"{self.channel} {self.payload.decode()}" if self.payload or self.channel else ""
+        return f"{self.at_ms:7.0f} c{self.client} {how}{self.kind.name.lower()} {self.space}/{self.key} {what}".rstrip()
+
+
+@dataclass(slots=True)
+class Workload:
+    """What clients ask. Every number appended to a ledger is its own, so a repeat shows."""
+
+    source: random.Random
+    clients: int
+    number: int = 0
+    work: list[Work] = field(default_factory=list)
+
+    def draw(self) -> tuple[Work, ...]:
+        source = self.source
+        documents = [("ledger", "a"), ("ledger", "b"), ("counter", "c"), ("text", "t"), ("chat", "r")]
+        documents = documents[:2] + source.sample(documents[2:], source.randint(1, 3))
+        for place, (space, key) in enumerate(documents):
+            self._add(10.0 + place, source.randrange(self.clients), Kind.CREATE, space, key, payload=_construct(space))
+        at_ms = 60.0
+        pace_ms = source.choice((20.0, 50.0, 120.0))
+        deletes = source.random() < 0.3
+        while at_ms < SAFETY_MS and len(self.work) < 260:
+            self._act(at_ms, *source.choice(documents), deletes)
+            at_ms += source.expovariate(1 / pace_ms)
+        if source.random() < 0.3:
+            self._read_often(*documents[0])
+        return tuple(sorted(self.work, key=lambda work: work.at_ms))
+
+    def _read_often(self, space: str, key: str) -> None:
+        """Everybody reads and writes one document all the time: what is stale for a moment only shows to who looks then."""
+        at_ms = 100.0
+        while at_ms < SAFETY_MS:
+            for client in range(self.clients):
+                self._add(at_ms + client, client, Kind.READ, space, key)
+            channel, payload = self._message(space)
+            self._add(at_ms, self.source.randrange(self.clients), Kind.SEND, space, key, channel, payload)
+            at_ms += 40.0
+
+    def _act(self, at_ms: float, space: str, key: str, deletes: bool) -> None:
+        source = self.source
+        client = source.randrange(self.clients)
+        chance = source.random()
+        if chance < 0.5:
+            for _ in range(source.choice((1, 1, 2, 6))):
+                channel, payload = self._message(space)
+                self._add(at_ms, client, Kind.SEND, space, key, channel, payload)
+        elif chance < 0.6:
+            channel, payload = self._message(space)
+            self._add(at_ms, client, Kind.SEND, space, key, channel, payload, alone=True, keyless=source.random() < 0.3)
+        elif chance < 0.8:
+            level = source.choice((Consistency.LINEARIZABLE, Consistency.LINEARIZABLE, Consistency.AT_LEAST))
+            self._add(at_ms, client, Kind.READ, space, key, consistency=level, alone=source.random() < 0.3)
+        elif chance < 0.92:
+            self._add(at_ms, client, Kind.WATCH, space, key)
+        elif chance < 0.95:
+            self._add(at_ms, client, Kind.UNWATCH, space, key)
+        elif deletes and space == "ledger" and key == "b":
+            self._add(at_ms, client, Kind.DELETE, space, key)
+            self._add(at_ms + source.uniform(0, 60), client, Kind.CREATE, space, key, payload=_construct(space))
+
+    def _message(self, space: str) -> tuple[str, bytes]:
+        self.number += 1
+        number = self.number
+        if space == "ledger":
+            channel = "doubt" if self.source.random() < 0.1 else "append"
+            return channel, b'{"number":%d}' % number
+        if space == "counter":
+            return ("add", b'{"amount":%d}' % number) if self.source.random() < 0.8 else ("put", b'{"value":"v%d"}' % number)
+        if space == "text":
+            return "edit", b'{"patches":[{"at":0,"delete":0,"insert":"%d "}]}' % number
+        return "say", b'{"text":"%d"}' % number
+
+    def _add(
+        self,
+        at_ms: float,
+        client: int,
+        kind: Kind,
+        space: str,
+        key: str,
+        channel: str = "",
+        payload: bytes = b"",
+        **more: object,
+    ) -> None:
+        self.work.append(Work(round(at_ms, 1), client, kind, space, key, channel, payload, **more))  # type: ignore[arg-type]
+
+
+def _construct(space: str) -> bytes:
+    if space == "ledger":
+        return b'{"first":0}'
+    if space == "chat":
+        members = ",".join(f'"c{number}@sim"' for number in range(4))
+        return b'{"title":"room","members":[%b]}' % members.encode()
+    return b"{}"
