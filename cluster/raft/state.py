@@ -2,9 +2,9 @@
 
 Lists rather than deques hold the short queues: an empty deque costs 600 bytes, and a node has thousands of idle groups.
 
-Handlers (election, following, replication, reads) are functions over this; `core` owns it and calls them. A handler that
-changes what must be durable does it through `save_vote`, `append`, `truncate_from` and `compact_to`, so that one Persist
-with everything in it leaves at the end of the step and no message can overtake it.
+Handlers (election, following, replication, membership, transfer, reads) are functions over this; `core` owns it and calls them.
+A handler that changes what must be durable does it through `save_vote`, `append`, `adopt`, `truncate_from` and `compact_to`,
+so that one Persist with everything in it leaves at the end of the step and no message can overtake it.
 
 Invariant: snapshot <= commit <= last index, applied <= commit, vote belongs to term, leader-only fields are empty elsewhere.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 
 from cluster.errors import StorageDamaged
@@ -11,9 +12,9 @@ from cluster.ids import LogIndex, ReplicaId, Term
 from cluster.raft.configuration import decode
 from cluster.raft.core import Raft
 from cluster.raft.events import Compact, SnapshotInstalled
-from cluster.raft.messages import Configuration, HardState, SnapshotMeta
+from cluster.raft.messages import Configuration, HardState, SnapshotMeta, VoteRequest
 from tests.raft.network import SHARD, TEST_CONFIG
-from tests.raft.solo import Solo, append, configured, entry, ids, run
+from tests.raft.solo import Solo, append, configured, entry, ids, run, vote_request
 
 
 def restarted(solo: Solo, replica: int = 1) -> Raft:
@@ -108,3 +109,14 @@ def test_owner_sees_a_configuration_as_an_entry_without_content() -> None:
     solo.receive(2, append(1, (0, 0), run(1, 1, b"a", entry([1, 2, 3], [4]), b"b"), commit=3))
     assert solo.core.entries(LogIndex(1), LogIndex(3), 1 << 20) == [run(1, 1, b"a", b"", b"b")]
     assert decode(solo.disk.visible.entries[1][1]).learners == ids(4), "the log has all of it"
+
+
+def test_what_was_stored_before_configurations_could_change_is_still_read() -> None:
+    """Hard state, configurations and snapshot positions have only grown at their ends."""
+    encode = msgspec.msgpack.encode
+    assert msgspec.msgpack.decode(encode([3, 2]), type=HardState) == HardState(Term(3), ReplicaId(2))
+    old = encode([7, 3, [[1, 2, 3], [4]]])
+    assert msgspec.msgpack.decode(old, type=SnapshotMeta) == SnapshotMeta(
+        LogIndex(7), Term(3), Configuration(ids(1, 2, 3), ids(4))
+    )
+    assert msgspec.msgpack.decode(encode([1, 5, 9, 4, False]), type=VoteRequest) == vote_request(5, (9, 4))

@@ -153,6 +153,23 @@ def test_follower_that_becomes_a_voter_watches_over_its_leader() -> None:
     assert solo.core.role is Role.PRE_CANDIDATE
 
 
+def test_joint_configuration_is_not_left_while_leadership_is_handed_over() -> None:
+    """An entry more would make the successor's TimeoutNow stale. Whoever leads next leaves it (reference trap 46); so does this
+    leader when the transfer comes to nothing."""
+    solo = Solo(learners=1)
+    solo.lead()
+    acknowledge(solo, 4)
+    change(solo, [1, 2, 3, 4])
+    solo.step(Transfer(ReplicaId(2)))
+    acknowledge(solo, 2, 3, 4)
+    assert solo.core.commit_index == 2
+    assert configured(solo.core) == ([1, 2, 3, 4], [], [1, 2, 3])
+    while solo.core.transferring_to is not None:
+        solo.acked = {(peer, 1): solo.core.deadline_ms for peer in (2, 3, 4)}
+        solo.at_deadline()
+    assert configured(solo.core) == ([1, 2, 3, 4], [], [])
+
+
 # Refusals
 
 
