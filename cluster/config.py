@@ -30,6 +30,7 @@ ENVIRONMENT_PREFIX = "MOOT_"
 FSYNC_MODES = ("auto", "inline", "thread")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LABELS = ("host", "zone")
+SHARDS_DEFAULT = 3
 ELECTION_HEARTBEATS_MIN = 3
 
 _BINARY_UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -165,7 +166,9 @@ class NodeConfig:
         None, "empty: a cluster of one; read only while data_dir is empty, and the same list on all first nodes", default=()
     )
     shard_count: int = _setting(
-        Range(1, 4096), "some shards for every core of a small cluster; used once, when the cluster is made", default=8
+        Range(1, 4096),
+        "one a node of a small cluster: fewer, larger groups batch better (decision 0012); used once, when the cluster is made",
+        default=SHARDS_DEFAULT,
     )
     replication_factor: int = _setting(
         Choice((1, 3, 5, 7)), "3 survives one node; even numbers survive no more than the odd one below", default=3

@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from chaos.bench.etcd import EtcdCluster
+from chaos.bench.load import KEY_PREFIX, SPACE
 from chaos.live.processes import LiveCluster
 from cluster.cli.local_commands import example
+from cluster.config import SHARDS_DEFAULT
 
 DOCUMENTS: Final = 64
 LOAD_TIMEOUT_S: Final = 180

@@ -21,6 +21,7 @@ from chaos.demo.schedule import Kill, schedule
 from chaos.live.processes import LiveCluster
 from cluster.cli.local_commands import example
 from cluster.client import Client, PendingAnswer
+from cluster.config import SHARDS_DEFAULT
 from cluster.session.client_events import Settings
 
 SPACE: Final = "text"

@@ -18,6 +18,7 @@ from cluster.cli.local_commands import exited, last_words
 from cluster.cli.output import CommandFailed
 from cluster.cli.reach import ask_one, is_healthy
 from cluster.client import connect
+from cluster.config import SHARDS_DEFAULT
 from cluster.documents.bundle import from_path
 from cluster.errors import ClusterError
 from cluster.session.client_events import Settings

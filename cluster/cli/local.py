@@ -29,7 +29,7 @@ from typing import Final
 
 import psutil
 
-from cluster.config import ENVIRONMENT_PREFIX, InitialNode, NodeConfig
+from cluster.config import ENVIRONMENT_PREFIX, SHARDS_DEFAULT, InitialNode, NodeConfig
 from cluster.errors import ClusterError, InvalidRequest
 from cluster.ids import NodeId
 
@@ -104,7 +104,7 @@ class LocalCluster:
         folder: Path,
         nodes: int,
         *,
-        shards: int = 8,
+        shards: int = SHARDS_DEFAULT,
         settings: Mapping[str, str | int] | None = None,
         near: int = 0,
         tied: bool = False,

@@ -82,6 +82,8 @@ class Meter:
 
     def end(self) -> int:
         """Disarm and return the steps used. A second call has no effect."""
+        if self.allowed == _UNMETERED:
+            return 0
         decimal.setcontext(self.decimals_outside)
         used = self.used if self.limit else self.allowed - self.left
         self.allowed = self.left = self.depth = _UNMETERED

@@ -116,6 +116,7 @@ class Applier:
         self.now_ms = entry.now_ms
         rows: dict[tuple[int, int], tuple[LiveDocument, int, HistoryRow]] = {}
         replies: list[Reply] | None = None if origins is None else []
+        isolates = self._directory.isolates(self._shard, index)
         self.within_entry = True
         for offset, command in enumerate(entry.commands):
             live = documents[offset]
@@ -123,7 +124,7 @@ class Applier:
                 assert origins is None, "a leader never proposes into its own past"
                 continue
             live.touched_ms = now_ms
-            self._command(live, command, index, offset, entry, rows, replies)
+            self._command(live, command, index, offset, entry, rows, replies, isolates)
         self.within_entry = False
         if origins is not None and replies is not None:
             for (stream, reply_id), reply in zip(origins, replies, strict=True):
@@ -162,8 +163,12 @@ class Applier:
         entry: Entry,
         rows: dict[tuple[int, int], tuple[LiveDocument, int, HistoryRow]],
         replies: list[Reply] | None,
+        isolates: bool,
     ) -> None:
-        """Judge, run and remember one command; its reply is made only where somebody waits (`replies`)."""
+        """Judge, run and remember one command; its reply is made only where somebody waits (`replies`).
+
+        isolates: whether some command of this entry is isolated.
+        """
         digest = payload_digest(command.kind, command.channel, command.payload) if command.session else b""
         verdict, stored, expected = live.sessions.judge(command.session, command.sequence, digest)
         if verdict is not Verdict.RUN:
@@ -178,8 +183,7 @@ class Applier:
                 replies.append(Reply(0, live.epoch, live.index, b"", failure_of(error)))
             return
         seed = command_seed(entry.seed, offset)
-        isolated = self._directory.isolated(self._shard, index, offset)
-        if isolated is not None:
+        if isolates and self._directory.isolated(self._shard, index, offset) is not None:
             outcome = Outcome(Code.POISONED, b"{}")
             live.frozen = FREEZE_AFTER_POISON
         else:

@@ -103,6 +103,10 @@ class Directory:
             return next(iter(self._builtin))
         return self.space(space).code_hash
 
+    def isolates(self, shard: int, index: int) -> bool:
+        """Whether any command of an entry is isolated."""
+        return any(place[:2] == (shard, index) for place in self._isolated)
+
     def isolated(self, shard: int, index: int, offset: int) -> Isolated | None:
         return self._isolated.get((shard, index, offset))
 

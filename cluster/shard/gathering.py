@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cluster.errors import ClusterError, InvalidName, InvalidRequest, StorageDamaged, StorageError, UnknownDocument
-from cluster.ids import Principal, check_channel, check_key, check_space
+from cluster.ids import Principal, check_key, check_space
 from cluster.session.failures import failure_of
 from cluster.session.operations import Kind, Operation, Reply
 from cluster.session.table import SESSION_BYTES
@@ -36,7 +36,13 @@ from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE
 NO_PARAMETERS = b"{}"
 """What an empty payload means (documents.proto)."""
 
-_KINDS = {Kind.CREATE: CommandKind.CREATE, Kind.SEND: CommandKind.SEND, Kind.DELETE: CommandKind.DELETE}
+_KINDS: dict[int, CommandKind] = {
+    Kind.CREATE: CommandKind.CREATE,
+    Kind.SEND: CommandKind.SEND,
+    Kind.DELETE: CommandKind.DELETE,
+}
+_CREATE = Kind.CREATE.value
+_SEND = Kind.SEND.value
 
 
 class Gatherer:
@@ -111,20 +117,20 @@ class Gatherer:
         name = (operation.space, operation.key)
         payload = operation.payload
         channel = ""
-        if operation.kind == Kind.CREATE:
+        kind = operation.kind
+        if kind == _CREATE:
             code_hash = self._directory.code_for(operation.space)
             payload = self._directory.program(code_hash).check("", payload or NO_PARAMETERS)
             self._creating[name] = code_hash
         else:
             code_hash = self._code_of(operation)
-            if operation.kind == Kind.SEND:
-                check_channel(operation.channel)
+            if kind == _SEND:
                 channel = operation.channel
                 payload = self._directory.program(code_hash).check(channel, payload or NO_PARAMETERS)
             else:
                 payload = NO_PARAMETERS
         return Command(
-            _KINDS[Kind(operation.kind)],
+            _KINDS[kind],
             operation.space,
             operation.key,
             channel,
