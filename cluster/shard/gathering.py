@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cluster.errors import ClusterError, InvalidName, InvalidRequest, StorageDamaged, StorageError, UnknownDocument
-from cluster.ids import Principal, check_key, check_space
+from cluster.ids import Principal, check_channel, check_key, check_space
 from cluster.session.failures import failure_of
 from cluster.session.operations import Kind, Operation, Reply
 from cluster.session.table import SESSION_BYTES
@@ -58,6 +58,7 @@ class Gatherer:
         self.damaged = ""
         """What could not be read while checking an operation; the replica looks at it after every gathering."""
         self._principals: set[str] = set()
+        self._channels: set[str] = set()
         self._creating: dict[tuple[str, str], bytes] = {}
         """Code of documents whose creation is proposed but not applied yet: what is pipelined behind it is checked against
         it.
@@ -125,6 +126,8 @@ class Gatherer:
         else:
             code_hash = self._code_of(operation)
             if kind == _SEND:
+                if operation.channel not in self._channels:
+                    self._learn_channel(operation.channel)
                 channel = operation.channel
                 payload = self._directory.program(code_hash).check(channel, payload or NO_PARAMETERS)
             else:
@@ -141,6 +144,13 @@ class Gatherer:
             operation.acked_through,
             code_hash,
         )
+
+    def _learn_channel(self, channel: str) -> None:
+        """Legal names are remembered, so that each is looked at once."""
+        check_channel(channel)
+        if len(self._channels) >= PRINCIPALS_KEPT_MAX:
+            self._channels.clear()
+        self._channels.add(channel)
 
     def _check(self, operation: Operation) -> None:
         """What apply takes for granted. The gateway looked already, but a forwarded operation passed another node's."""
