@@ -2,98 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from cluster.errors import InvalidRequest
-from cluster.session.client import ClientSession
 from cluster.session.client_events import (
     Answered,
-    Changed,
     Connected,
-    Consumed,
     Disconnected,
-    Effects,
-    Ended,
-    Intent,
     Received,
     Settings,
     StreamLimits,
-    Submitted,
-    TimeReached,
-    Unwatched,
-    Watched,
 )
-from cluster.session.client_watch import DELTA_OVERHEAD_BYTES
 from cluster.session.identity import check_identity, new_identity
-from cluster.session.operations import Consistency, Delta, Failure, Kind, Operation, Reply
-
-UNAVAILABLE = Failure("UNAVAILABLE", "", True, "no")
-SETTINGS = Settings(
-    window=3, operation_timeout_ms=1_000, reply_timeout_ms=400, backoff_min_ms=10, backoff_max_ms=100, watch_credit_bytes=1000
-)
-
-
-class Bench:
-    """A client session with its time in hand."""
-
-    def __init__(self, settings: Settings = SETTINGS, limits: StreamLimits | None = None) -> None:
-        self.made = 0
-        self.now_ms = 1000.0
-        self.client = ClientSession(self.make_session, lambda: 0.5, settings)
-        self.limits = limits or StreamLimits()
-        self.tickets = 0
-
-    def make_session(self) -> bytes:
-        self.made += 1
-        return new_identity(self.made, b"0123456789")
-
-    def step(self, event: Any) -> Effects:
-        return self.client.step(event, self.now_ms)
-
-    def connect(self) -> list[Operation]:
-        return sent(self.step(Connected(self.limits)))
-
-    def after(self, ms: float) -> Effects:
-        self.now_ms += ms
-        return self.step(TimeReached())
-
-    def send(self, *payloads: bytes, key: str = "a", kind: Kind = Kind.SEND) -> Effects:
-        intents = []
-        for payload in payloads:
-            self.tickets += 1
-            intents.append(Intent(self.tickets, kind.value, "text", key, "say", payload))
-        return self.step(Submitted(intents))
-
-    def read(self, key: str = "a", **options: int) -> Effects:
-        self.tickets += 1
-        return self.step(Submitted([Intent(self.tickets, Kind.READ.value, "text", key, **options)]))  # type: ignore[arg-type]
-
-
-def sent(effects: Effects) -> list[Operation]:
-    return [operation for frame in effects.frames for operation in frame.operations]
-
-
-def numbers(operations: list[Operation]) -> list[tuple[int, bytes]]:
-    return [(operation.sequence, operation.payload) for operation in operations]
-
-
-def answers(effects: Effects) -> list[tuple[int, str]]:
-    """(ticket, reason) of what was answered; the reason is empty for success."""
-    return [
-        (happened.ticket, happened.reply.failure.reason if happened.reply.failure else "")
-        for happened in effects.happened
-        if isinstance(happened, Answered)
-    ]
-
-
-def ok(operation: Operation, index: int | None = None) -> Reply:
-    return Reply(operation.id, 1, operation.sequence if index is None else index, b"")
-
-
-def gap(operation: Operation, expected: int) -> Reply:
-    return Reply(operation.id, failure=Failure("SEQUENCE_GAP", "", True, "no", 0, {"expected": str(expected)}))
+from cluster.session.operations import Consistency, Failure, Reply
+from tests.session.client_bench import UNAVAILABLE, Bench, answers, gap, numbers, ok, sent
 
 
 def test_nothing_is_sent_before_the_stream_is_open() -> None:
@@ -453,117 +375,6 @@ def test_a_session_is_renewed_only_before_anything_was_sent_under_it() -> None:
     assert effects.frames[0].session == b"", "the stream was opened under the new session"
     with pytest.raises(AssertionError):
         bench.client.renew_session()
-
-
-def delta(operation: Operation, base: int, index: int, body: bytes = b"[]", epoch: int = 1) -> Delta:
-    return Delta(operation.id, epoch, base, epoch, index, False, body)
-
-
-def view(operation: Operation, index: int, body: bytes = b"{}", epoch: int = 1) -> Delta:
-    return Delta(operation.id, 0, 0, epoch, index, True, body)
-
-
-def shown(effects: Effects) -> list[int]:
-    return [happened.delta.index for happened in effects.happened if isinstance(happened, Changed)]
-
-
-def watching(bench: Bench) -> Operation:
-    """A watch at its first view, at position 1.5."""
-    bench.connect()
-    (operation,) = sent(bench.step(Watched(1, "text", "a")))
-    assert (operation.kind, operation.index, operation.credit) == (Kind.WATCH, -1, 1000)
-    assert shown(bench.step(Received([view(operation, 5)]))) == [5]
-    return operation
-
-
-def test_a_watch_resumes_after_its_position_with_the_credit_that_is_left() -> None:
-    bench = Bench()
-    operation = watching(bench)
-    bench.step(Received([delta(operation, 5, 6, b"x" * 68)]))
-    bench.step(Disconnected())
-    (again,) = bench.connect()
-    assert (again.kind, again.epoch, again.index) == (Kind.WATCH, 1, 6)
-    assert again.credit == 1000 - (2 + DELTA_OVERHEAD_BYTES) - (68 + DELTA_OVERHEAD_BYTES)
-
-
-def test_deltas_of_a_stream_that_is_gone_are_not_shown() -> None:
-    bench = Bench()
-    operation = watching(bench)
-    bench.step(Disconnected())
-    bench.connect()
-    assert shown(bench.step(Received([delta(operation, 5, 6)]))) == []
-
-
-def test_a_gap_is_answered_by_starting_again_with_a_whole_view() -> None:
-    bench = Bench()
-    operation = watching(bench)
-    effects = bench.step(Received([delta(operation, 6, 7)]))
-    assert shown(effects) == []
-    assert [(each.kind, each.id) for each in sent(effects)] == [(Kind.UNWATCH, operation.id)]
-    (again,) = sent(bench.after(10))
-    assert (again.kind, again.index) == (Kind.WATCH, -1)
-
-
-def test_positions_shown_never_go_back() -> None:
-    """Invariant 3: positions only rise, per session, across nodes. A lagging replica's view is not shown."""
-    bench = Bench()
-    operation = watching(bench)
-    assert shown(bench.step(Received([delta(operation, 4, 5), delta(operation, 5, 6)]))) == [6]
-    effects = bench.step(Received([view(operation, 3)]))
-    assert shown(effects) == []
-    (again,) = sent(bench.after(10))
-    assert (again.kind, again.index) == (Kind.WATCH, 6)
-
-
-def test_a_later_epoch_replaces_what_was_seen() -> None:
-    bench = Bench()
-    operation = watching(bench)
-    assert shown(bench.step(Received([view(operation, 1, epoch=2), delta(operation, 1, 2, epoch=2)]))) == [1, 2]
-
-
-def test_credit_is_given_back_by_halves_as_the_application_consumes() -> None:
-    bench = Bench()
-    operation = watching(bench)
-    bench.step(Received([delta(operation, 5, 6, b"x" * 568)]))
-    assert bench.step(Consumed(1, 34)).frames == []
-    (frame,) = bench.step(Consumed(1, 600)).frames
-    assert frame.grants == [(operation.id, 634)]
-
-
-def test_credit_is_never_given_for_what_was_not_sent() -> None:
-    bench = Bench()
-    watching(bench)
-    assert bench.step(Consumed(1, 10**9)).frames == []
-
-
-@pytest.mark.parametrize(("reason", "index"), [("UNAVAILABLE", 5), ("POSITION_REWOUND", -1), ("HISTORY_TRIMMED", -1)])
-def test_a_watch_that_ends_for_a_reason_that_passes_is_asked_for_again(reason: str, index: int) -> None:
-    bench = Bench()
-    operation = watching(bench)
-    failure = Failure(reason, "", reason == "UNAVAILABLE", "no")
-    effects = bench.step(Received([Delta(operation.id, 0, 0, 0, 0, failure=failure)]))
-    assert effects.happened == []
-    (again,) = sent(bench.after(10))
-    assert (again.kind, again.index) == (Kind.WATCH, index)
-
-
-@pytest.mark.parametrize("in_reply", [True, False])
-def test_a_watch_that_is_refused_ends(in_reply: bool) -> None:
-    bench = Bench()
-    operation = watching(bench)
-    failure = Failure("PERMISSION_DENIED", "", False, "no")
-    event = Reply(operation.id, failure=failure) if in_reply else Delta(operation.id, 0, 0, 0, 0, failure=failure)
-    assert bench.step(Received([event])).happened == [Ended(1, failure)]
-    bench.step(Disconnected())
-    assert bench.connect() == []
-
-
-def test_a_watch_that_is_not_wanted_any_more_is_ended_and_shows_nothing() -> None:
-    bench = Bench()
-    operation = watching(bench)
-    effects = bench.step(Unwatched(1))
-    assert [(each.kind, each.id) for each in sent(effects)] == [(Kind.UNWATCH, operation.id)]
-    assert shown(bench.step(Received([delta(operation, 5, 6), Reply(operation.id)]))) == []
 
 
 @pytest.mark.parametrize("identity", [b"", bytes(15), bytes(16), new_identity(1, b"0123456789")[:-1] + b"xx"])
