@@ -11,7 +11,7 @@ from cluster.errors import ChangePending, InvalidRequest, LearnerBehind, NotLead
 from cluster.ids import LogIndex, ReplicaId, Term
 from cluster.raft.configuration import TAG, members_of
 from cluster.raft.effects import Effects, Role
-from cluster.raft.events import Campaign, ChangeConfiguration, PeerAcked, Read, Transfer
+from cluster.raft.events import Campaign, ChangeConfiguration, LeaderLost, PeerAcked, Read, Transfer
 from cluster.raft.messages import Append, Configuration, HardState, TimeoutNow
 from tests.raft.network import TEST_CONFIG, Cluster
 from tests.raft.solo import Solo, accept, append, appends, configured, entry, ids, reject, run, to, vote_reply, vote_request
@@ -139,6 +139,24 @@ def test_new_leader_leaves_a_joint_configuration_only_once_it_has_committed_it()
     solo.receive(4, accept(3, 3))
     assert configured(solo.core) == ([1, 2, 4], [3], [])
     assert solo.core.last_index == 4
+
+
+def test_new_leader_that_knows_the_joint_configuration_to_be_committed_waits_all_the_same() -> None:
+    """Reference trap 43: one rule, committed in this leadership, however much the leader happens to know."""
+    solo = Solo(term=1, log=[1])
+    solo.receive(2, append(2, (1, 1), run(2, 2, entry([1, 2, 4], [3], [1, 2, 3])), commit=2))
+    solo.persist()
+    assert solo.core.commit_index == 2
+    solo.step(Campaign())
+    for pre in (True, False):
+        for peer in (2, 4):
+            solo.receive(peer, vote_reply(3, True, pre=pre))
+        solo.persist()
+    assert solo.core.role is Role.LEADER
+    assert solo.core.last_index == 3
+    solo.receive(2, accept(3, 3))
+    solo.receive(4, accept(3, 3))
+    assert configured(solo.core) == ([1, 2, 4], [3], [])
 
 
 def test_follower_that_becomes_a_voter_watches_over_its_leader() -> None:
@@ -345,6 +363,16 @@ def test_replica_that_loses_its_vote_campaigns_until_that_is_committed() -> None
     cluster.run_until(lambda: cluster.node(2).core.role is Role.LEADER)
     cluster.run_until(lambda: cluster.node(1).core.role is Role.LEADER)
     cluster.settle()
+
+
+def test_replica_that_loses_its_vote_stands_behind_all_voters_when_the_leader_is_lost() -> None:
+    """Thesis 4.2.2 again: it may be needed, so it takes a turn, but only after those who have a vote."""
+    solo = Solo(term=1, log=[1])
+    solo.receive(3, append(2, (1, 1), run(2, 2, entry([2, 3], [1]))))
+    solo.step(LeaderLost())
+    assert solo.core.deadline_ms == solo.now_ms + TEST_CONFIG.stagger_ms
+    solo.at_deadline()
+    assert solo.core.role is Role.PRE_CANDIDATE
 
 
 # Adding

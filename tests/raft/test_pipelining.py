@@ -92,6 +92,16 @@ def test_bytes_in_flight_to_all_followers_together_are_bounded() -> None:
     assert solo.core.inflight_bytes == 0
 
 
+def test_follower_with_nothing_in_flight_is_never_starved_by_the_others() -> None:
+    config = replace(TEST_CONFIG, append_bytes_max=300, window_bytes_max=900, window_appends=10, inflight_bytes_max=300)
+    solo = Solo(voters=5, config=config)
+    solo.lead()
+    effects = solo.propose(b"x" * 284)
+    assert [len(appends(effects, peer)) for peer in (2, 3, 4, 5)] == [1, 1, 1, 1]
+    effects = solo.propose(b"x" * 284)
+    assert [len(appends(effects, peer)) for peer in (2, 3, 4, 5)] == [0, 0, 0, 0]
+
+
 def test_full_window_of_lost_appends_never_blocks_for_ever() -> None:
     """Reference trap 30: after a round trip timeout an empty probe at the end of what was sent asks how much arrived."""
     solo = Solo(config=replace(TEST_CONFIG, window_appends=2))

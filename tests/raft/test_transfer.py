@@ -76,6 +76,17 @@ def test_transfer_that_does_not_succeed_is_given_up_after_an_election_timeout() 
     assert told(solo.receive(2, accept(1, 2)), 2) == [], "an aborted transfer does not come back"
 
 
+def test_transfer_to_the_same_successor_may_be_tried_again() -> None:
+    solo = Solo()
+    solo.lead()
+    for _ in range(2):
+        assert told(hand_over(solo, 2), 2) == [timeout_now(1, 1)]
+        while solo.core.transferring_to is not None:
+            solo.acked = {(3, 1): solo.core.deadline_ms, (2, 1): solo.core.deadline_ms}
+            solo.at_deadline()
+        assert solo.core.role is Role.LEADER
+
+
 def test_another_transfer_is_refused_meanwhile_and_the_same_one_changes_nothing() -> None:
     solo = Solo()
     solo.lead()
