@@ -83,6 +83,9 @@ class Incoming:
         self._transfers = transfers
         self._turn = turn
         self._lost_log = lost_log
+        self.met: set[NodeId] = set()
+        """Peers whose liveness has named the directory that this node knows, since their connection last broke. Until then their
+        Raft messages are dropped, which Raft repairs: a wiped node must not vote before it is fenced (trap 11)."""
 
     def on_frame(self, node: NodeId, lane: Lane, frame: bytes, now_ms: float) -> int:
         """Take a RAFT or BULK frame; says how many of its items were garbage."""
@@ -105,6 +108,8 @@ class Incoming:
         if isinstance(item, RaftItem | LogShortItem):
             replica = self._holder.replicas.get(item.shard)
             if replica is None or replica.replica != item.receiver or replica.shard.node_of(item.sender) != node:
+                return
+            if node not in self.met:
                 return
             if isinstance(item, RaftItem):
                 check_message(item.message)

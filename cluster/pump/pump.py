@@ -183,6 +183,7 @@ class Pump:
         """Evidence about a peer; `refused` says that its process is gone."""
         self._now_ms = now_ms
         self.connected.discard(node)
+        self._incoming.met.discard(node)
         self.liveness.disconnected(node)
         self.streams.node_lost(node, now_ms)
         if refused:
@@ -205,8 +206,10 @@ class Pump:
             )
             return
         if not self._known_store(node, message.store):
+            self._incoming.met.discard(node)
             self._turn_liveness.append((node, Fenced(self._stores[node])))
             return
+        self._incoming.met.add(node)
         if isinstance(message, Heartbeat):
             reply, restarted = self.liveness.on_heartbeat(node, message, now_ms)
             if reply is not None:
