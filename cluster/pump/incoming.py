@@ -84,8 +84,9 @@ class Incoming:
         self._turn = turn
         self._lost_log = lost_log
         self.met: set[NodeId] = set()
-        """Peers whose liveness has named the directory that this node knows, since their connection last broke. Until then their
-        Raft messages are dropped, which Raft repairs: a wiped node must not vote before it is fenced (trap 11)."""
+        """Peers whose liveness has named the directory that this node knows, since their connection last broke. Until then
+        their Raft messages are dropped, which Raft repairs: a wiped node must not vote before it is fenced (trap 11).
+        """
 
     def on_frame(self, node: NodeId, lane: Lane, frame: bytes, now_ms: float) -> int:
         """Take a RAFT or BULK frame; says how many of its items were garbage."""
