@@ -8,11 +8,14 @@ import msgspec
 import pytest
 
 from cluster.errors import StorageDamaged
-from cluster.ids import LogIndex, ReplicaId, Term
+from cluster.ids import LogIndex, ReplicaId, ShardId, Term
 from cluster.raft.configuration import decode
 from cluster.raft.core import Raft
-from cluster.raft.events import Compact, SnapshotInstalled
+from cluster.raft.events import Compact, Receive, SnapshotInstalled
 from cluster.raft.messages import Configuration, HardState, SnapshotMeta, VoteRequest
+from cluster.storage.engine import Batch
+from cluster.storage.log import ShardLog
+from cluster.storage.memory import MemoryEngine
 from tests.raft.network import SHARD, TEST_CONFIG
 from tests.raft.solo import Solo, append, configured, entry, ids, run, vote_request
 
@@ -120,3 +123,35 @@ def test_what_was_stored_before_configurations_could_change_is_still_read() -> N
         LogIndex(7), Term(3), Configuration(ids(1, 2, 3), ids(4))
     )
     assert msgspec.msgpack.decode(encode([1, 5, 9, 4, False]), type=VoteRequest) == vote_request(5, (9, 4))
+
+
+def test_stored_log_of_a_node_gives_the_configurations_back() -> None:
+    """The same through the log that nodes use: what `HardState.configured` names is found again after a restart."""
+    engine, shard, config = MemoryEngine(), ShardId(5), TEST_CONFIG
+
+    def core() -> tuple[Raft, ShardLog]:
+        log = ShardLog.open(engine, shard)
+        raft = Raft(
+            replica=ReplicaId(1),
+            configuration=Configuration(ids(1, 2, 3)),
+            hard_state=log.hard_state,
+            log=log,
+            liveness=Solo(),
+            random=random.Random(0),
+            config=config,
+            applied=log.snapshot.index,
+            shard=shard,
+            now_ms=0.0,
+        )
+        return raft, log
+
+    raft, log = core()
+    appended = run(1, 1, b"a", entry([1, 2, 3], [4]), b"b", entry([1, 2, 4], [3], [1, 2, 3]))
+    for message in (append(1, (0, 0), appended), append(2, (3, 1), run(4, 2, b"instead"))):
+        effects = raft.step(Receive(ReplicaId(2), message), 0.0)
+        assert effects.persist is not None
+        batch = Batch()
+        log.persist(batch, effects.persist)
+        engine.write(batch)
+        assert core()[0].configuration == raft.configuration
+    assert raft.configuration == Configuration(ids(1, 2, 3), ids(4))
