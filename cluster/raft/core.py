@@ -274,7 +274,7 @@ class Raft:
             transfer.tell_successor(state)
         _persist(state, now_ms)
         effects.role_changed = role is not state.role or term != state.term or leader != state.leader
-        if state.configuration is not configuration:
+        if state.configuration is not configuration and state.configuration != configuration:
             effects.configuration = state.configuration
         if state.config.invariants_checked:
             state.invariants_all()

@@ -127,7 +127,7 @@ class Node:
     def step(self, event: Event) -> Effects:
         before = self.core.configuration
         effects = self.core.step(event, self.cluster.now_ms)
-        assert (effects.configuration is not None) == (before is not self.core.configuration), "owners are told of changes"
+        assert (effects.configuration is not None) == (before != self.core.configuration), "owners are told of changes"
         self.carry_out(effects)
         self.cluster.check(self, effects, before)
         return effects
