@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -132,7 +132,7 @@ def test_elements_of_lists_are_found_after_the_list_has_shifted(desk: Any) -> No
     assert apply_patch(before, operations(changes, DECLARED)) == desk.view()
 
 
-WRITES = [
+WRITES: list[Callable[[Any], object]] = [
     lambda root: root.set("count", 5),
     lambda root: root.get("items").append(Item("x")),
     lambda root: setattr(root.get("items")[0], "size", 2),
@@ -144,7 +144,7 @@ WRITES = [
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_every_write_is_refused_in_read_handlers_and_outside_commands(desk: Any, write: Any) -> None:
+def test_every_write_is_refused_in_read_handlers_and_outside_commands(desk: Any, write: Callable[[Any], object]) -> None:
     before = desk.root.dump()
     with pytest.raises(StaleHandle):
         write(desk.root)
@@ -162,7 +162,7 @@ def exploding() -> Iterator[Any]:
     raise ZeroDivisionError
 
 
-FAILURES: list[Any] = [
+FAILURES: list[Callable[[Any], object]] = [
     lambda root: root.set("count", 2**64),
     lambda root: root.set("owner", 5),
     lambda root: root.set("nothing", 5),
@@ -291,9 +291,9 @@ def test_put_under_a_key_overwrites_in_place_field_by_field(desk: Any) -> None:
 
 def test_overwriting_a_row_keeps_texts_that_are_the_same_and_tells_zeros_apart(make_desk: Any) -> None:
     desk = make_desk({"pages": (Table[Page], FieldOptions(key="name"))})
-    desk.run(lambda root: root.get("pages").put(Page("p", 0.0, "text")))
+    desk.run(lambda root: root.get("pages").put(Page("p", 0.0, Text("text"))))
     desk.run(lambda root: root.get("pages")["p"].text.append("!"))
-    changes = desk.run(lambda root: root.get("pages").put(Page("p", -0.0, "text!")))
+    changes = desk.run(lambda root: root.get("pages").put(Page("p", -0.0, Text("text!"))))
     assert [operation["path"] for operation in operations(changes, {"pages"})] == ["/pages/p/score"]
     desk.run(lambda root: root.get("pages")["p"].text.splice(0, 0, ">", base=1))
     assert desk.view()["pages"]["p"]["text"] == ">text!"
@@ -331,7 +331,9 @@ def test_table_queries_read_rows_in_insertion_order(desk: Any) -> None:
     assert "a" in table
     assert table["a"] in table
     assert Item("a") not in table
-    assert max(table, key=lambda row: row.name, default=None).name == "c"
+    last = max(table, key=lambda row: row.name, default=None)
+    assert last is not None
+    assert last.name == "c"
     assert table.names() == ["a", "b", "c"]
 
 

@@ -183,11 +183,13 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
     st.builds(lambda: lambda root: root.get("carts").reverse()),
     st.builds(lambda at, value: _row("carts", at, lambda row: row.items.append(value)), small, number),
     st.builds(lambda at, value: _row("carts", at, lambda row: setattr(row, "best", value)), small, st.none() | bids),
-    st.builds(lambda at, value: _row("carts", at, lambda row: row.best and setattr(row.best, "cents", value)), small, number),
+    st.builds(
+        lambda at, value: _row("carts", at, lambda row: setattr(row.best, "cents", value) if row.best else None), small, number
+    ),
     st.builds(lambda at, text: _row("carts", at, lambda row: row.text.splice(0, 0, text)), small, word),
     st.builds(lambda key, value: lambda root: root.get("groups").put(key, value), word, st.lists(bids, max_size=2)),
     st.builds(lambda at, value: _group(at, lambda group: group.append(value)), small, bids),
-    st.builds(lambda at, value: _group(at, lambda group: group and setattr(group[0], "note", value)), small, word),
+    st.builds(lambda at, value: _group(at, lambda group: setattr(group[0], "note", value) if group else None), small, word),
     st.builds(lambda key: lambda root: root.get("groups").pop(key, None), word),
     st.builds(lambda value: lambda root: root.get("tags").add(value), word),
     st.builds(lambda value: lambda root: root.get("tags").discard(value), word),

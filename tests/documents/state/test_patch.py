@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.documents.state import OrderedSet, Text, apply_patch, diff, encode, operations
-from cluster.documents.state.patch import pointer, steps_of
+from cluster.documents.state.patch import Patch, pointer, steps_of
 
 DECLARED: dict[str, tuple[Any, Any]] = {
     "count": (int, 0),
@@ -106,7 +106,7 @@ def test_applying_shares_what_is_not_reached_and_leaves_the_old_view_alone() -> 
 
 
 def test_values_of_a_patch_are_not_changed_by_later_operations_of_it() -> None:
-    patch = [{"op": "add", "path": "/l", "value": []}, {"op": "add", "path": "/l/-", "value": 1}]
+    patch: Patch = [{"op": "add", "path": "/l", "value": []}, {"op": "add", "path": "/l/-", "value": 1}]
     assert apply_patch({}, patch) == {"l": [1]}
     assert patch[0]["value"] == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from typing import Any, ClassVar
 
 import pytest
@@ -55,7 +56,7 @@ def test_wrong_constructor_arguments_raise_type_errors(args: Any, kwargs: Any, t
 def test_only_declared_fields_can_be_set_and_only_to_their_type() -> None:
     bid = Bid(ANN, 1)
     with pytest.raises(AttributeError, match="no field 'cent'"):
-        bid.cent = 3  # type: ignore[attr-defined]
+        bid.cent = 3
     with pytest.raises(AttributeError, match="no field 'unit'"):
         bid.unit = "euros"
     with pytest.raises(TypeError):
@@ -100,7 +101,8 @@ def test_set_operations_keep_order_and_refuse_builtin_sets_where_it_would_show()
     assert list(left & right) == ["a"]
     assert list(left - right) == ["b"]
     assert list(left ^ right) == ["b", "c"]
-    assert left == {"a", "b"}
+    builtin: AbstractSet[str] = {"a", "b"}
+    assert left == builtin
     assert list(left & {"a"}) == ["a"]
     for wrong in (
         lambda: left | {"z"},
@@ -110,4 +112,4 @@ def test_set_operations_keep_order_and_refuse_builtin_sets_where_it_would_show()
         lambda: OrderedSet({"z"}),
     ):
         with pytest.raises(TypeError, match="no order"):
-            wrong()  # type: ignore[no-untyped-call]
+            wrong()

@@ -120,7 +120,7 @@ def test_every_value_survives_its_plain_and_its_json_form(annotation: Any, value
         (OrderedSet[list[int]], "immutable"),
         (OrderedSet[float], "immutable"),
         (list[Table[Point]], "field of a document"),
-        (Table[int], "Records"),
+        (Table[int], "Records"),  # type: ignore[type-var]
         (Mixed, "all be str or all be int"),
         (Literal[b"x"], "Literal"),
         (Wrong, "Wrong.found"),
