@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypedDict, Unpack
+
 from cluster.ids import LogIndex, NodeId, ShardId
 from cluster.session.operations import Delta, Kind, Operation, Reply
 from cluster.shard.apply import Applier, HandlerFailure
@@ -25,6 +27,16 @@ from tests.pump.world import Marker
 SHARD = ShardId(1)
 STREAM = (NodeId("n1"), 1)
 TALLY = bundle_hash(BUNDLE)
+
+
+class Identity(TypedDict, total=False):
+    """Who sends a command, over which session, checked against which code: where a test says nothing, alice without one."""
+
+    principal: str
+    session: bytes
+    sequence: int
+    acked_through: int
+    code_hash: bytes
 
 
 class Parts:
@@ -54,8 +66,10 @@ class Parts:
         self.index = 0
         self.now_ms = 1_000
 
-    def command(self, kind: CommandKind, key: str, channel: str = "", payload: bytes = b"{}", **more: object) -> Command:
-        fields = {
+    def command(
+        self, kind: CommandKind, key: str, channel: str = "", payload: bytes = b"{}", **more: Unpack[Identity]
+    ) -> Command:
+        fields: Identity = {
             "principal": "alice@acme",
             "session": b"",
             "sequence": 0,
@@ -63,12 +77,12 @@ class Parts:
             "code_hash": TALLY,
             **more,
         }
-        return Command(kind, "tally", key, channel, payload, **fields)  # type: ignore[arg-type]
+        return Command(kind, "tally", key, channel, payload, **fields)
 
-    def create(self, key: str, **more: object) -> Command:
+    def create(self, key: str, **more: Unpack[Identity]) -> Command:
         return self.command(CommandKind.CREATE, key, **more)
 
-    def add(self, key: str, amount: int, **more: object) -> Command:
+    def add(self, key: str, amount: int, **more: Unpack[Identity]) -> Command:
         return self.command(CommandKind.SEND, key, "add", b'{"amount":%d}' % amount, **more)
 
     def apply(self, *commands: Command, seed: bytes = bytes(32)) -> list[Reply]:

@@ -96,7 +96,7 @@ def test_the_chain_changes_with_everything_that_it_binds(change: dict[str, objec
             "a",
             fields["channel"],  # type: ignore[arg-type]
             fields["payload"],  # type: ignore[arg-type]
-            principal=fields["principal"],
+            principal=str(fields["principal"]),
         )
         outcome = Outcome(fields["code"], fields["answer"], fields["writes"])  # type: ignore[arg-type]
         live.extend_chain(command, fields["now_ms"], fields["seed"], outcome)  # type: ignore[arg-type]

@@ -32,7 +32,7 @@ def fresh() -> tuple[SystemProgram, SystemInstance]:
     return program, program.new(SYSTEM)
 
 
-def run(program: SystemProgram, instance: SystemInstance, channel: str, who: Principal = OPERATOR, **fields: Any) -> Code:
+def run(program: SystemProgram, instance: SystemInstance, channel: str, who: Principal = OPERATOR, **fields: object) -> Code:
     payload = program.check(channel, msgspec.json.encode(fields))
     return instance.run(Invocation(channel, payload, who, 5, bytes(32), 1)).code
 
@@ -97,8 +97,8 @@ def test_isolated_commands_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system, "ISOLATED_MAX", 1)
     program, instance = fresh()
     place = {"shard": 1, "index": 2, "offset": 3, "reason": ""}
-    assert run(program, instance, "isolate", **place) is Code.OK
-    assert run(program, instance, "isolate", **place) is Code.REFUSED
+    assert run(program, instance, "isolate", OPERATOR, **place) is Code.OK
+    assert run(program, instance, "isolate", OPERATOR, **place) is Code.REFUSED
 
 
 def test_only_newer_decisions_replace_what_a_node_knows() -> None:
