@@ -8,34 +8,47 @@ import pytest
 from cluster.ids import DocumentId, LogIndex, NodeId, ShardId, Term
 from cluster.pump import frames
 from cluster.pump.lanes import Lane
-from cluster.raft.messages import Append, AppendReply, Run, SnapshotMeta, VoteReply
+from cluster.raft.messages import Append, AppendReply, Message, Run, SnapshotMeta, VoteReply
 from cluster.session.operations import Consistency, Delta, Kind, Operation, Reply
 from cluster.shard.commands import decode_row
 from cluster.shard.turn import AnswerItem, CloseItem, ForwardItem, GrantItem, RaftItem, SnapshotAck, SnapshotChunk
 from cluster.storage.engine import Family
 from tests.pump.tally import session_id
-from tests.pump.world import World
+from tests.pump.world import SimulatedNode, World
 
 SHARD = ShardId(1)
 
 
-def started(**more: int) -> World:
-    world = World(**{"shards": 1, **more})
+def started(shards: int = 1) -> World:
+    world = World(shards=shards)
     world.start().insist(Kind.CREATE, "a")
     return world
 
 
-def peers_of_leader(world: World):  # type: ignore[no-untyped-def]
-    """The leader of shard 1, and a follower as its peers know it."""
+def peers_of_leader(world: World) -> tuple[SimulatedNode, SimulatedNode]:
+    """Who leads the shard of the document, and one of its followers."""
     leader = world.leader("a")
     follower = next(node for node in world.nodes.values() if node is not leader)
     return leader, follower
 
 
-def raft_item(world: World, sender, receiver, message) -> bytes:  # type: ignore[no-untyped-def]
+def raft_item(sender: SimulatedNode, receiver: SimulatedNode, message: Message) -> bytes:
     shard = receiver.pump.replicas[SHARD].shard
-    item = RaftItem(SHARD, shard.replica_on(sender.name), shard.replica_on(receiver.name), message)
-    return frames.pack_raft([item])[0]
+    sent_by, meant_for = shard.replica_on(sender.name), shard.replica_on(receiver.name)
+    assert sent_by is not None
+    assert meant_for is not None
+    return frames.pack_raft([RaftItem(SHARD, sent_by, meant_for, message)])[0]
+
+
+def answers_to(node: SimulatedNode, monkeypatch: pytest.MonkeyPatch) -> list[Reply]:
+    """Collects what leaders answer to streams of this node, which need not exist."""
+    answers: list[Reply] = []
+
+    def answered(number: int, node: NodeId, deltas: list[Delta], replies: list[Reply], now_ms: float) -> None:
+        answers.extend(replies)
+
+    monkeypatch.setattr(node.pump.streams, "answered", answered)
+    return answers
 
 
 @pytest.mark.parametrize(
@@ -58,14 +71,15 @@ def raft_item(world: World, sender, receiver, message) -> bytes:  # type: ignore
         {"kind": Kind.LIST, "channel": "\0"},
     ],
 )
-def test_a_forwarded_operation_that_no_gateway_lets_through_is_refused_and_nothing_ends(more: dict[str, object]) -> None:
+def test_a_forwarded_operation_that_no_gateway_lets_through_is_refused_and_nothing_ends(
+    monkeypatch: pytest.MonkeyPatch, more: dict[str, object]
+) -> None:
     world = started()
     leader, follower = peers_of_leader(world)
     before = world.records("a")[0]
     fields = {"kind": Kind.SEND, "space": "tally", "key": "a", "principal": "alice@acme", "channel": "add", **more}
     operation = Operation(5, payload=fields.pop("payload", b'{"amount":1}'), **fields)  # type: ignore[arg-type]
-    answers: list[Reply] = []
-    follower.pump.streams.answered = lambda stream, node, deltas, replies, now_ms: answers.extend(replies)
+    answers = answers_to(follower, monkeypatch)
     leader.pump.on_frame(follower.name, Lane.RAFT, frames.pack_raft([ForwardItem(SHARD, 9, [operation])])[0], world.now_ms)
     world.run(300)
     assert [(reply.id, reply.failure is not None and reply.failure.applied) for reply in answers] == [(5, "no")]
@@ -73,14 +87,12 @@ def test_a_forwarded_operation_that_no_gateway_lets_through_is_refused_and_nothi
     assert world.settled()
 
 
-def test_an_operation_for_another_shards_document_is_refused_as_a_stale_route() -> None:
+def test_an_operation_for_another_shards_document_is_refused_as_a_stale_route(monkeypatch: pytest.MonkeyPatch) -> None:
     world = started(shards=2)
     router = world.nodes[NodeId("n1")].pump.router
     elsewhere = next(key for key in "bcdefgh" if router.shard_of("tally", key) != router.shard_of("tally", "a"))
-    leader, follower = peers_of_leader(world) if router.shard_of("tally", "a") == 1 else (world.leader("a"), None)
-    follower = follower or next(node for node in world.nodes.values() if node is not leader)
-    answers: list[Reply] = []
-    follower.pump.streams.answered = lambda stream, node, deltas, replies, now_ms: answers.extend(replies)
+    leader, follower = peers_of_leader(world)
+    answers = answers_to(follower, monkeypatch)
     item = ForwardItem(router.shard_of("tally", "a"), 9, [Operation(5, Kind.CREATE, "tally", elsewhere, "a@b", payload=b"{}")])
     leader.pump.on_frame(follower.name, Lane.RAFT, frames.pack_raft([item])[0], world.now_ms)
     world.run(100)
@@ -98,11 +110,11 @@ def test_an_operation_for_another_shards_document_is_refused_as_a_stale_route() 
         VoteReply(Term(-1), True, False),
     ],
 )
-def test_a_malformed_raft_message_costs_nothing_but_itself(message: object) -> None:
+def test_a_malformed_raft_message_costs_nothing_but_itself(message: Message) -> None:
     world = started()
     leader, follower = peers_of_leader(world)
     for sender, receiver in ((leader, follower), (follower, leader)):
-        receiver.pump.on_frame(sender.name, Lane.RAFT, raft_item(world, sender, receiver, message), world.now_ms)
+        receiver.pump.on_frame(sender.name, Lane.RAFT, raft_item(sender, receiver, message), world.now_ms)
     world.run(50)
     world.run_until(world.settled)
     assert world.client("n2").insist(Kind.SEND, "a", "add", {"amount": 1}).failure is None
@@ -267,18 +279,18 @@ def test_an_unwatch_right_behind_its_watch_leaves_no_viewer() -> None:
     assert all(not len(node.pump.replicas[SHARD].feed) for node in world.nodes.values())
 
 
-def test_a_watch_whose_delta_was_lost_on_the_way_goes_on_from_where_it_stands() -> None:
+def test_a_watch_whose_delta_was_lost_on_the_way_goes_on_from_where_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     world = started()
     leader, follower = peers_of_leader(world)
     watcher = world.client(follower.name)
     watcher.submit(Kind.WATCH, "a")
     world.run_until(lambda: bool(watcher.deltas))
-    lost = leader.pump._answer
-    leader.pump._answer = lambda stream, deltas, replies, turn, now_ms: lost(stream, [], replies, turn, now_ms)
+    answer = leader.pump._answer
     sender = world.client(leader.name)
-    assert sender.insist(Kind.SEND, "a", "add", {"amount": 1}).failure is None
-    world.run(50)
-    leader.pump._answer = lost
+    with monkeypatch.context() as losing:
+        losing.setattr(leader.pump, "_answer", lambda stream, deltas, *rest: answer(stream, [], *rest))
+        assert sender.insist(Kind.SEND, "a", "add", {"amount": 1}).failure is None
+        world.run(50)
     assert sender.insist(Kind.SEND, "a", "add", {"amount": 2}).failure is None
     world.run_until(lambda: watcher.deltas[-1].index == 3)
     at = (watcher.deltas[0].epoch, watcher.deltas[0].index)
@@ -381,8 +393,9 @@ def test_a_watch_that_nobody_can_serve_is_answered_in_the_end() -> None:
     client = world.client("n1")
     number = client.submit(Kind.WATCH, "a")
     world.run_until(lambda: number in client.replies)
-    assert client.replies[number][0].failure is not None
-    assert client.replies[number][0].failure.retryable
+    failure = client.replies[number][0].failure
+    assert failure is not None
+    assert failure.retryable
 
 
 def test_garbage_frames_are_counted() -> None:

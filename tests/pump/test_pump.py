@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from cluster.ids import NodeId, ShardId
-from cluster.session.operations import Consistency, Kind
+from cluster.session.operations import Consistency, Delta, Kind
 from cluster.shard.replica import CompactionConfig
 from cluster.storage import keys
 from cluster.storage.engine import Batch, Family
@@ -108,7 +108,7 @@ def test_the_delta_at_a_position_never_comes_after_the_answer_at_it() -> None:
         world.run_until(lambda client=client, ids=ids: all(number in client.replies for number in ids))
         seen = 0
         for event in client.order:
-            if event in client.deltas:
+            if isinstance(event, Delta):
                 seen = max(seen, event.index)
             elif event.id in ids:
                 assert event.index <= seen
