@@ -16,7 +16,7 @@ from tests.raft.network import Cluster, Faults
 
 SEEDS = 200
 SEEDS_PER_TEST = 20
-CHANGE_SEEDS = 100
+CHANGE_SEEDS = 60
 MEMBERS_MAX = 7
 STEPS = 120
 ELECTION_SEEDS = 20
