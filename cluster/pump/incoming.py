@@ -17,7 +17,7 @@ from cluster.pump.lanes import Lane
 from cluster.pump.schedule import Schedule
 from cluster.pump.streams import Streams
 from cluster.pump.transfers import Transfers
-from cluster.raft.messages import Append, AppendReply, Message, SnapshotOffer, VoteReply, VoteRequest
+from cluster.raft.messages import Append, AppendReply, Message, TimeoutNow, VoteReply, VoteRequest
 from cluster.router.router import Router
 from cluster.session.failures import failure_of
 from cluster.session.operations import Kind, Operation, Reply
@@ -188,8 +188,9 @@ def check_message(message: Message) -> None:
         numbers = [message.term, message.last_index, message.last_term]
     elif isinstance(message, VoteReply):
         numbers = [message.term]
+    elif isinstance(message, TimeoutNow):
+        numbers = [message.term, message.last_index]
     else:
-        assert isinstance(message, SnapshotOffer)
         numbers = [message.term, message.meta.index, message.meta.term]
         if message.meta.term > message.term:
             raise InvalidRequest("a snapshot is of its leader's term or an earlier one")

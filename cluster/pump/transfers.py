@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import Struct
 
-from cluster.errors import InvalidName, StorageDamaged
+from cluster.errors import InvalidName, InvalidRequest, StorageDamaged
 from cluster.ids import NodeId, ReplicaId, ShardId
+from cluster.raft import configuration
 from cluster.raft.events import SnapshotInstalled
 from cluster.raft.messages import SnapshotMeta
 from cluster.shard.replica import ShardReplica
@@ -45,9 +46,11 @@ def decode_end(body: bytes) -> SnapshotEnd | None:
         end = msgspec.msgpack.decode(body, type=SnapshotEnd)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    members = (*end.meta.configuration.voters, *end.meta.configuration.learners)
-    sound = end.meta.index > 0 and end.meta.term > 0 and end.now_ms >= 0 and end.meta.configuration.voters
-    return end if sound and len(set(members)) == len(members) else None
+    try:
+        configuration.check(end.meta.configuration)
+    except InvalidRequest:
+        return None
+    return end if end.meta.index > 0 and end.meta.term > 0 and end.now_ms >= 0 else None
 
 
 @dataclass(slots=True)
@@ -117,7 +120,9 @@ class Transfers:
                 self._queue.append((replica, peer))
             return
         replica.save_all(turn)
-        meta = SnapshotMeta(replica.applied, replica.raft.term_of(replica.applied), replica.raft.configuration)
+        meta = SnapshotMeta(
+            replica.applied, replica.raft.term_of(replica.applied), replica.raft.configuration_at(replica.applied)
+        )
         self._number += 1
         replica.held_for_snapshots[peer] = replica.applied
         end = SnapshotEnd(meta, replica.time_ms)
