@@ -8,7 +8,7 @@ import pytest
 from cluster.ids import DocumentId, LogIndex, NodeId, ShardId, Term
 from cluster.pump import frames
 from cluster.pump.lanes import Lane
-from cluster.raft.messages import Append, AppendReply, Message, Run, SnapshotMeta, VoteReply
+from cluster.raft.messages import Append, AppendReply, Message, Run, SnapshotMeta, TimeoutNow, VoteReply
 from cluster.session.operations import Consistency, Delta, Kind, Operation, Reply
 from cluster.shard.commands import decode_row
 from cluster.shard.turn import AnswerItem, CloseItem, ForwardItem, GrantItem, RaftItem, SnapshotAck, SnapshotChunk
@@ -108,6 +108,8 @@ def test_an_operation_for_another_shards_document_is_refused_as_a_stale_route(mo
         AppendReply(Term(1), LogIndex(-1), True, LogIndex(-9), Term(-9)),
         AppendReply(Term(1), LogIndex(1 << 63), False, LogIndex(1 << 63), Term(1)),
         VoteReply(Term(-1), True, False),
+        TimeoutNow(Term(-1), LogIndex(-1)),
+        TimeoutNow(Term(1), LogIndex(0)),
     ],
 )
 def test_a_malformed_raft_message_costs_nothing_but_itself(message: Message) -> None:
