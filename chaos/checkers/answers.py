@@ -14,6 +14,7 @@ import msgspec
 from chaos.checkers.checker import Checker
 from chaos.checkers.history import Call, Name, Place
 from chaos.checkers.violation import Violation
+from chaos.sim.faults import Unruly
 from cluster.session.operations import Consistency, Kind
 
 if TYPE_CHECKING:
@@ -49,12 +50,7 @@ class Answers(Checker):
     def _refused(self, call: Call, reason: str) -> None:
         if reason in _OPERATOR:
             raise Violation("answers", f"a client was told {reason}: {call}")
-        if (
-            reason == "OUTCOME_UNKNOWN"
-            and not call.alone
-            and not self.world.commands.crowded(call.name)
-            and not self._hole(call)
-        ):
+        if reason == "OUTCOME_UNKNOWN" and not call.alone and not self._may_be_forgotten(call):
             raise Violation("exactly once", f"the document has room for every session, and has forgotten this one: {call}")
         seen = call.own_floor if call.consistency is Consistency.AT_LEAST else call.floor
         if reason == "UNKNOWN_DOCUMENT" and seen[0] > 0:
@@ -64,10 +60,12 @@ class Answers(Checker):
         ):
             raise Violation("linearizability", f"nobody deleted this document: {call}")
 
-    def _hole(self, call: Call) -> bool:
-        """Whether a write of this client was refused for good before the log: its number is missing there, and the numbers
-        behind it may have to be given up.
+    def _may_be_forgotten(self, call: Call) -> bool:
+        """Whether a session's write may end as unknown: its document has more sessions than room, answers overtake each other
+        (which no connection does), or a write before it was refused for good before the log, so that a number is missing there.
         """
+        if self.world.commands.crowded(call.name) or any(isinstance(fault, Unruly) for fault in self.world.scenario.faults):
+            return True
         others = [other for other in self.world.history.calls if other.client == call.client and other.name == call.name]
         failures = [other.reply.failure for other in others if other.reply is not None]
         return any(failure is not None and failure.reason in _BEFORE_THE_LOG for failure in failures)

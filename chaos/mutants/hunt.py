@@ -32,15 +32,15 @@ class Caught:
 
 
 def hunt(name: str, first: int = 1, seeds_max: int = SEEDS_MAX) -> Caught:
-    """Run seeds with one bug planted until one fails."""
+    """Run seeds with one bug planted until one fails that passes without it."""
     mutant = MUTANTS[name]
     began = time.monotonic()
-    with mutant.planted():
-        for seed in range(first, first + seeds_max):
+    for seed in range(first, first + seeds_max):
+        with mutant.planted():
             outcome = run(draw(seed))
-            if outcome.failed:
-                seconds = time.monotonic() - began
-                return Caught(name, mutant.story, seed - first + 1, seconds, seed, outcome.checker, outcome.violation)
+        if outcome.failed and not run(draw(seed)).failed:
+            seconds = time.monotonic() - began
+            return Caught(name, mutant.story, seed - first + 1, seconds, seed, outcome.checker, outcome.violation)
     return Caught(name, mutant.story, seeds_max, time.monotonic() - began, None, "", "")
 
 

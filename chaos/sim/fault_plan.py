@@ -64,7 +64,15 @@ def _leader_crashes(source: random.Random, names: list[NodeId], _: int) -> list[
 
 
 def _leader_cuts(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
-    return [faults.LeaderCut(*_span(source, 150, 1_200), 1) for _cut in range(source.randint(1, 5))]
+    return [
+        faults.LeaderCut(*_span(source, 150, 1_200), 1, source.choice((1.0, 1.0, 0.3))) for _cut in range(source.randint(1, 5))
+    ]
+
+
+def _rival_cuts(source: random.Random) -> list[Fault]:
+    """Long enough for another leader, with a clock so slow that the old one is still there."""
+    starts = (300.0, 1_500.0, 2_700.0)
+    return [faults.LeaderCut(start, round(start + source.uniform(900, 1_150)), 1, 0.2) for start in starts]
 
 
 def _power_losses(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
@@ -154,7 +162,12 @@ def _rot(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
 
 
 def _wipes(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
-    return [faults.Wipe(*_span(source, 20, 600), source.choice(names))]
+    """Sometimes in the night in which all of them restart, so that nobody's memory helps."""
+    start, end = _span(source, 20, 600)
+    found: list[Fault] = [faults.Wipe(start, end, source.choice(names))]
+    if source.random() < 0.5:
+        found.append(faults.PowerLoss(round(start + source.uniform(1, 20)), end, 0.0))
+    return found
 
 
 def _clock_jumps(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
@@ -191,13 +204,21 @@ _LIKELIHOOD = {"crash": 0.6, "sync_fails": 0.15, "reads_fail": 0.15, "disk_full"
                "wipe": 0.1, "power_loss": 0.25}  # fmt: skip
 
 
-def draw_faults(streams: Streams, names: list[NodeId], clients: int) -> tuple[Fault, ...]:
-    """All faults of a seed, in the order in which they begin. One node at most loses what it had synced."""
+def draw_faults(streams: Streams, names: list[NodeId], clients: int, rivals: bool) -> tuple[Fault, ...]:
+    """All faults of a seed, in the order in which they begin. One node at most loses what it had synced.
+
+    rivals: mostly cut off leaders.
+    """
     found: list[Fault] = []
     for kind, maker in _MAKERS.items():
         stream = streams.named(f"faults/{kind}")
-        if stream.random() < _LIKELIHOOD.get(kind, 0.35):
+        likelihood = _LIKELIHOOD.get(kind, 0.35)
+        if rivals:
+            likelihood = 0.0 if kind == "leader_cut" else likelihood / 4
+        if stream.random() < likelihood:
             found.extend(maker(stream, names, clients))
+    if rivals:
+        found.extend(_rival_cuts(streams.named("faults/rivals")))
     victims = sorted(
         (fault for fault in found if isinstance(fault, faults.Wipe | faults.BitFlip)), key=lambda fault: fault.start_ms
     )

@@ -101,9 +101,11 @@ class LeaderCrash(Fault):
 
 @dataclass(frozen=True, slots=True)
 class LeaderCut(Fault):
-    """Whoever leads `shard` by then is cut off from all others, its clients excepted."""
+    """Whoever leads `shard` by then is cut off from all others, its clients excepted. rate: of its monotonic clock meanwhile,
+    against what it was; a slow one believes for longer that it leads."""
 
     shard: int
+    rate: float
 
 
 @dataclass(frozen=True, slots=True)

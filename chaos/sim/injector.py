@@ -23,6 +23,7 @@ class Injector:
         self._frozen: dict[int, int] = {}
         self._flapping: dict[int, bool] = {}
         self._found: dict[int, Fault] = {}
+        self._slewed: dict[int, SimulatedNode] = {}
         self.counts: Counter[str] = Counter()
 
     def begin(self, fault: Fault) -> None:
@@ -77,6 +78,8 @@ class Injector:
             self._begin_at_leader(fault, faults.Crash(now_ms, fault.end_ms, leader, fault.point, fault.keep, False))
         else:
             others = [name for name in self._world.names if name != leader]
+            leaders[0].slew(fault.rate)
+            self._slewed[id(fault)] = leaders[0]
             links = tuple(pair for other in others for pair in ((leader, other), (other, leader)))
             self._begin_at_leader(fault, faults.Partition(now_ms, fault.end_ms, links, 5_000.0))
 
@@ -147,6 +150,9 @@ class Injector:
             found = self._found.pop(id(fault), None)
             if found is not None:
                 self.end(found)
+            node = self._slewed.pop(id(fault), None)
+            if node is not None:
+                node.slew(1.0)
         elif isinstance(fault, faults.Partition):
             for link in fault.links:
                 network.mend(link)

@@ -38,6 +38,9 @@ class Endpoint(Protocol):
     """What the network needs of a node."""
 
     name: NodeId
+    generation: int
+    met: dict[NodeId, int]
+    """The newest boot generation met of each peer in this life of the process."""
 
     @property
     def up(self) -> bool: ...
@@ -201,7 +204,7 @@ class Network:
                 link.refused = True
                 sender.on_disconnected(link.receiver, True)
             self._dial_later(link)
-        elif not receiver.answers:
+        elif not receiver.answers or not _introduced(sender, receiver):
             self._dial_later(link)
         else:
             link.up = True
@@ -231,3 +234,11 @@ class Network:
         """The other end answered with a reset."""
         if life == link.life:
             self.break_off(link)
+
+
+def _introduced(one: Endpoint, other: Endpoint) -> bool:
+    """The handshake: either end refuses a process of an earlier boot generation than it has met."""
+    if other.met.get(one.name, 0) > one.generation or one.met.get(other.name, 0) > other.generation:
+        return False
+    other.met[one.name], one.met[other.name] = one.generation, other.generation
+    return True

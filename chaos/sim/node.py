@@ -49,6 +49,7 @@ class SimulatedNode:
         self.name = name
         self.disk = Disk(world.observe_write(name))
         self.generation = 0
+        self.met: dict[NodeId, int] = {}
         self.lives = 0
         self.lost = ""
         self.host_up = True
@@ -65,7 +66,7 @@ class SimulatedNode:
         self.up = False
         self.streams: dict[int, Deliver] = {}
         self.deaths: list[str] = []
-        self._rate = limits.drift[place]
+        self._own_rate = self._rate = limits.drift[place]
         self._base_ms = source.uniform(0.0, 1e6)
         self._random = source
         self._loader = loader
@@ -89,6 +90,12 @@ class SimulatedNode:
     def wall_ms(self) -> int:
         """This node's wall clock."""
         return int(WALL_EPOCH_MS + self.world.now_ms + self.wall_jump_ms)
+
+    def slew(self, rate: float) -> None:
+        """Let the monotonic clock go at `rate` of its own speed from now on; it never jumps."""
+        slewed = self._own_rate * rate
+        self._base_ms += self.world.now_ms * (self._rate - slewed)
+        self._rate = slewed
 
     def _apply_clock(self) -> float:
         """The clock as apply reads it: every look costs."""
@@ -117,6 +124,7 @@ class SimulatedNode:
         self._timer_due_ms = -1.0
         self.armed = None
         self.streams.clear()
+        self.met.clear()
         try:
             self.pump = open_pump(self._surroundings())
         except OperatorError as error:
@@ -176,6 +184,7 @@ class SimulatedNode:
         """Start over with an empty directory."""
         self.kill(1.0)
         self.disk = Disk(self.disk.seen)
+        self.generation = 0
         self.wiped = True
 
     def restart(self) -> None:

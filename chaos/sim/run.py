@@ -18,6 +18,7 @@ import msgspec
 from chaos.checkers.violation import Violation
 from chaos.sim.faults import SAFETY_MS
 from chaos.sim.guard import AmbientAccess, sealed
+from chaos.sim.node import SimulatedNode
 from chaos.sim.scenario import Scenario
 from chaos.sim.world import SPACES, World
 from cluster.session.operations import Kind, Reply
@@ -26,6 +27,8 @@ from cluster.storage.engine import Family
 
 WARM_UP_MS = 30_000.0
 HEAL_MS = 60_000.0
+OPERATOR_MS = 300.0
+"""Until the operator looks at nodes that nobody talks to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,11 @@ def _heal(world: World) -> None:
             node.kill(1.0)
             node.lost = node.lost or "its log is rotten: taken out by the operator"
         node.restart()
+    world.run_until(world.now_ms + OPERATOR_MS)
+    for node in world.nodes.values():
+        if node.up and node.wiped and not _takes_part(world, node):
+            node.kill(1.0)
+            node.lost = "its peers shut it out: taken out by the operator"
 
 
 def _converge(world: World) -> None:
@@ -165,7 +173,9 @@ def _unfinished(world: World) -> list[str]:
     owed = [
         f"{node.name} is not running ({node.deaths[-1:]})" for node in world.nodes.values() if not node.up and not node.lost
     ]
-    owed += [f"{node.name} was wiped and is not fenced" for node in world.nodes.values() if node.up and node.wiped]
+    owed += [
+        f"{node.name} was wiped and is not fenced" for node in world.nodes.values() if node.wiped and _takes_part(world, node)
+    ]
     owed += [f"unanswered: {call}" for call in world.history.open]
     if owed:
         return owed
@@ -177,6 +187,11 @@ def _unfinished(world: World) -> list[str]:
         else:
             owed += [_stands(replica) for replica in held if not _caught_up(replica, leaders[0])]
     return owed or world.watches.behind()
+
+
+def _takes_part(world: World, node: SimulatedNode) -> bool:
+    """Whether a node runs and anybody has a connection with it: peers shut out a boot generation before the one they know."""
+    return node.up and any(link.up for pair, link in world.network.links.items() if node.name in pair)
 
 
 def _caught_up(replica: ShardReplica, leader: ShardReplica) -> bool:

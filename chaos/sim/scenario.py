@@ -19,6 +19,9 @@ from chaos.sim.randomness import Streams
 from chaos.sim.workload import Work, Workload
 from cluster.ids import NodeId
 
+RIVALS = 0.12
+"""Share of seeds that are about old leaders beside new ones: leaders cut off with slow clocks, reads everywhere."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -70,11 +73,12 @@ class Scenario:
 def draw(seed: int) -> Scenario:
     """The scenario of a seed."""
     streams = Streams(seed)
+    rivals = streams.named("theme").random() < RIVALS
     limits = _draw_limits(streams.named("limits"))
     names = node_names(limits.nodes)
     clients = streams.named("clients").randint(2, 4)
-    work = Workload(streams.named("workload"), clients).draw()
-    return Scenario(seed, limits, clients, draw_faults(streams, names, clients), work)
+    work = Workload(streams.named("workload"), clients).draw(read_often=rivals)
+    return Scenario(seed, limits, clients, draw_faults(streams, names, clients, rivals), work)
 
 
 def node_names(nodes: int) -> list[NodeId]:
@@ -85,7 +89,8 @@ def _draw_limits(source: random.Random) -> Limits:
     pick = source.choice
     nodes = pick((3, 3, 3, 3, 5))
     election = pick((300.0, 500.0))
-    drift, skewed = pick((0.0, 0.0, 0.03, 0.3, 0.3)), source.random() < 0.5
+    drift, skewed = pick((0.0, 0.0, 0.03, 0.3)), source.random() < 0.5
+    rates = [1.0 + source.uniform(-drift, drift) for _ in range(nodes)]
     kept = pick((2, 8, 64))
     return Limits(
         nodes=nodes,
@@ -105,7 +110,7 @@ def _draw_limits(source: random.Random) -> Limits:
         client_window=pick((1, 4, 16)),
         watch_credit_bytes=pick((64, 512, 1 << 18)),
         entry_cost_ms=pick((0.0, 0.0, 6.0, 25.0)),
-        drift=tuple(1.0 + source.uniform(-drift, drift) for _ in range(nodes)),
+        drift=tuple(rates),
         skew_ms=tuple(source.uniform(-2_000, 2_000) if skewed else 0.0 for _ in range(nodes)),
         sync_ms=pick((0.0, 0.3, 3.0)),
         consume_ms=pick((0.0, 5.0, 100.0)),

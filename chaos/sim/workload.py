@@ -40,7 +40,7 @@ class Workload:
     number: int = 0
     work: list[Work] = field(default_factory=list)
 
-    def draw(self) -> tuple[Work, ...]:
+    def draw(self, *, read_often: bool) -> tuple[Work, ...]:
         source = self.source
         documents = [("ledger", "a"), ("ledger", "b"), ("counter", "c"), ("text", "t"), ("chat", "r")]
         documents = documents[:2] + source.sample(documents[2:], source.randint(1, 3))
@@ -52,7 +52,7 @@ class Workload:
         while at_ms < SAFETY_MS and len(self.work) < 260:
             self._act(at_ms, *source.choice(documents), deletes)
             at_ms += source.expovariate(1 / pace_ms)
-        if source.random() < 0.3:
+        if read_often:
             self._read_often(*documents[0])
         return tuple(sorted(self.work, key=lambda work: work.at_ms))
 
@@ -64,7 +64,7 @@ class Workload:
                 self._add(at_ms + client, client, Kind.READ, space, key)
             channel, payload = self._message(space)
             self._add(at_ms, self.source.randrange(self.clients), Kind.SEND, space, key, channel, payload)
-            at_ms += 40.0
+            at_ms += 15.0
 
     def _act(self, at_ms: float, space: str, key: str, deletes: bool) -> None:
         source = self.source

@@ -228,6 +228,8 @@ class World:
     def elected(self, node: SimulatedNode, shard: ShardId, term: Term) -> None:
         self.note("leads", node.name, f"shard {shard} in term {term}")
         self.marks["elections"] += 1
+        held = [other.pump.replicas.get(shard) for other in self.nodes.values() if other.up and other is not node]
+        self.marks["rival_leaders"] += any(replica is not None and replica.leads for replica in held)
 
     # -- what clients do ---------------------------------------------------------------------------------------------
 

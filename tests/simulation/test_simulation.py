@@ -1,0 +1,139 @@
+"""Whole clusters under faults: fresh seeds every time, seeds that once found a bug, and the honesty of the simulator itself."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from chaos.mutants.hunt import MUTANTS, hunt
+from chaos.sim.batch import sweep
+from chaos.sim.guard import AmbientAccess, sealed
+from chaos.sim.report import failure_lines, lines_of, summary
+from chaos.sim.run import run
+from chaos.sim.scenario import draw
+from chaos.sim.shrink import Shrinker
+
+ROOT = Path(__file__).parents[2]
+FRESH_SEEDS = 100
+PROCESSES = 2
+
+FOUND_BUGS = {
+    73: "a read error of the disk was told to a client as STORAGE_ERROR; the node went on",
+    406: "a rotten record was told to a client as STORAGE_DAMAGED, while other replicas had it whole",
+    498: "a wiped node's vote was counted before its peers had fenced it",
+    604: "a leader that contradicted its log stayed due for ever, and its node turned without end",
+}
+"""Seeds that failed once, with what they found."""
+
+
+def test_fresh_seeds_keep_every_promise() -> None:
+    """Other seeds in every run. One that fails is printed with the command that replays it."""
+    first = random.SystemRandom().randrange(1_000, 1 << 40)
+    totals = sweep(range(first, first + FRESH_SEEDS), PROCESSES)
+    told = "\n\n".join("\n".join(failure_lines(outcome)) for outcome in totals.failures[:3])
+    assert not totals.failures, f"{len(totals.failures)} of {totals.seeds} seeds from {first} failed\n{told}"
+    assert totals.seeds == FRESH_SEEDS
+    rare = {"elections", "leader_deaths_with_traffic", "snapshots_installed", "logs_compacted", "logs_truncated", "restarts"}
+    assert rare <= set(totals.marks), "seeds that go through nothing prove nothing"
+    assert len(totals.faults) >= 15, "most kinds of faults took part"
+
+
+@pytest.mark.parametrize("seed", FOUND_BUGS, ids=str)
+def test_seeds_that_found_bugs_pass(seed: int) -> None:
+    outcome = run(draw(seed))
+    assert not outcome.failed, f"{FOUND_BUGS[seed]}\n" + "\n".join(failure_lines(outcome))
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    """Down to the digest of every event; also where the hashes of strings differ, in processes of their own."""
+    code = "from chaos.sim.run import run; from chaos.sim.scenario import draw; print([run(draw(s)).trace for s in (3, 4, 11)])"
+    traces = {str([run(draw(seed)).trace for seed in (3, 4, 11)])}
+    for hash_seed in ("0", "1", "4711"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)}
+        found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+        assert found.returncode == 0, found.stderr
+        traces.add(found.stdout.strip())
+    assert len(traces) == 1
+
+
+def test_other_seeds_are_other_runs() -> None:
+    assert len({run(draw(seed)).trace for seed in (3, 4, 11)}) == 3
+
+
+def test_a_fault_that_is_taken_away_leaves_the_others_as_they_were() -> None:
+    """Or shrinking would look at another story every time."""
+    scenario = draw(11)
+    fewer = replace(scenario, faults=scenario.faults[1:])
+    assert len(scenario.faults) > 3
+    assert fewer.faults == scenario.faults[1:]
+    assert fewer.work == scenario.work
+    assert run(fewer).trace != run(scenario).trace
+
+
+def test_simulated_code_can_not_reach_the_real_world() -> None:
+    with sealed(), pytest.raises(AmbientAccess, match="monotonic"):
+        time.monotonic()
+    with sealed(), pytest.raises(AmbientAccess, match="urandom"):
+        os.urandom(1)
+    assert time.monotonic() > 0, "and it is there again afterwards"
+
+
+@pytest.mark.parametrize("name", ["vote_forgotten_at_restart", "replay_not_skipped", "gap_in_the_ring_unnoticed"])
+def test_a_planted_bug_is_found(name: str) -> None:
+    """Three of those that `moot chaos mutants` plants; that command plants all."""
+    caught = hunt(name, seeds_max=60)
+    assert caught.seed is not None, caught.story
+    assert not run(draw(caught.seed)).failed, "the seed fails because of the bug alone"
+
+
+def test_planted_bugs_are_taken_out_again() -> None:
+    before = run(draw(5)).trace
+    for mutant in MUTANTS.values():
+        with mutant.planted():
+            pass
+    assert run(draw(5)).trace == before
+
+
+def test_a_failing_seed_becomes_a_small_story() -> None:
+    with MUTANTS["log_cut_past_unsaved_records"].planted():
+        seed = next(seed for seed in range(1, 50) if run(draw(seed)).failed)
+        scenario = draw(seed)
+        small = Shrinker(scenario, runs_max=60).shrink()
+        assert small.outcome.checker == run(scenario).checker
+        assert len(small.scenario.faults) <= 3
+        assert len(small.scenario.work) < len(scenario.work) / 2
+        assert run(small.scenario).trace == small.outcome.trace, "what is left replays"
+    assert not run(small.scenario).failed
+
+
+def test_a_seed_that_passes_can_not_be_shrunk() -> None:
+    with pytest.raises(ValueError, match="does not fail"):
+        Shrinker(draw(5))
+
+
+def test_a_failing_seed_tells_its_story_and_how_to_see_it_again() -> None:
+    with MUTANTS["quorum_one_short"].planted():
+        outcome = run(draw(2))
+    assert outcome.failed
+    lines = failure_lines(outcome)
+    assert outcome.checker in lines[0]
+    assert "  replay: moot chaos sim --seed 2" in lines
+    whole = lines_of(draw(2), outcome)
+    assert len(outcome.ring) == 40
+    assert set(outcome.ring) <= {line.removeprefix("  ") for line in whole}
+
+
+def test_a_sweep_adds_up() -> None:
+    totals = sweep(range(1, 4), 1)
+    told = summary(totals, 1, 1.0)
+    assert told["seeds"] == 3
+    assert told["events"] == sum(run(draw(seed)).events for seed in range(1, 4))
+    assert told["faults"] == dict(sorted(totals.faults.items()))
+    assert told["failures"] == []
