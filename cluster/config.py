@@ -206,7 +206,7 @@ class NodeConfig:
         Range(1, 1000),
         "answers leave between slices: short ones keep clients, followers and leader busy at once",
         unit="ms",
-        default=2,
+        default=5,
     )
     watchdog_ms: int = _setting(
         Range(100, 600_000), "a command that runs longer ends the node; far beyond any legal budget", unit="ms", default=10_000

@@ -47,7 +47,7 @@ class PumpConfig:
 
     heartbeat_ms: float = 100.0
     election_timeout_ms: float = 1_000.0
-    apply_slice_ms: float = 2.0
+    apply_slice_ms: float = 5.0
 
 
 @dataclass(slots=True)

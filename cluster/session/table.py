@@ -85,6 +85,9 @@ def created_ms(session: bytes) -> int:
     return int.from_bytes(session[:6], "big")
 
 
+_RUN: tuple[Verdict, Answer | None, int] = (Verdict.RUN, None, 0)
+
+
 class SessionTable:
     """The sessions of one document, in order of last use."""
 
@@ -107,7 +110,7 @@ class SessionTable:
         Changes nothing. An empty session is a command that never asked for exactly once: it always runs.
         """
         if not session:
-            return Verdict.RUN, None, 0
+            return _RUN
         if sequence < 0:
             return Verdict.INVALID, None, 0
         known = self._sessions.get(session)
@@ -116,10 +119,10 @@ class SessionTable:
                 return Verdict.UNKNOWN, None, 0
             if sequence > 1:
                 return Verdict.GAP, None, 1
-            return Verdict.RUN, None, 0
+            return _RUN
         expected = known.last + 1
-        if sequence == expected and sequence > 0 and known.last > 0:
-            return Verdict.RUN, None, 0
+        if sequence == expected > 1:
+            return _RUN
         answer = known.answers.get(sequence)
         if answer is not None:
             return (Verdict.REPEAT if answer.digest == digest else Verdict.REUSED), answer, expected

@@ -45,6 +45,9 @@ from cluster.storage.history import HistoryStore
 PRINCIPALS_KEPT_MAX = 4096
 """Parsed principals kept a shard: a cache of a pure function, so losing it changes nothing."""
 
+_CREATE, _SEND, _DELETE = int(CommandKind.CREATE), int(CommandKind.SEND), int(CommandKind.DELETE)
+_OK = Code.OK
+
 Origin = tuple[StreamKey, int]
 """Who waits for a command's answer: the client stream and the operation's id there."""
 
@@ -133,7 +136,7 @@ class Applier:
         changed: dict[int, LiveDocument] = {}
         for (identity, epoch), (live, first_index, row) in rows.items():
             self._history.append(turn.batch, live.id, epoch, first_index, len(row.commands), encode_row(row))
-            now = any(command.kind != CommandKind.SEND for command in row.commands)
+            now = any(command.kind != _SEND for command in row.commands)
             self._cache.save_if_due(live, turn.batch, now=now)
             changed[identity] = live
         return list(changed.values())
@@ -150,7 +153,7 @@ class Applier:
 
     def _prepare(self, command: Command) -> LiveDocument:
         """Have the document and its code at hand before anything of the entry runs."""
-        if command.kind == CommandKind.CREATE:
+        if command.kind == _CREATE:
             self._directory.program(command.code_hash)
         return self._cache.get(command.space, command.key)
 
@@ -175,13 +178,21 @@ class Applier:
             if replies is not None:
                 replies.append(_reply_of_verdict(live, verdict, stored, expected))
             return
-        try:
-            sender = self._sender(command)
-            self._admit(live, command)
-        except ClusterError as error:
-            if replies is not None:
-                replies.append(Reply(0, live.epoch, live.index, b"", failure_of(error)))
-            return
+        sender = self._principals.get(command.principal)
+        if (
+            sender is None
+            or command.kind != _SEND
+            or live.instance is None
+            or live.frozen
+            or command.code_hash != live.code_hash
+        ):
+            try:
+                sender = self._sender(command)
+                self._admit(live, command)
+            except ClusterError as error:
+                if replies is not None:
+                    replies.append(Reply(0, live.epoch, live.index, b"", failure_of(error)))
+                return
         seed = command_seed(entry.seed, offset)
         if isolates and self._directory.isolated(self._shard, index, offset) is not None:
             outcome = Outcome(Code.POISONED, b"{}")
@@ -190,6 +201,7 @@ class Applier:
             self._marker.note(self._shard, index, offset, command)
             outcome = self._run(live, command, sender, seed)
         self.commands_run += 1
+        ok = outcome.code is _OK
         if outcome.code is Code.FAILED:
             self._report(live, command, outcome)
         self._conclude(live, command, seed, outcome, digest)
@@ -204,7 +216,7 @@ class Applier:
         history.codes.append(int(outcome.code))
         history.answers.append(outcome.answer)
         if replies is not None:
-            failure = None if outcome.code is Code.OK else failure_of_outcome(outcome.code, outcome.answer)
+            failure = None if ok else failure_of_outcome(outcome.code, outcome.answer)
             replies.append(Reply(0, live.epoch, live.index, outcome.answer, failure))
 
     def _report(self, live: LiveDocument, command: Command, outcome: Outcome) -> None:
@@ -214,7 +226,7 @@ class Applier:
 
     def _admit(self, live: LiveDocument, command: Command) -> None:
         """Raise what the document's existence, or code that changed since the payload was checked, says against it."""
-        if command.kind == CommandKind.CREATE:
+        if command.kind == _CREATE:
             if live.alive:
                 raise DocumentExists(f"{live.id} exists")
             return
@@ -224,7 +236,7 @@ class Applier:
             raise UnknownDocument(f"{live.id} was never created")
         if live.frozen:
             raise DocumentFrozen(f"{live.id} is frozen: {live.frozen}", why=live.frozen)
-        if command.code_hash != live.code_hash and command.kind == CommandKind.SEND:
+        if command.code_hash != live.code_hash and command.kind == _SEND:
             assert live.program is not None
             if live.program.check(command.channel, command.payload) != command.payload:
                 raise RejectedError("the payload was made for other code")
@@ -239,10 +251,10 @@ class Applier:
         return sender
 
     def _run(self, live: LiveDocument, command: Command, sender: Principal, seed: bytes) -> Outcome:
-        if command.kind == CommandKind.CREATE:
+        if command.kind == _CREATE:
             return self._create(live, command, sender, seed)
         assert live.instance is not None
-        if command.kind == CommandKind.DELETE:
+        if command.kind == _DELETE:
             return self._delete(live, command, sender, seed)
         return live.instance.run(Invocation(command.channel, command.payload, sender, self.now_ms, seed, live.index + 1))
 
@@ -259,7 +271,7 @@ class Applier:
         program = self._directory.program(command.code_hash)
         instance = program.new(live.id)
         outcome = instance.run(Invocation("", command.payload, sender, self.now_ms, seed, 1))
-        if outcome.code is Code.OK:
+        if outcome.code is _OK:
             live.program, live.instance = program, instance
             live.code_hash = command.code_hash
             live.epoch += 1
@@ -277,7 +289,7 @@ class Applier:
         if command.session:
             answer = Answer(command.sequence, digest, int(outcome.code), outcome.answer, live.epoch, live.index)
             live.sessions.record(command.session, command.acked_through, answer, settings.session_window, settings.sessions_max)
-        if outcome.code is Code.OK and command.kind == CommandKind.DELETE:
+        if outcome.code is _OK and command.kind == _DELETE:
             live.instance = None
             live.program = None
             live.clear_ring()

@@ -15,7 +15,7 @@ from cluster.errors import StorageDamaged
 SEMANTICS = 1
 """Number of the rules that apply follows. A binary runs the current and the previous one."""
 
-COMMANDS_MAX = 128
+COMMANDS_MAX = 512
 """Commands in one entry. What is larger is cut, not to save anything (entries are cheap: they share appends, writes and
 syncs) but to let apply answer in pieces: clients that wait for their answers would otherwise move in step with the whole
 batch.

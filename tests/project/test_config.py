@@ -34,7 +34,7 @@ def write(tmp_path: Path, text: str) -> Path:
 
 def test_two_values_suffice() -> None:
     node = make()
-    assert (node.heartbeat_interval_ms, node.election_timeout_ms, node.apply_slice_ms) == (100, 1000, 2)
+    assert (node.heartbeat_interval_ms, node.election_timeout_ms, node.apply_slice_ms) == (100, 1000, 5)
     assert node.poison_hook == ""
 
 
