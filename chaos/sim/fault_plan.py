@@ -101,6 +101,10 @@ def _slow_links(source: random.Random, names: list[NodeId], _: int) -> list[Faul
     ]
 
 
+def _congested(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    return [faults.Congested(*_span(source, 5, 600), _some_links(source, names)) for _full in range(source.randint(1, 3))]
+
+
 def _unruly(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
     rates = [source.choice((0.0, 0.05, 0.3)) for _rate in range(3)]
     return [faults.Unruly(*_span(source, 200, 2_500), _some_links(source, names), *rates)]
@@ -187,6 +191,7 @@ _MAKERS: dict[str, Maker] = {
     "partition": _partitions,
     "flapping": _flapping,
     "slow": _slow_links,
+    "congested": _congested,
     "unruly": _unruly,
     "break": _breaks,
     "client_break": _client_breaks,

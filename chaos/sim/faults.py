@@ -17,9 +17,9 @@ SAFETY_MS = 4_000.0
 Link = tuple[NodeId, NodeId]
 """A directed pair: (sender, receiver)."""
 
-CRASH_POINTS = ("anywhere", "stepped", "written", "sent", "synced", "applied")
-"""Where in a turn a crash may fall: between two turns; after the step and before its write; between the write and its frames;
-after the frames and before the sync; after the sync and before what waited for it; after apply and before its write."""
+CRASH_POINTS = ("anywhere", "stepped", "sent", "written", "synced", "applied")
+"""Where in a turn a crash may fall: between two turns; after the step and before its frames; between the frames and the write;
+after the write; after the sync and before what waited for it; after apply and before its frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,13 @@ class Slow(Fault):
 
     links: tuple[Link, ...]
     delay_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Congested(Fault):
+    """The lanes of these links are full: frames are refused, except heartbeats, while the connections stand."""
+
+    links: tuple[Link, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,9 @@ class Injector:
         world = self._world
         world.note("fault", fault.kind, str(fault))
         self.counts[fault.kind] += 1
-        if isinstance(fault, faults.Partition | faults.Flapping | faults.Slow | faults.Unruly | faults.Break):
+        if isinstance(
+            fault, faults.Partition | faults.Flapping | faults.Slow | faults.Congested | faults.Unruly | faults.Break
+        ):
             self._begin_network(fault)
         elif isinstance(fault, faults.PowerLoss):
             for node in world.nodes.values():
@@ -57,6 +59,9 @@ class Injector:
         elif isinstance(fault, faults.Slow):
             for link in fault.links:
                 network.links[link].slow_ms += fault.delay_ms
+        elif isinstance(fault, faults.Congested):
+            for link in fault.links:
+                network.links[link].congested += 1
         elif isinstance(fault, faults.Unruly):
             for link in fault.links:
                 network.links[link].unruly = (fault.loss, fault.duplicates, fault.reordering)
@@ -163,6 +168,9 @@ class Injector:
         elif isinstance(fault, faults.Slow):
             for link in fault.links:
                 network.links[link].slow_ms = max(0.0, network.links[link].slow_ms - fault.delay_ms)
+        elif isinstance(fault, faults.Congested):
+            for link in fault.links:
+                network.links[link].congested -= 1
         elif isinstance(fault, faults.Unruly):
             for link in fault.links:
                 network.links[link].unruly = None

@@ -73,6 +73,7 @@ class Connection:
     cuts: int = 0
     silence_ms: float = SILENCE_MS
     slow_ms: float = 0.0
+    congested: int = 0
     unruly: tuple[float, float, float] | None = None
     held: list[tuple[Lane, bytes]] = field(default_factory=list)
     arrives_ms: list[float] = field(default_factory=lambda: [0.0] * LANES)
@@ -96,16 +97,18 @@ class Network:
 
     # -- frames ------------------------------------------------------------------------------------------------------
 
-    def send(self, sender: NodeId, receiver: NodeId, lane: Lane, frame: bytes) -> None:
+    def send(self, sender: NodeId, receiver: NodeId, lane: Lane, frame: bytes) -> bool:
         """As PeerTransport.send."""
         link = self.links[(sender, receiver)]
         self.frames += 1
-        if not link.up:
+        if not link.up or (link.congested and lane is not Lane.LIVENESS):
             self.lost += 1
-        elif link.cuts:
+            return False
+        if link.cuts:
             self._hold(link, lane, frame)
         else:
             self._transmit(link, lane, frame)
+        return True
 
     def _transmit(self, link: Connection, lane: Lane, frame: bytes) -> None:
         source = link.source

@@ -1,6 +1,6 @@
 """One simulated node: the real pump, turned as `cluster.node.loop` turns it, on a disk and clocks that are made up.
 
-The order of a turn is that of a real node: step, write, send, deliver, sync, persisted, apply. A crash can fall between any two
+The order of a turn is that of a real node: step, send, write, deliver, sync, persisted, apply. A crash can fall between any two
 of them. What ends a real node ends this one; a death that no fault explains is a bug and stops the run.
 """
 
@@ -346,14 +346,15 @@ class SimulatedNode:
         self._schedule()
 
     def _carry(self, output: Output, point: str) -> None:
-        """Write, send, deliver: in this order, as a real node does."""
+        """Send, write, deliver: in this order, as a real node does."""
         self._pass(point)
+        for receiver, lane, frame in output.frames:
+            if not self.world.send(self, receiver, lane, frame):
+                self.pump.on_frame_lost(receiver, lane, self.clock_ms)
+        self._pass("sent")
         if output.write and output.batch:
             self.disk.write(output.batch)
             self._pass("written")
-        for receiver, lane, frame in output.frames:
-            self.world.send(self, receiver, lane, frame)
-        self._pass("sent")
         for stream, events in output.deliveries:
             deliver = self.streams.get(stream)
             if deliver is not None:

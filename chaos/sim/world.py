@@ -172,15 +172,15 @@ class World:
 
     # -- what nodes do -----------------------------------------------------------------------------------------------
 
-    def send(self, node: SimulatedNode, receiver: NodeId, lane: Lane, frame: bytes) -> None:
-        """A frame leaves a node."""
+    def send(self, node: SimulatedNode, receiver: NodeId, lane: Lane, frame: bytes) -> bool:
+        """A frame leaves a node; says whether its connection took it."""
         if lane is Lane.RAFT:
             for item in frames.unpack_raft(frame):
                 if type(item) is RaftItem:
                     self.consensus.sent(node, receiver, item)
         elif lane is Lane.BULK:
             self.observed.bulk(node, frame)
-        self.network.send(node.name, receiver, lane, frame)
+        return self.network.send(node.name, receiver, lane, frame)
 
     def booted(self, node: SimulatedNode) -> None:
         self.note("boots", node.name, str(node.generation))
