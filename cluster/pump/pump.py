@@ -412,9 +412,9 @@ class Pump:
             self._delisted = stalled
             for replica in self.replicas.values():
                 self.look_at(replica, now_ms)
-        for node in self._resets & self.connected:
-            self._turn.send_now(node, ResetItem())
-        self._resets.clear()
+        self._resets &= self.connected
+        for node in sorted(self._resets):
+            self._turn.raft_now.setdefault(node, [])
         peers = [peer for peer in self._peers if peer in self.connected]
         self._turn_liveness.extend(self.liveness.begin_round(peers, now_ms))
 
@@ -466,6 +466,10 @@ class Pump:
                 waiting.setdefault(node, []).extend(items)
         self._emit_liveness(output)
         for node, items in turn.raft_now.items():
+            if node in self._resets:
+                # before what opens anew, or the receiver would close that too
+                self._resets.discard(node)
+                items.insert(0, ResetItem())
             output.frames.extend((node, Lane.RAFT, frame) for frame in frames.pack_raft(items))
         for node, bulk in turn.bulk.items():
             output.frames.extend((node, Lane.BULK, frame) for frame in frames.pack_bulk(bulk))
