@@ -230,14 +230,21 @@ class Streams:
                 return
             self._drop_watch(number, stream, delta.watch)
         elif (delta.epoch, delta.index) < (watch.epoch, watch.index):
-            return  # of an earlier subscription: the client has more already
+            self._give_back(node, number, watch, delta)  # of an earlier subscription: the client has more already
+            return
         elif not delta.reset and (delta.from_epoch, delta.from_index) != (watch.epoch, watch.index):
             if (delta.epoch, delta.index) > (watch.epoch, watch.index):
                 self._orphan(number, watch, now_ms)  # something between was lost on the way
+            else:
+                self._give_back(node, number, watch, delta)
             return
         watch.epoch, watch.index = delta.epoch, delta.index
         watch.credit_bytes -= len(delta.body) + 32
         stream.out_deltas.append(delta)
+
+    def _give_back(self, node: NodeId, number: int, watch: Watch, delta: Delta) -> None:
+        """The leader has charged the watch for a delta that the client will not see, and nobody else would ever grant that."""
+        self._grant(node, watch.shard, number, delta.watch, len(delta.body) + 32)
 
     def _on_watch_reply(self, number: int, stream: LocalStream, node: NodeId, reply: Reply, now_ms: float) -> None:
         watch = stream.watches[reply.id]
