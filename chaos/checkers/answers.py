@@ -14,7 +14,6 @@ import msgspec
 from chaos.checkers.checker import Checker
 from chaos.checkers.history import Call, Name, Place
 from chaos.checkers.violation import Violation
-from chaos.sim.faults import Unruly
 from cluster.session.operations import Consistency, Kind
 
 if TYPE_CHECKING:
@@ -61,10 +60,10 @@ class Answers(Checker):
             raise Violation("linearizability", f"nobody deleted this document: {call}")
 
     def _may_be_forgotten(self, call: Call) -> bool:
-        """Whether a session's write may end as unknown: its document has more sessions than room, answers overtake each other
-        (which no connection does), or a write before it was refused for good before the log, so that a number is missing there.
+        """Whether a session's write may end as unknown: its document has more sessions than room, or a write before it was
+        refused for good before the log, so that a number is missing there.
         """
-        if self.world.commands.crowded(call.name) or any(isinstance(fault, Unruly) for fault in self.world.scenario.faults):
+        if self.world.commands.crowded(call.name):
             return True
         others = [other for other in self.world.history.calls if other.client == call.client and other.name == call.name]
         failures = [other.reply.failure for other in others if other.reply is not None]

@@ -141,7 +141,8 @@ class Congested(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Unruly(Fault):
-    """Frames get lost, come twice or overtake each other: more than a connection may do. It breaks at the end."""
+    """Frames of Raft, liveness and snapshots get lost, come twice or overtake each other: more than a connection may do. It
+    breaks at the end."""
 
     links: tuple[Link, ...]
     loss: float

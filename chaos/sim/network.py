@@ -4,7 +4,8 @@ A directed pair has one connection; its lanes keep their order, each frame comes
 when the connection breaks. A cut link holds frames back as TCP does, until it is whole again or the silence has lasted too
 long. A dial that reaches a host without its process is refused, which is evidence; one that reaches nobody is not.
 
-`Unruly` links alone break those promises: Raft and the session protocol must stand that too.
+`Unruly` links alone break those promises, for Raft, liveness and snapshots, which must stand that too; operations and answers
+of clients are never carried twice, for the session protocol rests on that.
 """
 
 from __future__ import annotations
@@ -97,8 +98,8 @@ class Network:
 
     # -- frames ------------------------------------------------------------------------------------------------------
 
-    def send(self, sender: NodeId, receiver: NodeId, lane: Lane, frame: bytes) -> bool:
-        """As PeerTransport.send."""
+    def send(self, sender: NodeId, receiver: NodeId, lane: Lane, frame: bytes, *, orderly: bool) -> bool:
+        """As PeerTransport.send. orderly: even an unruly link carries this frame once and in its turn."""
         link = self.links[(sender, receiver)]
         self.frames += 1
         if not link.up or (link.congested and lane is not Lane.LIVENESS):
@@ -107,16 +108,16 @@ class Network:
         if link.cuts:
             self._hold(link, lane, frame)
         else:
-            self._transmit(link, lane, frame)
+            self._transmit(link, lane, frame, orderly)
         return True
 
-    def _transmit(self, link: Connection, lane: Lane, frame: bytes) -> None:
+    def _transmit(self, link: Connection, lane: Lane, frame: bytes, orderly: bool = True) -> None:
         source = link.source
         delay_ms = link.delay_ms * (0.7 + 0.6 * source.random())
         if link.slow_ms:
             delay_ms += source.expovariate(1 / link.slow_ms)
         at_ms = self._clock.now_ms + delay_ms
-        if link.unruly is not None:
+        if link.unruly is not None and not orderly:
             loss, duplicates, reordering = link.unruly
             if source.random() < loss:
                 self.lost += 1

@@ -174,13 +174,16 @@ class World:
 
     def send(self, node: SimulatedNode, receiver: NodeId, lane: Lane, frame: bytes) -> bool:
         """A frame leaves a node; says whether its connection took it."""
+        orderly = False
         if lane is Lane.RAFT:
             for item in frames.unpack_raft(frame):
                 if type(item) is RaftItem:
                     self.consensus.sent(node, receiver, item)
+                else:
+                    orderly = True
         elif lane is Lane.BULK:
             self.observed.bulk(node, frame)
-        return self.network.send(node.name, receiver, lane, frame)
+        return self.network.send(node.name, receiver, lane, frame, orderly=orderly)
 
     def booted(self, node: SimulatedNode) -> None:
         self.note("boots", node.name, str(node.generation))

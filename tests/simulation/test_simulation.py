@@ -28,6 +28,8 @@ FOUND_BUGS = {
     73: "a read error of the disk was told to a client as STORAGE_ERROR; the node went on",
     406: "a rotten record was told to a client as STORAGE_DAMAGED, while other replicas had it whole",
     498: "a wiped node's vote was counted before its peers had fenced it",
+    83: "a delta that the gateway dropped kept its credit: the watch waited for ever",
+    109: "the reset after lost frames closed watches that had just been opened again",
     604: "a leader that contradicted its log stayed due for ever, and its node turned without end",
 }
 """Seeds that failed once, with what they found."""
