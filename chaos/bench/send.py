@@ -23,9 +23,10 @@ from chaos.bench.etcd import EtcdCluster
 from chaos.bench.load import KEY_PREFIX, SPACE
 from chaos.live.processes import LiveCluster
 from cluster.cli.local_commands import example
-from cluster.config import SHARDS_DEFAULT
 
-DOCUMENTS: Final = 64
+DOCUMENTS: Final = 1
+SHARDS: Final = 1
+"""The shape of the etcd load: one Raft group, one key put over and over."""
 LOAD_TIMEOUT_S: Final = 180
 UNARY_IN_FLIGHT_MAX: Final = 256
 
@@ -95,7 +96,7 @@ async def bench_send(
     say: Say,
     *,
     nodes: int = 3,
-    shards: int = SHARDS_DEFAULT,
+    shards: int = SHARDS,
     seconds: float = 10.0,
     levels: tuple[int, ...] = (1, 256, 1000),
     repeat: int = 3,
