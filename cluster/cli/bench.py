@@ -28,15 +28,11 @@ InFolder = Annotated[
 @command
 def send(
     nodes: Annotated[int, typer.Option("--nodes", help="Nodes of the cluster.", min=1, max=7)] = 3,
-    shards: Annotated[
-        int, typer.Option("--shards", help="Shards of the cluster. etcd is one Raft group.", min=1, max=4096)
-    ] = 1,
+    shards: Annotated[int, typer.Option("--shards", help="Shards. etcd is one Raft group.", min=1, max=4096)] = 1,
     seconds: Annotated[float, typer.Option("--seconds", help="Length of each run.", min=0.2)] = 10.0,
     levels: Annotated[str, typer.Option("--levels", help="Messages in flight, comma-separated.")] = "1,256,1000",
     repeat: Annotated[int, typer.Option("--repeat", help="Runs of each level; medians are shown.", min=1)] = 3,
-    documents: Annotated[
-        int, typer.Option("--documents", help="Documents that messages are spread over. etcd gets one key.", min=1)
-    ] = 1,
+    documents: Annotated[int, typer.Option("--documents", help="Documents to spread over. etcd gets one key.", min=1)] = 1,
     unary: Annotated[bool, typer.Option("--unary/--no-unary", help="Also send by one unary call for each message.")] = True,
     against: Annotated[
         str, typer.Option("--against", help="etcd: run it beside, in turn, and show the ratio.", show_default=False)
