@@ -370,8 +370,6 @@ class Pump:
             for shard, term, sequence in done.persisted:
                 replica = self.replicas[shard]
                 replica.persisted(term, sequence, now_ms, self._turn)
-                if replica.gathers:
-                    self._schedule.ready[shard] = None
                 self.look_at(replica, now_ms)
         return self._emit(now_ms)
 
@@ -389,6 +387,8 @@ class Pump:
 
     def look_at(self, replica: ShardReplica, now_ms: float) -> None:
         """After a replica moved: list it or not, tell streams of another leader, start transfers it wants."""
+        if replica.gathers:
+            self._schedule.ready[replica.id] = None
         self._schedule.look_at(replica)
         self.liveness.note_term(replica.id, replica.raft.term)
         if replica.serves and not self._delisted:

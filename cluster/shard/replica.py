@@ -280,15 +280,15 @@ class ShardReplica:
                         self._take_read(stream, operation, turn, now_ms)
         if not commands:
             return
-        if self.leads and self.raft.persisted_index < self.raft.last_index:
-            self._arrived = commands  # they gather while the last entry is being written
+        if self.leads and self.raft.commit_index < self.raft.last_index:
+            self._arrived = commands  # they gather while the last entries are on their way
         else:
             self._propose(commands, now_ms, wall_ms, turn)
 
     @property
     def gathers(self) -> bool:
-        """Whether commands wait here for the last entry's write to end."""
-        return bool(self._arrived)
+        """Whether commands that waited for the last entries to be committed can go on."""
+        return bool(self._arrived) and not (self.leads and self.raft.commit_index < self.raft.last_index)
 
     def _take_read(self, stream: StreamKey, operation: Operation, turn: Turn, now_ms: float) -> None:
         if operation.kind == Kind.UNWATCH:

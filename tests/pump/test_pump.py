@@ -364,7 +364,7 @@ def test_a_leader_cut_off_from_its_quorum_answers_no_linearizable_read() -> None
     assert client.insist(Kind.READ, "a").failure is None
 
 
-def test_commands_gather_into_one_entry_while_the_last_one_is_being_written() -> None:
+def test_commands_gather_into_one_entry_while_the_last_one_is_on_its_way() -> None:
     world = World()
     client = world.start()
     client.insist(Kind.CREATE, "a")
