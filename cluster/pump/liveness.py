@@ -111,11 +111,6 @@ class NodeLiveness:
         if self._led.pop(shard, None) is not None:
             self._listed = False
 
-    def delist_all(self) -> None:
-        if self._led:
-            self._led.clear()
-            self._listed = False
-
     def note_term(self, shard: ShardId, term: Term) -> None:
         """The term of this node's replica of a group: where it is above what a peer lists, this node is an exception."""
         if self._terms.get(shard) != term:
@@ -205,11 +200,6 @@ class NodeLiveness:
         if peer is None or listed is None or listed[0] != term or peer.acked[0] < listed[1] or shard in peer.exceptions:
             return NEVER
         return peer.acked[1]
-
-    def generation_of(self, node: NodeId) -> int:
-        """The newest boot generation heard of; 0 for none."""
-        peer = self._peers.get(node)
-        return peer.generation if peer else 0
 
     def heard_ms(self, node: NodeId) -> float:
         """When anything was last heard from this node's liveness."""

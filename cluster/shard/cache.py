@@ -7,7 +7,6 @@ Writing policy is this node's own business: it decides when a record is stored, 
 
 from __future__ import annotations
 
-from cluster.documents.runtime import Instance
 from cluster.errors import StorageDamaged
 from cluster.ids import DocumentId, LogIndex
 from cluster.shard.directory import Directory
@@ -141,7 +140,3 @@ class DocumentCache:
         self.generation = generation
         self._documents.clear()
         self.unsaved.clear()
-
-    def instances(self) -> list[Instance]:
-        """Living documents in memory (for status)."""
-        return [live.instance for live in self._documents.values() if live.instance is not None]

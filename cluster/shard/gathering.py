@@ -1,4 +1,4 @@
-"""From the operations that arrived while the last entry was being written to one entry (or a few, when large).
+"""From the operations that arrived while the last entries were on their way to one entry (or a few, when large).
 
 The leader checks what depends on code alone: the payload against the channel's schema. What depends on state (exists,
 deleted, gate, sequence) is judged at apply, by everybody alike. The one exception is a document that never existed:
