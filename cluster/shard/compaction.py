@@ -21,8 +21,18 @@ class CompactionConfig:
     lagging_entries: int = 8192
 
 
-def followers_floor(matches: Iterable[LogIndex], floor: LogIndex, config: CompactionConfig) -> LogIndex:
-    """Where a leader that wants to cut at `floor` may: followers that are not absurdly far behind keep the log, others get a
-    snapshot.
+def safe_floor(
+    wanted: LogIndex,
+    oldest_unsaved: LogIndex | None,
+    followers: Iterable[LogIndex],
+    snapshots: Iterable[LogIndex],
+    config: CompactionConfig,
+) -> LogIndex:
+    """How far a log may be cut where `wanted` is asked for.
+
+    oldest_unsaved: first entry that a record still lacks. followers: what each has for certain; those that are absurdly far
+    behind get a snapshot and keep nothing. snapshots: where transfers under way end. A follower passes the last two empty.
     """
-    return min((match for match in matches if match >= floor - config.lagging_entries), default=floor)
+    floor = min((match for match in followers if match >= wanted - config.lagging_entries), default=wanted)
+    floor = min([wanted, floor, *snapshots])
+    return floor if oldest_unsaved is None else min(floor, LogIndex(oldest_unsaved - 1))

@@ -39,13 +39,13 @@ from cluster.raft.events import (
     Receive,
     SnapshotFailed,
 )
-from cluster.raft.messages import AppendReply, Message, SnapshotMeta
+from cluster.raft.messages import AppendReply, Message, SnapshotMeta, VoteRequest
 from cluster.session.failures import failure_of
 from cluster.session.operations import COMMAND_KINDS, Consistency, Kind, Operation, Reply
 from cluster.shard.apply import Applier
 from cluster.shard.cache import DocumentCache
 from cluster.shard.compaction import CompactionConfig as CompactionConfig
-from cluster.shard.compaction import followers_floor
+from cluster.shard.compaction import safe_floor
 from cluster.shard.directory import Isolated
 from cluster.shard.document import LiveDocument
 from cluster.shard.feed import Feed
@@ -101,6 +101,8 @@ class ShardReplica:
         self.suspected_offset: int | None = None
         self.malformed_messages = 0
         self._contradicted = False
+        self._stands_in = False
+        """Whether a replica with a shorter log wants to lead, and this one is to campaign although it is unwell."""
         self._gatherer = gatherer
         self._applier = applier
         self._reader = reader
@@ -150,11 +152,11 @@ class ShardReplica:
 
     @property
     def deadline_ms(self) -> float:
-        """Raft's next deadline; a replica that is unwell never campaigns, so it has none until it follows or leads again. One
-        that believes nothing any more takes no deadline either: it would stay due for ever, and the node would do nothing
-        else.
+        """Raft's next deadline. A replica that is unwell does not campaign and has none until it follows or leads again; one
+        that believes nothing any more has none at all. But a replica with a shorter log that asks for votes can not win
+        without what is here: then this one campaigns in its stead, brings it up to date and is deposed, since it serves nobody.
         """
-        if self._contradicted or ((self.damaged or self.halted) and not self.leads):
+        if self._contradicted or ((self.damaged or self.halted) and not self.leads and not self._stands_in):
             return _NEVER
         return self.raft.deadline_ms
 
@@ -197,6 +199,10 @@ class ShardReplica:
                     short = short_log_of(self.raft, self.id, sender, message)
                     if short is not None:
                         turn.send_now(self._nodes[sender], short)
+                elif type(message) is VoteRequest:
+                    raft = self.raft
+                    asked_with = (message.last_term, message.last_index)
+                    self._stands_in = asked_with < (raft.term_of(raft.last_index), raft.last_index)
                 self.handle(Receive(sender, message), now_ms, turn)
         if now_ms >= self.deadline_ms:
             self.handle(Deadline(), now_ms, turn)
@@ -344,6 +350,8 @@ class ShardReplica:
 
     def _on_role_change(self, turn: Turn) -> None:
         """Leadership may have been lost: what waits for it is told so. What was proposed may still commit: outcome unknown."""
+        if self.leads:
+            self._stands_in = False
         if self.leads and self._led_term in (None, self.raft.term):
             return
         self._led_term = None
@@ -483,17 +491,8 @@ class ShardReplica:
         if floor <= self.log.snapshot.index:
             return
         self.cache.save_older_than(floor, turn.batch)
-        oldest = self.cache.oldest_unsaved()
-        if oldest is not None:
-            floor = min(floor, LogIndex(oldest - 1))
-        if self.leads:
-            floor = min(
-                [
-                    floor,
-                    followers_floor(self.raft.progress.values(), floor, self._compaction),
-                    *self.held_for_snapshots.values(),
-                ]
-            )
+        matches, held = (self.raft.progress.values(), self.held_for_snapshots.values()) if self.leads else ((), ())
+        floor = safe_floor(floor, self.cache.oldest_unsaved(), matches, held, self._compaction)
         if floor > self.log.snapshot.index:
             self.stored.save_metadata(ShardMetadata(self.time_ms), turn)
             self.handle(Compact(floor), now_ms, turn)

@@ -334,6 +334,30 @@ def test_a_suspected_command_halts_only_its_shard_until_it_is_isolated() -> None
     world.run_until(lambda: len(set(world.records("a"))) == 1)
 
 
+def test_halted_replicas_bring_one_with_a_shorter_log_to_the_place_where_they_halted() -> None:
+    """The two that hold the newest entries are halted and do not campaign; the third can not win without those entries."""
+    world = World(shards=1)
+    client = world.start()
+    client.insist(Kind.CREATE, "a")
+    shard = world.nodes[NodeId("n1")].pump.router.shard_of("tally", "a")
+    leader = world.leader("a")
+    behind = next(node for node in world.nodes.values() if node is not leader)
+    behind.crash(lose_unsynced=False)
+    index = leader.pump.replicas[shard].raft.last_index + 1
+    for node in world.nodes.values():
+        node.marker.suspects[(shard, index)] = 0
+    world.client(leader.name).submit(Kind.SEND, "a", "add", {"amount": 13})
+    world.run_until(lambda: all(node.pump.replicas[shard].halted for node in world.nodes.values() if node.up))
+    world.run(5_000)
+    assert not any(node.pump.replicas[shard].leads for node in world.nodes.values() if node.up), "nobody healthy could lead"
+    behind.boot()
+    world.run_until(lambda: bool(behind.pump.replicas[shard].halted))
+    world.run(10_000)
+    terms = {node.pump.replicas[shard].raft.term for node in world.nodes.values()}
+    world.run(10_000)
+    assert terms == {node.pump.replicas[shard].raft.term for node in world.nodes.values()}, "then all of them are still"
+
+
 def test_reads_at_a_position_never_go_back() -> None:
     world = World()
     client = world.start()
