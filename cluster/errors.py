@@ -6,6 +6,7 @@
         StaleRoute              the shard map moved on; `shard_map_version` says how far
         Unavailable             no leader is known, or the connection to it broke
         Overloaded              a named bound was reached; wait `retry_after_ms`
+        StorageFull             the disk's high-water mark was reached; wait `retry_after_ms`, until somebody has made room
         Transferring            the shard's leadership is being handed over; wait `retry_after_ms`, then find the next leader
         ChangePending           another change of the shard's replicas comes first
         LearnerBehind           a replica that should become a voter has not caught up yet
@@ -37,7 +38,6 @@
       OperatorError             somebody must look at the node (state on disk is left as it was found)
         StorageError            the engine failed
           StorageDamaged        checksum mismatch, gap or corrupt file
-          StorageFull           the disk's high-water mark was reached
           FormatTooNew          written by a newer release
           DirectoryInUse        another process has the data directory open
           SyncFailed            fsync failed; the node stops and never retries it
@@ -111,6 +111,10 @@ class Unavailable(RetryableError):
 
 class Overloaded(RetryableError):
     """A named bound was reached; nothing was queued. Wait `retry_after_ms`."""
+
+
+class StorageFull(RetryableError):
+    """The disk's high-water mark was reached; nothing was queued. Reads go on, and writes when somebody has made room."""
 
 
 class Transferring(RetryableError):
@@ -237,10 +241,6 @@ class StorageError(OperatorError):
 
 class StorageDamaged(StorageError):
     """What was read is not what was written: checksum mismatch, gap or corrupt file."""
-
-
-class StorageFull(StorageError):
-    """The disk's high-water mark was reached; writes are refused, reads go on."""
 
 
 class FormatTooNew(StorageError):

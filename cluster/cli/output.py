@@ -102,6 +102,7 @@ _NEXT_STEPS: Final = {
     "UNAUTHENTICATED": "say who you are: --as agent@authority, from this machine",
     "HISTORY_TRIMMED": "start later, or ask another node with --address",
     "INVALID_NAME": "",
+    "STORAGE_FULL": "make room on that node's disk; what was refused may then be sent again",
     "OUTCOME_UNKNOWN": "read before you repeat it",
     "DIRECTORY_IN_USE": "another process runs on this directory: stop it first",
     "WRONG_CLUSTER": "give the node an empty data_dir, or the one that belongs to this cluster",

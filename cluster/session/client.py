@@ -384,17 +384,19 @@ class ClientSession:
         A write that may have run is answered and yet sent again until its fate is known: were its number given to another
         write, a late copy of it could run after what was submitted later.
         """
-        error: Unavailable | OutcomeUnknown = Unavailable("no answer within the operation's time; nothing was changed")
+        failure = failure_of(Unavailable("no answer within the operation's time; nothing was changed"))
         under_way = bool(pending.wire_id)
         if pending.intent.kind != _READ:
             document = pending.document
             if under_way or pending.ambiguous:
                 under_way = True
-                error = OutcomeUnknown("no answer within the operation's time; it was sent and may have run or run yet")
+                unknown = "no answer within the operation's time; it was sent and may have run or run yet"
+                failure = failure_of(OutcomeUnknown(unknown))
             else:
+                failure = document.refusal or failure
                 (document.sent if pending.attempts else document.waiting).remove(pending)
                 self._ready[document] = None
-        reply = Reply(0, failure=failure_of(error))
+        reply = Reply(0, failure=failure)
         if under_way:
             self._answer(pending, reply)
         else:

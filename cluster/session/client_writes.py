@@ -20,14 +20,17 @@ from cluster.errors import (
     HandlerRefused,
     KeyReused,
     OutcomeUnknown,
+    Overloaded,
     PermissionDenied,
     Poisoned,
     SequenceGap,
+    StorageFull,
 )
 from cluster.session.client_events import Intent
 from cluster.session.operations import Failure
 
 _CONSUMING = frozenset(error.reason for error in (HandlerRefused, HandlerFailed, BudgetExceeded, Poisoned))
+_BOUNDS = frozenset(error.reason for error in (Overloaded, StorageFull))
 
 
 class Pending:
@@ -77,6 +80,7 @@ class DocumentWrites:
     sent: numbered and unanswered, in order. waiting: not numbered yet. blocked: nothing is sent until every attempt under way
     has been answered and the pause is over, then all of `sent` goes again in order (only its first, when probing).
     tainted: a write was refused of which an earlier copy may still run, so a number believed free may yet be used.
+    refusal: the bound that has kept the document's writes out since the last one that was judged.
     """
 
     __slots__ = (
@@ -91,6 +95,7 @@ class DocumentWrites:
         "pausing",
         "position",
         "probing",
+        "refusal",
         "resend_at_ms",
         "reused",
         "sent",
@@ -118,6 +123,7 @@ class DocumentWrites:
         self.reused = False
         self.tainted = False
         self.probing = False
+        self.refusal: Failure | None = None
         self.pausing = False
         self.position: tuple[int, int] | None = None
         self.watches = 0
@@ -134,6 +140,8 @@ class DocumentWrites:
 
     def judge(self, pending: Pending, failure: Failure | None) -> Verdict:
         """What the answer to an attempt means; keeps the books on which numbers are used."""
+        if failure is None or failure.reason != SequenceGap.reason:  # a gap only follows what kept the writes before it out
+            self.refusal = failure if failure is not None and failure.reason in _BOUNDS else None
         if failure is None or failure.reason in _CONSUMING:
             self._consumed(pending.sequence)
             return Verdict.FINAL

@@ -214,6 +214,8 @@ def test_a_full_disk_refuses_commands_and_goes_on_reading() -> None:
     refused = client.call(Kind.SEND, "a", "add", {"amount": 1})
     assert refused.failure is not None
     assert (refused.failure.reason, refused.failure.applied) == ("STORAGE_FULL", "no")
+    assert refused.failure.retryable
+    assert refused.failure.retry_after_ms > 0
     assert client.insist(Kind.READ, "a").failure is None
     for node in world.nodes.values():
         node.pump.storage_full = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cluster.errors import StorageFull
 from cluster.session.client import ClientSession
 from cluster.session.client_events import (
     Answered,
@@ -15,10 +16,12 @@ from cluster.session.client_events import (
     Submitted,
     TimeReached,
 )
+from cluster.session.failures import failure_of
 from cluster.session.identity import new_identity
 from cluster.session.operations import Failure, Kind, Operation, Reply
 
 UNAVAILABLE = Failure("UNAVAILABLE", "", True, "no")
+STORAGE_FULL = failure_of(StorageFull("full", retry_after_ms=1000))
 SETTINGS = Settings(
     window=3, operation_timeout_ms=1_000, reply_timeout_ms=400, backoff_min_ms=10, backoff_max_ms=100, watch_credit_bytes=1000
 )

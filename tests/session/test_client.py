@@ -15,7 +15,7 @@ from cluster.session.client_events import (
 )
 from cluster.session.identity import check_identity, new_identity
 from cluster.session.operations import Consistency, Failure, Reply
-from tests.session.client_bench import UNAVAILABLE, Bench, answers, gap, numbers, ok, sent
+from tests.session.client_bench import STORAGE_FULL, UNAVAILABLE, Bench, answers, gap, numbers, ok, sent
 
 
 def test_nothing_is_sent_before_the_stream_is_open() -> None:
@@ -94,6 +94,34 @@ def test_after_a_reconnect_everything_unanswered_goes_again_in_order() -> None:
     again = bench.connect()
     assert numbers(again) == [(2, b"2"), (3, b"3"), (4, b"4")]
     assert {operation.id for operation in again}.isdisjoint(operation.id for operation in first)
+
+
+def test_a_pipeline_that_meets_a_full_disk_goes_on_in_order_when_there_is_room() -> None:
+    """Told as final, it left a gap behind which writes that had certainly not run ended as OUTCOME_UNKNOWN."""
+    bench = Bench(Settings(operation_timeout_ms=10_000))
+    bench.connect()
+    first = sent(bench.send(b"1", b"2", b"3"))
+    full = [Reply(operation.id, failure=STORAGE_FULL) for operation in first[1:]]
+    effects = bench.step(Received([ok(first[0]), *full]))
+    assert answers(effects) == [(1, "")]
+    assert sent(effects) == []
+    assert sent(bench.after(999)) == [], "the server said when to come back"
+    again = sent(bench.after(1))
+    assert numbers(again) == [(2, b"2"), (3, b"3")]
+    assert answers(bench.step(Received([ok(operation) for operation in again]))) == [(2, ""), (3, "")]
+
+
+def test_a_write_that_a_full_disk_has_kept_out_to_its_end_is_told_why() -> None:
+    bench = Bench()
+    bench.connect()
+    first, second = sent(bench.send(b"1", b"2"))
+    bench.step(Received([Reply(first.id, failure=STORAGE_FULL), gap(second, 1)]))
+    bench.now_ms += 999
+    (answered, behind) = (happened for happened in bench.after(1).happened if isinstance(happened, Answered))
+    for told in (answered, behind):
+        failure = told.reply.failure
+        assert failure is not None
+        assert (failure.reason, failure.retryable, failure.applied) == ("STORAGE_FULL", True, "no")
 
 
 def test_a_late_answer_to_an_earlier_attempt_is_ignored() -> None:
