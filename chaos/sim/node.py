@@ -14,7 +14,16 @@ from chaos.checkers.violation import Violation
 from chaos.sim.disk import Disk
 from chaos.sim.faults import Crash
 from cluster.documents.runtime import Loader
-from cluster.errors import ClusterError, IdentityFenced, LogLost, OperatorError, StorageDamaged, StorageError, SyncFailed
+from cluster.errors import (
+    ClusterError,
+    IdentityFenced,
+    LogLost,
+    OperatorError,
+    StorageDamaged,
+    StorageError,
+    StorageFull,
+    SyncFailed,
+)
 from cluster.ids import NodeId
 from cluster.pump.assembly import PumpSurroundings, open_pump
 from cluster.pump.lanes import Lane
@@ -230,7 +239,7 @@ class SimulatedNode:
             return bool(self.disk.rotten) or self.wiped
         if isinstance(error, SyncFailed):
             return self.sync_fails
-        return isinstance(error, StorageError) and (self.reads_fail or self.disk_full)
+        return isinstance(error, StorageError | StorageFull) and (self.reads_fail or self.disk_full)
 
     # -- RunningMarker -----------------------------------------------------------------------------------------------
 
