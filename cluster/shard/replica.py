@@ -13,16 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cluster.errors import (
-    ApplyHalted,
-    ClusterError,
-    CodeMissing,
-    InvalidRequest,
-    NotLeader,
-    Overloaded,
-    StorageDamaged,
-    Unavailable,
-)
+from cluster.errors import ApplyHalted, CodeMissing, InvalidRequest, StorageDamaged
 from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.raft.core import Raft
 from cluster.raft.effects import Effects, Role
@@ -34,14 +25,11 @@ from cluster.raft.events import (
     PeerAcked,
     PeerUnreachable,
     Persisted,
-    Propose,
-    Read,
     Receive,
     SnapshotFailed,
 )
 from cluster.raft.messages import AppendReply, Message, SnapshotMeta, VoteRequest
-from cluster.session.failures import failure_of
-from cluster.session.operations import COMMAND_KINDS, Consistency, Kind, Operation, Reply
+from cluster.session.operations import Operation
 from cluster.shard.apply import Applier
 from cluster.shard.cache import DocumentCache
 from cluster.shard.compaction import CompactionConfig as CompactionConfig
@@ -50,16 +38,14 @@ from cluster.shard.directory import Isolated
 from cluster.shard.document import LiveDocument
 from cluster.shard.feed import Feed
 from cluster.shard.gathering import Gatherer
+from cluster.shard.intake import Intake
 from cluster.shard.lost_log import short_log_of
-from cluster.shard.proposals import Proposals, Proposed
-from cluster.shard.reading import Reader, WaitingReads, refuse, refuse_with
+from cluster.shard.reading import Reader
 from cluster.shard.snapshot import ShardMetadata, StoredShard
 from cluster.shard.turn import RaftItem, StreamKey, Turn
 from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE, Shard
 from cluster.storage.log import ShardLog
 
-READ_KINDS = frozenset((Kind.READ, Kind.WATCH, Kind.LIST))
-CONSISTENCIES = frozenset(Consistency)
 _NEVER = float("inf")
 APPLY_READ_BYTES = 4 * 1024 * 1024
 """Log bytes read at a time for apply."""
@@ -103,20 +89,13 @@ class ShardReplica:
         self._contradicted = False
         self._stands_in = False
         """Whether a replica with a shorter log wants to lead, and this one is to campaign although it is unwell."""
-        self._gatherer = gatherer
         self._applier = applier
-        self._reader = reader
         self._on_changed = on_changed
-        self._arrived: list[tuple[StreamKey, list[Operation]]] = []
         self._messages: list[tuple[ReplicaId, Message]] = []
-        self._proposals = Proposals()
-        self._reads = WaitingReads()
-        self._led_term: Term | None = None
+        self._intake = Intake(self, gatherer, applier, reader, feed, stored.metadata().now_ms)
         self._compaction = compaction
         self._compact_looked_at = applied
         self._nodes = {place.replica: place.node for place in shard.replicas}
-        self._stamped_ms = stored.metadata().now_ms
-        """Floor for the time of the next proposal. It may be ahead of what is applied, so apply must never use it."""
         self.snapshots_wanted: list[ReplicaId] = []
         self.held_for_snapshots: dict[ReplicaId, LogIndex] = {}
 
@@ -148,7 +127,7 @@ class ShardReplica:
     @property
     def time_ms(self) -> int:
         """The shard's time: no later proposal may have an earlier one."""
-        return max(self._stamped_ms, self._applier.now_ms)
+        return self._intake.time_ms
 
     @property
     def deadline_ms(self) -> float:
@@ -168,7 +147,7 @@ class ShardReplica:
     @property
     def answers_wait(self) -> bool:
         """Whether apply has something to say although nothing needs applying."""
-        return self._reads.answerable(self.applied)
+        return self._intake.answerable(self.applied)
 
     @property
     def needs_housekeeping(self) -> bool:
@@ -178,7 +157,12 @@ class ShardReplica:
     @property
     def reads_confirmable(self) -> bool:
         """Whether reads wait for acknowledged liveness rounds."""
-        return self._reads.asked
+        return self._intake.asks
+
+    @property
+    def gathers(self) -> bool:
+        """Whether commands that waited for the last entries to be committed can go on."""
+        return self._intake.gathers
 
     # -- inputs: only remembered until the turn ----------------------------------------------------------------------
 
@@ -186,7 +170,7 @@ class ShardReplica:
         self._messages.append((sender, message))
 
     def submit(self, stream: StreamKey, operations: list[Operation]) -> None:
-        self._arrived.append((stream, operations))
+        self._intake.submit(stream, operations)
 
     # -- the turn ----------------------------------------------------------------------------------------------------
 
@@ -206,13 +190,9 @@ class ShardReplica:
                 self.handle(Receive(sender, message), now_ms, turn)
         if now_ms >= self.deadline_ms:
             self.handle(Deadline(), now_ms, turn)
-        if self._arrived:
-            self._take_operations(now_ms, wall_ms, turn)
-            self._look_for_damage(turn)
-        if not self._reads.asked:
-            context = self._reads.begin()
-            if context is not None:
-                self.handle(Read(context), now_ms, turn)
+        self._intake.take(now_ms, wall_ms, turn)
+        self._look_for_damage(turn)
+        self._intake.ask(now_ms, turn)
 
     def handle(self, event: Event, now_ms: float, turn: Turn) -> Effects:
         """Step the core and carry its effects into the turn."""
@@ -236,10 +216,8 @@ class ShardReplica:
             turn.send_now(self._nodes[receiver], RaftItem(self.id, self.replica, receiver, message))
         for receiver, message in effects.send_after_persist:
             turn.send_after_sync(self._nodes[receiver], RaftItem(self.id, self.replica, receiver, message))
-        for context, index in effects.reads_ready:
-            self._reads.confirm(context, index)
-        for context in effects.reads_refused:
-            refuse(self._reads.refuse(context), self.leader_node or "", turn)
+        if effects.reads_ready or effects.reads_refused:
+            self._intake.confirm_reads(effects, turn)
         turn.round_needed |= effects.round_needed
         self.snapshots_wanted.extend(effects.snapshot_to)
         if effects.role_changed:
@@ -271,99 +249,18 @@ class ShardReplica:
     def snapshot_failed(self, peer: ReplicaId, now_ms: float, turn: Turn) -> None:
         self.handle(SnapshotFailed(peer), now_ms, turn)
 
-    # -- operations --------------------------------------------------------------------------------------------------
-
-    def _take_operations(self, now_ms: float, wall_ms: int, turn: Turn) -> None:
-        arrived, self._arrived = self._arrived, []
-        commands: list[tuple[StreamKey, list[Operation]]] = []
-        for stream, operations in arrived:
-            wanted = [operation for operation in operations if operation.kind in COMMAND_KINDS]
-            if wanted:
-                commands.append((stream, wanted))
-            if len(wanted) != len(operations):
-                for operation in operations:
-                    if operation.kind not in COMMAND_KINDS:
-                        self._take_read(stream, operation, turn, now_ms)
-        if not commands:
-            return
-        if self.leads and self.raft.commit_index < self.raft.last_index:
-            self._arrived = commands  # they gather while the last entries are on their way
-        else:
-            self._propose(commands, now_ms, wall_ms, turn)
-
-    @property
-    def gathers(self) -> bool:
-        """Whether commands that waited for the last entries to be committed can go on."""
-        return bool(self._arrived) and not (self.leads and self.raft.commit_index < self.raft.last_index)
-
-    def _take_read(self, stream: StreamKey, operation: Operation, turn: Turn, now_ms: float) -> None:
-        if operation.kind == Kind.UNWATCH:
-            self.feed.close(stream, operation.id)
-            self._reads.cancel(stream, operation.id)
-        elif operation.kind not in READ_KINDS or operation.consistency not in CONSISTENCIES:
-            error = InvalidRequest(f"no operation has kind {operation.kind} and consistency {operation.consistency}")
-            refuse_with([(stream, [operation])], error, turn)
-        elif operation.kind == Kind.READ and operation.consistency != Consistency.LINEARIZABLE:
-            if self.damaged:
-                refuse_with([(stream, [operation])], Unavailable("this replica's state is damaged", retry_after_ms=100), turn)
-            else:
-                self._reader.run(stream, operation, turn, now_ms)
-        elif not self.serves:
-            refuse_with([(stream, [operation])], self._not_leader(), turn)
-        elif not self._reads.add(stream, operation):
-            refuse_with([(stream, [operation])], Overloaded("too many reads wait", retry_after_ms=50), turn)
-
-    def _propose(self, arrived: list[tuple[StreamKey, list[Operation]]], now_ms: float, wall_ms: int, turn: Turn) -> None:
-        if not self.serves:
-            refuse_with(arrived, self._not_leader(), turn)
-            return
-        if self._led_term is None:
-            refuse_with(arrived, Unavailable("the new leader is catching up", retry_after_ms=20), turn)
-            return
-        if self.stalled:
-            refuse_with(arrived, CodeMissing(f"shard {self.id} waits: {self.stalled}", retry_after_ms=100), turn)
-            return
-        if self._proposals.full:
-            busy = Overloaded("too many commands wait to be applied", retry_after_ms=50, bound="commands_waiting_max")
-            refuse_with(arrived, busy, turn)
-            return
-        self._stamped_ms = max(self._stamped_ms, self._applier.now_ms, wall_ms)
-        entries = self._gatherer.gather(arrived, self._stamped_ms, turn)
-        if not entries:
-            return
-        effects = self.handle(Propose([payload for payload, _, _ in entries]), now_ms, turn)
-        ticket = effects.ticket
-        if ticket is None:
-            failure = failure_of(effects.refusal or self._not_leader())
-            for _, origins, commands in entries:
-                self._gatherer.forget_creations(commands)
-                for stream, operation in origins:
-                    turn.reply(stream, Reply(operation, 0, 0, b"", failure))
-            return
-        for place, (_, origins, commands) in enumerate(entries):
-            self._proposals.add(Proposed(LogIndex(ticket.first + place), ticket.term, origins, commands))
-
-    def _not_leader(self) -> ClusterError:
-        if self.halted:
-            return Unavailable(f"shard {self.id} is halted on this node: {self.halted}", retry_after_ms=500)
-        return NotLeader(f"node {self.node} does not lead shard {self.id}", leader=self.leader_node or "", shard=self.id)
-
     def _on_role_change(self, turn: Turn) -> None:
         """Leadership may have been lost: what waits for it is told so. What was proposed may still commit: outcome unknown."""
         if self.leads:
             self._stands_in = False
-        if self.leads and self._led_term in (None, self.raft.term):
+        if self.leads and self._intake.led_term in (None, self.raft.term):
             return
-        self._led_term = None
+        self._intake.led_term = None
         self._answer_all(turn)
 
     def _answer_all(self, turn: Turn) -> None:
         """This replica can no longer say what comes of anything that waits here: nobody may wait for it in vain."""
-        self._gatherer.reset()
-        self._proposals.lose(turn)
-        refuse(self._reads.refuse_all(), self.leader_node or "", turn)
-        if len(self.feed):
-            self.feed.end_all(self._not_leader(), turn)
+        self._intake.answer_all(turn)
 
     # -- apply -------------------------------------------------------------------------------------------------------
 
@@ -374,11 +271,10 @@ class ShardReplica:
                 break
         self.feed.flush(turn)
         if not self.damaged and not self.halted:
-            for stream, operation in self._reads.ready(self.applied):
-                self._reader.run(stream, operation, turn, now_ms)
+            self._intake.answer_reads(self.applied, now_ms, turn)
             self._look_for_damage(turn)
-        if self.leads and self._led_term is None and self.raft.term_of(self.applied) == self.raft.term:
-            self._led_term = self.raft.term
+        if self.leads and self._intake.led_term is None and self.raft.term_of(self.applied) == self.raft.term:
+            self._intake.led_term = self.raft.term
         if self.applied - self._compact_looked_at >= self._compaction.every_entries:
             self.compact(now_ms, turn)
 
@@ -396,8 +292,7 @@ class ShardReplica:
         return True
 
     def _apply_entry(self, index: LogIndex, term: Term, payload: bytes, now_ms: float, turn: Turn) -> bool:
-        proposed = self._proposals.at(index)
-        assert proposed is None or proposed.term == term, "what this leader proposed is what was committed"
+        proposed = self._intake.proposed_at(index, term)
         try:
             changed = self._applier.apply(index, payload, proposed.origins if proposed else None, turn, now_ms)
         except CodeMissing as error:
@@ -413,8 +308,7 @@ class ShardReplica:
             self._answer_all(turn)
             return False
         if proposed is not None:
-            self._proposals.applied(proposed)
-            self._gatherer.forget_creations(proposed.commands)
+            self._intake.applied(proposed)
         for live in changed:
             self.feed.changed(live)
             if self._on_changed is not None and live.id.key == SYSTEM_KEY:
@@ -428,9 +322,8 @@ class ShardReplica:
 
     def _look_for_damage(self, turn: Turn) -> None:
         """Checking and reading answer those who asked; that the state is damaged concerns all."""
-        what = self._gatherer.damaged or self._reader.damaged
+        what = self._intake.found_damaged()
         if what:
-            self._gatherer.damaged = self._reader.damaged = ""
             self.found_unreadable(what, turn)
 
     # -- housekeeping ------------------------------------------------------------------------------------------------
@@ -478,7 +371,7 @@ class ShardReplica:
         self.applied = meta.index
         self._compact_looked_at = meta.index
         self._applier.now_ms = 0
-        self._stamped_ms = max(self._stamped_ms, metadata.now_ms)
+        self._intake.advance_time(metadata.now_ms)
         self.damaged = ""
         self.halted = ""
         self.stalled = ""

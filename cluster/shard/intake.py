@@ -1,0 +1,229 @@
+"""What clients ask of one replica, until it is answered: commands that gather, are proposed and wait for apply; reads and
+watches that wait for a confirmation of leadership.
+
+Invariant: every operation is answered exactly once. What is refused here was never logged.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from cluster.errors import ClusterError, CodeMissing, InvalidRequest, NotLeader, Overloaded, Unavailable
+from cluster.ids import LogIndex, NodeId, ShardId, Term
+from cluster.raft.core import Raft
+from cluster.raft.effects import Effects
+from cluster.raft.events import Event, Propose, Read
+from cluster.session.failures import failure_of
+from cluster.session.operations import COMMAND_KINDS, Consistency, Kind, Operation, Reply
+from cluster.shard.apply import Applier
+from cluster.shard.feed import Feed
+from cluster.shard.gathering import Gatherer
+from cluster.shard.proposals import Proposals, Proposed
+from cluster.shard.reading import Reader, WaitingReads, refuse, refuse_with
+from cluster.shard.turn import StreamKey, Turn
+
+READ_KINDS = frozenset((Kind.READ, Kind.WATCH, Kind.LIST))
+CONSISTENCIES = frozenset(Consistency)
+
+
+class Server(Protocol):
+    """The replica, as far as taking operations concerns it."""
+
+    node: NodeId
+    raft: Raft
+    damaged: str
+    halted: str
+    stalled: str
+
+    @property
+    def id(self) -> ShardId: ...
+
+    @property
+    def leads(self) -> bool: ...
+
+    @property
+    def serves(self) -> bool: ...
+
+    @property
+    def leader_node(self) -> NodeId | None: ...
+
+    def handle(self, event: Event, now_ms: float, turn: Turn) -> Effects: ...
+
+
+class Intake:
+    """Operations of one replica's clients.
+
+    led_term: the term that this replica leads and has applied an entry of; None while there is none, and commands are refused.
+    """
+
+    def __init__(
+        self, server: Server, gatherer: Gatherer, applier: Applier, reader: Reader, feed: Feed, stamped_ms: int
+    ) -> None:
+        self._server = server
+        self._gatherer = gatherer
+        self._applier = applier
+        self._reader = reader
+        self._feed = feed
+        self._arrived: list[tuple[StreamKey, list[Operation]]] = []
+        self._proposals = Proposals()
+        self._reads = WaitingReads()
+        self._stamped_ms = stamped_ms
+        """Floor for the time of the next proposal. It may be ahead of what is applied, so apply must never use it."""
+        self.led_term: Term | None = None
+
+    @property
+    def time_ms(self) -> int:
+        """The shard's time: no later proposal may have an earlier one."""
+        return max(self._stamped_ms, self._applier.now_ms)
+
+    def advance_time(self, floor_ms: int) -> None:
+        """An installed snapshot says how late it is already."""
+        self._stamped_ms = max(self._stamped_ms, floor_ms)
+
+    @property
+    def gathers(self) -> bool:
+        """Whether commands that waited for the last entries to be committed can go on."""
+        return bool(self._arrived) and not self._on_their_way
+
+    @property
+    def _on_their_way(self) -> bool:
+        server = self._server
+        return server.leads and server.raft.commit_index < server.raft.last_index
+
+    @property
+    def asks(self) -> bool:
+        """Whether reads wait for acknowledged liveness rounds."""
+        return self._reads.asked
+
+    def answerable(self, applied: LogIndex) -> bool:
+        """Whether `answer_reads` has something to say."""
+        return self._reads.answerable(applied)
+
+    # -- taking ------------------------------------------------------------------------------------------------------
+
+    def submit(self, stream: StreamKey, operations: list[Operation]) -> None:
+        self._arrived.append((stream, operations))
+
+    def ask(self, now_ms: float, turn: Turn) -> None:
+        """Have leadership confirmed, once for all reads that wait."""
+        if not self._reads.asked:
+            context = self._reads.begin()
+            if context is not None:
+                self._server.handle(Read(context), now_ms, turn)
+
+    def take(self, now_ms: float, wall_ms: int, turn: Turn) -> None:
+        """Propose what may be proposed, and let reads wait."""
+        if not self._arrived:
+            return
+        arrived, self._arrived = self._arrived, []
+        commands: list[tuple[StreamKey, list[Operation]]] = []
+        for stream, operations in arrived:
+            wanted = [operation for operation in operations if operation.kind in COMMAND_KINDS]
+            if wanted:
+                commands.append((stream, wanted))
+            if len(wanted) != len(operations):
+                for operation in operations:
+                    if operation.kind not in COMMAND_KINDS:
+                        self._take_read(stream, operation, turn, now_ms)
+        if not commands:
+            return
+        if self._on_their_way:
+            self._arrived = commands  # they gather while the last entries are on their way
+        else:
+            self._propose(commands, now_ms, wall_ms, turn)
+
+    def _take_read(self, stream: StreamKey, operation: Operation, turn: Turn, now_ms: float) -> None:
+        if operation.kind == Kind.UNWATCH:
+            self._feed.close(stream, operation.id)
+            self._reads.cancel(stream, operation.id)
+        elif operation.kind not in READ_KINDS or operation.consistency not in CONSISTENCIES:
+            error = InvalidRequest(f"no operation has kind {operation.kind} and consistency {operation.consistency}")
+            refuse_with([(stream, [operation])], error, turn)
+        elif operation.kind == Kind.READ and operation.consistency != Consistency.LINEARIZABLE:
+            if self._server.damaged:
+                refuse_with([(stream, [operation])], Unavailable("this replica's state is damaged", retry_after_ms=100), turn)
+            else:
+                self._reader.run(stream, operation, turn, now_ms)
+        elif not self._server.serves:
+            refuse_with([(stream, [operation])], self._not_leader(), turn)
+        elif not self._reads.add(stream, operation):
+            refuse_with([(stream, [operation])], Overloaded("too many reads wait", retry_after_ms=50), turn)
+
+    def _propose(self, arrived: list[tuple[StreamKey, list[Operation]]], now_ms: float, wall_ms: int, turn: Turn) -> None:
+        refusal = self._refusal()
+        if refusal is not None:
+            refuse_with(arrived, refusal, turn)
+            return
+        self._stamped_ms = max(self._stamped_ms, self._applier.now_ms, wall_ms)
+        entries = self._gatherer.gather(arrived, self._stamped_ms, turn)
+        if not entries:
+            return
+        effects = self._server.handle(Propose([payload for payload, _, _ in entries]), now_ms, turn)
+        ticket = effects.ticket
+        if ticket is None:
+            failure = failure_of(effects.refusal or self._not_leader())
+            for _, origins, commands in entries:
+                self._gatherer.forget_creations(commands)
+                for stream, operation in origins:
+                    turn.reply(stream, Reply(operation, 0, 0, b"", failure))
+            return
+        for place, (_, origins, commands) in enumerate(entries):
+            self._proposals.add(Proposed(LogIndex(ticket.first + place), ticket.term, origins, commands))
+
+    def _refusal(self) -> ClusterError | None:
+        """Why no command can be proposed here now, if so."""
+        server = self._server
+        if not server.serves:
+            return self._not_leader()
+        if self.led_term is None:
+            return Unavailable("the new leader is catching up", retry_after_ms=20)
+        if server.stalled:
+            return CodeMissing(f"shard {server.id} waits: {server.stalled}", retry_after_ms=100)
+        if self._proposals.full:
+            return Overloaded("too many commands wait to be applied", retry_after_ms=50, bound="commands_waiting_max")
+        return None
+
+    def _not_leader(self) -> ClusterError:
+        server = self._server
+        if server.halted:
+            return Unavailable(f"shard {server.id} is halted on this node: {server.halted}", retry_after_ms=500)
+        message = f"node {server.node} does not lead shard {server.id}"
+        return NotLeader(message, leader=server.leader_node or "", shard=server.id)
+
+    # -- answering ---------------------------------------------------------------------------------------------------
+
+    def confirm_reads(self, effects: Effects, turn: Turn) -> None:
+        """Raft says which reads may be answered, and which can not be any more."""
+        for context, index in effects.reads_ready:
+            self._reads.confirm(context, index)
+        for context in effects.reads_refused:
+            refuse(self._reads.refuse(context), self._server.leader_node or "", turn)
+
+    def answer_reads(self, applied: LogIndex, now_ms: float, turn: Turn) -> None:
+        for stream, operation in self._reads.ready(applied):
+            self._reader.run(stream, operation, turn, now_ms)
+
+    def proposed_at(self, index: LogIndex, term: Term) -> Proposed | None:
+        """Who waits for entry `index`, which is about to be applied."""
+        proposed = self._proposals.at(index)
+        assert proposed is None or proposed.term == term, "what this leader proposed is what was committed"
+        return proposed
+
+    def applied(self, proposed: Proposed) -> None:
+        """Apply has answered who waited."""
+        self._proposals.applied(proposed)
+        self._gatherer.forget_creations(proposed.commands)
+
+    def found_damaged(self) -> str:
+        """What could not be read while operations were checked or reads answered, told once."""
+        what = self._gatherer.damaged or self._reader.damaged
+        self._gatherer.damaged = self._reader.damaged = ""
+        return what
+
+    def answer_all(self, turn: Turn) -> None:
+        """This replica can no longer say what comes of anything that waits here: nobody may wait for it in vain."""
+        self._gatherer.reset()
+        self._proposals.lose(turn)
+        refuse(self._reads.refuse_all(), self._server.leader_node or "", turn)
+        if len(self._feed):
+            self._feed.end_all(self._not_leader(), turn)
