@@ -27,7 +27,8 @@ from cluster.errors import (
 from cluster.ids import NodeId
 from cluster.pump.assembly import PumpSurroundings, open_pump
 from cluster.pump.lanes import Lane
-from cluster.pump.pump import Output, Pump, PumpConfig
+from cluster.pump.outbox import Output
+from cluster.pump.pump import Pump, PumpConfig
 from cluster.raft.config import RaftConfig
 from cluster.session.operations import Delta, Operation, Reply
 from cluster.shard.apply import HandlerFailure

@@ -20,7 +20,8 @@ from cluster.errors import IdentityFenced, LogLost, Overloaded, StorageFull
 from cluster.ids import NodeId
 from cluster.node.marker import PageMarker
 from cluster.pump.lanes import Lane
-from cluster.pump.pump import Output, Pump
+from cluster.pump.outbox import Output
+from cluster.pump.pump import Pump
 from cluster.session.operations import Delta, Reply
 from cluster.storage.engine import Batch, Engine
 from cluster.transport.peer import PeerTransport

@@ -12,9 +12,8 @@ Work of a turn follows what arrived: shards without news, timer or committed ent
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cluster.errors import RejectedError, StaleRoute, StorageFull
 from cluster.ids import NodeId, ShardId, Term
@@ -22,16 +21,17 @@ from cluster.pump import frames
 from cluster.pump.bundles import BundleFetch
 from cluster.pump.incoming import Incoming
 from cluster.pump.lanes import Lane
-from cluster.pump.liveness import Fenced, Heartbeat, HeartbeatReply, LivenessMessage, NodeLiveness
+from cluster.pump.liveness import Fenced, Heartbeat, HeartbeatReply, NodeLiveness
+from cluster.pump.outbox import Outbox, Output
 from cluster.pump.schedule import Schedule
 from cluster.pump.streams import Streams
 from cluster.pump.transfers import Transfers
 from cluster.router.router import Router
 from cluster.session.failures import failure_of
-from cluster.session.operations import COMMAND_KINDS, Delta, Operation, Reply
+from cluster.session.operations import COMMAND_KINDS, Operation, Reply
 from cluster.shard.directory import Directory
 from cluster.shard.replica import ShardReplica
-from cluster.shard.turn import AnswerItem, CloseItem, ForwardItem, GrantItem, RaftLaneItem, ResetItem, Turn
+from cluster.shard.turn import CloseItem, ForwardItem, GrantItem, ResetItem, Turn
 from cluster.shardmap.map import ShardMap
 from cluster.storage.engine import Batch
 
@@ -48,26 +48,6 @@ class PumpConfig:
     heartbeat_ms: float = 100.0
     election_timeout_ms: float = 1_000.0
     apply_slice_ms: float = 5.0
-
-
-@dataclass(slots=True)
-class Output:
-    """What the owner carries out; deliveries last. `write` numbers the batch (0: nothing to write)."""
-
-    batch: Batch = field(default_factory=Batch)
-    write: int = 0
-    frames: list[tuple[NodeId, Lane, bytes]] = field(default_factory=list)
-    deliveries: list[tuple[int, list[Reply | Delta]]] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Unsynced:
-    """A written batch that is not durable yet, and what waits for it."""
-
-    write: int
-    at_ms: float
-    persisted: list[tuple[ShardId, Term, int]]
-    items: dict[NodeId, list[RaftLaneItem]]
 
 
 class Pump:
@@ -114,12 +94,7 @@ class Pump:
         self._clock = clock
         self._now_ms = now_ms
         self._turn = Turn()
-        self._turn_liveness: list[tuple[NodeId, LivenessMessage]] = []
-        self._writes = 0
-        self._unsynced: deque[_Unsynced] = deque()
         self._schedule = Schedule()
-        self._resets: set[NodeId] = set()
-        """Peers that must be told that what this node owed them may be lost."""
         self.leader_changes: list[tuple[ShardId, Term, NodeId | None]] = []
         """What this node came to believe since the owner last looked (and emptied it): for the log."""
         self._leaders: dict[ShardId, NodeId | None] = {}
@@ -128,6 +103,7 @@ class Pump:
         self._delisted = False
         first_stream = liveness.generation << STREAM_BITS
         self.streams = Streams(router, self._forward, self._grant, self.locate, first_stream + 1)
+        self._outbox = Outbox(node, self._turn, self.streams)
         self._incoming = Incoming(
             holder=self,
             schedule=self._schedule,
@@ -164,7 +140,7 @@ class Pump:
         elif lane is Lane.BULK:
             self._transfers.node_lost(node, now_ms, self._turn)
         else:
-            self._resets.add(node)
+            self._outbox.resets.add(node)
             self.streams.node_lost(node, now_ms)
             for replica in self.replicas.values():
                 replica.peer_unreachable(node, now_ms, self._turn)
@@ -207,13 +183,13 @@ class Pump:
             return
         if not self._known_store(node, message.store):
             self._incoming.met.discard(node)
-            self._turn_liveness.append((node, Fenced(self._stores[node])))
+            self._outbox.liveness.append((node, Fenced(self._stores[node])))
             return
         self._incoming.met.add(node)
         if isinstance(message, Heartbeat):
             reply, restarted = self.liveness.on_heartbeat(node, message, now_ms)
             if reply is not None:
-                self._turn_liveness.append((node, reply))
+                self._outbox.liveness.append((node, reply))
             if restarted:
                 self._leader_restarted(node, now_ms)
             return
@@ -332,12 +308,12 @@ class Pump:
     @property
     def needs_sync(self) -> bool:
         """Whether something waits for durability."""
-        return bool(self._unsynced)
+        return self._outbox.needs_sync
 
     @property
     def written(self) -> int:
         """The number of the newest batch that was handed out."""
-        return self._writes
+        return self._outbox.written
 
     @property
     def busy(self) -> bool:
@@ -363,14 +339,10 @@ class Pump:
 
     def persisted(self, write: int, now_ms: float) -> Output:
         """Every batch up to number `write` is durable."""
-        while self._unsynced and self._unsynced[0].write <= write:
-            done = self._unsynced.popleft()
-            for node, items in done.items.items():
-                self._turn.raft_now.setdefault(node, []).extend(items)
-            for shard, term, sequence in done.persisted:
-                replica = self.replicas[shard]
-                replica.persisted(term, sequence, now_ms, self._turn)
-                self.look_at(replica, now_ms)
+        for shard, term, sequence in self._outbox.synced(write):
+            replica = self.replicas[shard]
+            replica.persisted(term, sequence, now_ms, self._turn)
+            self.look_at(replica, now_ms)
         return self._emit(now_ms)
 
     def apply(self, now_ms: float) -> Output:
@@ -407,16 +379,16 @@ class Pump:
 
     def _beat(self, now_ms: float) -> None:
         self._heartbeat_due_ms = now_ms + self._config.heartbeat_ms
-        stalled = bool(self._unsynced) and now_ms - self._unsynced[0].at_ms > self._config.election_timeout_ms
+        stalled = now_ms - self._outbox.waits_since_ms(now_ms) > self._config.election_timeout_ms
         if stalled != self._delisted:
             self._delisted = stalled
             for replica in self.replicas.values():
                 self.look_at(replica, now_ms)
-        self._resets &= self.connected
-        for node in sorted(self._resets):
+        self._outbox.resets &= self.connected
+        for node in sorted(self._outbox.resets):
             self._turn.raft_now.setdefault(node, [])
         peers = [peer for peer in self._peers if peer in self.connected]
-        self._turn_liveness.extend(self.liveness.begin_round(peers, now_ms))
+        self._outbox.liveness.extend(self.liveness.begin_round(peers, now_ms))
 
     def _housekeep(self, now_ms: float) -> None:
         self._housekeeping_due_ms = now_ms + HOUSEKEEPING_MS
@@ -438,52 +410,7 @@ class Pump:
             replica.decisions_changed(self.directory.newly_isolated)
             self._schedule.ready[replica.id] = None
 
-    # -- out ---------------------------------------------------------------------------------------------------------
-
     def _emit(self, now_ms: float) -> Output:
-        """Turn what was gathered into one output."""
-        if self._turn.empty:
-            output = Output()
-            self._emit_liveness(output)
-            output.deliveries = self.streams.deliveries()
-            return output
-        turn = self._turn.take()
-        if turn.round_needed:
+        if self._turn.round_needed:
             self._heartbeat_due_ms = now_ms
-        output = Output(turn.batch)
-        for stream, deltas in turn.deltas.items():
-            self._answer(stream, deltas, turn.replies.pop(stream, []), turn, now_ms)
-        for stream, replies in turn.replies.items():
-            self._answer(stream, [], replies, turn, now_ms)
-        if turn.batch or turn.persisted:
-            self._writes += 1
-            output.write = self._writes
-        if turn.persisted or (turn.batch and turn.raft_after_sync):
-            self._unsynced.append(_Unsynced(self._writes, now_ms, turn.persisted, turn.raft_after_sync))
-        elif turn.raft_after_sync:
-            waiting = self._unsynced[-1].items if self._unsynced else turn.raft_now
-            for node, items in turn.raft_after_sync.items():
-                waiting.setdefault(node, []).extend(items)
-        self._emit_liveness(output)
-        for node, items in turn.raft_now.items():
-            if node in self._resets:
-                # before what opens anew, or the receiver would close that too
-                self._resets.discard(node)
-                items.insert(0, ResetItem())
-            output.frames.extend((node, Lane.RAFT, frame) for frame in frames.pack_raft(items))
-        for node, bulk in turn.bulk.items():
-            output.frames.extend((node, Lane.BULK, frame) for frame in frames.pack_bulk(bulk))
-        output.deliveries = self.streams.deliveries()
-        return output
-
-    def _emit_liveness(self, output: Output) -> None:
-        for node, message in self._turn_liveness:
-            output.frames.append((node, Lane.LIVENESS, frames.pack_liveness(message)))
-        self._turn_liveness.clear()
-
-    def _answer(self, stream: tuple[NodeId, int], deltas: list[Delta], replies: list[Reply], turn: Turn, now_ms: float) -> None:
-        node, number = stream
-        if node == self.node:
-            self.streams.answered(number, node, deltas, replies, now_ms)
-        else:
-            turn.send_now(node, AnswerItem(number, deltas, replies))
+        return self._outbox.emit(now_ms)

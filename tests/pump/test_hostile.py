@@ -287,10 +287,10 @@ def test_a_watch_whose_delta_was_lost_on_the_way_goes_on_from_where_it_stands(mo
     watcher = world.client(follower.name)
     watcher.submit(Kind.WATCH, "a")
     world.run_until(lambda: bool(watcher.deltas))
-    answer = leader.pump._answer
+    answer = leader.pump._outbox._answer
     sender = world.client(leader.name)
     with monkeypatch.context() as losing:
-        losing.setattr(leader.pump, "_answer", lambda stream, deltas, *rest: answer(stream, [], *rest))
+        losing.setattr(leader.pump._outbox, "_answer", lambda stream, deltas, *rest: answer(stream, [], *rest))
         assert sender.insist(Kind.SEND, "a", "add", {"amount": 1}).failure is None
         world.run(50)
     assert sender.insist(Kind.SEND, "a", "add", {"amount": 2}).failure is None

@@ -16,7 +16,7 @@ from cluster.documents.runtime import Loader
 from cluster.ids import NodeId, ShardId
 from cluster.pump.assembly import PumpSurroundings, open_pump
 from cluster.pump.lanes import Lane
-from cluster.pump.pump import Output
+from cluster.pump.outbox import Output
 from cluster.raft.config import RaftConfig
 from cluster.session.operations import Delta, Kind, Operation, Reply
 from cluster.shard.apply import HandlerFailure
