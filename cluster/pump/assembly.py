@@ -113,7 +113,8 @@ def open_pump(around: PumpSurroundings) -> Pump:
         checkpoints=around.checkpoints,
         compaction=around.compaction,
     )
-    liveness = NodeLiveness(around.node, around.generation, facts.own_store(around.engine, around.entropy))
+    promise_ms = int(around.raft.election_timeout_ms_min) if around.raft.lease_reads else 0
+    liveness = NodeLiveness(around.node, around.generation, facts.own_store(around.engine, around.entropy), promise_ms)
     system = _Decided(directory, bundles)
     replicas: dict[ShardId, ShardReplica] = {}
     for shard in held:

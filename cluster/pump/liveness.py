@@ -42,7 +42,8 @@ class Heartbeat(Struct, frozen=True, array_like=True, tag=1):
 
 class HeartbeatReply(Struct, frozen=True, array_like=True, tag=2):
     """`list_needed`: the answerer does not have the list of this digest. `exceptions`: groups with a higher durable term
-    here.
+    here. `promise_ms`: for so long from now on the answerer helps to elect nobody else in the groups of the list; 0 without
+    leases.
     """
 
     generation: int
@@ -50,6 +51,7 @@ class HeartbeatReply(Struct, frozen=True, array_like=True, tag=2):
     round: int
     list_needed: bool
     exceptions: tuple[ShardId, ...]
+    promise_ms: int = 0
 
 
 class Fenced(Struct, frozen=True, array_like=True, tag=3):
@@ -66,7 +68,23 @@ def digest_of(led: Led) -> bytes:
 
 
 class _Peer:
-    __slots__ = ("acked", "denied", "denied_at", "digest", "exceptions", "generation", "heard_ms", "led", "sent_list")
+    """promise_ms: how long it promised with `acked`. promised: per group that it no longer lists, the term and the time of the
+    last acknowledgement that this node gave it.
+    """
+
+    __slots__ = (
+        "acked",
+        "denied",
+        "denied_at",
+        "digest",
+        "exceptions",
+        "generation",
+        "heard_ms",
+        "led",
+        "promise_ms",
+        "promised",
+        "sent_list",
+    )
 
     def __init__(self) -> None:
         self.generation = 0
@@ -78,15 +96,29 @@ class _Peer:
         self.sent_list = b""
         self.denied: tuple[ShardId, ...] = ()
         self.denied_at: tuple[bytes, int] = (b"", -1)
+        self.promise_ms = 0
+        self.promised: dict[ShardId, tuple[Term, float]] = {}
+
+    def forget_list(self, *, promised: bool) -> None:
+        """Believe nothing of the list any more; what was promised for it stays promised."""
+        if promised:
+            for shard, term in self.led.items():
+                self.promised[shard] = (term, self.heard_ms)
+        self.led = {}
 
 
 class NodeLiveness:
-    """This node's side of all its node pairs."""
+    """This node's side of all its node pairs.
 
-    def __init__(self, node: NodeId, generation: int, store: bytes) -> None:
+    promise_ms: with leases on, the minimum election timeout of this node's replicas, which each acknowledgement promises;
+        else 0.
+    """
+
+    def __init__(self, node: NodeId, generation: int, store: bytes, promise_ms: int = 0) -> None:
         self.node = node
         self.generation = generation
         self.store = store
+        self.promise_ms = promise_ms
         self._peers: dict[NodeId, _Peer] = {}
         self._led: dict[ShardId, tuple[Term, int]] = {}
         self._terms: dict[ShardId, Term] = {}
@@ -146,20 +178,22 @@ class NodeLiveness:
             return None, False
         restarted = beat.generation > peer.generation > 0
         if beat.generation > peer.generation:
+            # The process before is gone, and whatever it may have been promised with it.
             peer.generation, peer.digest, peer.led, peer.sent_list = beat.generation, b"", {}, b""
-            peer.acked, peer.exceptions, peer.denied_at = (0, NEVER), frozenset(), (b"", -1)
+            peer.acked, peer.exceptions, peer.denied_at, peer.promised = (0, NEVER), frozenset(), (b"", -1), {}
         if beat.led is not None:
+            peer.forget_list(promised=self.promise_ms > 0)
             peer.led = dict(beat.led)
             peer.digest = beat.digest
         needed = peer.digest != beat.digest
         if needed:
-            peer.led = {}
+            peer.forget_list(promised=self.promise_ms > 0)
         peer.heard_ms = now_ms
         if needed or peer.denied_at != (peer.digest, self._terms_version):
             own = self._terms
             peer.denied = tuple(shard for shard, term in peer.led.items() if own.get(shard, 0) > term)
             peer.denied_at = (b"", -1) if needed else (peer.digest, self._terms_version)
-        return HeartbeatReply(self.generation, self.store, beat.round, needed, peer.denied), restarted
+        return HeartbeatReply(self.generation, self.store, beat.round, needed, peer.denied, self.promise_ms), restarted
 
     def on_reply(self, node: NodeId, reply: HeartbeatReply, now_ms: float) -> float | None:
         """A peer acknowledged a round. Returns the round's send time if this is news."""
@@ -175,6 +209,7 @@ class NodeLiveness:
             return None
         peer.acked = (reply.round, sent_ms)
         peer.exceptions = frozenset(reply.exceptions)
+        peer.promise_ms = min(reply.promise_ms, self.promise_ms)
         return sent_ms
 
     def disconnected(self, node: NodeId) -> None:
@@ -182,9 +217,12 @@ class NodeLiveness:
         self._peer(node).sent_list = b""
 
     def gone(self, node: NodeId) -> None:
-        """The peer's process is known to be gone: nothing it vouched for holds."""
+        """The peer's process is said to be gone: nothing it vouched for is believed. Promises wait out their time all the same,
+        for a process that takes no connections any more may still answer reads (trap 39).
+        """
         peer = self._peer(node)
-        peer.led, peer.digest, peer.heard_ms, peer.denied_at = {}, b"", NEVER, (b"", -1)
+        peer.forget_list(promised=self.promise_ms > 0)
+        peer.digest, peer.heard_ms, peer.denied_at = b"", NEVER, (b"", -1)
 
     # -- what the groups ask -----------------------------------------------------------------------------------------
 
@@ -200,6 +238,23 @@ class NodeLiveness:
         if peer is None or listed is None or listed[0] != term or peer.acked[0] < listed[1] or shard in peer.exceptions:
             return NEVER
         return peer.acked[1]
+
+    def promised_until_ms(self, node: NodeId, shard: ShardId, term: Term) -> float:
+        """Until when a peer promised to help elect nobody else than this node's replica; minus infinity if it did not."""
+        peer = self._peers.get(node)
+        if peer is None or peer.promise_ms <= 0:
+            return NEVER
+        return self.acked_sent_ms(node, shard, term) + peer.promise_ms
+
+    def promised_at_ms(self, node: NodeId, shard: ShardId, term: Term) -> float:
+        """When this node last promised that to the peer's."""
+        peer = self._peers.get(node)
+        if peer is None:
+            return NEVER
+        if peer.led.get(shard) == term:
+            return peer.heard_ms
+        promised = peer.promised.get(shard)
+        return promised[1] if promised is not None and promised[0] == term else NEVER
 
     def heard_ms(self, node: NodeId) -> float:
         """When anything was last heard from this node's liveness."""
@@ -230,3 +285,11 @@ class GroupLiveness:
     def acked_sent_ms(self, peer: ReplicaId, term: Term) -> float:
         node = self._nodes.get(peer)
         return self._liveness.acked_sent_ms(node, self._shard, term) if node is not None else NEVER
+
+    def promised_until_ms(self, peer: ReplicaId, term: Term) -> float:
+        node = self._nodes.get(peer)
+        return self._liveness.promised_until_ms(node, self._shard, term) if node is not None else NEVER
+
+    def promised_at_ms(self, leader: ReplicaId, term: Term) -> float:
+        node = self._nodes.get(leader)
+        return self._liveness.promised_at_ms(node, self._shard, term) if node is not None else NEVER

@@ -1,7 +1,6 @@
 """The numbers of a Raft group. All groups of a node share one RaftConfig.
 
-Nothing here may change what a group decides, only when and in how many pieces: replicas with different numbers agree. The one
-exception is `lease_reads`, which builds on the election timeouts of all.
+Nothing here may change what a group decides, only when and in how many pieces: replicas with different numbers agree.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ class RaftConfig:
     promotion_lag_entries: a learner that lacks more entries than this is not made a voter. What it lacks then must cross the
         network before the new configuration can commit anything. >= 0.
     reads_pending_max: read contexts that wait for a quorum; more are refused. > 0.
-    lease_reads: answer reads from a lease (see `cluster.raft.lease`) while there is one. All replicas of a group must agree on
-        this and on election_timeout_ms_min, or promises are shorter than the leases that build on them.
+    lease_reads: promise leaders not to help elect others (see `cluster.raft.lease`), and answer reads from a lease while there
+        is one. A leader has no lease without promises from a quorum, so a group whose replicas differ in this reads by rounds.
     lease_drift_ms: how far two clocks may drift apart within a minimum election timeout; a lease is shorter by as much.
         0 <= drift < election min.
     invariants_checked: also run the expensive assertions after every step (tests and simulation).

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.errors import StorageDamaged
 from cluster.ids import LogIndex, ReplicaId, Term
-from cluster.raft import election, following, membership, reads, replication, roles, transfer
+from cluster.raft import election, following, lease, membership, reads, replication, roles, transfer
 from cluster.raft.config import RaftConfig
 from cluster.raft.configuration import without_configurations
 from cluster.raft.effects import Effects, Persist, Role
@@ -312,6 +312,11 @@ class Raft:
         Installing one that is not needed would throw away entries that this replica has acknowledged (trap 48); then end
         the transfer as failed, and the leader finds out what is missing."""
         return following.needs_snapshot(self._state, meta)
+
+    def lease_holds(self, now_ms: float) -> bool:
+        """Whether nobody else can have led before `now_ms`, a clock read after the answers to `reads_leased` were computed:
+        then what they were computed from was the newest (thesis 6.4.1)."""
+        return self._state.role is Role.LEADER and lease.holds(self._state, now_ms)
 
     @property
     def replica(self) -> ReplicaId:

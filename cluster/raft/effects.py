@@ -56,6 +56,8 @@ class Effects:
         ChangeConfiguration is answered like a proposal.
     configuration: the configuration that counts here from now on, when it changed: map replicas to nodes by it.
     reads_ready: (context, index) pairs: answer these reads once `applied >= index`.
+    reads_leased: the same, answered by a lease and not by a quorum: compute the answers once `applied >= index`, then read the
+        clock, and let them go only if `Raft.lease_holds` at that time. Otherwise ask again.
     reads_refused: contexts that can no longer be answered by this replica.
     round_needed: a read waits for a liveness round begun from now on; start one at once.
     snapshot_to: followers that need a snapshot (the core pauses them until SnapshotInstalled's ack or SnapshotFailed). Named
@@ -71,6 +73,7 @@ class Effects:
     refusal: ClusterError | None = None
     configuration: Configuration | None = None
     reads_ready: list[tuple[int, LogIndex]] = field(default_factory=list)
+    reads_leased: list[tuple[int, LogIndex]] = field(default_factory=list)
     reads_refused: list[int] = field(default_factory=list)
     round_needed: bool = False
     snapshot_to: list[ReplicaId] = field(default_factory=list)

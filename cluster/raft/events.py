@@ -149,6 +149,16 @@ class Liveness(Protocol):
         minus infinity if never."""
         ...
 
+    def promised_until_ms(self, peer: ReplicaId, term: Term) -> float:
+        """Leader, for leases: until when `peer`'s node has promised, acknowledging that round, to help elect nobody else.
+        Counted from the round's send time; minus infinity if it promised nothing, as a node without leases does."""
+        ...
+
+    def promised_at_ms(self, leader: ReplicaId, term: Term) -> float:
+        """Voter, for leases: when this node last acknowledged a round of the leader's current boot generation that listed this
+        group at `term`, whatever it heard or lost since; minus infinity if never."""
+        ...
+
 
 class LogStorage(Protocol):
     """The stable log as the core reads it. Synchronous; an entry is visible here as soon as the owner has written it,

@@ -7,7 +7,8 @@ leaders acknowledged is below it even while this leader does not know their comm
 Invariant: a context is this leader's, in this term, with its own time; an acknowledgement is compared by the time its round
 was sent and never by a name that a retry could reuse (reference trap 35).
 
-While a lease holds (`lease`), it stands for the round.
+While a lease holds (`lease`), it stands for the round, and the answer is named apart: whoever computes it may have been
+stopped in the meantime, so the lease is looked at again afterwards, on a clock read after that.
 
 Not here: waiting until applied >= index (the owner), rounds (node-pair liveness).
 """
@@ -28,7 +29,7 @@ def on_read(state: State, event: Read, now_ms: float) -> None:
         return
     index = max(state.commit, state.term_start)
     if lease.holds(state, now_ms):
-        state.effects.reads_ready.append((event.context, index))
+        state.effects.reads_leased.append((event.context, index))
         return
     state.reads_waiting.append((event.context, index, now_ms))
     _answer(state)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cluster.ids import NodeId, ShardId, Term
 from cluster.pump.liveness import NEVER, Heartbeat, HeartbeatReply, NodeLiveness
 
@@ -12,9 +14,9 @@ SHARD, TERM = ShardId(7), Term(3)
 class Pair:
     """Two nodes and the wire between them."""
 
-    def __init__(self) -> None:
-        self.a = NodeLiveness(A, 1, b"store a")
-        self.b = NodeLiveness(B, 1, b"store b")
+    def __init__(self, promise_ms: int = 0) -> None:
+        self.a = NodeLiveness(A, 1, b"store a", promise_ms)
+        self.b = NodeLiveness(B, 1, b"store b", promise_ms)
 
     def beat(self, now_ms: float) -> Heartbeat:
         return self.a.begin_round([B], now_ms)[0][1]
@@ -135,3 +137,62 @@ def test_an_answer_to_the_process_before_never_counts_for_this_one() -> None:
     reborn.begin_round([B], 20)
     assert reborn.on_reply(B, late, 21) is None
     assert reborn.acked_sent_ms(B, SHARD, TERM) == NEVER
+
+
+def test_an_acknowledgement_promises_from_the_send_time_of_its_round() -> None:
+    """Trap 37."""
+    pair = Pair(promise_ms=1_000)
+    pair.a.lead(SHARD, TERM)
+    assert pair.a.promised_until_ms(B, SHARD, TERM) == NEVER
+    pair.round(10, {}, arrives_ms=500)
+    assert pair.a.promised_until_ms(B, SHARD, TERM) == 1_010
+    assert pair.a.promised_until_ms(B, SHARD, Term(4)) == NEVER
+
+
+@pytest.mark.parametrize(("asked_ms", "given_ms"), [(0, 1_000), (1_000, 0)])
+def test_nothing_is_promised_where_leases_are_off(asked_ms: int, given_ms: int) -> None:
+    """Nodes that differ in this read by rounds; no lease rests on a promise that nobody gave."""
+    pair = Pair(asked_ms)
+    pair.b.promise_ms = given_ms
+    pair.a.lead(SHARD, TERM)
+    pair.round(10, {})
+    assert pair.a.acked_sent_ms(B, SHARD, TERM) == 10
+    assert pair.a.promised_until_ms(B, SHARD, TERM) == NEVER
+
+
+def test_nobody_promises_longer_than_the_leader_counts_on() -> None:
+    pair = Pair(promise_ms=1_000)
+    pair.b.promise_ms = 5_000
+    pair.a.lead(SHARD, TERM)
+    pair.round(10, {})
+    assert pair.a.promised_until_ms(B, SHARD, TERM) == 1_010
+
+
+def test_a_promise_outlives_what_this_node_believes() -> None:
+    """Trap 39: a list that changed or got lost and a connection that was refused end belief, not the promise."""
+    for end in ("delist", "lose", "refuse"):
+        pair = Pair(promise_ms=1_000)
+        pair.a.lead(SHARD, TERM)
+        pair.round(10, {})
+        if end == "delist":
+            pair.a.delist(SHARD)
+            pair.round(20, {})
+        elif end == "lose":
+            pair.a.lead(ShardId(8), TERM)
+            assert pair.beat(15).led is not None, "this one is lost"
+            assert pair.round(20, {}).list_needed
+        else:
+            pair.b.gone(A)
+        assert pair.b.leader_heard_ms(A, SHARD, TERM) == NEVER
+        assert pair.b.promised_at_ms(A, SHARD, TERM) == 11
+        assert pair.b.promised_at_ms(A, SHARD, Term(4)) == NEVER
+
+
+def test_a_promise_ends_with_the_process_that_it_was_given_to() -> None:
+    """A newer boot generation proves that the one before answers nothing any more."""
+    pair = Pair(promise_ms=1_000)
+    pair.a.lead(SHARD, TERM)
+    pair.round(10, {})
+    reborn = NodeLiveness(A, 2, b"store a", 1_000)
+    pair.b.on_heartbeat(A, reborn.begin_round([B], 20)[0][1], 21)
+    assert pair.b.promised_at_ms(A, SHARD, TERM) == NEVER

@@ -51,6 +51,12 @@ class HeardJustNow:
     def acked_sent_ms(self, peer: ReplicaId, term: Term) -> float:
         return self.now_ms
 
+    def promised_until_ms(self, peer: ReplicaId, term: Term) -> float:
+        return -math.inf
+
+    def promised_at_ms(self, leader: ReplicaId, term: Term) -> float:
+        return -math.inf
+
 
 def make(replica: int, liveness: HeardJustNow, generator: random.Random) -> Raft:
     return Raft(

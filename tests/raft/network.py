@@ -8,7 +8,6 @@ a majority, and that reads are linearizable. Scripted tests use it with the faul
 from __future__ import annotations
 
 import heapq
-import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from functools import partial
 
 from cluster.ids import LogIndex, ReplicaId, Term
 from cluster.raft.config import RaftConfig
-from cluster.raft.configuration import TAG, decode, members_of
+from cluster.raft.configuration import members_of
 from cluster.raft.core import Raft
 from cluster.raft.effects import Effects, Role
 from cluster.raft.events import (
@@ -24,11 +23,6 @@ from cluster.raft.events import (
     ChangeConfiguration,
     Compact,
     Deadline,
-    Event,
-    LeaderLost,
-    PeerAcked,
-    PeerUnreachable,
-    Persisted,
     Propose,
     Read,
     Receive,
@@ -36,11 +30,11 @@ from cluster.raft.events import (
     SnapshotInstalled,
 )
 from cluster.raft.messages import Configuration, Message, Run, SnapshotMeta
-from tests.raft.disk import Disk, Write
+from tests.raft.disk import Write
+from tests.raft.node import Beat, BeatAck, Node
 
 HEARTBEATS_PER_ELECTION_TIMEOUT = 10
 EVENTS_PER_INSTANT_MAX = 10_000
-SHARD = 7
 TEST_CONFIG = RaftConfig(invariants_checked=True)
 
 
@@ -52,176 +46,8 @@ class Faults:
     duplication: float = 0.0
     delay_ms: tuple[float, float] = (1.0, 1.0)
     sync_ms: tuple[float, float] = (1.0, 1.0)
-
-
-@dataclass(slots=True)
-class Beat:
-    generation: int
-    term_led: Term | None
-    sent_ms: float
-
-
-@dataclass(slots=True)
-class BeatAck:
-    term: Term
-    sent_ms: float
-
-
-class Node:
-    """One replica with its disk, its share of liveness and its state machine (the list of applied entries)."""
-
-    def __init__(self, cluster: Cluster, replica: ReplicaId, configuration: Configuration) -> None:
-        self.cluster = cluster
-        self.replica = replica
-        self.disk = Disk(configuration)
-        self.generation = 0
-        self.alive = False
-        self.start()
-
-    def start(self) -> None:
-        assert not self.alive
-        self.alive = True
-        self.generation += 1
-        self.heard: dict[tuple[ReplicaId, Term], float] = {}
-        self.generations: dict[ReplicaId, int] = {}
-        self.acked: dict[tuple[ReplicaId, Term], float] = {}
-        self.machine = list(self.disk.visible.machine)
-        self.gated: list[tuple[int, ReplicaId, Message]] = []
-        self.last_write: tuple[Term, int] = (Term(0), 0)
-        self.syncing = False
-        self.reads: dict[int, LogIndex] = {}
-        self.refused: list[int] = []
-        self.read_results: dict[int, int] = {}
-        image = self.disk.visible
-        self.core = Raft(
-            replica=self.replica,
-            configuration=image.snapshot.configuration,
-            hard_state=image.hard_state,
-            log=self.disk,
-            liveness=self,
-            random=self.cluster.random,
-            config=self.cluster.config,
-            applied=image.snapshot.index,
-            shard=SHARD,
-            now_ms=self.cluster.now_ms,
-        )
-        self.check_configuration()
-
-    def check_configuration(self) -> None:
-        """Reference trap 42: it is the newest in the log, whatever was truncated, compacted, installed or lost in a crash."""
-        image, core = self.disk.visible, self.core
-        found = [(image.snapshot.index, image.snapshot.configuration)]
-        for place, (_, payload) in enumerate(image.entries):
-            if payload[:1] == bytes([TAG]):
-                found.append((LogIndex(image.snapshot.index + 1 + place), decode(payload)))
-        assert core.configuration == found[-1][1], f"replica {self.replica} believes in another configuration than its log"
-        for index, configuration in found:
-            assert core.configuration_at(index) == configuration
-
-    def leader_heard_ms(self, leader: ReplicaId, term: Term) -> float:
-        return self.heard.get((leader, term), -math.inf)
-
-    def acked_sent_ms(self, peer: ReplicaId, term: Term) -> float:
-        return self.acked.get((peer, term), -math.inf)
-
-    def step(self, event: Event) -> Effects:
-        before = self.core.configuration
-        effects = self.core.step(event, self.cluster.now_ms)
-        assert (effects.configuration is not None) == (before != self.core.configuration), "owners are told of changes"
-        self.carry_out(effects)
-        self.cluster.check(self, effects, before)
-        return effects
-
-    def carry_out(self, effects: Effects) -> None:
-        cluster = self.cluster
-        if effects.persist is not None:
-            write = Write(persist=effects.persist)
-            if effects.persist.snapshot is not None:
-                write.machine = self.machine[: effects.persist.snapshot.index]
-            self.disk.write(write)
-            term, sequence = effects.persist.term, effects.persist.sequence
-            assert sequence == self.last_write[1] + 1, "writes are numbered without a gap"
-            self.last_write = (term, sequence)
-        for peer, message in effects.send_now:
-            cluster.transmit(self.replica, peer, message)
-        for peer, message in effects.send_after_persist:
-            if self.disk.unsynced or self.gated:
-                self.gated.append((self.last_write[1], peer, message))
-            else:
-                cluster.transmit(self.replica, peer, message)
-        self.begin_sync()
-        for context, index in effects.reads_ready:
-            self.reads[context] = index
-        self.refused.extend(effects.reads_refused)
-        if effects.round_needed:
-            self.beat()
-        for peer in effects.snapshot_to:
-            cluster.after(cluster.random.uniform(5.0, 30.0), partial(cluster.transfer, self, peer))
-        self.apply()
-
-    def begin_sync(self) -> None:
-        if self.syncing or not (self.disk.unsynced or self.gated) or not self.cluster.disks_work:
-            return
-        self.syncing = True
-        generation, (term, sequence), count = self.generation, self.last_write, len(self.disk.unsynced)
-
-        def done() -> None:
-            if not self.alive or self.generation != generation:
-                return
-            self.syncing = False
-            self.disk.sync(min(count, len(self.disk.unsynced)))
-            released = [message for message in self.gated if message[0] <= sequence]
-            self.gated = [message for message in self.gated if message[0] > sequence]
-            for _, peer, message in released:
-                self.cluster.transmit(self.replica, peer, message)
-            self.step(Persisted(term, sequence))
-            self.begin_sync()
-
-        self.cluster.after(self.cluster.random.uniform(*self.cluster.faults.sync_ms), done)
-
-    def apply(self) -> None:
-        """Apply what is committed, at once and in order; answer reads that waited for it."""
-        core = self.core
-        while core.applied_index < core.commit_index:
-            for run in core.entries(LogIndex(core.applied_index + 1), core.commit_index, 1 << 20):
-                for payload in run.payloads:
-                    self.machine.append((run.term, payload))
-                    self.cluster.applied(LogIndex(len(self.machine)), run.term, payload)
-                core.applied_to(run.last_index)
-        assert len(self.machine) == core.applied_index
-        for context in [context for context, index in self.reads.items() if index <= core.applied_index]:
-            asked_at = self.cluster.committed_when_asked[context]
-            assert core.applied_index >= asked_at, f"read {context} at {core.applied_index}, {asked_at} was committed before"
-            self.read_results[context] = core.applied_index
-            del self.reads[context]
-
-    def beat(self) -> None:
-        term_led = self.core.term if self.core.role is Role.LEADER else None
-        for peer in self.cluster.nodes:
-            if peer != self.replica:
-                self.cluster.transmit(self.replica, peer, Beat(self.generation, term_led, self.cluster.now_ms))
-
-    def on_beat(self, sender: ReplicaId, beat: Beat) -> None:
-        known = self.generations.get(sender, beat.generation)
-        self.generations[sender] = max(known, beat.generation)
-        if beat.generation < known:
-            return
-        if beat.generation > known:
-            for key in [key for key in self.heard if key[0] == sender]:
-                del self.heard[key]
-            if self.core.leader == sender:
-                self.step(LeaderLost())
-            self.step(PeerUnreachable(sender))
-        if beat.term_led is None:
-            return
-        self.heard[sender, beat.term_led] = self.cluster.now_ms
-        if self.core.term <= beat.term_led:
-            self.cluster.transmit(self.replica, sender, BeatAck(beat.term_led, beat.sent_ms))
-
-    def on_beat_ack(self, sender: ReplicaId, ack: BeatAck) -> None:
-        key = (sender, ack.term)
-        self.acked[key] = max(self.acked.get(key, -math.inf), ack.sent_ms)
-        self.step(PeerAcked(sender, ack.term, ack.sent_ms))
+    pause: float = 0.0
+    """How often a process stands still between the lease that admits a read and computing its answer."""
 
 
 class Cluster:
@@ -256,6 +82,7 @@ class Cluster:
         self.committed: dict[LogIndex, tuple[Term, bytes]] = {}
         self.committed_through = LogIndex(0)
         self.contexts = 0
+        self.leased_reads = 0
         self.committed_when_asked: dict[int, LogIndex] = {}
         self.nodes: dict[ReplicaId, Node] = {}
         for replica in ids:
@@ -276,7 +103,7 @@ class Cluster:
         heapq.heappush(self.agenda, (self.now_ms + delay_ms, self.ordinal, action))
 
     def heartbeat(self, replica: ReplicaId) -> None:
-        if self.nodes[replica].alive:
+        if self.nodes[replica].running:
             self.nodes[replica].beat()
         self.after(self.heartbeat_ms, partial(self.heartbeat, replica))
 
@@ -286,7 +113,7 @@ class Cluster:
         self.events_now = self.events_now + 1 if self.now_ms == self.instant_ms else 0
         self.instant_ms = self.now_ms
         assert self.events_now < EVENTS_PER_INSTANT_MAX, f"time stands still: {self.summary()}"
-        due = min((node for node in self.nodes.values() if node.alive), key=lambda node: node.core.deadline_ms, default=None)
+        due = min((node for node in self.nodes.values() if node.running), key=lambda node: node.core.deadline_ms, default=None)
         if due is not None and due.core.deadline_ms <= self.agenda[0][0]:
             self.now_ms = max(self.now_ms, due.core.deadline_ms)
             due.step(Deadline())
@@ -323,6 +150,9 @@ class Cluster:
             return
         if self.dropped is not None and self.dropped(sender, receiver, message):
             return
+        if node.stopped:
+            node.held.append(partial(self.deliver, sender, receiver, message))
+            return
         if isinstance(message, Beat):
             node.on_beat(sender, message)
         elif isinstance(message, BeatAck):
@@ -334,11 +164,11 @@ class Cluster:
 
     def transfer(self, source: Node, peer: ReplicaId) -> None:
         """Carry a snapshot of what `source` has applied to `peer`, or fail."""
-        if not source.alive:
+        if not source.running:
             return
         target = self.nodes[peer]
         lost = self.faults.loss > 0 and self.random.random() < self.faults.loss
-        if lost or not target.alive or (source.replica, peer) in self.blocked:
+        if lost or not target.running or (source.replica, peer) in self.blocked:
             source.step(SnapshotFailed(peer))
             return
         index = source.core.applied_index
@@ -382,7 +212,7 @@ class Cluster:
     @property
     def leader(self) -> Node | None:
         """The live leader of the highest term."""
-        leading = [node for node in self.nodes.values() if node.alive and node.core.role is Role.LEADER]
+        leading = [node for node in self.nodes.values() if node.running and node.core.role is Role.LEADER]
         return max(leading, key=lambda node: node.core.term, default=None)
 
     def elect(self, replica: int) -> Node:

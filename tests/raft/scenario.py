@@ -88,6 +88,12 @@ class Replica:
     def acked_sent_ms(self, peer: ReplicaId, term: Term) -> float:
         return self.acked.get((peer, term), -math.inf)
 
+    def promised_until_ms(self, peer: ReplicaId, term: Term) -> float:
+        return self.acked_sent_ms(peer, term) + self.scenario.config.election_timeout_ms_min
+
+    def promised_at_ms(self, leader: ReplicaId, term: Term) -> float:
+        return self.leader_heard_ms(leader, term)
+
     def step(self, event: Event) -> None:
         role, term = self.core.role, self.core.term
         try:
@@ -115,6 +121,8 @@ class Replica:
             self.say(f"commit {effects.committed}")
         for context, index in effects.reads_ready:
             self.say(f"read {context} answered at {index}")
+        for context, index in effects.reads_leased:
+            self.say(f"read {context} answered by lease at {index}")
         for context in effects.reads_refused:
             self.say(f"read {context} refused")
         for peer in effects.snapshot_to:

@@ -25,7 +25,8 @@ from cluster.raft.messages import (
     VoteRequest,
 )
 from tests.raft.disk import Disk, Write
-from tests.raft.network import SHARD, TEST_CONFIG
+from tests.raft.network import TEST_CONFIG
+from tests.raft.node import SHARD
 
 
 def run(first: int, term: int, *payloads: bytes) -> Run:
@@ -101,6 +102,11 @@ class Solo:
         self.now_ms = 10_000.0
         self.heard: dict[tuple[int, int], float] = {}
         self.acked: dict[tuple[int, int], float] = {}
+        self.promised: dict[tuple[int, int], float] = {}
+        """Promises to leaders that liveness does not hear any more."""
+        self.promises_ms: dict[int, float] = {}
+        """What peers promise with an acknowledgement, where it is not what they should."""
+        self.core_config = config
         self.write = (Term(0), 0)
         self.core = Raft(
             replica=ReplicaId(replica),
@@ -120,6 +126,12 @@ class Solo:
 
     def acked_sent_ms(self, peer: ReplicaId, term: Term) -> float:
         return self.acked.get((peer, term), -math.inf)
+
+    def promised_until_ms(self, peer: ReplicaId, term: Term) -> float:
+        return self.acked_sent_ms(peer, term) + self.promises_ms.get(peer, self.core_config.election_timeout_ms_min)
+
+    def promised_at_ms(self, leader: ReplicaId, term: Term) -> float:
+        return max(self.heard.get((leader, term), -math.inf), self.promised.get((leader, term), -math.inf))
 
     def step(self, event: Event) -> Effects:
         effects = self.core.step(event, self.now_ms)

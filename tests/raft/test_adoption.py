@@ -16,7 +16,8 @@ from cluster.raft.messages import Configuration, HardState, SnapshotMeta, VoteRe
 from cluster.storage.engine import Batch
 from cluster.storage.log import ShardLog
 from cluster.storage.memory import MemoryEngine
-from tests.raft.network import SHARD, TEST_CONFIG
+from tests.raft.network import TEST_CONFIG
+from tests.raft.node import SHARD
 from tests.raft.solo import Solo, append, configured, entry, ids, run, vote_request
 
 

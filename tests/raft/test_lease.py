@@ -31,7 +31,7 @@ def leader(voters: int = 3, config: RaftConfig = LEASES) -> Solo:
 
 def answered(solo: Solo) -> bool:
     """Whether a read is answered at once."""
-    return bool(solo.step(Read(1)).reads_ready)
+    return bool(solo.step(Read(1)).reads_leased)
 
 
 def acked(solo: Solo, sent_ms: float, *peers: int) -> None:
@@ -99,6 +99,42 @@ def test_promise_of_a_voter_that_may_not_be_in_the_term_does_not_count() -> None
     assert not answered(solo)
     solo.receive(2, accept(1, 1))
     assert answered(solo)
+
+
+def test_lease_is_as_long_as_the_quorum_promised() -> None:
+    """Reference trap 37: a voter with leases off, or with shorter timeouts, has not given the leader's own word."""
+    solo = leader()
+    start_ms = solo.now_ms
+    acked(solo, start_ms, 2, 3)
+    solo.promises_ms = {2: -math.inf, 3: 300.0}
+    solo.now_ms = start_ms + 300 - LEASES.lease_drift_ms - 0.1
+    assert answered(solo)
+    solo.now_ms = start_ms + 300 - LEASES.lease_drift_ms
+    assert not answered(solo)
+    solo.promises_ms[3] = -math.inf
+    acked(solo, solo.now_ms, 2, 3)
+    assert not answered(solo)
+
+
+def test_lease_is_looked_at_again_on_a_later_clock() -> None:
+    """Design section 3: whoever computes the answer may have been stopped since it was admitted."""
+    solo = leader()
+    acked(solo, solo.now_ms, 2)
+    assert answered(solo)
+    over_ms = solo.now_ms + TIMEOUT_MS - LEASES.lease_drift_ms
+    assert solo.core.lease_holds(over_ms - 0.1)
+    assert not solo.core.lease_holds(over_ms)
+    solo.receive(3, vote_reply(7, False))
+    assert not solo.core.lease_holds(solo.now_ms), "a follower has none"
+
+
+def test_clock_that_jumps_ahead_ends_a_lease_and_never_stretches_it() -> None:
+    """Reference trap 37: time is one monotonic clock's, and the longest step between two looks only makes a lease shorter."""
+    solo = leader()
+    acked(solo, solo.now_ms, 2, 3)
+    assert answered(solo)
+    solo.now_ms += 60_000
+    assert not answered(solo)
 
 
 def test_read_without_a_lease_takes_a_round() -> None:
@@ -179,6 +215,18 @@ def test_voter_promises_to_a_leader_that_only_its_node_has_heard() -> None:
     solo.heard[2, 1] = solo.now_ms
     assert solo.core.leader is None
     assert not grants(solo, pre=False)
+
+
+@pytest.mark.parametrize("pre", [True, False])
+def test_voter_keeps_its_promise_to_a_leader_that_liveness_hears_no_more(pre: bool) -> None:
+    """Reference trap 39: a refused connection or a list that got lost takes back what liveness believes, not what was said."""
+    solo = follower()
+    solo.promised = solo.heard
+    solo.heard = {}
+    solo.now_ms += TIMEOUT_MS - 1
+    assert not grants(solo, pre=pre)
+    solo.now_ms += 1
+    assert grants(solo, pre=pre)
 
 
 def test_hearsay_of_a_higher_term_does_not_end_a_promise() -> None:

@@ -28,7 +28,7 @@ TIGHT = replace(
 
 def reconfigure(cluster: Cluster, chance: random.Random) -> None:
     """Whoever thinks that it leads is asked for any change: grow, promote, demote, remove, or something that is refused."""
-    leading = [node for node in cluster.nodes.values() if node.alive and node.core.role is Role.LEADER]
+    leading = [node for node in cluster.nodes.values() if node.running and node.core.role is Role.LEADER]
     if not leading:
         return
     node = chance.choice(leading)
@@ -60,7 +60,7 @@ def misbehave(cluster: Cluster, chance: random.Random, changes: bool) -> None:
     if changes and chance.random() < 0.2:
         if chance.random() < 0.7:
             reconfigure(cluster, chance)
-        elif node.alive:
+        elif node.running:
             node.step(Transfer(chance.choice(ids)))
         return
     dice = chance.random()
@@ -68,8 +68,8 @@ def misbehave(cluster: Cluster, chance: random.Random, changes: bool) -> None:
         if cluster.leader is not None:
             cluster.propose(*(b"%d" % chance.getrandbits(64) for _ in range(chance.randint(1, 5))))
     elif dice < 0.68:
-        if node.alive:
-            leading = [replica for replica, other in cluster.nodes.items() if other.alive and other.core.role is Role.LEADER]
+        if node.running:
+            leading = [replica for replica, other in cluster.nodes.items() if other.running and other.core.role is Role.LEADER]
             cluster.read(chance.choice([victim, *leading]))
     elif dice < 0.72:
         if node.alive:
@@ -81,11 +81,11 @@ def misbehave(cluster: Cluster, chance: random.Random, changes: bool) -> None:
         cluster.isolate(*chance.sample(ids, chance.randint(1, len(ids) - 1)))
     elif dice < 0.91:
         cluster.heal()
-    elif dice < 0.93 and node.alive:
+    elif dice < 0.93 and node.running:
         node.step(LeaderLost())
-    elif dice < 0.95 and node.alive:
+    elif dice < 0.95 and node.running:
         node.step(PeerUnreachable(chance.choice(ids)))
-    elif node.alive:
+    elif node.running:
         cluster.compact(victim, max(0, node.core.applied_index - chance.randint(0, 3)))
 
 
@@ -100,6 +100,7 @@ def storm(seed: int, *, changes: bool = False) -> Cluster:
     config = chance.choice([TIGHT, ROOMY])
     if changes and chance.random() < 0.5:
         config = replace(config, lease_reads=True, lease_drift_ms=10)
+        faults.pause = chance.choice([0.0, 0.2])
     cluster = Cluster(
         chance.choice([1, 2, 3, 3, 5]), learners=chance.choice([0, 0, 1]), seed=seed, config=config, faults=faults
     )
@@ -138,7 +139,7 @@ def test_cluster_changes_its_replicas_under_faults_and_converges_once_they_end(f
     is handed over, while messages get lost and replicas crash. After every event: figure 3 of the paper, durability at a
     quorum of the configuration, that every replica's configuration is the newest in its log, and that reads, from leases in
     every other run, see what was committed before."""
-    changed = 0
+    changed = leased = 0
     for seed in range(first, first + SEEDS_PER_TEST):
         cluster = storm(seed, changes=True)
         cluster.faults = Faults()
@@ -155,8 +156,10 @@ def test_cluster_changes_its_replicas_under_faults_and_converges_once_they_end(f
         machines = [cluster.nodes[replica].machine for replica in members]
         assert all(machine == machines[0] for machine in machines)
         assert machines[0][-1][1] == write
+        leased += cluster.leased_reads
         changed += cluster.leader.core.configuration != cluster.configuration
     assert changed > SEEDS_PER_TEST // 4, "changes did succeed"
+    assert leased > SEEDS_PER_TEST, "leases did answer"
 
 
 def test_terms_have_one_leader_when_replicas_crash_during_elections() -> None:
