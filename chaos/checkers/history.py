@@ -15,9 +15,11 @@ NOWHERE: Place = (0, 0)
 
 @dataclass(slots=True)
 class Call:
-    """One operation of one client. client: its name. order: place among the client's calls to this document.
+    """One operation of one client. client: its name. number: its place among all calls.
 
     floor: newest position of the document that anybody had been told when the call began. own_floor: that this client had.
+    patience_ms: after so long the client asks no more and takes the outcome as unknown. attempts: how often a unary call was
+    sent, under one key.
     """
 
     number: int
@@ -31,12 +33,25 @@ class Call:
     began_ms: float
     floor: Place
     own_floor: Place
+    patience_ms: float = float("inf")
+    attempts: int = 1
     ended_ms: float | None = None
     reply: Reply | None = None
 
     @property
     def ok(self) -> bool:
         return self.reply is not None and self.reply.failure is None
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether it was the client that ended it, because its time was up."""
+        return self.ended_ms is not None and self.ended_ms >= self.began_ms + self.patience_ms
+
+    @property
+    def told_unchanged(self) -> bool:
+        """Whether the client was told, by its own session, that this write has not run and never will."""
+        failure = self.reply.failure if self.reply is not None else None
+        return not self.alone and failure is not None and failure.reason == "UNAVAILABLE" and failure.applied == "no"
 
     @property
     def place(self) -> Place:
@@ -73,10 +88,11 @@ class History:
         consistency: Consistency,
         alone: bool,
         now_ms: float,
+        patience_ms: float,
     ) -> Call:
         floor = self.told.get(name, NOWHERE)
         own = self.told_to.get((client, name), NOWHERE)
-        call = Call(len(self.calls), client, kind, name, channel, payload, consistency, alone, now_ms, floor, own)
+        call = Call(len(self.calls), client, kind, name, channel, payload, consistency, alone, now_ms, floor, own, patience_ms)
         self.calls.append(call)
         return call
 

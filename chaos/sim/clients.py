@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 WAY_MS = (0.1, 1.0)
 """From a client to its node, and back."""
 REDIAL_MS = (5.0, 80.0)
-OPERATION_TIMEOUT_MS = 600_000
-"""Longer than any run: what a client was promised an answer to must be answered."""
 REPLY_TIMEOUT_MS = 2_000
 UNARY_TIMEOUT_MS = 3_000.0
 UNARY_PAUSE_MS = 30.0
@@ -121,12 +119,12 @@ class SessionClient:
         limits = world.scenario.limits
         self.world = world
         self.name = f"c{number}"
-        self.principal = f"{self.name}@sim"
+        self.principal = world.principals[self.name] = f"c{number % limits.principals}@sim"
         self.stream: Stream | None = None
         self._source = world.streams.named(f"client/{self.name}")
         settings = Settings(
             window=limits.client_window,
-            operation_timeout_ms=OPERATION_TIMEOUT_MS,
+            operation_timeout_ms=int(limits.operation_timeout_ms),
             reply_timeout_ms=REPLY_TIMEOUT_MS,
             watch_credit_bytes=limits.watch_credit_bytes,
         )
@@ -240,6 +238,7 @@ class UnaryCall:
         on_reply: Callable[[Reply], None],
         *,
         once: bool = False,
+        patience_ms: float = float("inf"),
     ) -> None:
         self._world = world
         self._on_reply = on_reply
@@ -247,7 +246,8 @@ class UnaryCall:
         self._operation = operation
         self._once = once
         self._stream: Stream | None = None
-        self._attempt = 0
+        self._gives_up_ms = world.now_ms + patience_ms
+        self.attempts = 0
         self.done = False
         self._next_node = source.randrange(len(world.names))
 
@@ -255,16 +255,20 @@ class UnaryCall:
         """Try at the next node."""
         if self.done:
             return
-        self._attempt += 1
+        if self._world.now_ms >= self._gives_up_ms:
+            self.done = True
+            self._on_reply(Reply(0, failure=Failure("OUTCOME_UNKNOWN", "its time is up", False, "unknown")))
+            return
         names = self._world.names
         node = self._world.nodes[names[self._next_node % len(names)]]
         self._next_node += 1
         if not node.answers:
             self._again()
             return
+        self.attempts += 1
         self._stream = Stream(self._world, node, self._operation.principal, self._source, self._on_events, self._on_end)
         self._world.opened(self._stream)
-        self._world.after(UNARY_TIMEOUT_MS, "call", self._overdue, self._attempt)
+        self._world.after(UNARY_TIMEOUT_MS, "call", self._overdue, self.attempts)
         self._stream.send(Frame(b"", [msgspec.structs.replace(self._operation, id=1)], []))
 
     def _again(self) -> None:
@@ -279,7 +283,7 @@ class UnaryCall:
             self._again()
 
     def _overdue(self, attempt: int) -> None:
-        if not self.done and attempt == self._attempt and self._stream is not None:
+        if not self.done and attempt == self.attempts and self._stream is not None:
             self._on_end(self._stream)
 
     def _on_end(self, stream: Stream) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 from chaos.sim import faults
 from chaos.sim.faults import CRASH_POINTS, SAFETY_MS, Fault, Link
@@ -209,10 +210,10 @@ _LIKELIHOOD = {"crash": 0.6, "sync_fails": 0.15, "reads_fail": 0.15, "disk_full"
                "wipe": 0.1, "power_loss": 0.25}  # fmt: skip
 
 
-def draw_faults(streams: Streams, names: list[NodeId], clients: int, rivals: bool) -> tuple[Fault, ...]:
+def draw_faults(streams: Streams, names: list[NodeId], clients: int, *, rivals: bool, steady: bool) -> tuple[Fault, ...]:
     """All faults of a seed, in the order in which they begin. One node at most loses what it had synced.
 
-    rivals: mostly cut off leaders.
+    rivals: mostly cut off leaders. steady: no clock goes at another rate than its own, for leases build on that.
     """
     found: list[Fault] = []
     for kind, maker in _MAKERS.items():
@@ -224,6 +225,8 @@ def draw_faults(streams: Streams, names: list[NodeId], clients: int, rivals: boo
             found.extend(maker(stream, names, clients))
     if rivals:
         found.extend(_rival_cuts(streams.named("faults/rivals")))
+    if steady:
+        found = [replace(fault, rate=1.0) if isinstance(fault, faults.LeaderCut) else fault for fault in found]
     victims = sorted(
         (fault for fault in found if isinstance(fault, faults.Wipe | faults.BitFlip)), key=lambda fault: fault.start_ms
     )

@@ -171,6 +171,8 @@ class SimulatedNode:
                 append_bytes_max=limits.append_bytes_max,
                 window_appends=limits.window_appends,
                 tail_bytes_max=limits.tail_bytes_max,
+                lease_reads=limits.lease_reads,
+                lease_drift_ms=limits.lease_drift_ms,
                 invariants_checked=limits.invariants_checked,
             ),
             pump=PumpConfig(limits.heartbeat_ms, election),

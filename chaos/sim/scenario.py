@@ -19,6 +19,12 @@ from chaos.sim.randomness import Streams
 from chaos.sim.workload import Work, Workload
 from cluster.ids import NodeId
 
+PATIENT_MS = 600_000.0
+"""Longer than any run: what a client was promised an answer to must be answered."""
+LEASES = 0.25
+"""Share of seeds in which reads are answered from leases."""
+LEASE_DRIFT = 0.2
+"""How far two clocks may drift apart there, as a part of the election timeout."""
 RIVALS = 0.12
 """Share of seeds that are about old leaders beside new ones: leaders cut off with slow clocks, reads everywhere."""
 
@@ -30,7 +36,9 @@ class Limits:
     entry_cost_ms: how far a node's clock moves while it applies an entry (apply slices end by it). drift: rates of the nodes'
     monotonic clocks. skew_ms: of their wall clocks. sync_ms: how long a sync takes; below inline_sync_ms it is done inline.
     consume_ms: how long a watching application takes for a delta. restarted: all nodes are restarted once more at the end.
-    invariants_checked: the product's own expensive assertions run after every step.
+    invariants_checked: the product's own expensive assertions run after every step. operation_timeout_ms: after so long a
+    client takes the outcome of an operation as unknown. principals: how many users the clients are; one may have several
+    sessions at a time. lease_reads, lease_drift_ms: as in RaftConfig.
     """
 
     nodes: int
@@ -57,6 +65,10 @@ class Limits:
     checkpoints: bool
     restarted: bool
     invariants_checked: bool
+    operation_timeout_ms: float
+    principals: int
+    lease_reads: bool
+    lease_drift_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,22 +86,25 @@ def draw(seed: int) -> Scenario:
     """The scenario of a seed."""
     streams = Streams(seed)
     rivals = streams.named("theme").random() < RIVALS
-    limits = _draw_limits(streams.named("limits"))
-    names = node_names(limits.nodes)
     clients = streams.named("clients").randint(2, 4)
+    limits = _draw_limits(streams.named("limits"), streams.named("limits/clients"), streams.named("limits/leases"), clients)
+    names = node_names(limits.nodes)
     work = Workload(streams.named("workload"), clients).draw(read_often=rivals)
-    return Scenario(seed, limits, clients, draw_faults(streams, names, clients, rivals), work)
+    return Scenario(seed, limits, clients, draw_faults(streams, names, clients, rivals=rivals, steady=limits.lease_reads), work)
 
 
 def node_names(nodes: int) -> list[NodeId]:
     return [NodeId(f"n{number}") for number in range(1, nodes + 1)]
 
 
-def _draw_limits(source: random.Random) -> Limits:
+def _draw_limits(source: random.Random, patience: random.Random, leases: random.Random, clients: int) -> Limits:
     pick = source.choice
     nodes = pick((3, 3, 3, 3, 5))
     election = pick((300.0, 500.0))
     drift, skewed = pick((0.0, 0.0, 0.03, 0.3)), source.random() < 0.5
+    lease_reads = leases.random() < LEASES
+    if lease_reads:
+        drift = min(drift, LEASE_DRIFT / 3)  # two clocks that differ by what a lease allows for, and no more
     rates = [1.0 + source.uniform(-drift, drift) for _ in range(nodes)]
     kept = pick((2, 8, 64))
     return Limits(
@@ -117,4 +132,8 @@ def _draw_limits(source: random.Random) -> Limits:
         checkpoints=source.random() < 0.85,
         restarted=source.random() < 0.25,
         invariants_checked=source.random() < 0.25,
+        operation_timeout_ms=patience.choice((PATIENT_MS, PATIENT_MS, 3_000.0, 800.0, 250.0)),
+        principals=patience.randint(1, clients),
+        lease_reads=lease_reads,
+        lease_drift_ms=election * LEASE_DRIFT,
     )

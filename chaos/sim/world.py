@@ -24,6 +24,7 @@ from chaos.checkers.checker import Checker
 from chaos.checkers.commands import Commands
 from chaos.checkers.consensus import Consensus
 from chaos.checkers.history import Call, History, Name, Place
+from chaos.checkers.ledgers import Ledgers
 from chaos.checkers.replicas import Replicas
 from chaos.checkers.violation import Violation
 from chaos.checkers.watches import Watches
@@ -92,7 +93,7 @@ class World:
         self.replicas = Replicas(self)
         self.observed = Marks(self)
         self.checkers: tuple[Checker, ...] = (
-            self.consensus, self.commands, self.replicas, self.answers, self.watches, self.observed,
+            self.consensus, self.commands, self.replicas, self.answers, self.watches, Ledgers(self), self.observed,
         )  # fmt: skip
         self.nodes = {
             name: SimulatedNode(self, name, place, BundleLoader(settings), self.streams.named(f"node/{name}"))
@@ -101,6 +102,7 @@ class World:
         pairs = [(one, other) for one in self.names for other in self.names if one != other]
         sources = {pair: self.streams.named(f"network/{pair[0]}>{pair[1]}") for pair in pairs}
         self.network = Network(self, dict(self.nodes), sources)
+        self.principals: dict[str, str] = {}
         self.clients = [SessionClient(self, number) for number in range(scenario.clients)]
         self.injector = Injector(self)
         self._handlers: dict[str, Callable[..., None]] = {
@@ -252,7 +254,13 @@ class World:
         )
         if work.consistency:
             operation.epoch, operation.index = call.own_floor
-        UnaryCall(self, source, operation, lambda reply: self.end(call, reply), once=work.keyless).start()
+
+        def answered(reply: Reply) -> None:
+            call.attempts = unary.attempts
+            self.end(call, reply)
+
+        unary = UnaryCall(self, source, operation, answered, once=work.keyless, patience_ms=call.patience_ms)
+        unary.start()
 
     def operate(self, channel: str, kind: Kind, payload: bytes, on_reply: Callable[[Reply], None]) -> None:
         """Something an operator does to the system document."""
@@ -262,8 +270,9 @@ class World:
     def begin(self, client: str, work: Work) -> Call:
         name = (work.space, work.key)
         return self.history.begin(
-            client, work.kind, name, work.channel, work.payload, work.consistency, work.alone, self.now_ms
-        )
+            client, work.kind, name, work.channel, work.payload, work.consistency, work.alone, self.now_ms,
+            self.scenario.limits.operation_timeout_ms,
+        )  # fmt: skip
 
     def end(self, call: Call, reply: Reply) -> None:
         """A client has its answer."""
