@@ -2,7 +2,7 @@
 that never go back, and one content for each position.
 
 Every answer names a position, so no search is needed: a read that began after an answer was given must be at that position or
-a later one (compare the revisions of etcd's robustness tests).
+a later one (compare the revisions of etcd's robustness tests). `ledgers` searches nevertheless, and believes no position.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from chaos.checkers.checker import Checker
-from chaos.checkers.history import Call, Name, Place
+from chaos.checkers.history import NOWHERE, Call, Name, Place
 from chaos.checkers.violation import Violation
 from cluster.session.operations import Consistency, Kind
 
@@ -71,6 +71,7 @@ class Answers(Checker):
 
     def _acked(self, call: Call) -> None:
         place = call.place
+        self.reached(call.name, place, call)
         other = self.acked.setdefault((call.name, place), call)
         if other is not call:
             raise Violation("exactly once", f"two calls were acknowledged at {place}: {other} and {call}")
@@ -93,8 +94,17 @@ class Answers(Checker):
         assert call.reply is not None
         self.shown(call.name, place, call.client, msgspec.json.decode(call.reply.payload))
 
+    def reached(self, name: Name, place: Place, told: object) -> None:
+        """What is told never runs ahead of what is committed: some replica has come to that position."""
+        newest = self.world.replicas.newest.get(name, NOWHERE)
+        if place > newest:
+            raise Violation(
+                "ahead of commit", f"{name} {place} was told, but no replica has come further than {newest}: {told}"
+            )
+
     def shown(self, name: Name, place: Place, viewer: str, view: Any) -> None:
         """One position has one content, however it was shown."""
+        self.reached(name, place, viewer)
         principal = self.world.principals[viewer]
         first = self.views.setdefault((name, place, principal), view)
         if first != view:

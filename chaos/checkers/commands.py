@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from chaos.checkers.checker import Checker
 from chaos.checkers.violation import Violation
+from cluster.ids import ShardId
 from cluster.shard.commands import Command
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Commands(Checker):
 
     def ran(self, node: SimulatedNode, shard: int, index: int, offset: int, command: Command) -> None:
         where = (shard, index, offset)
+        if index not in self.world.consensus.committed.get(ShardId(shard), ()):
+            raise Violation("state machine safety", f"{node.name} runs entry {index} of shard {shard}, which is not committed")
         first = self._at.setdefault(where, command)
         if first is not command and first != command:
             raise Violation(

@@ -1,7 +1,7 @@
 """Equal positions, equal records: whether a replica got there by running the log, by replay or by a snapshot.
 
-The chain of a document binds its whole past, so comparing it after every turn costs little; whole records are compared at
-samples and at the end.
+The chain of a document binds its whole past, so comparing it after every turn costs little; whole records, which hold the
+sessions and their answers too, are compared at samples, whenever a snapshot was installed, and at the end.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from chaos.checkers.checker import Checker
-from chaos.checkers.history import Name, Place
+from chaos.checkers.history import NOWHERE, Name, Place
 from chaos.checkers.violation import Violation
-from cluster.errors import StorageDamaged
+from cluster.errors import StorageDamaged, StorageError
+from cluster.ids import DocumentId, NodeId, ShardId
 from cluster.shard.commands import Command
 from cluster.shard.document import decode_record
 from cluster.shard.replica import ShardReplica
+from cluster.storage.records import RecordStore
 
 if TYPE_CHECKING:
     from chaos.sim.node import SimulatedNode
@@ -25,12 +27,14 @@ RECORD_EVERY = 8
 
 
 class Replicas(Checker):
-    """See the module."""
+    """See the module. `newest`: the furthest that any replica has brought each document, by committed commands."""
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        self._chains: dict[tuple[Name, Place], tuple[str, bytes]] = {}
-        self._records: dict[tuple[Name, Place], tuple[str, bytes]] = {}
+        self.newest: dict[Name, Place] = {}
+        self._chains: dict[tuple[Name, Place], tuple[str, bytes, bool]] = {}
+        self._records: dict[tuple[Name, Place], tuple[str, bytes, bool]] = {}
+        self._installed: set[tuple[NodeId, ShardId]] = set()
         self._touched: dict[tuple[int, Name], None] = {}
         self._looks = 0
 
@@ -47,21 +51,42 @@ class Replicas(Checker):
             if live is None:
                 continue
             place = (live.epoch, live.index)
-            self._compare(self._chains, "chain", node, name, place, live.chain)
+            if place > self.newest.get(name, NOWHERE):
+                self.newest[name] = place
+            self._compare(self._chains, "chain", node, replica.id, name, place, live.chain)
             self._looks += 1
             if self._looks % RECORD_EVERY == 0:
-                self._compare(self._records, "record", node, name, place, live.record())
+                self._compare(self._records, "record", node, replica.id, name, place, live.record())
+
+    def installed(self, node: SimulatedNode, replica: ShardReplica) -> None:
+        """A replica has switched to a state that came as a snapshot: every record of it is one that the log would have made."""
+        self._installed.add((node.name, replica.id))
+        stored = RecordStore(node.disk, replica.id)
+        for name in self.world.documents_of(replica.id):
+            try:
+                body = stored.get(replica.cache.generation, DocumentId(*name))
+            except StorageError:
+                return  # the disk does not let itself be looked at
+            if body is not None:
+                record = decode_record(body)
+                place = (record.epoch, record.index)
+                self._compare(self._chains, "chain", node, replica.id, name, place, record.chain)
+                self._compare(self._records, "record", node, replica.id, name, place, body)
 
     def _compare(
         self,
-        known: dict[tuple[Name, Place], tuple[str, bytes]],
+        known: dict[tuple[Name, Place], tuple[str, bytes, bool]],
         what: str,
         node: SimulatedNode,
+        shard: ShardId,
         name: Name,
         place: Place,
         value: bytes,
     ) -> None:
-        first = known.setdefault((name, place), (node.name, value))
+        installed = (node.name, shard) in self._installed
+        first = known.setdefault((name, place), (node.name, value, installed))
+        if first[2] is not installed:
+            self.world.marks["installed_equals_replayed"] += 1
         if first[1] != value:
             told = ""
             if what == "record":
@@ -81,4 +106,4 @@ class Replicas(Checker):
         except StorageDamaged:
             return  # rot that nobody has read yet: whoever reads it first has the replica healed, and nothing is told before
         if live.epoch or live.index:
-            self._compare(self._records, "record", node, name, (live.epoch, live.index), live.record())
+            self._compare(self._records, "record", node, replica.id, name, (live.epoch, live.index), live.record())

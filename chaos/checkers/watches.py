@@ -58,9 +58,13 @@ class Watches(Checker):
         if viewer.begun and end < viewer.place:
             raise Violation("watches", f"{client} is at {viewer.place} of {viewer.name} and is shown {end}")
         if delta.reset:
-            self.resets += viewer.begun
+            if viewer.begun:
+                self.resets += 1
+                self.world.marks["resets"] += 1
             viewer.view = msgspec.json.decode(delta.body)
         else:
+            if end < start or (end == start and delta.body != b"[]"):
+                raise Violation("watches", f"{client} is sent a patch of {viewer.name} from {start} to {end}")
             if not viewer.begun or start != viewer.place:
                 raise Violation("watches", f"{client} is at {viewer.place} of {viewer.name} and is sent a patch from {start}")
             try:
@@ -71,6 +75,14 @@ class Watches(Checker):
                 ) from error
         viewer.begun, viewer.place = True, end
         self._answers.shown(viewer.name, end, client, viewer.view)
+
+    def finished(self) -> None:
+        """What a chain of patches has made of a view is what the document shows."""
+        for (client, _), viewer in self._viewers.items():
+            if viewer.begun and not viewer.over:
+                shown = self.world.final_view(viewer.name, client)
+                if shown is not None and shown != viewer.view:
+                    raise Violation("watches", f"{client} has {viewer.view} of {viewer.name}, which shows {shown}")
 
     def ended(self, client: str, watch: int, failure: Failure) -> None:
         viewer = self._viewers[(client, watch)]

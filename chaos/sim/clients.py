@@ -163,6 +163,9 @@ class SessionClient:
             if work.consistency:
                 intent.epoch, intent.index = call.own_floor
             self._step(Submitted([intent]))
+            writes = self.machine._documents.get(name)
+            if writes is not None and writes.waiting and len(writes.sent) >= self.world.scenario.limits.client_window:
+                self.world.marks["windows_full"] += 1
 
     # -- the machine -------------------------------------------------------------------------------------------------
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from chaos.checkers.checker import Checker
 from chaos.checkers.history import Call
-from cluster.ids import NodeId, ShardId
+from cluster.ids import NodeId, ShardId, Term
 from cluster.pump import frames
-from cluster.session.operations import Failure
+from cluster.raft import lease
+from cluster.session.operations import Failure, Kind
 from cluster.shard.commands import Command
+from cluster.shard.replica import ShardReplica
 from cluster.shard.turn import BundleReply, SnapshotAck, SnapshotRequest
 from cluster.storage import keys
 from cluster.storage.engine import Batch, Family
@@ -22,11 +24,51 @@ if TYPE_CHECKING:
     from chaos.sim.world import World
 
 
+MARKS: dict[str, str] = {
+    "answers": "a call was answered with success",
+    "applies_stalled": "a replica waited for code that it did not have",
+    "bundles_fetched": "code came from a peer",
+    "clients_gave_up": "a client's time for an operation was up, and the outcome unknown",
+    "damaged_replicas_healed": "a replica was reinstalled from its peers",
+    "deletions": "a document was deleted",
+    "elections": "a leader was elected",
+    "histories_linearizable": "one order of all calls to a ledger was found",
+    "histories_undecided": "the search for it gave up",
+    "installed_equals_replayed": "a state that came as a snapshot was compared with one that came from the log",
+    "leader_deaths_with_traffic": "a leader's process ended while clients waited",
+    "leases_held": "a leader held a lease",
+    "logs_compacted": "a log was cut at its old end",
+    "logs_truncated": "a log was cut at its new end: its entries lost against another leader's",
+    "recreations": "a document was created again after its deletion",
+    "repairs_asked": "a damaged replica asked for its state",
+    "repeats_in_log": "a command stood in the log twice",
+    "replicas_damaged": "a replica found its state damaged",
+    "resets": "a viewer was given a whole view again",
+    "restarts": "a process started again",
+    "rival_leaders": "a leader was elected while another believed that it led",
+    "snapshots_installed": "a replica's state was replaced by a snapshot",
+    "told_document_deleted": "a client was told that its document is gone",
+    "told_document_exists": "a client was told that the document is there already",
+    "told_handler_refused": "a handler refused",
+    "told_outcome_unknown": "a client was told that the outcome is unknown",
+    "told_position_rewound": "a client was told that history was replaced",
+    "told_storage_full": "a client was told that the disk is full",
+    "told_unavailable": "a client was told that nothing was changed",
+    "told_unknown_document": "a client was told that there is no such document",
+    "transfers_refused": "a chunk of a snapshot was refused",
+    "watches_ended": "a watch ended with its document",
+    "windows_full": "a client waited for an acknowledgement before it could send on",
+}
+"""What a sweep should meet, and what each means. A run may meet other refusals too, counted as told_ and their reason."""
+
+
 class Marks(Checker):
     """Counts into `world.marks`. Asserts nothing."""
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
+        self._leased: set[tuple[NodeId, ShardId, Term]] = set()
+        self._created: set[tuple[str, str]] = set()
         self._generations: dict[tuple[NodeId, ShardId], int] = {}
         self._snapshots: dict[tuple[NodeId, ShardId], int] = {}
         self._damaged: set[tuple[NodeId, ShardId]] = set()
@@ -49,6 +91,7 @@ class Marks(Checker):
             if generation > self._generations.get(place, 0):
                 self._generations[place] = generation
                 marks["snapshots_installed"] += 1
+                self.world.replicas.installed(node, replica)
             if snapshot > self._snapshots.get(place, 0):
                 self._snapshots[place] = snapshot
                 marks["logs_compacted"] += 1
@@ -61,6 +104,14 @@ class Marks(Checker):
                 marks["damaged_replicas_healed"] += 1
             if replica.stalled:
                 marks["applies_stalled"] += 1
+            if replica.leads and node.world.scenario.limits.lease_reads:
+                self._look_for_lease(node, shard, replica)
+
+    def _look_for_lease(self, node: SimulatedNode, shard: ShardId, replica: ShardReplica) -> None:
+        term = (node.name, shard, replica.raft.term)
+        if term not in self._leased and lease.holds(replica.raft._state, node.clock_ms):
+            self._leased.add(term)
+            self.world.marks["leases_held"] += 1
 
     def wrote(self, node: NodeId, batch: Batch) -> None:
         for family, _, value, end in batch.operations:
@@ -91,8 +142,16 @@ class Marks(Checker):
         failure = call.reply.failure
         if failure is None:
             self.world.marks["answers"] += 1
+            if call.kind is Kind.DELETE:
+                self.world.marks["deletions"] += 1
+            elif call.kind is Kind.CREATE:
+                if call.name in self._created:
+                    self.world.marks["recreations"] += 1
+                self._created.add(call.name)
         else:
             self.world.marks[f"told_{failure.reason.lower()}"] += 1
+            if call.gave_up and failure.applied == "unknown":
+                self.world.marks["clients_gave_up"] += 1
 
     def watch_ended(self, failure: Failure) -> None:
         """A watch is over."""

@@ -350,7 +350,9 @@ class SimulatedNode:
             self._sync()
         self.world.stepped(self)
         self._applying_ms = 0.0
-        self._carry(pump.apply(self.clock_ms), "applied")
+        applied = pump.apply(self.clock_ms)
+        self.world.applied(self)
+        self._carry(applied, "applied")
         if pump.fenced:
             raise IdentityFenced(pump.fenced)
         if pump.log_lost:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from chaos.sim.batch import Totals, replay_command
+from chaos.sim.marks import MARKS
 from chaos.sim.run import Outcome
 from chaos.sim.scenario import Scenario
 
@@ -56,7 +57,10 @@ def summary(totals: Totals, first: int, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "heal_seconds_max": round(totals.heal_ms_max / 1000, 2),
         "faults": dict(sorted(totals.faults.items())),
-        "marks": {mark: {"count": count, "seeds": totals.seeds_with[mark]} for mark, count in sorted(totals.marks.items())},
+        "marks": {
+            mark: {"count": totals.marks[mark], "seeds": totals.seeds_with[mark]} for mark in sorted({*MARKS, *totals.marks})
+        },
+        "marks_unmet": sorted(mark for mark in MARKS if not totals.marks[mark]),
         "failures": [
             {
                 "seed": outcome.seed,

@@ -205,8 +205,11 @@ class World:
         """Raft has moved and nothing of it is applied yet, so nothing that it rests on is compacted."""
         self.consensus.turned(node)
 
-    def turned(self, node: SimulatedNode) -> None:
+    def applied(self, node: SimulatedNode) -> None:
+        """A node has applied what it could, and nothing of that has left it yet."""
         self.replicas.turned(node)
+
+    def turned(self, node: SimulatedNode) -> None:
         self.observed.turned(node)
 
     def observe_write(self, name: NodeId) -> Callable[[object, Batch], None]:
@@ -234,7 +237,8 @@ class World:
         self.note("leads", node.name, f"shard {shard} in term {term}")
         self.marks["elections"] += 1
         held = [other.pump.replicas.get(shard) for other in self.nodes.values() if other.up and other is not node]
-        self.marks["rival_leaders"] += any(replica is not None and replica.leads for replica in held)
+        if any(replica is not None and replica.leads for replica in held):
+            self.marks["rival_leaders"] += 1
 
     # -- what clients do ---------------------------------------------------------------------------------------------
 
@@ -315,6 +319,16 @@ class World:
                         live = replica.cache.get(*name)
                         places[name] = (live.epoch, live.index)
         return places
+
+    def final_view(self, name: Name, client: str) -> Any:
+        """What a living document shows a client at the leader of its shard, None when there is none."""
+        for node in self.running():
+            replica = node.pump.replicas.get(node.pump.router.shard_of(*name))
+            if replica is not None and replica.serves:
+                live = replica.cache.get(*name)
+                if live.instance is not None:
+                    return msgspec.json.decode(live.instance.view(Principal.parse(self.principals[client])))
+        return None
 
     def final_views(self) -> dict[Name, Any]:
         """What living documents show at the leader of their shard."""

@@ -77,6 +77,8 @@ def _show(found: dict[str, Any]) -> None:
     for mark, counted in found["marks"].items():
         add_row(shown, mark.replace("_", " "), f"{counted['count']:,}", counted["seeds"])
     out.print(shown)
+    if found["marks_unmet"]:
+        say(f"\nnever met: {', '.join(mark.replace('_', ' ') for mark in found['marks_unmet'])}", "yellow")
     hurt = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in found["faults"].items())
     say(f"\nfaults   {hurt}", "dim")
     rate = found["seeds"] / max(found["seconds"], 0.1)
