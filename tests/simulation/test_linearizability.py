@@ -95,7 +95,10 @@ def _history(source: random.Random, calls: int, clients: int) -> list[Interval[S
     free = [-1.0] * clients
     found: list[Interval[State]] = []
     for number, moment in enumerate(moments):
-        client = source.choice([place for place in range(clients) if free[place] < moment])
+        idle = [place for place in range(clients) if free[place] < moment]
+        if not idle:
+            continue
+        client = source.choice(idle)
         began = source.uniform(free[client], moment)
         ended = moment + source.uniform(0, 2 / clients)
         free[client] = ended
