@@ -32,6 +32,8 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 LABELS = ("host", "zone")
 SHARDS_DEFAULT = 3
 ELECTION_HEARTBEATS_MIN = 3
+LEASE_HEARTBEATS_MIN = 2
+"""A shorter lease would end before the heartbeat that renews it is answered."""
 
 _BINARY_UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _BYTES = re.compile(r"([0-9]+) ?(B|KiB|MiB|GiB|TiB)?\Z")
@@ -185,6 +187,18 @@ class NodeConfig:
         unit="ms",
         default=1000,
     )
+    lease_reads: str = _setting(
+        Choice(("off", "on")),
+        "off: on answers reads without asking other nodes, as safely as lease_drift_ms is true; to turn it off again, leave "
+        "the node down for an election timeout",
+        default="off",
+    )
+    lease_drift_ms: int = _setting(
+        Range(0, 60_000),
+        "a tenth of the election timeout: by how much two clocks may differ in their pace over one; only with lease_reads",
+        unit="ms",
+        default=100,
+    )
     fsync_mode: str = _setting(
         Choice(FSYNC_MODES), "auto: inline while the disk is fast, a thread while it is slow, by measurement", default="auto"
     )
@@ -238,6 +252,13 @@ class NodeConfig:
                 "election_timeout_ms",
                 self.election_timeout_ms,
                 f"at least {ELECTION_HEARTBEATS_MIN} heartbeat intervals, {floor_ms}..60000",
+            )
+        lease_ms = self.election_timeout_ms - self.lease_drift_ms
+        if self.lease_reads == "on" and lease_ms < LEASE_HEARTBEATS_MIN * self.heartbeat_interval_ms:
+            _refuse(
+                "lease_drift_ms",
+                self.lease_drift_ms,
+                f"so much below election_timeout_ms that a lease outlives {LEASE_HEARTBEATS_MIN} heartbeat intervals",
             )
         names = [node.node_id for node in self.initial_nodes]
         if len(set(names)) < len(names):

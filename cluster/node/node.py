@@ -178,6 +178,8 @@ class Node:
                     election_timeout_ms_min=config.election_timeout_ms,
                     election_timeout_ms_max=config.election_timeout_ms * 2,
                     resend_timeout_ms=min(200.0, config.election_timeout_ms / 3),
+                    lease_reads=config.lease_reads == "on",
+                    lease_drift_ms=config.lease_drift_ms,
                 ),
                 pump=PumpConfig(config.heartbeat_interval_ms, config.election_timeout_ms, config.apply_slice_ms),
             )

@@ -53,7 +53,8 @@ class PumpConfig:
 class Pump:
     """All replicas, streams and node pairs of one node.
 
-    clock: monotonic milliseconds, read only to end apply slices. fenced: why this node must stop, empty while it may run.
+    clock: monotonic milliseconds, read to end apply slices and after reads are computed that rest on a lease. fenced: why this
+        node must stop, empty while it may run.
     """
 
     def __init__(
@@ -351,7 +352,7 @@ class Pump:
         for shard in self._schedule.take_to_apply():
             replica = self.replicas[shard]
             self._schedule.moved[shard] = None
-            replica.apply(now_ms, self._turn, lambda: self._clock() >= ends_ms)
+            replica.apply(now_ms, self._turn, lambda: self._clock() >= ends_ms, self._clock)
             self.look_at(replica, now_ms)
         if self.directory.missing:
             self._bundles.ask(self.directory.missing, sorted(self.connected), now_ms, self._turn)

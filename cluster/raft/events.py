@@ -34,9 +34,11 @@ class Propose:
 
 @dataclass(slots=True, frozen=True)
 class Read:
-    """ReadIndex for everything that waits now. `context` is the owner's name for the batch; it comes back in effects."""
+    """ReadIndex for everything that waits now. `context` is the owner's name for the batch; it comes back in effects.
+    `by_lease`: a lease may stand for the round; the owner is ready to throw its answers away."""
 
     context: int
+    by_lease: bool = True
 
 
 @dataclass(slots=True, frozen=True)

@@ -28,7 +28,7 @@ def on_read(state: State, event: Read, now_ms: float) -> None:
         state.effects.reads_refused.append(event.context)
         return
     index = max(state.commit, state.term_start)
-    if lease.holds(state, now_ms):
+    if event.by_lease and lease.holds(state, now_ms):
         state.effects.reads_leased.append((event.context, index))
         return
     state.reads_waiting.append((event.context, index, now_ms))

@@ -1,11 +1,12 @@
 """What clients ask of one replica, until it is answered: commands that gather, are proposed and wait for apply; reads and
-watches that wait for a confirmation of leadership.
+watches that wait for a confirmation of leadership, or rest on a lease.
 
 Invariant: every operation is answered exactly once. What is refused here was never logged.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from cluster.errors import ClusterError, CodeMissing, InvalidRequest, NotLeader, Overloaded, Unavailable
@@ -19,7 +20,7 @@ from cluster.shard.apply import Applier
 from cluster.shard.feed import Feed
 from cluster.shard.gathering import Gatherer
 from cluster.shard.proposals import Proposals, Proposed
-from cluster.shard.reading import Reader, WaitingReads, refuse, refuse_with
+from cluster.shard.reading import Reader, Waiting, WaitingReads, refuse, refuse_with
 from cluster.shard.turn import StreamKey, Turn
 
 READ_KINDS = frozenset((Kind.READ, Kind.WATCH, Kind.LIST))
@@ -82,8 +83,8 @@ class Intake:
 
     @property
     def gathers(self) -> bool:
-        """Whether commands that waited for the last entries to be committed can go on."""
-        return bool(self._arrived) and not self._on_their_way
+        """Whether commands that waited for the last entries to be committed, or reads whose lease had ended, can go on."""
+        return (bool(self._arrived) and not self._on_their_way) or self._reads.unasked
 
     @property
     def _on_their_way(self) -> bool:
@@ -105,11 +106,15 @@ class Intake:
         self._arrived.append((stream, operations))
 
     def ask(self, now_ms: float, turn: Turn) -> None:
-        """Have leadership confirmed, once for all reads that wait."""
+        """Have leadership confirmed, once for all reads that wait, or at once for those that a lease may answer."""
+        if self._server.raft.lease_holds(now_ms):
+            context = self._reads.begin(by_lease=True)
+            if context is not None:
+                self._server.handle(Read(context), now_ms, turn)
         if not self._reads.asked:
             context = self._reads.begin()
             if context is not None:
-                self._server.handle(Read(context), now_ms, turn)
+                self._server.handle(Read(context, by_lease=False), now_ms, turn)
 
     def take(self, now_ms: float, wall_ms: int, turn: Turn) -> None:
         """Propose what may be proposed, and let reads wait."""
@@ -196,12 +201,32 @@ class Intake:
         """Raft says which reads may be answered, and which can not be any more."""
         for context, index in effects.reads_ready:
             self._reads.confirm(context, index)
+        for context, index in effects.reads_leased:
+            self._reads.confirm(context, index, by_lease=True)
         for context in effects.reads_refused:
             refuse(self._reads.refuse(context), self._server.leader_node or "", turn)
 
-    def answer_reads(self, applied: LogIndex, now_ms: float, turn: Turn) -> None:
+    def answer_reads(self, applied: LogIndex, now_ms: float, turn: Turn, clock: Callable[[], float]) -> None:
+        """Answer what may be answered at `applied`. clock: monotonic milliseconds, read after answers by lease are computed."""
         for stream, operation in self._reads.ready(applied):
             self._reader.run(stream, operation, turn, now_ms)
+        leased = self._reads.ready_by_lease(applied)
+        if leased:
+            self._answer_by_lease(leased, now_ms, turn, clock)
+
+    def _answer_by_lease(self, reads: list[Waiting], now_ms: float, turn: Turn, clock: Callable[[], float]) -> None:
+        """This process may have stood still since the lease was looked at, while another leader was elected and wrote: so the
+        answers leave only if the lease holds on a clock that is read now that they are computed (design section 3).
+        """
+        computed = Turn()
+        for stream, operation in reads:
+            self._reader.run(stream, operation, computed, now_ms)
+        if not self._server.raft.lease_holds(clock()):
+            self._reads.ask_again(reads)
+            return
+        for stream, replies in computed.replies.items():
+            for reply in replies:
+                turn.reply(stream, reply)
 
     def proposed_at(self, index: LogIndex, term: Term) -> Proposed | None:
         """Who waits for entry `index`, which is about to be applied."""

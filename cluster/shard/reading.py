@@ -2,7 +2,7 @@
 
 A linearizable read waits until this leader has confirmed, after the read arrived, that it still leads, and until
 everything that was committed by then is applied (Raft paper section 8, thesis 6.4). All reads that wait at a time share
-one confirmation.
+one confirmation. With leases on, most need none: nobody else can lead yet (thesis 6.4.1).
 """
 
 from __future__ import annotations
@@ -138,12 +138,17 @@ class Reader:
 
 
 class WaitingReads:
-    """Reads that wait for confirmation of leadership, in batches. `context` numbers are never reused by a replica."""
+    """Reads that wait for confirmation of leadership, in batches. `context` numbers are never reused by a replica.
+
+    A lease confirms in advance: its batches are kept apart, for their answers may have to be thrown away. A watch can not be
+    taken back once it is open, so it always waits for a round.
+    """
 
     def __init__(self) -> None:
         self._arrived: list[Waiting] = []
         self._asked: dict[int, list[Waiting]] = {}
         self._confirmed: list[tuple[int, list[Waiting]]] = []
+        self._leased: list[tuple[int, list[Waiting]]] = []
         self._context = 0
         self._count = 0
 
@@ -155,6 +160,11 @@ class WaitingReads:
         """Whether a confirmation is under way."""
         return bool(self._asked)
 
+    @property
+    def unasked(self) -> bool:
+        """Whether a confirmation should begin: reads wait and none is under way."""
+        return bool(self._arrived) and not self._asked
+
     def add(self, stream: StreamKey, operation: Operation) -> bool:
         """Let a read wait; False when the bound is reached."""
         if self._count >= READS_WAITING_MAX:
@@ -163,31 +173,49 @@ class WaitingReads:
         self._arrived.append((stream, operation))
         return True
 
-    def begin(self) -> int | None:
-        """A context for everything that arrived and was not asked for yet; None when there is nothing."""
-        if not self._arrived:
+    def begin(self, *, by_lease: bool = False) -> int | None:
+        """A context for everything that arrived and was not asked for yet, or only for what a lease may answer; None when there
+        is nothing.
+        """
+        if by_lease:
+            batch = [read for read in self._arrived if read[1].kind != Kind.WATCH]
+            self._arrived = [read for read in self._arrived if read[1].kind == Kind.WATCH]
+        else:
+            batch, self._arrived = self._arrived, []
+        if not batch:
             return None
         self._context += 1
-        self._asked[self._context] = self._arrived
-        self._arrived = []
+        self._asked[self._context] = batch
         return self._context
 
-    def confirm(self, context: int, index: int) -> None:
+    def confirm(self, context: int, index: int, *, by_lease: bool = False) -> None:
         """Leadership was confirmed for the batch: answer it once `index` is applied."""
-        self._confirmed.append((index, self._asked.pop(context)))
+        (self._leased if by_lease else self._confirmed).append((index, self._asked.pop(context)))
 
     def answerable(self, applied: int) -> bool:
         """Whether `ready` would return anything."""
-        return any(index <= applied for index, _ in self._confirmed)
+        return any(index <= applied for index, _ in self._confirmed) or any(index <= applied for index, _ in self._leased)
 
     def ready(self, applied: int) -> list[Waiting]:
         """The reads that can be answered at `applied`, removed from here."""
         if not self._confirmed:
             return []
-        ready = [read for index, reads in self._confirmed if index <= applied for read in reads]
-        self._confirmed = [(index, reads) for index, reads in self._confirmed if index > applied]
+        ready, self._confirmed = _split(self._confirmed, applied)
         self._count -= len(ready)
         return ready
+
+    def ready_by_lease(self, applied: int) -> list[Waiting]:
+        """The same for those whose answers hold only as long as the lease does; `ask_again` or let them go."""
+        if not self._leased:
+            return []
+        ready, self._leased = _split(self._leased, applied)
+        self._count -= len(ready)
+        return ready
+
+    def ask_again(self, reads: list[Waiting]) -> None:
+        """The lease had ended when the answers were computed: a round must confirm."""
+        self._arrived = reads + self._arrived
+        self._count += len(reads)
 
     def refuse(self, context: int) -> list[Waiting]:
         """The batch can not be confirmed; returns it, removed from here."""
@@ -198,10 +226,11 @@ class WaitingReads:
     def refuse_all(self) -> list[Waiting]:
         """Leadership ended, or this replica is unwell: everything, removed from here."""
         reads = [read for batch in self._asked.values() for read in batch] + self._arrived
-        reads += [read for _, batch in self._confirmed for read in batch]
+        reads += [read for _, batch in self._confirmed + self._leased for read in batch]
         self._asked.clear()
         self._arrived = []
         self._confirmed = []
+        self._leased = []
         self._count = 0
         return reads
 
@@ -215,6 +244,12 @@ class WaitingReads:
                     del batch[at]
                     self._count -= 1
                     return
+
+
+def _split(confirmed: list[tuple[int, list[Waiting]]], applied: int) -> tuple[list[Waiting], list[tuple[int, list[Waiting]]]]:
+    """What can be answered at `applied`, and what not yet."""
+    ready = [read for index, reads in confirmed if index <= applied for read in reads]
+    return ready, [(index, reads) for index, reads in confirmed if index > applied]
 
 
 def refuse(reads: list[Waiting], leader: str, turn: Turn) -> None:

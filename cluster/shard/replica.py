@@ -161,7 +161,7 @@ class ShardReplica:
 
     @property
     def gathers(self) -> bool:
-        """Whether commands that waited for the last entries to be committed can go on."""
+        """Whether something that waited can go on with the next step although nothing arrives."""
         return self._intake.gathers
 
     # -- inputs: only remembered until the turn ----------------------------------------------------------------------
@@ -216,7 +216,7 @@ class ShardReplica:
             turn.send_now(self._nodes[receiver], RaftItem(self.id, self.replica, receiver, message))
         for receiver, message in effects.send_after_persist:
             turn.send_after_sync(self._nodes[receiver], RaftItem(self.id, self.replica, receiver, message))
-        if effects.reads_ready or effects.reads_refused:
+        if effects.reads_ready or effects.reads_leased or effects.reads_refused:
             self._intake.confirm_reads(effects, turn)
         turn.round_needed |= effects.round_needed
         self.snapshots_wanted.extend(effects.snapshot_to)
@@ -264,14 +264,16 @@ class ShardReplica:
 
     # -- apply -------------------------------------------------------------------------------------------------------
 
-    def apply(self, now_ms: float, turn: Turn, expired: Callable[[], bool]) -> None:
-        """Apply committed entries until there are none or `expired()`; answer reads; serve viewers."""
+    def apply(self, now_ms: float, turn: Turn, expired: Callable[[], bool], clock: Callable[[], float]) -> None:
+        """Apply committed entries until there are none or `expired()`; answer reads; serve viewers. clock: monotonic
+        milliseconds, read after answers that rest on a lease are computed.
+        """
         while self.apply_waits:
             if not self._apply_some(now_ms, turn, expired) or expired():
                 break
         self.feed.flush(turn)
         if not self.damaged and not self.halted:
-            self._intake.answer_reads(self.applied, now_ms, turn)
+            self._intake.answer_reads(self.applied, now_ms, turn, clock)
             self._look_for_damage(turn)
         if self.leads and self._intake.led_term is None and self.raft.term_of(self.applied) == self.raft.term:
             self._intake.led_term = self.raft.term

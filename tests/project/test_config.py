@@ -125,6 +125,14 @@ def test_election_timeout_leaves_room_for_lost_heartbeats() -> None:
         make(heartbeat_interval_ms=300, election_timeout_ms=899)
 
 
+def test_lease_leaves_room_for_the_heartbeat_that_renews_it() -> None:
+    """Only when leases are on: the drift bound means nothing otherwise."""
+    make(lease_reads="on", lease_drift_ms=800)
+    make(lease_drift_ms=801)
+    with pytest.raises(ConfigurationInvalid, match="lease_drift_ms = 801"):
+        make(lease_reads="on", lease_drift_ms=801)
+
+
 def test_ports_of_one_node_must_differ() -> None:
     with pytest.raises(ConfigurationInvalid, match="must differ"):
         make(peer_port=7400)

@@ -139,7 +139,7 @@ class SimulatedNode:
                 random=world.random,
                 cache_bytes_max=world.cache_bytes_max,
                 checkpoints=world.checkpoints,
-                raft=RaftConfig(invariants_checked=True),
+                raft=world.raft,
                 compaction=world.compaction,
             )
         )
@@ -217,7 +217,9 @@ class World:
         checkpoints: bool = True,
         compaction: CompactionConfig | None = None,
         loader: Callable[[SimulatedNode], Loader] | None = None,
+        raft: RaftConfig | None = None,
     ) -> None:
+        self.raft = raft or RaftConfig(invariants_checked=True)
         self.loader = loader or (lambda node: TallyLoader(lambda: node.halts))
         self.sync_ms: Callable[[], float] = lambda: 0.0
         self.delay_ms: Callable[[NodeId, NodeId, Lane], float] = lambda sender, receiver, lane: 0.0
@@ -269,12 +271,13 @@ class World:
                 self.nodes[sender].pump.on_disconnected(receiver, False, self.now_ms)
                 self.nodes[sender].pump.on_connected(receiver, self.now_ms)
 
-    def run(self, duration_ms: float) -> None:
+    def run(self, duration_ms: float, without: SimulatedNode | None = None) -> None:
+        """Time passes; `without` stands still meanwhile."""
         ends_ms = self.now_ms + duration_ms
         while self.now_ms < ends_ms:
             self.now_ms += STEP_MS
             for node in self.nodes.values():
-                if node.up:
+                if node.up and node is not without:
                     node.turn()
 
     def run_until(self, holds, within_ms: float = 30_000.0) -> None:  # type: ignore[no-untyped-def]

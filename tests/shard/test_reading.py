@@ -122,6 +122,37 @@ def test_a_cancelled_watch_is_never_opened_and_a_read_of_the_same_number_stays()
     assert len(reads) == 0
 
 
+def test_what_a_lease_answers_is_apart_and_can_be_asked_again() -> None:
+    reads = WaitingReads()
+    for number, kind in ((1, Kind.READ), (2, Kind.WATCH), (3, Kind.LIST)):
+        reads.add(STREAM, asked(number, kind))
+    leased = reads.begin(by_lease=True)
+    assert leased is not None
+    reads.confirm(leased, 5, by_lease=True)
+    assert reads.unasked, "a watch waits for a round"
+    assert reads.answerable(5)
+    assert reads.ready(5) == []
+    computed = reads.ready_by_lease(5)
+    assert [operation.id for _, operation in computed] == [1, 3]
+    assert len(reads) == 1
+    reads.ask_again(computed)
+    assert len(reads) == 3
+    again = reads.begin()
+    assert again is not None
+    reads.confirm(again, 5)
+    assert [operation.id for _, operation in reads.ready(5)] == [1, 3, 2]
+
+
+def test_refusing_all_takes_what_rests_on_a_lease_too() -> None:
+    reads = WaitingReads()
+    reads.add(STREAM, asked(1))
+    context = reads.begin(by_lease=True)
+    assert context is not None
+    reads.confirm(context, 10, by_lease=True)
+    assert [operation.id for _, operation in reads.refuse_all()] == [1]
+    assert (len(reads), reads.answerable(99)) == (0, False)
+
+
 def test_waiting_reads_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "READS_WAITING_MAX", 1)
     reads = WaitingReads()
