@@ -4,6 +4,7 @@
     reach.py              which cluster, and how to talk to it
     local.py              clusters of real processes on this machine; local_commands.py starts and hurts them
     status.py space.py    the topics, with node.py and configuration.py
+    shards.py moves.py    Raft groups: who leads and holds them, and moving that; leader.py finds who must be asked
     doc.py history.py     documents, and what made them; export.py replays that without a cluster
     demo.py bench.py      the main job end to end, what it costs, and chaos.py, how it is hurt
 
@@ -18,7 +19,7 @@ from typing import Annotated
 import typer
 
 import cluster
-from cluster.cli import bench, chaos, configuration, demo, doc, history, local_commands, node, space, status
+from cluster.cli import bench, chaos, configuration, demo, doc, history, local_commands, moves, node, shards, space, status
 from cluster.cli.output import out
 
 EPILOG = (
@@ -57,6 +58,8 @@ def root(
 demo.register(app)
 local_commands.register(app)
 status.register(app)
+moves.register(shards.app)
+shards.register(app)
 app.add_typer(space.app, name="space", rich_help_panel="Documents")
 history.register(doc.app)
 app.add_typer(doc.app, name="doc", rich_help_panel="Documents")

@@ -68,6 +68,11 @@ def addresses_of(given: Sequence[str] | None, folder: Path) -> list[str]:
         raise Unreachable(error.message, "start one: moot up; or name a node: --address host:port") from None
 
 
+def node_id_of(name: str, given: Sequence[str] | None, folder: Path) -> str:
+    """A node's id from the command line: of the local cluster its number will do. Raises InvalidRequest."""
+    return name if given else LocalCluster.open(folder).find(name).node_id
+
+
 def principal_of(given: str) -> str:
     """Who acts. Raises CommandFailed for what is no principal."""
     if not given:

@@ -1,4 +1,4 @@
-"""`moot status`, `nodes`, `shards`, `where`: what the cluster looks like from outside."""
+"""`moot status`, `nodes`, `where`: what the cluster looks like from outside."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from cluster.cli.output import (
     out,
     print_json,
     print_line,
-    say,
     state,
     styled,
     table,
@@ -33,7 +32,6 @@ from cluster.errors import ClusterError
 from cluster.v1 import admin_pb2
 
 REFRESH_S: Final = 1.0
-shards_app = typer.Typer(no_args_is_help=True, help="Show shards, and isolate a command that ends nodes.")
 
 
 def register(app: typer.Typer) -> None:
@@ -41,11 +39,11 @@ def register(app: typer.Typer) -> None:
     panel = "Any cluster"
     app.command("status", rich_help_panel=panel)(status)
     app.command("nodes", rich_help_panel=panel)(nodes)
-    app.add_typer(shards_app, name="shards", rich_help_panel=panel)
     app.command("where", rich_help_panel=panel)(where)
 
 
-def _word(number: int, enum: Any, prefix: str) -> str:
+def word(number: int, enum: Any, prefix: str) -> str:
+    """An enum's value as people and --json see it."""
     return str(enum.Name(number)).removeprefix(prefix).lower()
 
 
@@ -105,7 +103,7 @@ def _node_row(node: Any, answers: dict[str, Any], local: LocalCluster | None) ->
     answer = answers.get(node.gateway_address)
     row = {
         "node_id": node.node_id,
-        "state": _word(node.state, admin_pb2.NodeState, "NODE_STATE_"),
+        "state": word(node.state, admin_pb2.NodeState, "NODE_STATE_"),
         "gateway_address": node.gateway_address,
         "shards_led": node.shards_led,
         "replicas": node.replicas,
@@ -283,7 +281,8 @@ def nodes(address: Addresses = None, folder: Folder = DEFAULT_FOLDER, as_json: A
     return Exit.DONE
 
 
-def _shard_row(shard: Any) -> dict[str, Any]:
+def shard_row(shard: Any) -> dict[str, Any]:
+    """A shard as --json shows it."""
     return {
         "shard": shard.shard_id,
         "hash_begin": shard.hash_begin,
@@ -291,94 +290,15 @@ def _shard_row(shard: Any) -> dict[str, Any]:
         "leader": shard.leader or None,
         "term": shard.term,
         "replicas": [replica.node_id for replica in shard.replicas],
+        "roles": {replica.node_id: word(replica.role, admin_pb2.ReplicaRole, "REPLICA_ROLE_") for replica in shard.replicas},
         "commit_index": shard.commit_index,
         "applied_index": shard.applied_index,
     }
 
 
-@shards_app.command("list")
-@command
-def list_shards(
-    address: Addresses = None,
-    folder: Folder = DEFAULT_FOLDER,
-    halted: Annotated[bool, typer.Option("--halted", help="Only shards whose apply has halted on some node, and why.")] = False,
-    as_json: AsJson = False,
-) -> Exit:
-    """List the shards with their leaders and replicas, as the asked node knows them. Shard 0 is the cluster's own.
-
-    Exit codes: 0, or with --halted 1 when there are any; 3 when no node answers.
-
-    Example: moot shards list
-    """
-    if halted:
-        return _list_halted(addresses_of(address, folder.absolute()), as_json)
-
-    async def ask() -> Any:
-        async with at(address, folder.absolute()) as client:
-            return await client.admin("ListShards")
-
-    listed = run(ask())
-    rows = [_shard_row(shard) for shard in listed.shards]
-    if as_json:
-        print_json({"shards": rows, "shard_map_version": listed.shard_map_version})
-        return Exit.DONE
-    shown = table(">shard", "hashes", "leader", ">term", "replicas", ">committed", ">applied")
-    for row in rows:
-        leader = styled(row["leader"], "bold") if row["leader"] else styled("none", "red")
-        span = "the cluster's own" if row["shard"] == 0 else f"{row['hash_begin']:08x}-{row['hash_end'] - 1:08x}"
-        add_row(
-            shown, row["shard"], span, leader, row["term"], " ".join(row["replicas"]), row["commit_index"], row["applied_index"]
-        )
-    out.print(shown)
-    return Exit.DONE
-
-
-def _list_halted(addresses: list[str], as_json: bool) -> Exit:
-    rows = run(overview_data(addresses)).get("halted")
-    if rows is None:
-        raise Unreachable("no node answered", "start nodes: moot up, moot restart N; or name one: --address host:port")
-    if as_json:
-        print_json({"halted": rows})
-    elif not rows:
-        say("no shard is halted on the nodes that answered")
-    else:
-        shown = table(">shard", "node", ">entry", ">offset", "cause")
-        for row in rows:
-            add_row(shown, row["shard"], row["node_id"], row["raft_index"], row["offset"], row["cause"])
-        out.print(shown)
-    return Exit.NO if rows else Exit.DONE
-
-
-@shards_app.command("isolate")
-@command
-def isolate(
-    shard: Annotated[int, typer.Argument(help="The shard.", min=0)],
-    index: Annotated[int, typer.Argument(help="The Raft index of the entry.", min=1)],
-    offset: Annotated[int, typer.Argument(help="The command's place in the entry.", min=0)],
-    reason: Annotated[str, typer.Option("--reason", help="Why; it is kept for the audit.")],
-    address: Addresses = None,
-    folder: Folder = DEFAULT_FOLDER,
-    as_json: AsJson = False,
-) -> Exit:
-    """Isolate one command that ends nodes: it is answered POISONED everywhere and its document is frozen; all others go on.
-
-    `moot shards list --halted` shows what to isolate.
-
-    Exit codes: 0 decided. 3 no node answers. 4 there is nothing to isolate there. 5 not known: look with --halted.
-
-    Example: moot shards isolate 3 1042 0 --reason "regular expression runs for ever"
-    """
-
-    async def ask() -> None:
-        async with at(address, folder.absolute()) as client:
-            await client.admin("PoisonCommand", shard_id=shard, raft_index=index, offset=offset, cause=reason)
-
-    run(ask())
-    if as_json:
-        print_json({"shard": shard, "raft_index": index, "offset": offset, "isolated": True})
-    else:
-        say(f"isolated command {offset} of entry {index} of shard {shard}; its document is frozen, all others go on")
-    return Exit.DONE
+def replicas_cell(row: dict[str, Any]) -> str:
+    """Who holds copies, for people: whoever does not vote says so."""
+    return " ".join(f"{node}(learner)" if row["roles"][node] == "learner" else node for node in row["replicas"])
 
 
 @command
@@ -404,7 +324,7 @@ def where(
     row = {
         "document": str(target),
         "hash": answer.hash,
-        **_shard_row(answer.shard),
+        **shard_row(answer.shard),
         "leader_gateway_address": answer.leader_gateway_address or None,
     }
     if as_json:
@@ -414,7 +334,7 @@ def where(
         leader = styled(row["leader"], "bold") if row["leader"] else styled("none", "red")
         add_row(
             shown, row["document"], f"{row['hash']:08x}", row["shard"], leader, row["leader_gateway_address"] or "",
-            " ".join(row["replicas"]),
+            replicas_cell(row),
         )  # fmt: skip
         out.print(shown)
     return Exit.DONE if row["leader"] else Exit.NO

@@ -50,6 +50,21 @@ class AdminServiceStub:
                 request_serializer=cluster_dot_v1_dot_admin__pb2.ListShardsRequest.SerializeToString,
                 response_deserializer=cluster_dot_v1_dot_admin__pb2.ListShardsResponse.FromString,
                 _registered_method=True)
+        self.GetShardConfiguration = channel.unary_unary(
+                '/cluster.v1.AdminService/GetShardConfiguration',
+                request_serializer=cluster_dot_v1_dot_admin__pb2.GetShardConfigurationRequest.SerializeToString,
+                response_deserializer=cluster_dot_v1_dot_admin__pb2.GetShardConfigurationResponse.FromString,
+                _registered_method=True)
+        self.MoveReplica = channel.unary_unary(
+                '/cluster.v1.AdminService/MoveReplica',
+                request_serializer=cluster_dot_v1_dot_admin__pb2.MoveReplicaRequest.SerializeToString,
+                response_deserializer=cluster_dot_v1_dot_admin__pb2.MoveReplicaResponse.FromString,
+                _registered_method=True)
+        self.TransferLeader = channel.unary_unary(
+                '/cluster.v1.AdminService/TransferLeader',
+                request_serializer=cluster_dot_v1_dot_admin__pb2.TransferLeaderRequest.SerializeToString,
+                response_deserializer=cluster_dot_v1_dot_admin__pb2.TransferLeaderResponse.FromString,
+                _registered_method=True)
         self.Where = channel.unary_unary(
                 '/cluster.v1.AdminService/Where',
                 request_serializer=cluster_dot_v1_dot_admin__pb2.WhereRequest.SerializeToString,
@@ -127,6 +142,30 @@ class AdminServiceServicer:
 
     def ListShards(self, request, context):
         """Lists the shards with their replicas.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetShardConfiguration(self, request, context):
+        """Shows who votes in a shard, who learns, and how far each is: of this node; progress is known to the leader only.
+        NOT_FOUND (reason UNKNOWN_SHARD) for a shard that there is not, INVALID_ARGUMENT where the asked node holds no replica.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MoveReplica(self, request, context):
+        """Takes one step of moving a replica from one node to another, at the shard's leader, and says what it did or waits for.
+        Call it again until it is done: every call looks at where things stand, so that a move goes on wherever it was left, at
+        whichever leader. Calling it after the end changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TransferLeader(self, request, context):
+        """Hands a shard's leadership to another voter, at the shard's leader. Returns when it is over, one way or the other.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -226,6 +265,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListShards,
                     request_deserializer=cluster_dot_v1_dot_admin__pb2.ListShardsRequest.FromString,
                     response_serializer=cluster_dot_v1_dot_admin__pb2.ListShardsResponse.SerializeToString,
+            ),
+            'GetShardConfiguration': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetShardConfiguration,
+                    request_deserializer=cluster_dot_v1_dot_admin__pb2.GetShardConfigurationRequest.FromString,
+                    response_serializer=cluster_dot_v1_dot_admin__pb2.GetShardConfigurationResponse.SerializeToString,
+            ),
+            'MoveReplica': grpc.unary_unary_rpc_method_handler(
+                    servicer.MoveReplica,
+                    request_deserializer=cluster_dot_v1_dot_admin__pb2.MoveReplicaRequest.FromString,
+                    response_serializer=cluster_dot_v1_dot_admin__pb2.MoveReplicaResponse.SerializeToString,
+            ),
+            'TransferLeader': grpc.unary_unary_rpc_method_handler(
+                    servicer.TransferLeader,
+                    request_deserializer=cluster_dot_v1_dot_admin__pb2.TransferLeaderRequest.FromString,
+                    response_serializer=cluster_dot_v1_dot_admin__pb2.TransferLeaderResponse.SerializeToString,
             ),
             'Where': grpc.unary_unary_rpc_method_handler(
                     servicer.Where,
@@ -365,6 +419,87 @@ class AdminService:
             '/cluster.v1.AdminService/ListShards',
             cluster_dot_v1_dot_admin__pb2.ListShardsRequest.SerializeToString,
             cluster_dot_v1_dot_admin__pb2.ListShardsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetShardConfiguration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cluster.v1.AdminService/GetShardConfiguration',
+            cluster_dot_v1_dot_admin__pb2.GetShardConfigurationRequest.SerializeToString,
+            cluster_dot_v1_dot_admin__pb2.GetShardConfigurationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MoveReplica(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cluster.v1.AdminService/MoveReplica',
+            cluster_dot_v1_dot_admin__pb2.MoveReplicaRequest.SerializeToString,
+            cluster_dot_v1_dot_admin__pb2.MoveReplicaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TransferLeader(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cluster.v1.AdminService/TransferLeader',
+            cluster_dot_v1_dot_admin__pb2.TransferLeaderRequest.SerializeToString,
+            cluster_dot_v1_dot_admin__pb2.TransferLeaderResponse.FromString,
             options,
             channel_credentials,
             insecure,
