@@ -47,7 +47,7 @@ class Load:
         self.acknowledged: dict[tuple[int, str], int] = {}
         self.longest_pause_ms = 0.0
         """The longest time in which nobody was answered."""
-        self._answered_at = 0.0
+        self._answered_at = time.monotonic()
 
     async def __aenter__(self) -> Load:
         nodes = self._live.nodes
@@ -62,8 +62,8 @@ class Load:
                 for key in self._keys:
                     self.acknowledged[number, key] = 0
                     self._writers.append(asyncio.create_task(self._write(client, number, key)))
-            self._answered_at = time.monotonic()
             await self.flows()
+            self.longest_pause_ms = 0.0
         except BaseException:
             await self._end()
             raise

@@ -12,6 +12,7 @@ at that term when the round was sent (compare CockroachDB's store liveness; trap
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from hashlib import blake2b
 
 import msgspec
@@ -225,6 +226,16 @@ class NodeLiveness:
         peer.digest, peer.heard_ms, peer.denied_at = b"", NEVER, (b"", -1)
 
     # -- what the groups ask -----------------------------------------------------------------------------------------
+
+    def leader_of(self, shard: ShardId, nodes: Collection[NodeId]) -> NodeId | None:
+        """Which of these nodes vouches for leading a group, in the highest term: for nodes that hold no replica of it."""
+        found: tuple[Term, NodeId] | None = None
+        for node in nodes:
+            peer = self._peers.get(node)
+            term = peer.led.get(shard) if peer is not None else None
+            if term is not None and (found is None or term > found[0]):
+                found = (term, node)
+        return found[1] if found is not None else None
 
     def leader_heard_ms(self, node: NodeId, shard: ShardId, term: Term) -> float:
         peer = self._peers.get(node)

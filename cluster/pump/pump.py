@@ -253,11 +253,11 @@ class Pump:
         return self.router.node_for(shard, replica.leader_node if replica else None, self.connected)
 
     def locate_leader(self, shard: ShardId) -> NodeId | None:
-        """Who leads a shard, as far as a local replica or a hint tells."""
+        """Who leads a shard, as far as a local replica tells, or else what its leader tells all peers."""
         replica = self.replicas.get(shard)
         if replica is not None:
             return self.node if replica.leads else replica.leader_node
-        return self.router.hinted(shard)
+        return self.liveness.leader_of(shard, self.connected) or self.router.hinted(shard)
 
     def bundle(self, code_hash: bytes) -> bytes | None:
         """A bundle's bytes if this node has them."""

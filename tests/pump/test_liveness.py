@@ -42,6 +42,21 @@ def test_a_follower_believes_only_what_the_leaders_node_lists_at_its_own_term() 
     assert pair.b.leader_heard_ms(A, SHARD, Term(4)) == NEVER
 
 
+def test_a_node_without_a_replica_knows_the_leader_by_its_own_word_of_the_highest_term() -> None:
+    """With more nodes than replicas most nodes hold none of a shard; no group tells them who leads it."""
+    pair, other = Pair(), NodeLiveness(NodeId("c"), 1, b"store c")
+    pair.a.lead(SHARD, TERM)
+    pair.round(10, {})
+    other.lead(SHARD, Term(4))
+    assert pair.b.leader_of(SHARD, {A, NodeId("c")}) == A
+    pair.b.on_heartbeat(NodeId("c"), other.begin_round([B], 20)[0][1], 21)
+    assert pair.b.leader_of(SHARD, {A, NodeId("c")}) == NodeId("c")
+    assert pair.b.leader_of(SHARD, {A}) == A, "only of nodes that can be asked"
+    assert pair.b.leader_of(ShardId(8), {A}) is None
+    pair.b.gone(A)
+    assert pair.b.leader_of(SHARD, {A}) is None
+
+
 def test_a_delisted_group_is_no_longer_vouched_for() -> None:
     """Traps 20 and 21: a leader without a quorum or with a hung disk falls silent for its groups."""
     pair = Pair()
