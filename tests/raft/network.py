@@ -82,7 +82,7 @@ class Cluster:
         self.committed: dict[LogIndex, tuple[Term, bytes]] = {}
         self.committed_through = LogIndex(0)
         self.contexts = 0
-        self.leased_reads = 0
+        self.leased_reads = self.leased_reads_thrown_away = 0
         self.committed_when_asked: dict[int, LogIndex] = {}
         self.nodes: dict[ReplicaId, Node] = {}
         for replica in ids:

@@ -205,6 +205,7 @@ class Node:
         cluster, applied = self.cluster, self.core.applied_index
         newest = cluster.committed_through
         if not self.core.lease_holds(cluster.now_ms):
+            cluster.leased_reads_thrown_away += 1
             self.refused.append(context)
             return
         # Stronger than linearizability asks for: nobody has committed anything that this leader does not know.

@@ -11,8 +11,9 @@ import pytest
 from cluster.raft.config import RaftConfig
 from cluster.raft.configuration import members_of
 from cluster.raft.effects import Role
-from cluster.raft.events import Campaign, ChangeConfiguration, LeaderLost, PeerUnreachable, Transfer
+from cluster.raft.events import Campaign, ChangeConfiguration, LeaderLost, PeerUnreachable, Propose, Transfer
 from tests.raft.network import Cluster, Faults
+from tests.raft.node import PAUSE_MS_MAX
 
 SEEDS = 200
 SEEDS_PER_TEST = 20
@@ -20,10 +21,14 @@ CHANGE_SEEDS = 60
 MEMBERS_MAX = 7
 STEPS = 120
 ELECTION_SEEDS = 20
+LEASE_SEEDS = 40
+LEASE_STEPS = 300
 ROOMY = RaftConfig(election_timeout_ms_min=150, election_timeout_ms_max=300, stagger_ms=20, resend_timeout_ms=50)
 TIGHT = replace(
     ROOMY, append_bytes_max=100, window_bytes_max=200, window_appends=2, tail_bytes_max=200, uncommitted_bytes_max=1_000
 )
+
+LEASES = replace(ROOMY, lease_reads=True, lease_drift_ms=10)
 
 
 def reconfigure(cluster: Cluster, chance: random.Random) -> None:
@@ -160,6 +165,61 @@ def test_cluster_changes_its_replicas_under_faults_and_converges_once_they_end(f
         changed += cluster.leader.core.configuration != cluster.configuration
     assert changed > SEEDS_PER_TEST // 4, "changes did succeed"
     assert leased > SEEDS_PER_TEST, "leases did answer"
+
+
+def disturb(cluster: Cluster, chance: random.Random) -> None:
+    """Everything that could make a lease and the next leader overlap."""
+    leading = [node for node in cluster.nodes.values() if node.running and node.core.role is Role.LEADER]
+    node = chance.choice(leading or [node for node in cluster.nodes.values() if node.alive] or list(cluster.nodes.values()))
+    dice = chance.random()
+    if dice < 0.25:
+        cluster.isolate(node.replica)
+    elif dice < 0.45:
+        for other in cluster.nodes.values():
+            if other.running and other is not node:
+                other.step(LeaderLost())
+    elif dice < 0.60 and node.running:
+        node.stop(chance.uniform(0.0, PAUSE_MS_MAX))
+    elif dice < 0.70 and node.running:
+        node.step(Transfer(chance.choice(list(cluster.nodes))))
+    elif dice < 0.78 and node.running:
+        reconfigure(cluster, chance)
+    elif dice < 0.86 and node.alive:
+        cluster.crash(node.replica)
+    elif dice < 0.94:
+        for replica, other in cluster.nodes.items():
+            if not other.alive:
+                cluster.restart(replica)
+    else:
+        cluster.heal()
+
+
+@pytest.mark.parametrize("first", range(0, LEASE_SEEDS, SEEDS_PER_TEST))
+def test_leases_never_answer_stale_however_processes_stop(first: int) -> None:
+    """Thesis 6.4.1, reference traps 37, 38 and 39. Every answer by lease is compared with what anybody has committed, at the
+    moment at which the clock was read after it was computed."""
+    answered = thrown_away = leaders = 0
+    for seed in range(first, first + SEEDS_PER_TEST):
+        chance = random.Random(seed)
+        faults = Faults(loss=chance.choice([0.0, 0.1]), delay_ms=(0.5, 15.0), sync_ms=(0.5, 5.0), pause=0.02)
+        cluster = Cluster(chance.choice([3, 5]), seed=seed, config=LEASES, faults=faults)
+        for _ in range(LEASE_STEPS):
+            for node in list(cluster.nodes.values()):
+                if node.running and node.core.role is Role.LEADER:
+                    cluster.read(node.replica)
+                    if node.running:
+                        node.step(Propose([b"%d" % chance.getrandbits(64)]))
+            if chance.random() < 0.05:
+                disturb(cluster, chance)
+            elif chance.random() < 0.05:
+                cluster.heal()
+            cluster.run_ms(chance.choice([2.0, 10.0, 40.0]))
+        answered += cluster.leased_reads
+        thrown_away += cluster.leased_reads_thrown_away
+        leaders += len(cluster.leaders)
+    assert answered > 100 * SEEDS_PER_TEST, "leases did answer"
+    assert thrown_away > SEEDS_PER_TEST, "and had ended while an answer was computed"
+    assert leaders > 3 * SEEDS_PER_TEST, "elections did succeed"
 
 
 def test_terms_have_one_leader_when_replicas_crash_during_elections() -> None:
