@@ -21,7 +21,7 @@ CHANGE_SEEDS = 60
 MEMBERS_MAX = 7
 STEPS = 120
 ELECTION_SEEDS = 20
-LEASE_SEEDS = 40
+LEASE_SEEDS = 20
 LEASE_STEPS = 300
 ROOMY = RaftConfig(election_timeout_ms_min=150, election_timeout_ms_max=300, stagger_ms=20, resend_timeout_ms=50)
 TIGHT = replace(
