@@ -10,6 +10,7 @@
         Transferring            the shard's leadership is being handed over; wait `retry_after_ms`, then find the next leader
         ChangePending           another change of the shard's replicas comes first
         LearnerBehind           a replica that should become a voter has not caught up yet
+        StaleConfiguration      the shard's configuration is another one than the caller saw
         SequenceGap             the session skipped a sequence; resend from `expected`
         CodeMissing             the bundle of this document has not reached this node yet
       RejectedError             the request is wrong: fix it (applied is always `no`)
@@ -127,6 +128,10 @@ class ChangePending(RetryableError):
 
 class LearnerBehind(RetryableError):
     """A replica that should become a voter lacks too much of the log; it would hold up commits until it has caught up."""
+
+
+class StaleConfiguration(RetryableError):
+    """The shard's configuration is another one than the caller saw; `index` names the newest. Look again, then decide."""
 
 
 class SequenceGap(RetryableError):

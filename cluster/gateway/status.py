@@ -40,6 +40,7 @@ CODES: Final[dict[type[ClusterError], grpc.StatusCode]] = {
     errors.Transferring: grpc.StatusCode.UNAVAILABLE,
     errors.ChangePending: grpc.StatusCode.UNAVAILABLE,
     errors.LearnerBehind: grpc.StatusCode.UNAVAILABLE,
+    errors.StaleConfiguration: grpc.StatusCode.ABORTED,
     errors.SequenceGap: grpc.StatusCode.ABORTED,
     errors.CodeMissing: grpc.StatusCode.UNAVAILABLE,
     errors.RejectedError: grpc.StatusCode.INVALID_ARGUMENT,

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cluster.documents.runtime import Loader
-from cluster.ids import SYSTEM_SHARD, NodeId, ShardId
+from cluster.ids import SYSTEM_SHARD, NodeId
 from cluster.pump import facts
 from cluster.pump.bundles import BundleFetch
+from cluster.pump.facts import Held
 from cluster.pump.liveness import GroupLiveness, NodeLiveness
 from cluster.pump.pump import Pump, PumpConfig
 from cluster.pump.transfers import Transfers
@@ -23,6 +24,7 @@ from cluster.shard.apply import HandlerFailure, RunningMarker
 from cluster.shard.assembly import Surroundings, open_replica
 from cluster.shard.directory import Directory
 from cluster.shard.document import LiveDocument
+from cluster.shard.members import Members
 from cluster.shard.replica import CompactionConfig, ShardReplica
 from cluster.shard.system.program import SYSTEM_CODE, SystemInstance, SystemProgram
 from cluster.shard.turn import Turn
@@ -94,12 +96,9 @@ def open_pump(around: PumpSurroundings) -> Pump:
     if remembered is not None:
         directory.absorb_encoded(remembered)
     decided = directory.decisions.shard_map
-    shard_map = (
-        ShardMap(decided)
-        if decided is not None
-        else bootstrap(around.first_nodes, around.shard_count, around.replication_factor)
-    )
-    held = [shard for shard in shard_map.shards if shard.replica_on(around.node) is not None]
+    first_map = bootstrap(around.first_nodes, around.shard_count, around.replication_factor)
+    held = facts.held(around.engine, around.node, first_map)
+    holding = [one for one in held.values() if one.replica]
     surroundings = Surroundings(
         node=around.node,
         engine=around.engine,
@@ -109,24 +108,30 @@ def open_pump(around: PumpSurroundings) -> Pump:
         entropy=around.entropy,
         raft=around.raft,
         on_failure=around.on_failure,
-        cache_bytes_max=around.cache_bytes_max // max(1, len(held)),
+        cache_bytes_max=around.cache_bytes_max // max(1, len(holding)),
         checkpoints=around.checkpoints,
         compaction=around.compaction,
     )
     promise_ms = int(around.raft.election_timeout_ms_min) if around.raft.lease_reads else 0
     liveness = NodeLiveness(around.node, around.generation, facts.own_store(around.engine, around.entropy), promise_ms)
     system = _Decided(directory, bundles)
-    replicas: dict[ShardId, ShardReplica] = {}
-    for shard in held:
-        watch = system.changed if shard.shard == SYSTEM_SHARD else None
-        replicas[shard.shard] = open_replica(shard, surroundings, GroupLiveness(liveness, shard), now_ms, watch)
+
+    def begin(one: Held, now_ms: float) -> ShardReplica:
+        number = one.shard.shard
+        members = Members(one.first)
+        watch = system.changed if number == SYSTEM_SHARD else None
+        group = GroupLiveness(liveness, number, members)
+        return open_replica(one.shard, one.replica, members, one.first, surroundings, group, now_ms, watch)
+
     system.pump = Pump(
         node=around.node,
         peers=[node for node in around.first_nodes if node != around.node],
-        router=Router(around.node, shard_map),
+        router=Router(around.node, ShardMap(decided) if decided is not None else first_map),
         directory=directory,
         liveness=liveness,
-        replicas=replicas,
+        replicas={one.shard.shard: begin(one, now_ms) for one in holding},
+        held=held,
+        begin=begin,
         bundles=BundleFetch(bundles, directory),
         transfers=Transfers(),
         stores=facts.peer_stores(around.engine),

@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cluster.ids import NodeId
+import msgspec
+from msgspec import Struct
+
+from cluster.errors import StorageDamaged
+from cluster.ids import NodeId, ReplicaId, ShardId, Term
+from cluster.raft.messages import Configuration
+from cluster.shardmap.map import Shard, ShardMap
 from cluster.storage import keys
 from cluster.storage.engine import Batch, Engine, Family
 
@@ -17,6 +23,22 @@ _META = Family.META
 _STORE = b"\x00store"
 _DIRECTORY = b"\x00directory"
 _PEER_STORE = b"\x00peer-store/"
+_HELD = b"\x00held/"
+_BEGUN = b"\x00begun"
+
+
+class Held(Struct, frozen=True, array_like=True):
+    """What a node durably knows of its replica of one shard, present or past.
+
+    shard: as it was when the replica began. replica: the one that it holds, 0 when none any more. highest: the highest id that
+        it ever held. first: the configuration that an empty log starts from. term: no leader of a lower term has a say here.
+    """
+
+    shard: Shard
+    replica: ReplicaId
+    highest: ReplicaId
+    first: Configuration
+    term: Term = Term(0)
 
 
 def own_store(engine: Engine, entropy: Callable[[int], bytes]) -> bytes:
@@ -39,6 +61,39 @@ def peer_stores(engine: Engine) -> dict[NodeId, bytes]:
 
 def remember_store(batch: Batch, node: NodeId, store: bytes) -> None:
     _put(batch, _PEER_STORE + node.encode(), store)
+
+
+def held(engine: Engine, node: NodeId, first_map: ShardMap) -> dict[ShardId, Held]:
+    """Every shard of which this node holds or has held a replica. A new directory holds what the first map gives to the node;
+    afterwards maps have no say in it. Raises StorageDamaged.
+    """
+    if _get(engine, _BEGUN) is None:
+        batch = Batch()
+        for shard in first_map.shards:
+            replica = shard.replica_on(node)
+            if replica is not None:
+                remember_held(batch, Held(shard, replica, replica, first_configuration(shard)))
+        _put(batch, _BEGUN, b"")
+        engine.write(batch)
+        engine.sync()
+    found: dict[ShardId, Held] = {}
+    for key, value in engine.scan(_META, _HELD, keys.after_prefix(_HELD)):
+        try:
+            one = msgspec.msgpack.decode(keys.unseal(_META, key, value), type=Held)
+        except msgspec.DecodeError as error:
+            raise StorageDamaged(f"what this node holds can not be read: {error}") from error
+        found[one.shard.shard] = one
+    return found
+
+
+def first_configuration(shard: Shard) -> Configuration:
+    """What the first replicas of a shard start from."""
+    places = tuple(sorted((place.replica, place.node) for place in shard.replicas))
+    return Configuration(tuple([replica for replica, _ in places]), places=places)
+
+
+def remember_held(batch: Batch, one: Held) -> None:
+    _put(batch, _HELD + one.shard.shard.to_bytes(4, "big"), msgspec.msgpack.encode(one))
 
 
 def directory(engine: Engine) -> bytes | None:

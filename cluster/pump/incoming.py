@@ -13,6 +13,7 @@ from cluster.errors import ClusterError, InvalidRequest, RejectedError, StaleRou
 from cluster.ids import NodeId, ShardId, check_key, check_space
 from cluster.pump import frames
 from cluster.pump.bundles import BundleFetch
+from cluster.pump.holdings import Holdings
 from cluster.pump.lanes import Lane
 from cluster.pump.schedule import Schedule
 from cluster.pump.streams import Streams
@@ -24,6 +25,7 @@ from cluster.session.operations import Kind, Operation, Reply
 from cluster.shard import lost_log
 from cluster.shard.replica import ShardReplica
 from cluster.shard.turn import (
+    AbsentItem,
     AnswerItem,
     BulkLaneItem,
     BundleReply,
@@ -31,9 +33,13 @@ from cluster.shard.turn import (
     CloseItem,
     ForwardItem,
     GrantItem,
+    InviteItem,
     LogShortItem,
+    MemberItem,
     RaftItem,
     RaftLaneItem,
+    RemovedItem,
+    ResetItem,
     SnapshotAck,
     SnapshotChunk,
     SnapshotRequest,
@@ -72,6 +78,7 @@ class Incoming:
         router: Router,
         bundles: BundleFetch,
         transfers: Transfers,
+        holdings: Holdings,
         turn: Turn,
         lost_log: Callable[[str], None],
     ) -> None:
@@ -81,6 +88,7 @@ class Incoming:
         self._router = router
         self._bundles = bundles
         self._transfers = transfers
+        self._holdings = holdings
         self._turn = turn
         self._lost_log = lost_log
         self.met: set[NodeId] = set()
@@ -106,17 +114,14 @@ class Incoming:
         return garbage
 
     def _on_raft_item(self, node: NodeId, item: RaftLaneItem, now_ms: float) -> None:
-        if isinstance(item, RaftItem | LogShortItem):
+        if isinstance(item, RaftItem):
+            if node in self.met:
+                self._on_message(node, item)
+        elif isinstance(item, LogShortItem):
             replica = self._holder.replicas.get(item.shard)
-            if replica is None or replica.replica != item.receiver or replica.shard.node_of(item.sender) != node:
+            if replica is None or replica.replica != item.receiver or item.sender != replica.raft.leader:
                 return
-            if node not in self.met:
-                return
-            if isinstance(item, RaftItem):
-                check_message(item.message)
-                replica.receive(item.sender, item.message)
-                self._schedule.ready[replica.id] = None
-            elif item.sender == replica.raft.leader:
+            if node in self.met and node == replica.leader_node:
                 self._lost_log(lost_log.loss(replica.raft, item))
         elif isinstance(item, AnswerItem):
             self._streams.answered(item.stream, node, item.deltas, item.replies, now_ms)
@@ -129,8 +134,36 @@ class Incoming:
         elif isinstance(item, CloseItem):
             for replica in self._holder.replicas.values():
                 replica.feed.close_stream((node, item.stream))
-        else:
+        elif isinstance(item, ResetItem):
             self._on_reset(node, now_ms)
+        elif node in self.met:
+            self._on_member_item(node, item, now_ms)
+
+    def _on_message(self, node: NodeId, item: RaftItem) -> None:
+        check_message(item.message)
+        replica = self._holder.replicas.get(item.shard)
+        if replica is None or replica.replica != item.receiver:
+            self._holdings.on_stray(node, item)
+            return
+        if not replica.members.has(item.sender) or not replica.members.admits(item.sender, node):
+            removal = replica.removal_of(item.sender, node)
+            if removal is not None:
+                self._turn.send_now(node, removal)
+                return
+            if not replica.members.admits(item.sender, node):
+                return
+        replica.receive(item.sender, node, item.message)
+        self._schedule.ready[replica.id] = None
+
+    def _on_member_item(self, node: NodeId, item: MemberItem, now_ms: float) -> None:
+        if isinstance(item, AbsentItem):
+            self._holdings.on_absent(node, item)
+        elif isinstance(item, InviteItem):
+            self._holdings.on_invite(item, now_ms)
+        elif isinstance(item, RemovedItem):
+            self._holdings.on_removed(item)
+        else:
+            self._holdings.on_inquiry(node, item)
 
     def _on_forwarded(self, node: NodeId, item: ForwardItem) -> None:
         stream = (node, item.stream)
@@ -165,8 +198,9 @@ class Incoming:
 
     def _on_transfer_item(self, node: NodeId, item: SnapshotRequest | SnapshotChunk | SnapshotAck, now_ms: float) -> None:
         replica = self._holder.replicas.get(item.shard)
-        if replica is None or replica.shard.node_of(item.sender) != node:
+        if replica is None or not replica.members.admits(item.sender, node):
             return
+        replica.members.heard(item.sender, node)
         if isinstance(item, SnapshotRequest):
             self._transfers.requested(replica, item.sender, now_ms, self._turn)
         elif isinstance(item, SnapshotChunk):

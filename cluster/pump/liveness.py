@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from cluster.ids import NodeId, ReplicaId, ShardId, Term
-from cluster.shardmap.map import Shard
+from cluster.shard.members import Members
 
 NEVER = float("-inf")
 ROUNDS_KEPT = 64
@@ -123,6 +123,7 @@ class NodeLiveness:
         self._peers: dict[NodeId, _Peer] = {}
         self._led: dict[ShardId, tuple[Term, int]] = {}
         self._terms: dict[ShardId, Term] = {}
+        self._floors: dict[ShardId, Term] = {}
         self._terms_version = 0
         self._digest = digest_of(())
         self._list: Led = ()
@@ -146,9 +147,15 @@ class NodeLiveness:
 
     def note_term(self, shard: ShardId, term: Term) -> None:
         """The term of this node's replica of a group: where it is above what a peer lists, this node is an exception."""
+        term = max(term, self._floors.get(shard, term))
         if self._terms.get(shard) != term:
             self._terms[shard] = term
             self._terms_version += 1
+
+    def floor_term(self, shard: ShardId, term: Term) -> None:
+        """Leaders of lower terms are excepted from now on, whatever replica of the group is or is not here."""
+        self._floors[shard] = term
+        self.note_term(shard, max(term, self._terms.get(shard, term)))
 
     def _relist(self) -> None:
         """Once a round, however many groups changed hands since the last."""
@@ -282,19 +289,19 @@ class NodeLiveness:
 class GroupLiveness:
     """`cluster.raft.events.Liveness` for one group, on top of its node's."""
 
-    __slots__ = ("_liveness", "_nodes", "_shard")
+    __slots__ = ("_liveness", "_members", "_shard")
 
-    def __init__(self, liveness: NodeLiveness, shard: Shard) -> None:
+    def __init__(self, liveness: NodeLiveness, shard: ShardId, members: Members) -> None:
         self._liveness = liveness
-        self._shard = shard.shard
-        self._nodes = {place.replica: place.node for place in shard.replicas}
+        self._shard = shard
+        self._members = members
 
     def leader_heard_ms(self, leader: ReplicaId, term: Term) -> float:
-        node = self._nodes.get(leader)
+        node = self._members.node_of(leader)
         return self._liveness.leader_heard_ms(node, self._shard, term) if node is not None else NEVER
 
     def acked_sent_ms(self, peer: ReplicaId, term: Term) -> float:
-        node = self._nodes.get(peer)
+        node = self._members.node_of(peer)
         return self._liveness.acked_sent_ms(node, self._shard, term) if node is not None else NEVER
 
     def promised_until_ms(self, peer: ReplicaId, term: Term) -> float:

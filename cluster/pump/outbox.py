@@ -72,6 +72,11 @@ class Outbox:
             persisted += done.persisted
         return persisted
 
+    def forget(self, shard: ShardId) -> None:
+        """A replica is gone: nobody waits for its writes, and they must not be taken for those of its successor here."""
+        for persisted in (self._turn.persisted, *[waiting.persisted for waiting in self._unsynced]):
+            persisted[:] = [write for write in persisted if write[0] != shard]
+
     def emit(self, now_ms: float) -> Output:
         """Turn what was gathered into one output."""
         if self._turn.empty:

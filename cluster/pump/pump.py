@@ -16,9 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cluster.errors import RejectedError, StaleRoute, StorageFull
-from cluster.ids import NodeId, ShardId, Term
+from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
+from cluster.placement.move import ConfigurationStatus, Step
 from cluster.pump import frames
 from cluster.pump.bundles import BundleFetch
+from cluster.pump.changes import Changes, status_of
+from cluster.pump.facts import Held
+from cluster.pump.holdings import Holdings
 from cluster.pump.incoming import Incoming
 from cluster.pump.lanes import Lane
 from cluster.pump.liveness import Fenced, Heartbeat, HeartbeatReply, NodeLiveness
@@ -26,6 +30,7 @@ from cluster.pump.outbox import Outbox, Output
 from cluster.pump.schedule import Schedule
 from cluster.pump.streams import Streams
 from cluster.pump.transfers import Transfers
+from cluster.raft.messages import Places
 from cluster.router.router import Router
 from cluster.session.failures import failure_of
 from cluster.session.operations import COMMAND_KINDS, Operation, Reply
@@ -66,6 +71,8 @@ class Pump:
         directory: Directory,
         liveness: NodeLiveness,
         replicas: dict[ShardId, ShardReplica],
+        held: dict[ShardId, Held],
+        begin: Callable[[Held, float], ShardReplica],
         bundles: BundleFetch,
         transfers: Transfers,
         stores: dict[NodeId, bytes],
@@ -103,8 +110,21 @@ class Pump:
         self._housekeeping_due_ms = now_ms + HOUSEKEEPING_MS
         self._delisted = False
         first_stream = liveness.generation << STREAM_BITS
-        self.streams = Streams(router, self._forward, self._grant, self.locate, first_stream + 1)
+        self.streams = Streams(router, self._forward, self._grant, self.locate, self.replicas.__contains__, first_stream + 1)
         self._outbox = Outbox(node, self._turn, self.streams)
+        self._holdings = Holdings(
+            node=node,
+            holder=self,
+            held=held,
+            begin=begin,
+            router=router,
+            liveness=liveness,
+            schedule=self._schedule,
+            transfers=transfers,
+            outbox=self._outbox,
+            turn=self._turn,
+        )
+        self._changes = Changes(self, node, peers, router, self._schedule, self._turn)
         self._incoming = Incoming(
             holder=self,
             schedule=self._schedule,
@@ -112,6 +132,7 @@ class Pump:
             router=router,
             bundles=bundles,
             transfers=transfers,
+            holdings=self._holdings,
             turn=self._turn,
             lost_log=self._lost_log,
         )
@@ -221,7 +242,7 @@ class Pump:
                 self.look_at(replica, now_ms)
 
     def _confirm_reads(self, replica: ShardReplica, node: NodeId, now_ms: float) -> None:
-        peer = replica.shard.replica_on(node)
+        peer = replica.members.replica_on(node)
         if peer is None or not replica.leads:
             return
         sent_ms = self.liveness.acked_sent_ms(node, replica.id, replica.raft.term)
@@ -250,7 +271,9 @@ class Pump:
         replica = self.replicas.get(shard)
         if replica is not None and replica.leads:
             return self.node
-        return self.router.node_for(shard, replica.leader_node if replica else None, self.connected)
+        if replica is not None:
+            return self.router.node_for(shard, replica.leader_node, self.connected)
+        return self.liveness.leader_of(shard, self.connected) or self.router.elsewhere(shard, self.connected)
 
     def locate_leader(self, shard: ShardId) -> NodeId | None:
         """Who leads a shard, as far as a local replica tells, or else what its leader tells all peers."""
@@ -280,7 +303,8 @@ class Pump:
     def submit_to_replica(self, shard: ShardId, stream: tuple[NodeId, int], operations: list[Operation]) -> None:
         replica = self.replicas.get(shard)
         if replica is None:
-            error = StaleRoute(f"node {self.node} has no replica of shard {shard}", shard_map_version=self.router.map.version)
+            version, leader = self.router.map.version, self.router.hinted(shard) or ""
+            error = StaleRoute(f"node {self.node} has no replica of shard {shard}", shard_map_version=version, leader=leader)
             for operation in operations:
                 self._turn.reply(stream, Reply(operation.id, 0, 0, b"", failure_of(error)))
             return
@@ -297,6 +321,43 @@ class Pump:
             if operation.kind in COMMAND_KINDS:
                 self._turn.reply(stream, Reply(operation.id, 0, 0, b"", failure))
         return [operation for operation in operations if operation.kind not in COMMAND_KINDS]
+
+    # -- who belongs to a shard --------------------------------------------------------------------------------------
+
+    def configuration(self, shard: ShardId) -> ConfigurationStatus | None:
+        """Who belongs to a shard as this node's replica knows it, committed or not; None when it holds none."""
+        replica = self.replicas.get(shard)
+        return status_of(replica) if replica is not None else None
+
+    def change_configuration(
+        self,
+        shard: ShardId,
+        expected_index: LogIndex,
+        voters: tuple[ReplicaId, ...],
+        learners: tuple[ReplicaId, ...],
+        places: Places,
+        now_ms: float,
+    ) -> None:
+        """Append a shard's next configuration at its leader, if entry `expected_index` made the newest one. `places` says where
+        new replicas run. What was appended may still be rolled back if leadership is lost: see `configuration`.
+
+        Raises NotLeader, StaleRoute, StaleConfiguration, ChangePending, LearnerBehind, Transferring or InvalidRequest; nothing
+        changed then.
+        """
+        self._changes.change(shard, expected_index, voters, learners, places, now_ms)
+
+    def transfer(self, shard: ShardId, to: NodeId, now_ms: float) -> None:
+        """Begin to hand the leadership of a shard to the voter at `to`; given up by itself after an election timeout.
+
+        Raises NotLeader, StaleRoute, InvalidRequest, or Transferring when it is being handed to another.
+        """
+        self._changes.transfer(shard, to, now_ms)
+
+    def move_step(self, shard: ShardId, leaving: NodeId | None, joining: NodeId | None, now_ms: float) -> Step:
+        """Do what moving a replica from `leaving` to `joining` needs next, and say what that was. Called at whoever leads until
+        it says DONE, from whatever point. Raises NotLeader, StaleRoute or InvalidRequest; nothing changed then.
+        """
+        return self._changes.move_step(shard, leaving, joining, now_ms)
 
     # -- the turn ----------------------------------------------------------------------------------------------------
 
@@ -393,6 +454,7 @@ class Pump:
 
     def _housekeep(self, now_ms: float) -> None:
         self._housekeeping_due_ms = now_ms + HOUSEKEEPING_MS
+        self._holdings.inquire(self.connected)
         for shard in self._schedule.take_moved():
             replica = self.replicas[shard]
             if replica.damaged:
@@ -407,6 +469,7 @@ class Pump:
         """The system shard decided something: stalled and halted replicas look again."""
         if shard_map is not None and shard_map.version > self.router.map.version:
             self.router.map = shard_map
+            self._holdings.map_changed(shard_map)
         for replica in self.replicas.values():
             replica.decisions_changed(self.directory.newly_isolated)
             self._schedule.ready[replica.id] = None

@@ -48,6 +48,12 @@ class Schedule:
         else:
             self.reading.pop(shard, None)
 
+    def forget(self, shard: ShardId) -> None:
+        """This node's replica is gone."""
+        for listing in (self.ready, self.to_apply, self.reading, self.moved):
+            listing.pop(shard, None)
+        self._armed.pop(shard, None)
+
     def _arm(self, shard: ShardId, deadline_ms: float) -> None:
         """A deadline mostly moves back, with every message; its timer stays where it is and is set again when it is due."""
         if deadline_ms < self._armed.get(shard, _NEVER):

@@ -84,6 +84,7 @@ class Streams:
     forward: hands operations of a stream to a node (this one included); False when they could not be sent.
     grant: hands credit on likewise.
     locate: where a shard's leader is believed to be, None when nobody is reachable.
+    holds: whether this node has a replica, which may answer what need not come from the leader.
     first: number of the first stream. Numbers are not reused over restarts of this node: a leader may still owe answers to
         streams of the process before.
     """
@@ -94,12 +95,14 @@ class Streams:
         forward: Callable[[NodeId, ShardId, int, list[Operation]], None],
         grant: Callable[[NodeId, ShardId, int, int, int], None],
         locate: Callable[[ShardId], NodeId | None],
+        holds: Callable[[ShardId], bool],
         first: int = 1,
     ) -> None:
         self._router = router
         self._forward = forward
         self._grant = grant
         self._locate = locate
+        self._holds = holds
         self._streams: dict[int, LocalStream] = {}
         self._next = first
         self._remote: dict[NodeId, dict[tuple[int, int], tuple[ShardId, float]]] = {}
@@ -153,11 +156,6 @@ class Streams:
                     group.append(operation)
         for shard, group in groups.items():
             self._send(number, shard, group, now_ms)
-
-    def _holds(self, shard: ShardId) -> bool:
-        """Whether this node has a replica, which may answer what need not come from the leader."""
-        known = self._router.map.get(shard)
-        return known is not None and known.replica_on(self._router.node) is not None
 
     def grant(self, number: int, watch: int, credit_bytes: int) -> None:
         stream = self._streams.get(number)

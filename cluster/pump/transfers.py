@@ -120,9 +120,7 @@ class Transfers:
                 self._queue.append((replica, peer))
             return
         replica.save_all(turn)
-        meta = SnapshotMeta(
-            replica.applied, replica.raft.term_of(replica.applied), replica.raft.configuration_at(replica.applied)
-        )
+        meta = replica.raft.snapshot_at(replica.applied)
         self._number += 1
         replica.held_for_snapshots[peer] = replica.applied
         end = SnapshotEnd(meta, replica.time_ms)
@@ -165,8 +163,9 @@ class Transfers:
         pieces = records or history
         transfer.after = pieces[-1][0] if pieces else None
         transfer.waiting_since_ms = now_ms
-        node = replica.shard.node_of(transfer.peer)
-        assert node is not None, "transfers go to replicas of the shard"
+        node = replica.members.node_of(transfer.peer)
+        if node is None or not replica.members.has(transfer.peer):
+            return False  # it was removed meanwhile
         head = (replica.id, replica.replica, transfer.peer, replica.raft.term, transfer.number, transfer.sequence)
         turn.send_bulk(node, SnapshotChunk(*head, end, records, history, transfer.last))
         return True
@@ -199,14 +198,21 @@ class Transfers:
     def node_lost(self, node: NodeId, now_ms: float, turn: Turn) -> None:
         """Transfers to that node start again when it is back."""
         for key, transfer in list(self._outgoing.items()):
-            if key in self._outgoing and transfer.replica.shard.node_of(transfer.peer) == node:
+            if key in self._outgoing and transfer.replica.members.node_of(transfer.peer) == node:
                 self._end(key, now_ms, turn, failed=True)
 
     def sender_lost(self, replica: ShardReplica, node: NodeId) -> None:
         """What that node was sending does not go on."""
         incoming = self._incoming.get(replica.id)
-        if incoming is not None and replica.shard.node_of(incoming.sender) == node:
+        if incoming is not None and replica.members.node_of(incoming.sender) == node:
             del self._incoming[replica.id]
+
+    def forget(self, shard: ShardId) -> None:
+        """This node's replica is gone, and with it what it was sending or receiving."""
+        self._incoming.pop(shard, None)
+        self._queue = [(replica, peer) for replica, peer in self._queue if replica.id != shard]
+        for key in [key for key in self._outgoing if key[0] == shard]:
+            del self._outgoing[key]
 
     # -- receiving ---------------------------------------------------------------------------------------------------
 
@@ -270,7 +276,7 @@ class Transfers:
         return True
 
     def _ack(self, replica: ShardReplica, chunk: SnapshotChunk, sequence: int, turn: Turn) -> None:
-        node = replica.shard.node_of(chunk.sender)
+        node = replica.members.node_of(chunk.sender)
         if node is not None:
             turn.send_bulk(node, SnapshotAck(replica.id, replica.replica, chunk.sender, chunk.transfer, sequence))
 

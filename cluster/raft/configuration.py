@@ -23,8 +23,8 @@ from itertools import pairwise
 import msgspec
 
 from cluster.errors import ChangePending, InvalidRequest
-from cluster.ids import LogIndex, ReplicaId
-from cluster.raft.messages import Configuration, Run
+from cluster.ids import LogIndex, NodeId, ReplicaId
+from cluster.raft.messages import Configuration, Places, Run
 
 TAG = 0xC1
 MEMBERS_MAX = 64
@@ -104,10 +104,18 @@ def check(configuration: Configuration) -> None:
         raise InvalidRequest("an outgoing voter stays at least a learner")
     if len(members_of(configuration)) > MEMBERS_MAX:
         raise InvalidRequest(f"a group has at most {MEMBERS_MAX} replicas")
+    if configuration.places:
+        if tuple([replica for replica, _ in configuration.places]) != members_of(configuration):
+            raise InvalidRequest("places name every replica of the group once, sorted, and no other")
+        if len({node for _, node in configuration.places}) != len(configuration.places):
+            raise InvalidRequest("a node holds at most one replica of a group")
 
 
-def entered(now: Configuration, voters: tuple[ReplicaId, ...], learners: tuple[ReplicaId, ...]) -> Configuration:
+def entered(
+    now: Configuration, voters: tuple[ReplicaId, ...], learners: tuple[ReplicaId, ...], places: Places = ()
+) -> Configuration:
     """The first step from `now` towards `voters` and `learners`: the goal itself when the voters stay, else the joint one.
+    `places` says where new replicas run; the others stay where they are.
 
     Raises ChangePending inside a joint configuration, InvalidRequest when the goal is not sound or can not be reached at once.
     """
@@ -123,13 +131,22 @@ def entered(now: Configuration, voters: tuple[ReplicaId, ...], learners: tuple[R
     for replica in now.voters:
         if replica not in new:
             raise InvalidRequest(f"replica {replica} votes: demote it to a learner before it is removed")
-    goal = Configuration(voters, learners, (), max(highest, *new, ReplicaId(0)))
+    goal = Configuration(voters, learners, (), max(highest, *new, ReplicaId(0)), _placed(now, new, places))
     check(goal)
     if (voters, learners) == (now.voters, now.learners):
         raise InvalidRequest("that is the configuration already")
     if voters == now.voters:
         return goal
     return msgspec.structs.replace(goal, outgoing=now.voters)
+
+
+def _placed(now: Configuration, members: set[ReplicaId], places: Places) -> Places:
+    """Where these members run. A replica is born and dies in one place."""
+    known: dict[ReplicaId, NodeId] = dict(now.places)
+    for replica, node in places:
+        if known.setdefault(replica, node) != node:
+            raise InvalidRequest(f"replica {replica} runs at {known[replica]} and does not move; add another one at {node}")
+    return tuple(sorted((replica, node) for replica, node in known.items() if replica in members))
 
 
 def left(joint: Configuration) -> Configuration:

@@ -368,9 +368,29 @@ class Raft:
         """The newest in the log, committed or not."""
         return self._state.configuration
 
+    @property
+    def configured_index(self) -> LogIndex:
+        """The entry that made `configuration`, retained or not; 0 when it is the group's first. It names a configuration: no
+        two of a group that were ever committed have the same."""
+        return self._state.configured_at(self._state.log.last_index)
+
+    @property
+    def committed_configuration(self) -> Configuration:
+        """The newest that is known here as committed."""
+        return self._state.configuration_at(self._state.commit)
+
+    @property
+    def committed_configured_index(self) -> LogIndex:
+        """The entry that made `committed_configuration`."""
+        return self._state.configured_at(self._state.commit)
+
     def configuration_at(self, index: LogIndex) -> Configuration:
-        """The one that counts for a snapshot at `index`, which the log retains (reference trap 47)."""
+        """The one that counted at `index`, which the log retains."""
         return self._state.configuration_at(index)
+
+    def snapshot_at(self, index: LogIndex) -> SnapshotMeta:
+        """What a snapshot at `index`, which the log retains, stands for (reference trap 47)."""
+        return self._state.snapshot_at(index)
 
     @property
     def snapshot(self) -> SnapshotMeta:

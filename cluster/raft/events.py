@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cluster.ids import LogIndex, ReplicaId, Term
-from cluster.raft.messages import Message, Run, SnapshotMeta
+from cluster.raft.messages import Message, Places, Run, SnapshotMeta
 
 
 @dataclass(slots=True, frozen=True)
@@ -114,11 +114,13 @@ class ChangeConfiguration:
     """Make these the voters and learners, both sorted (paper section 6). Answered by the ticket of the first entry it takes,
     or by a refusal. It is done when a configuration equal to the goal, with nobody outgoing, is at or below the commit index.
 
-    New replicas start as learners, learners that are close become voters, voters become learners before they go.
+    New replicas start as learners, learners that are close become voters, voters become learners before they go. `places` says
+    where the new ones run.
     """
 
     voters: tuple[ReplicaId, ...]
     learners: tuple[ReplicaId, ...] = ()
+    places: Places = ()
 
 
 Event = (

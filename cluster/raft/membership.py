@@ -36,7 +36,7 @@ def on_change(state: State, event: ChangeConfiguration, now_ms: float) -> None:
     if refusal is not None:
         return
     try:
-        wanted = configuration.entered(state.configuration, event.voters, event.learners)
+        wanted = configuration.entered(state.configuration, event.voters, event.learners, event.places)
     except (ChangePending, InvalidRequest) as error:
         state.effects.refusal = error
         return

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from cluster.ids import LogIndex, ReplicaId, Term
+from cluster.ids import LogIndex, NodeId, ReplicaId, Term
+
+Places = tuple[tuple[ReplicaId, NodeId], ...]
+"""Where replicas run, sorted by replica."""
 
 
 class Run(Struct, frozen=True, array_like=True, gc=False):
@@ -45,20 +48,27 @@ class Configuration(Struct, frozen=True, array_like=True):
     outgoing: in a joint configuration (thesis 4.3) the voters before; whatever needs a majority needs one of these too.
         Empty otherwise. One that is to be a learner afterwards is in `learners` already.
     highest: no id up to this one may become a member again (reference trap 12). See `cluster.raft.configuration`.
+    places: the node of every member, at most one member a node. Nothing here asks what a node is; it is kept here so that the
+        group's own log, and every snapshot of it, says where the group is. Empty for a group whose owner knows otherwise.
     """
 
     voters: tuple[ReplicaId, ...]
     learners: tuple[ReplicaId, ...] = ()
     outgoing: tuple[ReplicaId, ...] = ()
     highest: ReplicaId = ReplicaId(0)
+    places: Places = ()
 
 
 class SnapshotMeta(Struct, frozen=True, array_like=True):
-    """The last entry that a snapshot stands for, and the configuration at it. Index 0 means no snapshot."""
+    """The last entry that a snapshot stands for, and the configuration at it. Index 0 means no snapshot.
+
+    configured: the entry that made this configuration; 0 when it is the group's first.
+    """
 
     index: LogIndex
     term: Term
     configuration: Configuration
+    configured: LogIndex = LogIndex(0)
 
 
 class VoteRequest(Struct, frozen=True, array_like=True, gc=False, tag=1):

@@ -37,8 +37,8 @@ class State:
     Durable: term, vote, log. Volatile: everything else.
 
     configurations: (index, configuration) of every configuration entry in the log, oldest first, behind the one that the log
-        starts from. configuration: the newest, committed or not; voters, peers: its voters (outgoing too), and its other
-        members (learners too), sorted.
+        starts from, which entry `first_configured` made. configuration: the newest, committed or not; voters, peers: its voters
+        (outgoing too), and its other members (learners too), sorted.
     promised_until_ms: with leases on, no vote for another leader before this, whatever happens to the belief in the last one.
     heard_ms: newest append of `leader` in `term`. deadline_ms: when `Deadline` is due next.
     lost_leader, lost_ms, lost_retries: belief ended by LeaderLost, when, and quick campaigns made since.
@@ -61,6 +61,7 @@ class State:
         "configurations",
         "deadline_ms",
         "effects",
+        "first_configured",
         "heard_ms",
         "leader",
         "liveness",
@@ -126,6 +127,7 @@ class State:
             raise StorageDamaged(f"the log has entries of term {self.log.last_term} but the durable term is {self.term}")
         self.applied: LogIndex = max(applied, self.log.snapshot.index)
         self.commit: LogIndex = self.applied
+        self.first_configured: LogIndex = self.log.snapshot.configured
         self.configurations: list[tuple[LogIndex, Configuration]] = [(self.log.snapshot.index, configuration)]
         self.configurations += self._configurations_in_log(hard_state.configured)
         self._configure()
@@ -184,6 +186,10 @@ class State:
     def configured(self) -> LogIndex:
         """Index of the newest configuration entry in the log; 0 when what the log starts from counts."""
         return self.configurations[-1][0] if len(self.configurations) > 1 else LogIndex(0)
+
+    def configured_at(self, index: LogIndex) -> LogIndex:
+        """Which entry made the configuration that counted at `index`, in the log or not; 0 for the group's first."""
+        return next((at for at, _ in reversed(self.configurations[1:]) if at <= index), self.first_configured)
 
     @property
     def hard_state(self) -> HardState:
@@ -255,9 +261,14 @@ class State:
         below = LogIndex(index - 1)
         self.writes = [(sequence, term, min(last, below), at) for sequence, term, last, at in self.writes]
 
+    def snapshot_at(self, index: LogIndex) -> SnapshotMeta:
+        """What a snapshot at `index`, which the log retains, stands for (reference trap 47)."""
+        return SnapshotMeta(index, self.log.term_of(index), self.configuration_at(index), self.configured_at(index))
+
     def compact_to(self, index: LogIndex) -> None:
         """The log starts behind `index` from now on."""
-        meta = SnapshotMeta(index, self.log.term_of(index), self.configuration_at(index))
+        meta = self.snapshot_at(index)
+        self.first_configured = meta.configured
         self.configurations = [(index, meta.configuration), *[pair for pair in self.configurations[1:] if pair[0] > index]]
         self.log.compact_to(meta)
         self.unsaved_snapshot = meta
@@ -267,6 +278,7 @@ class State:
         self.log.reset_to(meta)
         self.unsaved_vote |= self.configured > 0
         self.configurations = [(meta.index, meta.configuration)]
+        self.first_configured = meta.configured
         self._configure()
         self.applied = meta.index
         self.commit_to(meta.index)

@@ -38,18 +38,21 @@ class Router:
     def node_for(
         self, shard: ShardId, local_leader: NodeId | None, connected: frozenset[NodeId] | set[NodeId]
     ) -> NodeId | None:
-        """Where to send: the leader that a local replica knows, else the hint, else the replicas in turn; None when nobody is
+        """Where to send from a node that holds a replica: to the leader that it knows, else to the hint; None when neither is
         reachable. `connected` are the peers that can be sent to."""
         for candidate in (local_leader, self._hints.get(shard)):
             if candidate is not None and (candidate == self.node or candidate in connected):
                 return candidate
-        if local_leader is not None:
-            return None
+        return None
+
+    def elsewhere(self, shard: ShardId, connected: frozenset[NodeId] | set[NodeId]) -> NodeId | None:
+        """Where to send from a node that holds no replica: to the hint, else to those whom the map names, in turn."""
+        hinted = self._hints.get(shard)
+        if hinted is not None and hinted in connected:
+            return hinted
         known = self.map.get(shard)
-        if known is None:
-            return None
-        holders = [place.node for place in known.replicas if place.node in connected]
-        if not holders or known.replica_on(self.node) is not None:
+        holders = [place.node for place in known.replicas if place.node in connected] if known is not None else []
+        if not holders:
             return None
         turn = self._tried.get(shard, 0)
         self._tried[shard] = turn + 1

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cluster.ids import NodeId
+from cluster.ids import NodeId, ReplicaId
 from cluster.raft.config import RaftConfig
 from cluster.raft.core import Raft
 from cluster.raft.events import Liveness
@@ -17,6 +17,7 @@ from cluster.shard.directory import Directory
 from cluster.shard.document import LiveDocument
 from cluster.shard.feed import Feed
 from cluster.shard.gathering import Gatherer
+from cluster.shard.members import Members
 from cluster.shard.reading import Reader
 from cluster.shard.replica import CompactionConfig, ShardReplica
 from cluster.shard.snapshot import StoredShard
@@ -54,17 +55,21 @@ class Surroundings:
 
 def open_replica(
     shard: Shard,
+    replica: ReplicaId,
+    members: Members,
+    first: Configuration,
     around: Surroundings,
     liveness: Liveness,
     now_ms: float,
     on_changed: Callable[[LiveDocument, Turn], None] | None = None,
 ) -> ShardReplica:
-    """This node's replica of `shard`, as it is on disk; a shard never seen before is empty.
+    """This node's replica of `shard`, as it is on disk; one never seen before is empty.
+
+    members: as of nothing yet; the log's configuration is put there. first: what counts while neither log nor snapshot has
+    another one. A replica that was invited begins with none: it does not campaign, and takes the log from whoever leads.
 
     Raises StorageDamaged when the log can not be read: such a replica may have acknowledged what it no longer has.
     """
-    replica = shard.replica_on(around.node)
-    assert replica is not None, "only shards that this node holds are opened"
     log = ShardLog.open(around.engine, shard.shard)
     records = RecordStore(around.engine, shard.shard)
     cache = DocumentCache(
@@ -72,10 +77,9 @@ def open_replica(
     )
     feed = Feed()
     applied = log.snapshot.index
-    configuration = log.snapshot.configuration if applied else Configuration(tuple(sorted(p.replica for p in shard.replicas)))
     raft = Raft(
         replica=replica,
-        configuration=configuration,
+        configuration=log.snapshot.configuration if applied else first,
         hard_state=log.hard_state,
         log=log,
         liveness=liveness,
@@ -85,6 +89,7 @@ def open_replica(
         shard=shard.shard,
         now_ms=now_ms,
     )
+    members.adopt(raft.committed_configuration)
     history = HistoryStore(around.engine, shard.shard)
     applier = Applier(shard.shard, cache, history, around.directory, around.marker, around.on_failure)
     return ShardReplica(
@@ -92,6 +97,7 @@ def open_replica(
         replica=replica,
         node=around.node,
         raft=raft,
+        members=members,
         log=log,
         stored=StoredShard(records, history, log, cache),
         cache=cache,

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from cluster.errors import ApplyHalted, CodeMissing, InvalidRequest, StorageDamaged
 from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
+from cluster.raft.configuration import highest_of
 from cluster.raft.core import Raft
 from cluster.raft.effects import Effects, Role
 from cluster.raft.events import (
@@ -40,9 +41,10 @@ from cluster.shard.feed import Feed
 from cluster.shard.gathering import Gatherer
 from cluster.shard.intake import Intake
 from cluster.shard.lost_log import short_log_of
+from cluster.shard.members import Members
 from cluster.shard.reading import Reader
 from cluster.shard.snapshot import ShardMetadata, StoredShard
-from cluster.shard.turn import RaftItem, StreamKey, Turn
+from cluster.shard.turn import RaftItem, RemovedItem, StreamKey, Turn
 from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE, Shard
 from cluster.storage.log import ShardLog
 
@@ -61,6 +63,7 @@ class ShardReplica:
         replica: ReplicaId,
         node: NodeId,
         raft: Raft,
+        members: Members,
         log: ShardLog,
         stored: StoredShard,
         cache: DocumentCache,
@@ -76,6 +79,7 @@ class ShardReplica:
         self.replica = replica
         self.node = node
         self.raft = raft
+        self.members = members
         self.log = log
         self.stored = stored
         self.cache = cache
@@ -92,10 +96,11 @@ class ShardReplica:
         self._applier = applier
         self._on_changed = on_changed
         self._messages: list[tuple[ReplicaId, Message]] = []
+        self._departed = members.adopt(raft.configuration)
+        """Members of an earlier configuration: told once it is committed that they are none any more."""
         self._intake = Intake(self, gatherer, applier, reader, feed, stored.metadata().now_ms)
         self._compaction = compaction
         self._compact_looked_at = applied
-        self._nodes = {place.replica: place.node for place in shard.replicas}
         self.snapshots_wanted: list[ReplicaId] = []
         self.held_for_snapshots: dict[ReplicaId, LogIndex] = {}
 
@@ -118,7 +123,7 @@ class ShardReplica:
     def leader_node(self) -> NodeId | None:
         """Where this replica believes the leader is."""
         leader = self.raft.leader
-        return self._nodes.get(leader) if leader is not None else None
+        return self.members.node_of(leader) if leader is not None else None
 
     @property
     def commands_run(self) -> int:
@@ -166,7 +171,9 @@ class ShardReplica:
 
     # -- inputs: only remembered until the turn ----------------------------------------------------------------------
 
-    def receive(self, sender: ReplicaId, message: Message) -> None:
+    def receive(self, sender: ReplicaId, node: NodeId, message: Message) -> None:
+        """`node` speaks for `sender`, which `members` admits."""
+        self.members.heard(sender, node)
         self._messages.append((sender, message))
 
     def submit(self, stream: StreamKey, operations: list[Operation]) -> None:
@@ -181,8 +188,9 @@ class ShardReplica:
             for sender, message in messages:
                 if type(message) is AppendReply and message.rejected:
                     short = short_log_of(self.raft, self.id, sender, message)
-                    if short is not None:
-                        turn.send_now(self._nodes[sender], short)
+                    node = self.members.node_of(sender)
+                    if short is not None and node is not None:
+                        turn.send_now(node, short)
                 elif type(message) is VoteRequest:
                     raft = self.raft
                     asked_with = (message.last_term, message.last_index)
@@ -212,10 +220,18 @@ class ShardReplica:
         if persist is not None:
             self.log.persist(turn.batch, persist)
             turn.persisted.append((self.id, persist.term, persist.sequence))
+        if effects.configuration is not None:
+            self._departed |= self.members.adopt(effects.configuration)
         for receiver, message in effects.send_now:
-            turn.send_now(self._nodes[receiver], RaftItem(self.id, self.replica, receiver, message))
+            node = self.members.node_of(receiver)
+            if node is not None:
+                turn.send_now(node, RaftItem(self.id, self.replica, receiver, message))
         for receiver, message in effects.send_after_persist:
-            turn.send_after_sync(self._nodes[receiver], RaftItem(self.id, self.replica, receiver, message))
+            node = self.members.node_of(receiver)
+            if node is not None:
+                turn.send_after_sync(node, RaftItem(self.id, self.replica, receiver, message))
+        if self._departed and effects.committed is not None:
+            self._take_leave(turn)
         if effects.reads_ready or effects.reads_leased or effects.reads_refused:
             self._intake.confirm_reads(effects, turn)
         turn.round_needed |= effects.round_needed
@@ -242,7 +258,7 @@ class ShardReplica:
         self.handle(LeaderLost(), now_ms, turn)
 
     def peer_unreachable(self, node: NodeId, now_ms: float, turn: Turn) -> None:
-        replica = self.shard.replica_on(node)
+        replica = self.members.replica_on(node)
         if replica is not None and replica != self.replica:
             self.handle(PeerUnreachable(replica), now_ms, turn)
 
@@ -261,6 +277,37 @@ class ShardReplica:
     def _answer_all(self, turn: Turn) -> None:
         """This replica can no longer say what comes of anything that waits here: nobody may wait for it in vain."""
         self._intake.answer_all(turn)
+
+    # -- members -----------------------------------------------------------------------------------------------------
+
+    def removal_of(self, replica: ReplicaId, node: NodeId) -> RemovedItem | None:
+        """What to tell `node` about its `replica` if a committed configuration shows that it is none of this shard's any more:
+        ids up to the highest that the shard has used are members there, or will never be again (reference trap 12).
+        """
+        raft = self.raft
+        committed = raft.committed_configuration
+        if replica > highest_of(committed) or (replica, node) in committed.places:
+            return None
+        return RemovedItem(self.id, replica, raft.committed_configured_index, raft.term, self.leader_node or NodeId(""))
+
+    def _take_leave(self, turn: Turn) -> None:
+        """The newest configuration is committed: its leader tells those whom it leaves out. Whoever misses that asks later."""
+        if self.raft.committed_configured_index != self.raft.configured_index:
+            return
+        departed, self._departed = self._departed, {}
+        if self.leads:
+            for replica, node in departed.items():
+                removal = self.removal_of(replica, node)
+                if removal is not None:
+                    turn.send_now(node, removal)
+
+    def erase(self, turn: Turn) -> None:
+        """This replica was removed from its shard: whoever waits here is sent on, and nothing of it stays. It must not be used
+        again.
+        """
+        self._contradicted = True
+        self._answer_all(turn)
+        self.stored.erase(turn)
 
     # -- apply -------------------------------------------------------------------------------------------------------
 

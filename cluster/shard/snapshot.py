@@ -48,6 +48,12 @@ class StoredShard:
         """The next history rows in key order; empty at the end. Raises StorageDamaged."""
         return self._history.scan_all(after, bytes_max)
 
+    def erase(self, turn: Turn) -> None:
+        """The replica is gone from this node: so is everything that it stored."""
+        self._log.erase(turn.batch)
+        self._records.erase(turn.batch)
+        self._history.erase(turn.batch)
+
     def begin(self, generation: int, turn: Turn) -> None:
         """Make room for a new generation: what an earlier, broken transfer left there goes."""
         self._records.drop_generation(turn.batch, generation)

@@ -13,6 +13,7 @@ from msgspec import Struct
 from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.raft.messages import Message
 from cluster.session.operations import Delta, Operation, Reply
+from cluster.shardmap.map import Shard
 from cluster.storage.engine import Batch
 
 StreamKey = tuple[NodeId, int]
@@ -36,6 +37,41 @@ class LogShortItem(Struct, frozen=True, array_like=True, tag=12):
     receiver: ReplicaId
     term: Term
     acknowledged: LogIndex
+
+
+class AbsentItem(Struct, frozen=True, array_like=True, tag=13):
+    """A node was sent something for a replica that it does not hold and never held: whoever leads may invite it to."""
+
+    shard: ShardId
+    replica: ReplicaId
+
+
+class InviteItem(Struct, frozen=True, array_like=True, tag=14):
+    """A leader asks a node to begin the replica that its configuration places there. `shard` names no replicas."""
+
+    shard: Shard
+    replica: ReplicaId
+
+
+class RemovedItem(Struct, frozen=True, array_like=True, tag=15):
+    """Whoever knows a committed configuration without `replica` at the receiver tells it so; this can not become untrue.
+
+    index: of the entry that made the configuration. term: of whoever says so; the one who removed it led no later term.
+    leader: where the shard is led now, as far as is known; else empty.
+    """
+
+    shard: ShardId
+    replica: ReplicaId
+    index: LogIndex
+    term: Term
+    leader: NodeId
+
+
+class InquiryItem(Struct, frozen=True, array_like=True, tag=16):
+    """A replica that the shard map does not name asks whether it was removed. Answered by RemovedItem, or not at all."""
+
+    shard: ShardId
+    replica: ReplicaId
 
 
 class ForwardItem(Struct, frozen=True, array_like=True, tag=2):
@@ -124,7 +160,8 @@ class SnapshotAck(Struct, frozen=True, array_like=True, tag=10):
     sequence: int
 
 
-RaftLaneItem = RaftItem | LogShortItem | ForwardItem | AnswerItem | GrantItem | CloseItem | ResetItem
+MemberItem = AbsentItem | InviteItem | RemovedItem | InquiryItem
+RaftLaneItem = RaftItem | LogShortItem | ForwardItem | AnswerItem | GrantItem | CloseItem | ResetItem | MemberItem
 BulkLaneItem = BundleRequest | BundleReply | SnapshotRequest | SnapshotChunk | SnapshotAck
 
 

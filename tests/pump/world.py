@@ -319,9 +319,13 @@ class World:
     def leader(self, key: str) -> SimulatedNode:
         """Who leads the shard of tally/key."""
         shard = next(iter(self.nodes.values())).pump.router.shard_of("tally", key)
-        return next(node for node in self.nodes.values() if node.up and node.pump.replicas[shard].leads)
+        return next(node for node in self.holders(shard) if node.pump.replicas[shard].leads)
+
+    def holders(self, shard: ShardId) -> list[SimulatedNode]:
+        """The nodes that are up and hold a replica."""
+        return [node for node in self.nodes.values() if node.up and shard in node.pump.replicas]
 
     def records(self, key: str, space: str = "tally") -> list[bytes]:
-        """The record of space/key on every node that is up."""
+        """The record of space/key on every node that is up and holds its shard."""
         shard = next(iter(self.nodes.values())).pump.router.shard_of(space, key)
-        return [node.pump.replicas[shard].cache.get(space, key).record() for node in self.nodes.values() if node.up]
+        return [node.pump.replicas[shard].cache.get(space, key).record() for node in self.holders(shard)]

@@ -237,7 +237,7 @@ class Scenario:
             tuple(ReplicaId(int(number)) for number in options.pop(kind, "").split(",") if number)
             for kind in ("voters", "learners")
         ]
-        self.one(words[0]).step(ChangeConfiguration(*goal))
+        self.one(words[0]).step(ChangeConfiguration(goal[0], goal[1]))
 
     def compact(self, words: list[str], options: dict[str, str]) -> None:
         """ID INDEX"""

@@ -78,10 +78,11 @@ def test_compaction_keeps_the_configuration_of_its_index_and_not_a_newer_one() -
     solo.core.applied_to(LogIndex(4))
     effects = solo.step(Compact(LogIndex(3)))
     assert effects.persist is not None
-    assert effects.persist.snapshot == SnapshotMeta(LogIndex(3), Term(1), Configuration(ids(1, 2, 3), ids(4)))
+    assert effects.persist.snapshot == SnapshotMeta(LogIndex(3), Term(1), Configuration(ids(1, 2, 3), ids(4)), LogIndex(2))
     assert restarted(solo).configuration == solo.core.configuration == Configuration(ids(1, 2, 3), ids(4, 5))
     solo.step(Compact(LogIndex(4)))
     assert restarted(solo).configuration == Configuration(ids(1, 2, 3), ids(4, 5))
+    assert solo.core.configured_index == restarted(solo).configured_index == 4, "the entry is gone, its index is not"
 
 
 def test_installed_snapshot_brings_its_configuration_and_ends_those_of_the_old_log() -> None:

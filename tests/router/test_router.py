@@ -32,7 +32,7 @@ def test_a_hint_is_followed_until_its_node_is_lost() -> None:
 
 def test_without_a_hint_the_connected_replicas_are_tried_in_turn() -> None:
     here = router()
-    tried = [here.node_for(ShardId(1), None, {A, C, D}) for _ in range(4)]
+    tried = [here.elsewhere(ShardId(1), {A, C, D}) for _ in range(4)]
     assert tried == [A, C, A, C]
 
 

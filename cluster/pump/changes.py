@@ -1,0 +1,147 @@
+"""Changing who belongs to a shard, asked by an operator at the shard's leader. Each call is one step, answered at once by doing
+it or by a typed refusal with nothing changed.
+
+Invariant: a change is a compare-and-set on the index of the newest configuration: two who change at once do not undo each
+other.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from cluster.errors import (
+    ChangePending,
+    InvalidRequest,
+    LearnerBehind,
+    NotLeader,
+    StaleConfiguration,
+    StaleRoute,
+    Transferring,
+)
+from cluster.ids import SYSTEM_SHARD, LogIndex, NodeId, ReplicaId, ShardId
+from cluster.placement.move import Action, ConfigurationStatus, Member, Step, next_step
+from cluster.pump.schedule import Schedule
+from cluster.raft.configuration import highest_of
+from cluster.raft.events import ChangeConfiguration, Event, Transfer
+from cluster.raft.messages import Places
+from cluster.router.router import Router
+from cluster.shard.replica import ShardReplica
+from cluster.shard.turn import Turn
+
+
+class Holder(Protocol):
+    """The pump, as far as changes of its replicas concern it."""
+
+    replicas: dict[ShardId, ShardReplica]
+
+    def look_at(self, replica: ShardReplica, now_ms: float) -> None: ...
+
+
+def status_of(replica: ShardReplica) -> ConfigurationStatus:
+    """The newest configuration that this replica knows, and how far everybody is where it leads."""
+    raft = replica.raft
+    now, matches, last = raft.configuration, raft.progress, raft.last_index
+    members = []
+    for member, node in now.places:
+        match = matches.get(member, LogIndex(0))
+        members.append(Member(member, node, match, last - match if replica.leads else 0))
+    index = raft.configured_index
+    return ConfigurationStatus(
+        shard=replica.id,
+        index=index,
+        committed=raft.committed_configured_index == index,
+        voters=now.voters,
+        learners=now.learners,
+        outgoing=now.outgoing,
+        highest=highest_of(now),
+        members=tuple(members),
+        leader=replica.node if replica.leads else replica.leader_node,
+        leads=replica.leads,
+        last_index=last,
+        transferring_to=raft.transferring_to,
+    )
+
+
+class Changes:
+    """What operators ask of the replicas of one node. peers: the other nodes of the cluster."""
+
+    def __init__(
+        self, holder: Holder, node: NodeId, peers: list[NodeId], router: Router, schedule: Schedule, turn: Turn
+    ) -> None:
+        self._holder = holder
+        self._node = node
+        self._nodes = {node, *peers}
+        self._router = router
+        self._schedule = schedule
+        self._turn = turn
+
+    def change(
+        self,
+        shard: ShardId,
+        expected_index: LogIndex,
+        voters: tuple[ReplicaId, ...],
+        learners: tuple[ReplicaId, ...],
+        places: Places,
+        now_ms: float,
+    ) -> None:
+        """See `Pump.change_configuration`."""
+        replica = self._leading(shard)
+        self._change(replica, expected_index, ChangeConfiguration(voters, learners, places), now_ms)
+
+    def transfer(self, shard: ShardId, to: NodeId, now_ms: float) -> None:
+        """See `Pump.transfer`."""
+        self._transfer(self._leading(shard), to, now_ms)
+
+    def move_step(self, shard: ShardId, leaving: NodeId | None, joining: NodeId | None, now_ms: float) -> Step:
+        """See `Pump.move_step`."""
+        replica = self._leading(shard)
+        self._check_nodes({joining} if joining is not None else set())
+        status = status_of(replica)
+        step = next_step(status, leaving, joining)
+        try:
+            if step.action is Action.CHANGE:
+                goal = ChangeConfiguration(step.voters, step.learners, step.places)
+                self._change(replica, status.index, goal, now_ms)
+            elif step.action is Action.TRANSFER:
+                assert step.to is not None, "a transfer goes somewhere"
+                self._transfer(replica, step.to, now_ms)
+        except (ChangePending, LearnerBehind, Transferring) as wait:
+            return Step(Action.WAIT, wait.message)
+        return step
+
+    def _leading(self, shard: ShardId) -> ShardReplica:
+        replica = self._holder.replicas.get(shard)
+        if replica is None:
+            leader = self._router.hinted(shard) or ""
+            raise StaleRoute(f"node {self._node} has no replica of shard {shard}", leader=leader)
+        if not replica.leads:
+            leader = replica.leader_node or ""
+            raise NotLeader(f"node {self._node} does not lead shard {shard}", leader=leader, shard=shard)
+        if shard == SYSTEM_SHARD:
+            raise InvalidRequest("every node holds the system shard: its replicas do not move")
+        return replica
+
+    def _check_nodes(self, nodes: set[NodeId]) -> None:
+        for node in sorted(nodes - self._nodes):
+            raise InvalidRequest(f"this cluster has no node {node}")
+
+    def _change(self, replica: ShardReplica, expected_index: LogIndex, goal: ChangeConfiguration, now_ms: float) -> None:
+        self._check_nodes({node for _, node in goal.places})
+        index = replica.raft.configured_index
+        if index != expected_index:
+            raise StaleConfiguration(f"the newest configuration is that of entry {index}, not {expected_index}", index=index)
+        self._tell(replica, goal, now_ms)
+
+    def _transfer(self, replica: ShardReplica, to: NodeId, now_ms: float) -> None:
+        successor = replica.members.replica_on(to)
+        if successor is None:
+            raise InvalidRequest(f"{to} holds no replica of shard {replica.id}")
+        self._tell(replica, Transfer(successor), now_ms)
+
+    def _tell(self, replica: ShardReplica, event: Event, now_ms: float) -> None:
+        """The replica moves between turns: the next one comes at once."""
+        refusal = replica.handle(event, now_ms, self._turn).refusal
+        if refusal is not None:
+            raise refusal
+        self._schedule.ready[replica.id] = None
+        self._holder.look_at(replica, now_ms)

@@ -1,0 +1,171 @@
+"""Which replicas this node holds: born by invitation, ended by notice, both written before they matter.
+
+Birth. A leader sends its new replica entries like any other. The node answers that it holds no such replica, the leader invites
+it, and an empty replica begins: it knows no configuration, can not campaign, and takes log or snapshot from whoever leads.
+
+Death. Whoever has a committed configuration without a replica says so to it, at once or when it next speaks. It and all it
+stored are erased, what it was is remembered, and clients are sent on. A replica that misses that asks, once a later shard map
+does not name it.
+
+Invariant: a replica id never comes back (reference trap 12): per shard the highest id that this node ever held is durable, and
+no invitation at or below it is taken. One replica a shard: an invitation beyond the present one's id proves its removal. What
+a node knew of terms outlives its replica, so that it never vouches for a leader whose successor removed it (reference trap 53).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from cluster.errors import InvalidRequest
+from cluster.ids import NodeId, ReplicaId, ShardId, Term
+from cluster.pump import facts
+from cluster.pump.facts import Held
+from cluster.pump.liveness import NodeLiveness
+from cluster.pump.outbox import Outbox
+from cluster.pump.schedule import Schedule
+from cluster.pump.transfers import Transfers
+from cluster.raft.messages import Configuration
+from cluster.router.router import Router
+from cluster.shard.replica import ShardReplica
+from cluster.shard.turn import AbsentItem, InquiryItem, InviteItem, RaftItem, RemovedItem, Turn
+from cluster.shardmap.map import SHARDS_MAX, ShardMap
+
+NO_REPLICA = ReplicaId(0)
+NOTHING = Configuration(())
+"""What an invited replica knows of its shard."""
+
+
+class Holder(Protocol):
+    """The pump, as far as a replica's beginning and end concern it."""
+
+    replicas: dict[ShardId, ShardReplica]
+
+    def look_at(self, replica: ShardReplica, now_ms: float) -> None: ...
+
+
+class Holdings:
+    """held: what is durable of each shard that this node holds or has held. begin: opens a replica from what is on disk."""
+
+    def __init__(
+        self,
+        *,
+        node: NodeId,
+        holder: Holder,
+        held: dict[ShardId, Held],
+        begin: Callable[[Held, float], ShardReplica],
+        router: Router,
+        liveness: NodeLiveness,
+        schedule: Schedule,
+        transfers: Transfers,
+        outbox: Outbox,
+        turn: Turn,
+    ) -> None:
+        self._node = node
+        self._holder = holder
+        self._held = held
+        self._begin = begin
+        self._router = router
+        self._liveness = liveness
+        self._schedule = schedule
+        self._transfers = transfers
+        self._outbox = outbox
+        self._turn = turn
+        self._erased_at: dict[ShardId, int] = {}
+        """The newest batch when a replica was erased: before a later one is handed out its data are still there."""
+        self._unnamed: dict[ShardId, None] = {}
+        """Held here, and not named by the map: perhaps removed."""
+        for shard, what in held.items():
+            liveness.floor_term(shard, what.term)
+        self.map_changed(router.map)
+
+    # -- birth -------------------------------------------------------------------------------------------------------
+
+    def on_stray(self, node: NodeId, item: RaftItem) -> None:
+        """Something came for a replica that is not here. One that never was may begin; one that was is gone for good."""
+        held = self._held.get(item.shard)
+        if held is None or item.receiver > held.highest:
+            self._turn.send_now(node, AbsentItem(item.shard, item.receiver))
+
+    def on_absent(self, node: NodeId, item: AbsentItem) -> None:
+        replica = self._holder.replicas.get(item.shard)
+        if replica is not None and replica.leads and replica.members.node_of(item.replica) == node:
+            shard = msgspec.structs.replace(replica.shard, replicas=())
+            self._turn.send_now(node, InviteItem(shard, item.replica))
+
+    def on_invite(self, item: InviteItem, now_ms: float) -> None:
+        """Begin an empty replica. An older one here is removed first, and the next invitation finds its place free."""
+        shard = item.shard.shard
+        if not 0 <= shard <= SHARDS_MAX or item.replica <= 0:
+            raise InvalidRequest(f"shard {shard} can not have a replica {item.replica}")
+        held = self._held.get(shard)
+        if held is not None and item.replica <= held.highest:
+            return
+        if shard in self._holder.replicas:
+            self._end(shard, Term(0), NodeId(""))
+            return
+        if self._erased_at.pop(shard, -1) == self._outbox.written:
+            self._erased_at[shard] = self._outbox.written
+            return
+        floor = held.term if held is not None else Term(0)
+        held = Held(item.shard, item.replica, item.replica, NOTHING, floor)
+        replica = self._begin(held, now_ms)
+        self._remember(held)
+        self._holder.replicas[shard] = replica
+        self._check_named(shard)
+        self._holder.look_at(replica, now_ms)
+
+    # -- death -------------------------------------------------------------------------------------------------------
+
+    def on_removed(self, item: RemovedItem) -> None:
+        """A replica of this node was removed from its shard."""
+        replica = self._holder.replicas.get(item.shard)
+        if replica is not None and replica.replica == item.replica:
+            self._end(item.shard, item.term, item.leader)
+
+    def _end(self, shard: ShardId, term: Term, leader: NodeId) -> None:
+        replica = self._holder.replicas.pop(shard)
+        held = self._held[shard]
+        floor = max(held.term, term, replica.raft.term)
+        replica.erase(self._turn)
+        self._remember(msgspec.structs.replace(held, replica=NO_REPLICA, first=NOTHING, term=floor))
+        self._erased_at[shard] = self._outbox.written
+        self._unnamed.pop(shard, None)
+        self._liveness.delist(shard)
+        self._liveness.floor_term(shard, floor)
+        self._schedule.forget(shard)
+        self._transfers.forget(shard)
+        self._outbox.forget(shard)
+        if leader and leader != self._node:
+            self._router.hint(shard, leader)
+
+    def on_inquiry(self, node: NodeId, item: InquiryItem) -> None:
+        replica = self._holder.replicas.get(item.shard)
+        removal = replica.removal_of(item.replica, node) if replica is not None else None
+        if removal is not None:
+            self._turn.send_now(node, removal)
+
+    def map_changed(self, shard_map: ShardMap) -> None:
+        """Look again which replicas of this node the map does not name."""
+        self._unnamed.clear()
+        for shard in self._holder.replicas:
+            self._check_named(shard)
+
+    def _check_named(self, shard: ShardId) -> None:
+        known = self._router.map.get(shard)
+        if known is not None and known.replica_on(self._node) != self._holder.replicas[shard].replica:
+            self._unnamed[shard] = None
+
+    def inquire(self, connected: set[NodeId]) -> None:
+        """Ask those whom the map names about replicas that it does not name; at every housekeeping."""
+        for shard in self._unnamed:
+            known, replica = self._router.map.get(shard), self._holder.replicas[shard]
+            for place in known.replicas if known is not None else ():
+                if place.node in connected:
+                    self._turn.send_now(place.node, InquiryItem(shard, replica.replica))
+
+    def _remember(self, held: Held) -> None:
+        self._held[held.shard.shard] = held
+        facts.remember_held(self._turn.batch, held)
