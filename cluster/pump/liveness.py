@@ -305,9 +305,9 @@ class GroupLiveness:
         return self._liveness.acked_sent_ms(node, self._shard, term) if node is not None else NEVER
 
     def promised_until_ms(self, peer: ReplicaId, term: Term) -> float:
-        node = self._nodes.get(peer)
+        node = self._members.node_of(peer)
         return self._liveness.promised_until_ms(node, self._shard, term) if node is not None else NEVER
 
     def promised_at_ms(self, leader: ReplicaId, term: Term) -> float:
-        node = self._nodes.get(leader)
+        node = self._members.node_of(leader)
         return self._liveness.promised_at_ms(node, self._shard, term) if node is not None else NEVER
