@@ -31,7 +31,7 @@ from cluster.raft.messages import Configuration
 from cluster.router.router import Router
 from cluster.shard.replica import ShardReplica
 from cluster.shard.turn import AbsentItem, InquiryItem, InviteItem, RaftItem, RemovedItem, Turn
-from cluster.shardmap.map import SHARDS_MAX, ShardMap
+from cluster.shardmap.map import SHARDS_MAX
 
 NO_REPLICA = ReplicaId(0)
 NOTHING = Configuration(())
@@ -41,7 +41,10 @@ NOTHING = Configuration(())
 class Holder(Protocol):
     """The pump, as far as a replica's beginning and end concern it."""
 
+    node: NodeId
     replicas: dict[ShardId, ShardReplica]
+    router: Router
+    liveness: NodeLiveness
 
     def look_at(self, replica: ShardReplica, now_ms: float) -> None: ...
 
@@ -51,24 +54,20 @@ class Holdings:
 
     def __init__(
         self,
-        *,
-        node: NodeId,
         holder: Holder,
         held: dict[ShardId, Held],
         begin: Callable[[Held, float], ShardReplica],
-        router: Router,
-        liveness: NodeLiveness,
         schedule: Schedule,
         transfers: Transfers,
         outbox: Outbox,
         turn: Turn,
     ) -> None:
-        self._node = node
+        self._node = holder.node
         self._holder = holder
         self._held = held
         self._begin = begin
-        self._router = router
-        self._liveness = liveness
+        self._router = holder.router
+        self._liveness = holder.liveness
         self._schedule = schedule
         self._transfers = transfers
         self._outbox = outbox
@@ -78,8 +77,8 @@ class Holdings:
         self._unnamed: dict[ShardId, None] = {}
         """Held here, and not named by the map: perhaps removed."""
         for shard, what in held.items():
-            liveness.floor_term(shard, what.term)
-        self.map_changed(router.map)
+            self._liveness.floor_term(shard, what.term)
+        self.map_changed()
 
     # -- birth -------------------------------------------------------------------------------------------------------
 
@@ -147,7 +146,7 @@ class Holdings:
         if removal is not None:
             self._turn.send_now(node, removal)
 
-    def map_changed(self, shard_map: ShardMap) -> None:
+    def map_changed(self) -> None:
         """Look again which replicas of this node the map does not name."""
         self._unnamed.clear()
         for shard in self._holder.replicas:

@@ -112,18 +112,7 @@ class Pump:
         first_stream = liveness.generation << STREAM_BITS
         self.streams = Streams(router, self._forward, self._grant, self.locate, self.replicas.__contains__, first_stream + 1)
         self._outbox = Outbox(node, self._turn, self.streams)
-        self._holdings = Holdings(
-            node=node,
-            holder=self,
-            held=held,
-            begin=begin,
-            router=router,
-            liveness=liveness,
-            schedule=self._schedule,
-            transfers=transfers,
-            outbox=self._outbox,
-            turn=self._turn,
-        )
+        self._holdings = Holdings(self, held, begin, self._schedule, transfers, self._outbox, self._turn)
         self._changes = Changes(self, node, peers, router, self._schedule, self._turn)
         self._incoming = Incoming(
             holder=self,
@@ -469,7 +458,7 @@ class Pump:
         """The system shard decided something: stalled and halted replicas look again."""
         if shard_map is not None and shard_map.version > self.router.map.version:
             self.router.map = shard_map
-            self._holdings.map_changed(shard_map)
+            self._holdings.map_changed()
         for replica in self.replicas.values():
             replica.decisions_changed(self.directory.newly_isolated)
             self._schedule.ready[replica.id] = None
