@@ -1,8 +1,30 @@
 """Bugs that are planted on purpose, one at a time, to learn whether the simulator would find them.
 
 mutant.py          what a planted bug is
-consensus.py       in Raft and in the order of writing and telling
-documents.py       in apply, records, sessions, snapshots
-telling.py         in reads, watches and the client's half
+elections.py       in votes, terms, and who stops leading when
+consensus.py       in the log: appending, acknowledging, committing, and the order of writing and telling
+storage.py         in what a disk is trusted with
+documents.py       in apply, records, sessions
+snapshots.py       in compaction, transfers, installation
+telling.py         in reads, watches, routes
+clients.py         in the client's half of the session protocol
 hunt.py            how many seeds it takes
+
+Each is a bug that some system had, or one of the traps that the tests of a layer name, or one that this product once had.
+docs/internals/known-bugs.md says which is which, and what stands against those that can not be planted.
 """
+
+from __future__ import annotations
+
+from chaos.mutants import clients, consensus, documents, elections, snapshots, storage, telling
+from chaos.mutants.mutant import Mutant
+
+CATALOGUE: tuple[Mutant, ...] = (
+    *elections.MUTANTS,
+    *consensus.MUTANTS,
+    *storage.MUTANTS,
+    *documents.MUTANTS,
+    *snapshots.MUTANTS,
+    *telling.MUTANTS,
+    *clients.MUTANTS,
+)

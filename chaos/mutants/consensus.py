@@ -1,4 +1,4 @@
-"""Planted bugs in Raft, in its log, and in the order of writing, syncing and telling."""
+"""Planted bugs in the replicated log: appending, acknowledging, committing, and the order of writing, syncing and telling."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Any
 from chaos.mutants.mutant import Patch, collector
 from cluster.ids import LogIndex, ReplicaId, Term
 from cluster.pump.pump import Pump
-from cluster.raft import core, election, following, quorum, replication, roles
+from cluster.raft import core, following, quorum, replication
 from cluster.raft.log import Log
-from cluster.raft.messages import Append, AppendReply, HardState, Message, VoteReply, VoteRequest
+from cluster.raft.messages import Append, AppendReply, Message, VoteReply, VoteRequest
+from cluster.raft.progress import Pace, Progress
 from cluster.raft.state import State
 from cluster.shard.turn import Turn
-from cluster.storage.log import ShardLog
 
 MUTANTS, mutant = collector()
+
+# telling before the disk has it
 
 
 def _tell_early(patch: Patch, kind: type[Message]) -> None:
@@ -37,20 +39,12 @@ def own_vote_told_before_sync(patch: Patch) -> None:
     _tell_early(patch, VoteRequest)
 
 
-@mutant("a follower acknowledges an append before its disk has it (trap 7)")
+@mutant("a follower acknowledges an append before its disk has it (trap 5)")
 def append_acked_before_sync(patch: Patch) -> None:
     _tell_early(patch, AppendReply)
 
 
-@mutant("a replica has forgotten whom it voted for after a restart (trap 2)")
-def vote_forgotten_at_restart(patch: Patch) -> None:
-    def hard_state(log: ShardLog) -> HardState:
-        return HardState(log._hard_state.term, ReplicaId(0))
-
-    patch.set(ShardLog, "hard_state", property(hard_state))
-
-
-@mutant("the frames that wait for a sync leave with the write (trap 7)")
+@mutant("a write counts as durable when it is written, not when it is synced (trap 8)")
 def frames_leave_with_the_write(patch: Patch) -> None:
     def send(turn: Turn, node: Any, item: Any) -> None:
         turn.send_now(node, item)
@@ -66,6 +60,39 @@ def sync_counts_for_later_writes(patch: Patch) -> None:
     original = patch.set(Pump, "persisted", persisted)
 
 
+@mutant("the acknowledgement of an installed snapshot does not wait for the disk (trap 5)")
+def snapshot_acked_before_sync(patch: Patch) -> None:
+    def on_installed(state: State, event: Any, now_ms: float) -> None:
+        following.on_snapshot_installed(state, event, now_ms)
+        state.effects.send_now.extend(state.effects.send_after_persist)
+        state.effects.send_after_persist.clear()
+
+    patch.handler(core.EVENTS, following.on_snapshot_installed, on_installed)
+
+
+@mutant("a truncated entry still counts as durable (trap 6)")
+def truncation_keeps_persisted(patch: Patch) -> None:
+    def truncate(log: Log, index: LogIndex) -> None:
+        persisted = log.persisted
+        original(log, index)
+        log.persisted = persisted
+
+    original = patch.set(Log, "truncate_from", truncate)
+
+
+@mutant("the completion of a write counts for the entries that have replaced its own (trap 6)")
+def completion_of_a_replaced_write_counts(patch: Patch) -> None:
+    def truncate(state: State, index: LogIndex) -> None:
+        writes = list(state.writes)
+        original(state, index)
+        state.writes = writes
+
+    original = patch.set(State, "truncate_from", truncate)
+
+
+# committing
+
+
 def _commit(patch: Patch, reached_by: Any, *, old_terms: bool = False) -> None:
     def maybe_commit(state: State) -> None:
         reached = LogIndex(reached_by(state))
@@ -77,47 +104,38 @@ def _commit(patch: Patch, reached_by: Any, *, old_terms: bool = False) -> None:
     patch.set(replication, "maybe_commit", maybe_commit)
 
 
-def _matches(state: State, own: LogIndex) -> list[LogIndex]:
-    return [own if voter == state.replica else state.progress[voter].match for voter in state.configuration.voters]
+def _agreed(state: State, own: LogIndex) -> LogIndex:
+    return quorum.agreed(
+        state.configuration, lambda voter: own if voter == state.replica else state.progress[voter].match
+    )
 
 
 @mutant("the leader counts itself before its own disk has the entry (trap 7)")
 def leader_counts_unsynced_self(patch: Patch) -> None:
-    _commit(patch, lambda state: quorum.reached(_matches(state, state.log.last_index)))
+    _commit(patch, lambda state: _agreed(state, state.log.last_index))
 
 
 @mutant("an entry of an earlier term is committed by counting (paper figure 8, trap 24)")
 def old_term_committed_by_count(patch: Patch) -> None:
-    _commit(patch, lambda state: quorum.reached(_matches(state, state.log.persisted)), old_terms=True)
+    _commit(patch, lambda state: _agreed(state, state.log.persisted), old_terms=True)
 
 
-@mutant("one follower's acknowledgement is enough for nobody: the leader commits alone")
+@mutant("the leader commits what it alone has")
 def leader_commits_alone(patch: Patch) -> None:
     _commit(patch, lambda state: state.log.persisted)
 
 
-@mutant("a quorum is one voter short")
-def quorum_one_short(patch: Patch) -> None:
-    def majority(voters: int) -> int:
-        return max(1, voters // 2)
+@mutant("a follower commits up to its own last entry, which nobody has compared (trap 26)")
+def commit_of_unverified_tail(patch: Patch) -> None:
+    def on_append(state: State, sender: ReplicaId, message: Append, now_ms: float) -> None:
+        following.on_append(state, sender, message, now_ms)
+        if state.leader == sender and state.log.matches(message.previous_index, message.previous_term):
+            state.commit_to(min(message.commit, state.log.last_index))
 
-    patch.set(quorum, "majority", majority)
-
-
-@mutant("votes are given without comparing logs (paper 5.4.1)")
-def vote_without_log_check(patch: Patch) -> None:
-    patch.set(election, "_complete", lambda state, request: True)
+    patch.handler(core.MESSAGES, following.on_append, on_append)
 
 
-@mutant("answers of earlier terms are believed (trap 28)")
-def stale_answers_believed(patch: Patch) -> None:
-    def receive(state: State, sender: ReplicaId, message: Any, now_ms: float) -> None:
-        if isinstance(message, AppendReply | VoteReply) and message.term < state.term:
-            core.MESSAGES[state.role][type(message)](state, sender, message, now_ms)
-        else:
-            original(state, sender, message, now_ms)
-
-    original = patch.set(core, "_receive", receive)
+# following
 
 
 @mutant("any append cuts the log behind its own last entry (trap 25)")
@@ -132,12 +150,9 @@ def append_truncates_what_follows(patch: Patch) -> None:
     patch.handler(core.MESSAGES, following.on_append, on_append)
 
 
-@mutant("an acknowledgement names the last entry of the log instead of the last one verified (trap 26)")
-def ack_of_unverified_tail(patch: Patch) -> None:
-    def accepted(state: State, index: LogIndex) -> AppendReply:
-        return AppendReply(state.term, state.log.last_index, False, state.commit, state.term)
-
-    patch.set(following, "accepted", accepted)
+@mutant("entries that the leader contradicts stay in the log (paper 5.3)")
+def contradicted_entries_kept(patch: Patch) -> None:
+    patch.set(Log, "first_conflict", lambda log, run: None)
 
 
 @mutant("the entry before an append is not compared (paper 5.3)")
@@ -148,40 +163,35 @@ def previous_entry_not_compared(patch: Patch) -> None:
     patch.set(Log, "matches", matches)
 
 
-@mutant("a truncated entry still counts as durable (trap 6)")
-def truncation_keeps_persisted(patch: Patch) -> None:
-    def truncate(log: Log, index: LogIndex) -> None:
-        persisted = log.persisted
-        original(log, index)
-        log.persisted = persisted
+@mutant("an acknowledgement names the last entry of the log instead of the last one verified (trap 26)")
+def ack_of_unverified_tail(patch: Patch) -> None:
+    def accepted(state: State, index: LogIndex) -> AppendReply:
+        return AppendReply(state.term, state.log.last_index, False, state.commit, state.term)
 
-    original = patch.set(Log, "truncate_from", truncate)
+    patch.set(following, "accepted", accepted)
 
 
-@mutant("an installed snapshot throws away the entries behind it, which were acknowledged (trap 48)")
-def snapshot_over_acknowledged_entries(patch: Patch) -> None:
-    patch.set(following, "needs_snapshot", lambda state, meta: meta.term <= state.term)
+# not waiting for ever
 
 
-@mutant("the acknowledgement of an installed snapshot does not wait for the disk (trap 50)")
-def snapshot_acked_before_sync(patch: Patch) -> None:
-    def on_installed(state: State, event: Any, now_ms: float) -> None:
-        following.on_snapshot_installed(state, event, now_ms)
-        state.effects.send_now.extend(state.effects.send_after_persist)
-        state.effects.send_after_persist.clear()
-
-    patch.handler(core.EVENTS, following.on_snapshot_installed, on_installed)
+@mutant("what a follower does not answer is never asked again (trap 30)")
+def unanswered_append_never_repeated(patch: Patch) -> None:
+    patch.set(replication, "_ask_again", lambda state, peer, progress, now_ms: None)
 
 
-@mutant("a wiped node is taken for the one it was (trap 11)")
-def wiped_node_not_fenced(patch: Patch) -> None:
-    patch.set(Pump, "_known_store", lambda pump, node, store: True)
+@mutant("who was offered a snapshot must acknowledge that very index (trap 31)")
+def snapshot_must_be_the_one_offered(patch: Patch) -> None:
+    def accepted(state: State, progress: Progress, reply: AppendReply, now_ms: float) -> None:
+        if progress.pace is Pace.SNAPSHOT and reply.index != progress.pending_snapshot:
+            return
+        original(state, progress, reply, now_ms)
+
+    original = patch.set(replication, "_accepted", accepted)
 
 
-@mutant("a candidate counts a vote that nobody gave")
-def vote_counted_that_nobody_gave(patch: Patch) -> None:
-    def become_candidate(state: State, *arguments: Any, **options: Any) -> None:
-        original(state, *arguments, **options)
-        state.votes = dict.fromkeys(state.peers[:1], True)
+@mutant("a lost commit notice is not repeated")
+def lost_commit_notice_forgotten(patch: Patch) -> None:
+    def owes(state: State, progress: Progress) -> bool:
+        return bool(progress.inflight) or progress.awaiting or progress.pace is Pace.SNAPSHOT
 
-    original = patch.set(roles, "become_candidate", become_candidate)
+    patch.set(replication, "_owes_answer", owes)

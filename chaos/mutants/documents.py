@@ -1,21 +1,23 @@
-"""Planted bugs in apply, records, sessions, compaction and snapshots."""
+"""Planted bugs in apply, in records, and in what documents remember of who sent them what."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from chaos.mutants.mutant import Patch, collector
-from cluster.session.table import SessionTable, StoredTable, Verdict
+from cluster.documents.instance import DocumentInstance
+from cluster.session import table as session_table
+from cluster.session.table import Answer, SessionTable, StoredTable, Verdict, created_ms
 from cluster.shard import apply
+from cluster.shard.apply import Applier
 from cluster.shard.cache import DocumentCache
 from cluster.shard.commands import Entry
-from cluster.shard.document import LiveDocument, decode_record
-from cluster.shard.snapshot import StoredShard
-from cluster.shard.turn import Turn
+from cluster.shard.document import LiveDocument
+from cluster.shard.replica import ShardReplica
 
 MUTANTS, mutant = collector()
+
+# replay
 
 
 def _replay_through(patch: Patch, change: Any) -> None:
@@ -32,7 +34,7 @@ def replay_not_skipped(patch: Patch) -> None:
     _replay_through(patch, lambda index: 0)
 
 
-@mutant("replay runs the last entry of a record a second time")
+@mutant("replay runs the last entry of a record a second time (trap 13)")
 def replay_off_by_one(patch: Patch) -> None:
     _replay_through(patch, lambda index: index - 1)
 
@@ -42,37 +44,18 @@ def replay_skips_one_more(patch: Patch) -> None:
     _replay_through(patch, lambda index: index + 1)
 
 
-@mutant("records do not hold the session table")
-def record_without_sessions(patch: Patch) -> None:
+@mutant("a record is stored with the index of the one before, as if the two were written apart (trap 13)")
+def applied_index_written_apart(patch: Patch) -> None:
     def record(live: LiveDocument) -> bytes:
-        kept = live.sessions
-        live.sessions = SessionTable()
+        now = live.applied_through
+        live.applied_through = before.get(id(live), 0)
         try:
             return bytes(original(live))
         finally:
-            live.sessions = kept
+            before[id(live)] = live.applied_through = now
 
+    before: dict[int, int] = {}
     original = patch.set(LiveDocument, "record", record)
-
-
-@mutant("snapshots do not carry the session tables")
-def snapshot_without_sessions(patch: Patch) -> None:
-    def read(stored: StoredShard, generation: int, after: Any, bytes_max: int) -> list[tuple[bytes, bytes]]:
-        pieces = original(stored, generation, after, bytes_max)
-        bare = []
-        for name, body in pieces:
-            fields = list(msgspec.structs.astuple(decode_record(body)))
-            fields[8] = StoredTable()
-            bare.append((name, msgspec.msgpack.encode(fields)))
-        return bare
-
-    original = patch.set(StoredShard, "read", read)
-
-
-@mutant("the log is cut behind records that were not saved")
-def log_cut_past_unsaved_records(patch: Patch) -> None:
-    patch.set(DocumentCache, "save_older_than", lambda cache, index, batch: None)
-    patch.set(DocumentCache, "oldest_unsaved", lambda cache: None)
 
 
 @mutant("a document that leaves memory is not saved first")
@@ -89,6 +72,17 @@ def evicted_without_saving(patch: Patch) -> None:
             inner.undo()
 
     original = patch.set(DocumentCache, "_evict", evict)
+
+
+@mutant("followers keep the log and do not apply it, so a new leader starts from what it last led")
+def followers_do_not_apply(patch: Patch) -> None:
+    def apply_entry(replica: ShardReplica, *arguments: Any) -> bool:
+        return bool(original(replica, *arguments)) if replica.leads else True
+
+    original = patch.set(ShardReplica, "_apply_entry", apply_entry)
+
+
+# determinism
 
 
 @mutant("a handler's time is read when it is applied")
@@ -112,6 +106,94 @@ def seed_made_at_apply(patch: Patch) -> None:
         return bytes(original(entry_seed, offset + ticks[0]))
 
     original = patch.set(apply, "command_seed", seed)
+
+
+@mutant("what a refused handler had written stays written")
+def refusal_keeps_writes(patch: Patch) -> None:
+    def undo(instance: DocumentInstance, outcome: Any) -> Any:
+        if instance._journal.log:
+            instance._journal.commit()
+            return outcome
+        return original(instance, outcome)
+
+    original = patch.set(DocumentInstance, "_undo", undo)
+
+
+@mutant("the time of a shard starts anew with every leader, from its own clock")
+def time_falls_with_a_new_leader(patch: Patch) -> None:
+    def apply_entry(applier: Applier, index: Any, payload: bytes, origins: Any, turn: Any, now_ms: float) -> Any:
+        applier.now_ms = 0
+        changed = original(applier, index, payload, origins, turn, now_ms)
+        applier.now_ms = 0
+        return changed
+
+    def propose(replica: ShardReplica, *arguments: Any) -> None:
+        replica._stamped_ms = 0
+        gather(replica, *arguments)
+
+    original = patch.set(Applier, "apply", apply_entry)
+    gather = patch.set(ShardReplica, "_propose", propose)
+
+
+@mutant("a document that is created again goes on in its old epoch")
+def epoch_not_raised(patch: Patch) -> None:
+    def create(applier: Applier, live: LiveDocument, *arguments: Any) -> Any:
+        epoch = live.epoch
+        outcome = original(applier, live, *arguments)
+        live.epoch = epoch or live.epoch
+        return outcome
+
+    original = patch.set(Applier, "_create", create)
+
+
+@mutant("a creation runs twice at the same key")
+def creation_overwrites(patch: Patch) -> None:
+    def admit(applier: Applier, live: LiveDocument, command: Any) -> None:
+        if command.kind != apply._CREATE:
+            original(applier, live, command)
+
+    original = patch.set(Applier, "_admit", admit)
+
+
+# sessions
+
+
+@mutant("records do not hold the session table")
+def record_without_sessions(patch: Patch) -> None:
+    def record(live: LiveDocument) -> bytes:
+        kept = live.sessions
+        live.sessions = SessionTable()
+        try:
+            return bytes(original(live))
+        finally:
+            live.sessions = kept
+
+    original = patch.set(LiveDocument, "record", record)
+
+
+@mutant("a record forgets which session was used last, so replicas that loaded it evict others (trap 54)")
+def record_forgets_the_order_of_sessions(patch: Patch) -> None:
+    def stored(table: SessionTable) -> StoredTable:
+        found: StoredTable = original(table)
+        return StoredTable(found.forgotten_before_ms, sorted(found.sessions, key=lambda entry: entry.session[::-1]))
+
+    original = patch.set(SessionTable, "stored", stored)
+
+
+@mutant("a numbered command that comes again runs again")
+def repeat_runs_again(patch: Patch) -> None:
+    def judge(table: SessionTable, session: bytes, sequence: int, digest: bytes) -> Any:
+        found = original(table, session, sequence, digest)
+        return session_table._RUN if sequence and found[0] is Verdict.REPEAT else found
+
+    def record(table: SessionTable, session: bytes, acked: int, answer: Answer, window: int, most: int) -> None:
+        known = table._sessions.get(session)
+        if known is not None and answer.sequence:
+            known.last = answer.sequence - 1
+        remember(table, session, acked, answer, window, most)
+
+    original = patch.set(SessionTable, "judge", judge)
+    remember = patch.set(SessionTable, "record", record)
 
 
 @mutant("an idempotency key that was used runs again")
@@ -152,17 +234,32 @@ def refusal_not_remembered(patch: Patch) -> None:
     remember = patch.set(SessionTable, "record", record)
 
 
-@mutant("an installed snapshot keeps the old documents in memory")
-def install_keeps_memory(patch: Patch) -> None:
-    def switch(cache: DocumentCache, generation: int) -> None:
-        cache.generation = generation
+@mutant("of a session's answers only the newest is kept, whatever the client has acknowledged")
+def only_the_newest_answer_kept(patch: Patch) -> None:
+    def record(table: SessionTable, session: bytes, acked: int, answer: Answer, window: int, most: int) -> None:
+        remember(table, session, max(acked, answer.sequence - 1), answer, window, most)
 
-    patch.set(DocumentCache, "switch_generation", switch)
+    remember = patch.set(SessionTable, "record", record)
 
 
-@mutant("an installed snapshot does not reset the log")
-def install_keeps_the_log(patch: Patch) -> None:
-    def switch(stored: StoredShard, generation: int, meta: Any, metadata: Any, *, resets_log: bool, turn: Turn) -> None:
-        original(stored, generation, meta, metadata, resets_log=False, turn=turn)
+@mutant("a session that was evicted is taken for a new one")
+def evicted_session_runs_again(patch: Patch) -> None:
+    def record(table: SessionTable, session: bytes, acked: int, answer: Answer, window: int, most: int) -> None:
+        before = table.forgotten_before_ms
+        remember(table, session, acked, answer, window, most)
+        table.forgotten_before_ms = before
 
-    original = patch.set(StoredShard, "switch", switch)
+    assert created_ms(bytes(16)) == 0
+    remember = patch.set(SessionTable, "record", record)
+
+
+@mutant("deletion forgets the document's sessions")
+def deletion_forgets_sessions(patch: Patch) -> None:
+    def conclude(applier: Applier, live: LiveDocument, command: Any, seed: bytes, outcome: Any, digest: bytes) -> None:
+        original(applier, live, command, seed, outcome, digest)
+        if not live.alive:
+            live.sessions = SessionTable()
+
+    original = patch.set(Applier, "_conclude", conclude)
+
+

@@ -15,7 +15,8 @@ class Patch:
         self._undo: list[Callable[[], None]] = []
 
     def set(self, place: Any, name: str, value: Any) -> Any:
-        """Replace an attribute; returns what was there."""
+        """Replace an attribute; returns what was there. Raises KeyError when `place` itself does not have it, so that a bug is
+        never planted where nothing grows any more."""
         before = place.__dict__[name]
         setattr(place, name, value)
         self._undo.append(lambda: setattr(place, name, before))
@@ -33,17 +34,22 @@ class Patch:
         assert found, "the handler stands in no table"
 
     def undo(self) -> None:
+        """Put everything back, the last first."""
         while self._undo:
             self._undo.pop()()
 
 
+Plant = Callable[[Patch], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """`plant` changes the classes of this process through a Patch."""
+    """`plant` changes the classes of this process through a Patch. layer: which module of bugs it is from."""
 
     name: str
+    layer: str
     story: str
-    plant: Callable[[Patch], None]
+    plant: Plant
 
     @contextmanager
     def planted(self) -> Iterator[None]:
@@ -56,16 +62,13 @@ class Mutant:
             patch.undo()
 
 
-Plant = Callable[[Patch], None]
-
-
 def collector() -> tuple[list[Mutant], Callable[[str], Callable[[Plant], Plant]]]:
     """A list of mutants, and the decorator that adds a function to it under its own name."""
     found: list[Mutant] = []
 
     def mutant(story: str) -> Callable[[Plant], Plant]:
         def add(plant: Plant) -> Plant:
-            found.append(Mutant(plant.__name__, story, plant))
+            found.append(Mutant(plant.__name__, plant.__module__.rpartition(".")[2], story, plant))
             return plant
 
         return add

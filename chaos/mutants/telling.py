@@ -1,15 +1,21 @@
-"""Planted bugs in what clients are told: reads, watches, answers, and the client's own half."""
+"""Planted bugs in what clients are told: reads, watches, privacy, and the routes between a gateway and a leader."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from chaos.mutants.mutant import Patch, collector
+from cluster.documents.views import Viewing
+from cluster.pump.incoming import Incoming
+from cluster.pump.pump import Pump
+from cluster.pump.streams import Streams
 from cluster.raft import core, reads
 from cluster.raft.state import State
-from cluster.session.client import ClientSession
+from cluster.session.operations import Consistency, Kind, Operation
 from cluster.shard.document import LiveDocument
 from cluster.shard.feed import Feed
+from cluster.shard.proposals import Proposals
 from cluster.shard.reading import Reader, WaitingReads
 
 MUTANTS, mutant = collector()
@@ -89,14 +95,132 @@ def credit_swallows_changes(patch: Patch) -> None:
     patch.set(Feed, "grant", grant)
 
 
-@mutant("after a lost connection the client sends again under a new session")
-def client_repeats_under_a_new_session(patch: Patch) -> None:
-    def on_disconnected(session: ClientSession) -> None:
-        original(session)
-        for document in session._documents.values():
-            if document.sent:
-                document.forgotten = True
-                for pending in document.sent:
-                    pending.ambiguous = False
+@mutant("a leader with nothing uncommitted answers reads without asking anybody")
+def read_without_quorum_when_idle(patch: Patch) -> None:
+    def answer(state: State) -> None:
+        if state.commit == state.log.last_index:
+            state.effects.reads_ready.extend(item[:2] for item in state.reads_waiting)
+            state.reads_waiting.clear()
+        else:
+            original(state)
 
-    original = patch.set(ClientSession, "_on_disconnected", on_disconnected)
+    original = patch.set(reads, "_answer", answer)
+
+
+@mutant("a read is confirmed by a round that began before it was asked (trap 35)")
+def read_confirmed_by_an_earlier_round(patch: Patch) -> None:
+    def answer(state: State) -> None:
+        state.reads_waiting[:] = [(context, index, -1e300) for context, index, _ in state.reads_waiting]
+        known = state.liveness
+        for peer in state.peers:
+            state.reads_acked[peer] = max(state.reads_acked.get(peer, -math.inf), known.acked_sent_ms(peer, state.term))
+        original(state)
+
+    original = patch.set(reads, "_answer", answer)
+
+
+@mutant("reads need one voter less than commits (trap 36)")
+def read_quorum_one_short(patch: Patch) -> None:
+    def answer(state: State) -> None:
+        for peer in state.peers[:1]:
+            state.reads_acked[peer] = math.inf
+        original(state)
+
+    original = patch.set(reads, "_answer", answer)
+
+
+@mutant("any replica answers linearizable reads from what it has")
+def read_at_any_replica(patch: Patch) -> None:
+    def submit(streams: Streams, number: int, operations: list[Operation], now_ms: float) -> None:
+        for operation in operations:
+            if operation.kind == Kind.READ and operation.consistency == Consistency.LINEARIZABLE:
+                operation.consistency = Consistency.ANY
+        original(streams, number, operations, now_ms)
+
+    original = patch.set(Streams, "submit", submit)
+
+
+@mutant("a viewer who comes back is sent the last change that it saw once more")
+def watch_resumes_one_too_early(patch: Patch) -> None:
+    def changes_since(live: LiveDocument, index: int) -> Any:
+        found = original(live, index)
+        seen = [changes for at, changes, _ in live.ring if at == index and changes is not None]
+        return [*seen, *found] if found else found
+
+    original = patch.set(LiveDocument, "changes_since", changes_since)
+
+
+@mutant("the ring of changes outlives the document that they were of")
+def ring_survives_deletion(patch: Patch) -> None:
+    patch.set(LiveDocument, "clear_ring", lambda live: None)
+
+
+@mutant("viewers of different classes share one patch")
+def patch_shared_across_classes(patch: Patch) -> None:
+    def send(feed: Feed, watched: Any, viewer: Any, shared: Any, turn: Any, *, opening: bool) -> None:
+        kept, viewer.visibility = viewer.visibility, None
+        try:
+            original(feed, watched, viewer, shared, turn, opening=opening)
+        finally:
+            viewer.visibility = kept
+
+    original = patch.set(Feed, "_send", send)
+
+
+@mutant("a policy is asked when a watch is opened, and not again")
+def policy_asked_once(patch: Patch) -> None:
+    def admits(viewing: Viewing, guarded: Any, row: object, who: Any, reads: set[str]) -> bool:
+        said = original(viewing, guarded, row, who, reads)
+        if row is not None:
+            return bool(said)
+        asked = once.setdefault(id(viewing), (viewing, {}))[1]
+        return bool(asked.setdefault((guarded.name, who), said) or said)
+
+    once: dict[int, tuple[Viewing, dict[Any, bool]]] = {}
+    original = patch.set(Viewing, "_admits", admits)
+
+
+@mutant("fields behind a policy are shown to everybody")
+def policies_not_asked(patch: Patch) -> None:
+    patch.set(Viewing, "_admits", lambda viewing, guarded, row, who, reads: True)
+
+
+# on the way between gateway and leader
+
+
+@mutant("a frame that its lane refused is forgotten (once a bug of this product)")
+def refused_frame_forgotten(patch: Patch) -> None:
+    patch.set(Pump, "on_frame_lost", lambda pump, node, lane, now_ms: None)
+
+
+@mutant("a delta that the client will not see keeps its credit (once a bug of this product)")
+def dropped_delta_keeps_its_credit(patch: Patch) -> None:
+    patch.set(Streams, "_give_back", lambda streams, node, number, watch, delta: None)
+
+
+@mutant("forwarded operations are handed to the leader's replica twice")
+def forwarded_twice(patch: Patch) -> None:
+    def on_forwarded(incoming: Incoming, node: Any, item: Any) -> None:
+        original(incoming, node, item)
+        original(incoming, node, item)
+
+    original = patch.set(Incoming, "_on_forwarded", on_forwarded)
+
+
+@mutant("a lost leader's operations are not given up, so who asked waits for ever")
+def operations_of_a_lost_node_not_given_up(patch: Patch) -> None:
+    patch.set(Streams, "_give_up", lambda streams, lost: None)
+
+
+@mutant("what was proposed by a leader that is deposed is not answered")
+def proposals_of_the_deposed_not_answered(patch: Patch) -> None:
+    def lose(proposals: Proposals, turn: Any) -> None:
+        proposals._waiting.clear()
+        proposals._commands = 0
+
+    patch.set(Proposals, "lose", lose)
+
+
+@mutant("a watch whose leader is lost is not opened again at the next one")
+def watch_not_moved_to_the_next_leader(patch: Patch) -> None:
+    patch.set(Streams, "_orphan_where", lambda streams, watches, which, now_ms: None)

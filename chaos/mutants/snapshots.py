@@ -1,0 +1,142 @@
+"""Planted bugs in cutting the log, in carrying a shard's state to another replica, and in installing it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from chaos.mutants.mutant import Patch, collector
+from cluster.ids import LogIndex
+from cluster.pump.transfers import Transfers
+from cluster.raft import following
+from cluster.session.table import StoredTable
+from cluster.shard import replica as shard_replica
+from cluster.shard.cache import DocumentCache
+from cluster.shard.document import decode_record
+from cluster.shard.replica import ShardReplica
+from cluster.shard.snapshot import ShardMetadata, StoredShard
+from cluster.storage.records import RecordStore
+
+MUTANTS, mutant = collector()
+
+
+@mutant("the log is cut behind records that were not saved")
+def log_cut_past_unsaved_records(patch: Patch) -> None:
+    patch.set(DocumentCache, "save_older_than", lambda cache, index, batch: None)
+    patch.set(DocumentCache, "oldest_unsaved", lambda cache: None)
+
+
+@mutant("the log is cut behind a snapshot in flight (trap 49)")
+def log_cut_past_a_snapshot_in_flight(patch: Patch) -> None:
+    def floor(wanted: LogIndex, oldest: Any, followers: Any, snapshots: Any, config: Any) -> LogIndex:
+        return LogIndex(original(wanted, oldest, (), (), config))
+
+    original = patch.set(shard_replica, "safe_floor", floor)
+
+
+@mutant("an installed snapshot throws away the entries behind it, which were acknowledged (trap 48)")
+def snapshot_over_acknowledged_entries(patch: Patch) -> None:
+    patch.set(following, "needs_snapshot", lambda state, meta: meta.term <= state.term)
+
+
+@mutant("snapshots do not carry the session tables")
+def snapshot_without_sessions(patch: Patch) -> None:
+    def read(stored: StoredShard, generation: int, after: Any, bytes_max: int) -> list[tuple[bytes, bytes]]:
+        pieces = original(stored, generation, after, bytes_max)
+        bare = []
+        for name, body in pieces:
+            fields = list(msgspec.structs.astuple(decode_record(body)))
+            fields[8] = StoredTable()
+            bare.append((name, msgspec.msgpack.encode(fields)))
+        return bare
+
+    original = patch.set(StoredShard, "read", read)
+
+
+@mutant("a snapshot says that it stands further than its records do")
+def snapshot_of_unsaved_records(patch: Patch) -> None:
+    patch.set(ShardReplica, "save_all", lambda replica, turn: None)
+
+
+@mutant("a snapshot leaves out the records that were written while it was read")
+def snapshot_misses_what_is_written_meanwhile(patch: Patch) -> None:
+    def end(transfers: Transfers, replica: ShardReplica, peer: Any, turn: Any) -> None:
+        original(transfers, replica, peer, turn)
+        transfer = transfers._outgoing.get((replica.id, peer))
+        if transfer is not None:
+            meta = transfer.end.meta
+            ahead = LogIndex(max(meta.index, replica.raft.commit_index))
+            moved = msgspec.structs.replace(meta, index=ahead, term=replica.raft.term_of(ahead))
+            transfer.end = msgspec.structs.replace(transfer.end, meta=moved)
+
+    original = patch.set(Transfers, "_begin", end)
+
+
+@mutant("an installed snapshot keeps the old documents in memory")
+def install_keeps_memory(patch: Patch) -> None:
+    def switch(cache: DocumentCache, generation: int) -> None:
+        cache.generation = generation
+
+    patch.set(DocumentCache, "switch_generation", switch)
+
+
+@mutant("an installed snapshot does not reset the log (gap between snapshot and log)")
+def install_keeps_the_log(patch: Patch) -> None:
+    def switch(stored: StoredShard, generation: int, meta: Any, metadata: Any, *, resets_log: bool, turn: Any) -> None:
+        original(stored, generation, meta, metadata, resets_log=False, turn=turn)
+
+    original = patch.set(StoredShard, "switch", switch)
+
+
+@mutant("which generation is the live one is not written with the switch to it")
+def switch_not_written(patch: Patch) -> None:
+    def set_generation(store: RecordStore, batch: Any, generation: int) -> None:
+        store._generation = generation
+
+    patch.set(RecordStore, "set_generation", set_generation)
+
+
+@mutant("a snapshot is switched to before all of it has come")
+def switched_to_half_a_snapshot(patch: Patch) -> None:
+    def read(stored: StoredShard, generation: int, after: Any, bytes_max: int) -> list[tuple[bytes, bytes]]:
+        found: list[tuple[bytes, bytes]] = original(stored, generation, after, 1)
+        return found if after is None else []
+
+    original = patch.set(StoredShard, "read", read)
+
+
+@mutant("a snapshot does not carry the shard's time")
+def snapshot_without_time(patch: Patch) -> None:
+    def install(replica: ShardReplica, generation: int, meta: Any, metadata: Any, *, resets_log: bool, turn: Any) -> None:
+        original(replica, generation, meta, ShardMetadata(), resets_log=resets_log, turn=turn)
+        replica._stamped_ms = 0
+
+    original = patch.set(ShardReplica, "install", install)
+
+
+@mutant("a chunk of a snapshot that came twice is stored as the next one")
+def repeated_chunk_taken_for_the_next(patch: Patch) -> None:
+    def on_chunk(transfers: Transfers, replica: ShardReplica, chunk: Any, now_ms: float, turn: Any) -> None:
+        incoming = transfers._incoming.get(replica.id)
+        if incoming is not None and chunk.sequence and chunk.sequence != incoming.next_sequence:
+            chunk = msgspec.structs.replace(chunk, sequence=incoming.next_sequence)
+        original(transfers, replica, chunk, now_ms, turn)
+
+    original = patch.set(Transfers, "on_chunk", on_chunk)
+
+
+@mutant("a transfer that got stuck is never given up")
+def stuck_transfer_never_given_up(patch: Patch) -> None:
+    def tick(transfers: Transfers, now_ms: float, turn: Any) -> None:
+        for transfer in transfers._outgoing.values():
+            if transfer.waiting_since_ms is not None:
+                transfer.waiting_since_ms = now_ms
+        original(transfers, now_ms, turn)
+
+    original = patch.set(Transfers, "tick", tick)
+
+
+@mutant("a replica that was offered a snapshot and got none is not offered it again")
+def failed_snapshot_not_offered_again(patch: Patch) -> None:
+    patch.set(ShardReplica, "snapshot_failed", lambda replica, peer, now_ms, turn: None)
