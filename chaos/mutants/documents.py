@@ -13,6 +13,7 @@ from cluster.shard.apply import Applier
 from cluster.shard.cache import DocumentCache
 from cluster.shard.commands import Entry
 from cluster.shard.document import LiveDocument
+from cluster.shard.intake import Intake
 from cluster.shard.replica import ShardReplica
 
 MUTANTS, mutant = collector()
@@ -127,12 +128,12 @@ def time_falls_with_a_new_leader(patch: Patch) -> None:
         applier.now_ms = 0
         return changed
 
-    def propose(replica: ShardReplica, *arguments: Any) -> None:
-        replica._stamped_ms = 0
-        gather(replica, *arguments)
+    def propose(intake: Intake, *arguments: Any) -> None:
+        intake._stamped_ms = 0
+        gather(intake, *arguments)
 
     original = patch.set(Applier, "apply", apply_entry)
-    gather = patch.set(ShardReplica, "_propose", propose)
+    gather = patch.set(Intake, "_propose", propose)
 
 
 @mutant("a document that is created again goes on in its old epoch")
@@ -261,5 +262,3 @@ def deletion_forgets_sessions(patch: Patch) -> None:
             live.sessions = SessionTable()
 
     original = patch.set(Applier, "_conclude", conclude)
-
-

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 import msgspec
@@ -11,6 +10,7 @@ from chaos.mutants.mutant import Patch, collector
 from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.pump import liveness
 from cluster.pump.incoming import Incoming
+from cluster.pump.outbox import Outbox
 from cluster.pump.pump import Pump
 from cluster.raft import core, election, following, quorum, replication, roles
 from cluster.raft.effects import Role
@@ -204,15 +204,8 @@ def leader_with_hung_disk_goes_on(patch: Patch) -> None:
         finally:
             state.writes = writes
 
-    def beat(pump: Pump, now_ms: float) -> None:
-        unsynced, pump._unsynced = pump._unsynced, deque()
-        try:
-            original(pump, now_ms)
-        finally:
-            pump._unsynced = unsynced
-
     check_quorum = patch.set(replication, "_check_quorum", check)
-    original = patch.set(Pump, "_beat", beat)
+    patch.set(Outbox, "waits_since_ms", lambda outbox, now_ms: now_ms)
 
 
 @mutant("a node goes on vouching for groups that it leads no more (trap 53)")

@@ -15,7 +15,7 @@ from typing import Any
 
 from chaos.mutants import CATALOGUE
 from chaos.mutants.mutant import Mutant
-from chaos.sim.run import run
+from chaos.sim.run import Outcome, run
 from chaos.sim.scenario import draw
 
 MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in CATALOGUE}
@@ -56,6 +56,7 @@ def hunt(name: str, first: int = 1, seeds_max: int = SEEDS_MAX) -> Caught:
         scenario = draw(seed)
         with mutant.planted():
             outcome = run(scenario)
+        assert not _stumbled(outcome), f"{name} stumbles over its own code: {outcome.violation}"
         if not outcome.failed:
             continue
         if run(scenario).failed:
@@ -65,6 +66,11 @@ def hunt(name: str, first: int = 1, seeds_max: int = SEEDS_MAX) -> Caught:
         return Caught(name, mutant.layer, mutant.story, *verdict, tuple(sick))
     missed = (False, seeds_max, time.monotonic() - began, None, "", "")
     return Caught(name, mutant.layer, mutant.story, *missed, tuple(sick))
+
+
+def _stumbled(outcome: Outcome) -> bool:
+    """Whether the planting itself broke: that would catch anything."""
+    return outcome.checker == "exceptions" and "/chaos/mutants/" in outcome.violation
 
 
 def hunt_all(names: list[str], jobs: int, first: int, seeds_max: int, on_end: Callable[[Caught], None]) -> list[Caught]:

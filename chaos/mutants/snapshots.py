@@ -7,11 +7,12 @@ from typing import Any
 import msgspec
 
 from chaos.mutants.mutant import Patch, collector
-from cluster.ids import LogIndex
+from cluster.ids import LogIndex, ReplicaId
 from cluster.pump.transfers import Transfers
-from cluster.raft import following
+from cluster.raft import following, replication
+from cluster.raft.progress import Pace, Progress
+from cluster.raft.state import State
 from cluster.session.table import StoredTable
-from cluster.shard import replica as shard_replica
 from cluster.shard.cache import DocumentCache
 from cluster.shard.document import decode_record
 from cluster.shard.replica import ShardReplica
@@ -25,14 +26,6 @@ MUTANTS, mutant = collector()
 def log_cut_past_unsaved_records(patch: Patch) -> None:
     patch.set(DocumentCache, "save_older_than", lambda cache, index, batch: None)
     patch.set(DocumentCache, "oldest_unsaved", lambda cache: None)
-
-
-@mutant("the log is cut behind a snapshot in flight (trap 49)")
-def log_cut_past_a_snapshot_in_flight(patch: Patch) -> None:
-    def floor(wanted: LogIndex, oldest: Any, followers: Any, snapshots: Any, config: Any) -> LogIndex:
-        return LogIndex(original(wanted, oldest, (), (), config))
-
-    original = patch.set(shard_replica, "safe_floor", floor)
 
 
 @mutant("an installed snapshot throws away the entries behind it, which were acknowledged (trap 48)")
@@ -110,7 +103,7 @@ def switched_to_half_a_snapshot(patch: Patch) -> None:
 def snapshot_without_time(patch: Patch) -> None:
     def install(replica: ShardReplica, generation: int, meta: Any, metadata: Any, *, resets_log: bool, turn: Any) -> None:
         original(replica, generation, meta, ShardMetadata(), resets_log=resets_log, turn=turn)
-        replica._stamped_ms = 0
+        replica._intake._stamped_ms = 0
 
     original = patch.set(ShardReplica, "install", install)
 
@@ -139,4 +132,11 @@ def stuck_transfer_never_given_up(patch: Patch) -> None:
 
 @mutant("a replica that was offered a snapshot and got none is not offered it again")
 def failed_snapshot_not_offered_again(patch: Patch) -> None:
+    def ask_again(state: State, peer: ReplicaId, progress: Progress, now_ms: float) -> None:
+        if progress.pace is Pace.SNAPSHOT:
+            progress.retry_at_ms = now_ms + state.config.election_timeout_ms_min
+        else:
+            original(state, peer, progress, now_ms)
+
     patch.set(ShardReplica, "snapshot_failed", lambda replica, peer, now_ms, turn: None)
+    original = patch.set(replication, "_ask_again", ask_again)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from zlib import crc32
 
 from chaos.mutants.mutant import Patch, collector
 from cluster.errors import StorageDamaged, StorageError
 from cluster.ids import DocumentId, LogIndex, ShardId, Term
+from cluster.pump.transfers import Transfers
 from cluster.raft.effects import Persist
 from cluster.raft.messages import HardState
 from cluster.shard import gathering, reading
@@ -62,13 +64,6 @@ def log_start_not_written(patch: Patch) -> None:
     patch.set(ShardLog, "_set_snapshot", set_snapshot)
 
 
-@mutant("a log that lost synced entries is not noticed (traps 11, 14)")
-def short_log_not_noticed(patch: Patch) -> None:
-    from cluster.shard import lost_log
-
-    patch.set(lost_log, "loss", lambda raft, item: "")
-
-
 # rot
 
 
@@ -89,9 +84,7 @@ def rot_taken_for_the_end_of_the_log(patch: Patch) -> None:
             good = keys.log_entry_index(key)
         batch = Batch()
         batch.delete_range(Family.LOG, keys.log_entry(shard, good + 1), end)
-        batch.delete_range(
-            Family.META, keys.term_start(shard, good + 1), keys.term_start(shard, keys.INDEX_MAX)
-        )
+        batch.delete_range(Family.META, keys.term_start(shard, good + 1), keys.term_start(shard, keys.INDEX_MAX))
         engine.write(batch)
         engine.sync()
         return original.__func__(cls, engine, shard)  # type: ignore[no-any-return]
@@ -101,8 +94,6 @@ def rot_taken_for_the_end_of_the_log(patch: Patch) -> None:
 
 def _sealed_entry(log: ShardLog, key: bytes, body: bytes) -> bytes:
     """What stands under the key of an entry that is sound."""
-    from zlib import crc32
-
     checksum = crc32(body[8:], crc32(key[4:] + body[:8], log._log_seed))
     return checksum.to_bytes(keys.CHECKSUM_BYTES, "big") + body
 
@@ -139,17 +130,6 @@ def rotten_record_taken_for_none(patch: Patch) -> None:
     original = patch.set(RecordStore, "get", get)
 
 
-@mutant("metadata of a shard that does not open is taken for that of a new one")
-def rotten_metadata_taken_for_a_new_shard(patch: Patch) -> None:
-    def load(log: ShardLog, kind: int, decode: Any) -> Any:
-        try:
-            return original(log, kind, decode)
-        except StorageDamaged:
-            return None
-
-    original = patch.set(ShardLog, "_load", load)
-
-
 @mutant("a disk that can not be read is taken for one that has no record")
 def read_error_taken_for_no_record(patch: Patch) -> None:
     def get(store: RecordStore, generation: int, document: DocumentId) -> bytes | None:
@@ -166,17 +146,13 @@ def read_error_taken_for_no_record(patch: Patch) -> None:
 
 @mutant("a rotten record is told to the client who met it (once a bug of this product)")
 def rot_told_to_clients(patch: Patch) -> None:
-    from cluster.errors import StorageDamaged as Damaged
-
-    told = Damaged("a record does not open")
+    told = StorageDamaged("a record does not open")
     patch.set(reading, "UNREADABLE", told)
     patch.set(gathering, "UNREADABLE", told)
 
 
 @mutant("a replica whose state does not open is not replaced from its peers")
 def damaged_state_never_repaired(patch: Patch) -> None:
-    from cluster.pump.transfers import Transfers
-
     patch.set(Transfers, "repair", lambda transfers, replica, now_ms, turn: None)
 
 

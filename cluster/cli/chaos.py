@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cluster.cli.output import AsJson, CommandFailed, Exit, add_row, command, err, out, print_json, say, styled, table
+
+if TYPE_CHECKING:
+    from chaos.mutants.hunt import Caught
 
 app = typer.Typer(no_args_is_help=True, help="Hurt simulated clusters and check that they keep their promises.")
 
@@ -169,41 +172,63 @@ def mutants(
     only: Annotated[
         list[str] | None, typer.Option("--only", help="Plant only this one. May be repeated.", show_default=False)
     ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", help="Seeds after which a bug counts as missed.", min=1)] = 100,
+    seeds_max: Annotated[int, typer.Option("--seeds-max", help="Seeds after which a bug counts as missed.", min=1)] = 300,
+    first: Annotated[int, typer.Option("--first", help="The first seed.", min=0)] = 1,
     jobs: Jobs = 2,
     as_json: AsJson = False,
 ) -> Exit:
     """Plant known bugs, one at a time, and count the seeds until the simulator finds each.
 
-    Exit codes: 0 all were caught. 1 one was missed. 2 no such mutant.
+    A seed counts when it fails with the bug and passes without it. --json prints a list: name, caught, seeds, seconds, and the
+    seed and checker that caught it.
 
-    Example: moot chaos mutants --only replay_off_by_one
+    Exit codes: 0 all were caught. 1 one was missed, or a seed fails without any bug planted. 2 no such mutant.
+
+    Example: moot chaos mutants --only replay_off_by_one; moot chaos mutants --first 5000 --jobs 4
     """
     from chaos.mutants.hunt import MUTANTS, hunt_all
 
-    names = only or list(MUTANTS)
+    names = list(dict.fromkeys(only)) if only else list(MUTANTS)
     unknown = [name for name in names if name not in MUTANTS]
     if unknown:
         raise CommandFailed(
             f"there is no mutant {unknown[0]!r}", next_step="moot chaos mutants", code=Exit.USAGE, reason="USAGE"
         )
+    began = time.monotonic()
     with _progress("mutants", len(names), hidden=as_json) as advance:
-        found = hunt_all(names, jobs, seeds, lambda _: advance())
-    caught = sum(one.seed is not None for one in found)
+
+        def tell(one: Caught) -> None:
+            advance()
+            if not as_json and err.is_terminal:
+                err.print(f"{one.name}: {_how_caught(one)}", markup=False)
+
+        found = hunt_all(names, jobs, first, seeds_max, tell)
     if as_json:
-        rows = [
-            {
-                "name": one.name, "story": one.story, "caught": one.seed is not None, "seeds": one.seeds,
-                "seconds": round(one.seconds, 2), "seed": one.seed, "checker": one.checker, "what": one.what,
-            }
-            for one in found
-        ]  # fmt: skip
-        print_json({"mutants": rows, "planted": len(found), "caught": caught})
+        print_json([one.row() for one in found])
     else:
-        shown = table("planted bug", "caught by", ">seeds", ">seconds", "story")
-        for one in found:
-            by = styled(one.checker, "green") if one.seed is not None else styled("missed", "red")
-            add_row(shown, one.name, by, one.seeds, f"{one.seconds:.1f}", one.story)
-        out.print(shown)
-        say(f"\n[bold]{caught} of {len(found)}[/] planted bugs were caught")
-    return Exit.DONE if caught == len(found) else Exit.NO
+        _show_mutants(found, time.monotonic() - began)
+    sound = all(one.caught and not one.sick for one in found)
+    return Exit.DONE if sound else Exit.NO
+
+
+def _how_caught(one: Caught) -> str:
+    if not one.caught:
+        return f"missed by {one.seeds} seeds"
+    return f"caught by {one.checker} after {one.seeds} {'seed' if one.seeds == 1 else 'seeds'}"
+
+
+def _show_mutants(found: list[Caught], seconds: float) -> None:
+    shown = table("planted bug", "caught by", ">seeds", ">seconds", "story")
+    for one in found:
+        by = styled(one.checker, "green") if one.caught else styled("missed", "red")
+        add_row(shown, one.name, by, one.seeds, f"{one.seconds:.1f}", one.story)
+    out.print(shown)
+    caught = [one for one in found if one.caught]
+    counts = sorted(one.seeds for one in caught)
+    style = "green" if len(caught) == len(found) else "red"
+    say(f"\n[bold {style}]{len(caught)} of {len(found)}[/] planted bugs were caught in {seconds:.0f} s")
+    if counts:
+        slowest = max(caught, key=lambda one: one.seeds)
+        say(f"seeds until then: median {counts[len(counts) // 2]}, at most {slowest.seeds} ({slowest.name})", "dim")
+    for seed in sorted({seed for one in found for seed in one.sick}):
+        say(f"[red]seed {seed} fails without any bug planted:[/] moot chaos sim --seed {seed}")
