@@ -105,7 +105,9 @@ def _commit(patch: Patch, reached_by: Any, *, old_terms: bool = False) -> None:
 
 
 def _agreed(state: State, own: LogIndex) -> LogIndex:
-    return LogIndex(quorum.agreed(state.configuration, lambda voter: own if voter == state.replica else state.progress[voter].match))
+    return LogIndex(
+        quorum.agreed(state.configuration, lambda voter: own if voter == state.replica else state.progress[voter].match)
+    )
 
 
 @mutant("the leader counts itself before its own disk has the entry (trap 7)")

@@ -56,7 +56,7 @@ def hunt(name: str, first: int = 1, seeds_max: int = SEEDS_MAX) -> Caught:
         scenario = draw(seed)
         with mutant.planted():
             outcome = run(scenario)
-        assert not _stumbled(outcome), f"{name} stumbles over its own code: {outcome.violation}"
+        assert not _stumbled(mutant, outcome), f"{name} stumbles over its own code: {outcome.violation}"
         if not outcome.failed:
             continue
         if run(scenario).failed:
@@ -68,9 +68,9 @@ def hunt(name: str, first: int = 1, seeds_max: int = SEEDS_MAX) -> Caught:
     return Caught(name, mutant.layer, mutant.story, *missed, tuple(sick))
 
 
-def _stumbled(outcome: Outcome) -> bool:
-    """Whether the planting itself broke: that would catch anything."""
-    return outcome.checker == "exceptions" and "/chaos/mutants/" in outcome.violation
+def _stumbled(mutant: Mutant, outcome: Outcome) -> bool:
+    """Whether the planting code itself raised: that would catch anything."""
+    return outcome.checker == "exceptions" and mutant.plant.__code__.co_filename in outcome.violation
 
 
 def hunt_all(names: list[str], jobs: int, first: int, seeds_max: int, on_end: Callable[[Caught], None]) -> list[Caught]:

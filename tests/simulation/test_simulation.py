@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.mutants.hunt import MUTANTS, hunt
+from chaos.mutants.hunt import MUTANTS
 from chaos.sim.batch import sweep
 from chaos.sim.guard import AmbientAccess, sealed
 from chaos.sim.report import failure_lines, lines_of, summary
@@ -85,22 +85,6 @@ def test_simulated_code_can_not_reach_the_real_world() -> None:
     with sealed(), pytest.raises(AmbientAccess, match="urandom"):
         os.urandom(1)
     assert time.monotonic() > 0, "and it is there again afterwards"
-
-
-@pytest.mark.parametrize("name", ["vote_forgotten_at_restart", "replay_not_skipped", "gap_in_the_ring_unnoticed"])
-def test_a_planted_bug_is_found(name: str) -> None:
-    """Three of those that `moot chaos mutants` plants; that command plants all."""
-    caught = hunt(name, seeds_max=60)
-    assert caught.seed is not None, caught.story
-    assert not run(draw(caught.seed)).failed, "the seed fails because of the bug alone"
-
-
-def test_planted_bugs_are_taken_out_again() -> None:
-    before = run(draw(5)).trace
-    for mutant in MUTANTS.values():
-        with mutant.planted():
-            pass
-    assert run(draw(5)).trace == before
 
 
 def test_a_failing_seed_becomes_a_small_story() -> None:
