@@ -27,6 +27,7 @@ from cluster.pump.incoming import Incoming
 from cluster.pump.lanes import Lane
 from cluster.pump.liveness import Fenced, Heartbeat, HeartbeatReply, NodeLiveness
 from cluster.pump.outbox import Outbox, Output
+from cluster.pump.placing import Placing
 from cluster.pump.schedule import Schedule
 from cluster.pump.streams import Streams
 from cluster.pump.transfers import Transfers
@@ -113,6 +114,7 @@ class Pump:
         self.streams = Streams(router, self._forward, self._grant, self.locate, self.replicas.__contains__, first_stream + 1)
         self._outbox = Outbox(node, self._turn, self.streams)
         self._holdings = Holdings(self, held, begin, self._schedule, transfers, self._outbox, self._turn)
+        self._placing = Placing(self.streams, router)
         self._changes = Changes(self, node, peers, router, self._schedule, self._turn)
         self._incoming = Incoming(
             holder=self,
@@ -450,7 +452,7 @@ class Pump:
                 self._transfers.repair(replica, now_ms, self._turn)
             else:
                 replica.housekeep(now_ms, self._turn)
-            if replica.needs_housekeeping:
+            if self._placing.look_at(replica, now_ms) or replica.needs_housekeeping:
                 self._schedule.moved[shard] = None
             self.look_at(replica, now_ms)
 

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from cluster.errors import ConfigurationInvalid
-from cluster.ids import SYSTEM_SHARD, NodeId, ReplicaId, ShardId
+from cluster.ids import SYSTEM_SHARD, LogIndex, NodeId, ReplicaId, ShardId
 from cluster.shardmap.hashing import HASH_SPACE, key_hash
 
 SYSTEM_SPACE = "system"
@@ -32,6 +32,8 @@ class Placement(Struct, frozen=True, array_like=True, gc=False):
 class Shard(Struct, frozen=True, array_like=True):
     """One shard. `start` is inclusive and `end` exclusive; both 0 for the system shard. `epoch` rises with every change of
     it.
+
+    replicas: where its voters are, sorted by replica. configured: the entry of the shard's own log that made it so; 0 at first.
     """
 
     shard: ShardId
@@ -39,6 +41,7 @@ class Shard(Struct, frozen=True, array_like=True):
     end: int
     epoch: int
     replicas: tuple[Placement, ...]
+    configured: LogIndex = LogIndex(0)
 
     def replica_on(self, node: NodeId) -> ReplicaId | None:
         """This shard's replica on `node`, if it has one."""
@@ -50,7 +53,7 @@ class Shard(Struct, frozen=True, array_like=True):
 
 
 class MapState(Struct, frozen=True, array_like=True):
-    """The map as it is stored and sent. `next_replica` is the lowest replica id never given out."""
+    """The map as it is stored and sent. `next_replica` is above every replica id that it ever named."""
 
     version: int
     next_replica: int
@@ -106,6 +109,19 @@ class ShardMap:
     def decode(cls, data: bytes) -> ShardMap:
         """Read an encoded map. Raises msgspec.ValidationError or AssertionError on damage; callers hold checksummed bytes."""
         return cls(msgspec.msgpack.decode(data, type=MapState))
+
+
+def placed(state: MapState, shard: ShardId, configured: LogIndex, replicas: tuple[Placement, ...]) -> MapState:
+    """The map after a shard's voters became `replicas`, as entry `configured` of its log says; the same map when it knows that
+    or something newer. Raises KeyError for a shard that it has not.
+    """
+    before = ShardMap(state).shard(shard)
+    if configured <= before.configured:
+        return state
+    after = msgspec.structs.replace(before, epoch=before.epoch + 1, replicas=replicas, configured=configured)
+    shards = tuple([after if item.shard == shard else item for item in state.shards])
+    next_replica = max(state.next_replica, *[place.replica + 1 for place in replicas])
+    return MapState(state.version + 1, next_replica, shards)
 
 
 def bootstrap(nodes: list[NodeId], shard_count: int, replication_factor: int) -> ShardMap:

@@ -58,5 +58,7 @@ def test_a_voter_is_replaced_through_a_learner_and_its_node_forgets_the_shard() 
     world.run_until(lambda: leaving not in names(world))
     assert names(world) == sorted({"n1", "n2", "n3", "n4"} - {leaving})
     assert client.insist(Kind.SEND, "a", "add", {"amount": 1}).failure is None
+    world.run_until(lambda: all(node.pump.router.map.version == 2 for node in world.nodes.values()))
+    assert {place.node for place in client.node.pump.router.map.shard(SHARD).replicas} == set(names(world))
     world.run_until(lambda: len(set(world.records("a"))) == 1)
     assert len(world.records("a")) == 3

@@ -74,6 +74,13 @@ def test_deploying_the_same_code_again_changes_nothing() -> None:
         ("", {"shard_map": code(b"garbage")}, InvalidPayload),
         ("", {"shard_map": code(msgspec.msgpack.encode(MapState(1, 1, MAP.shards[1:])))}, InvalidPayload),
         ("", {"shard_map": code(msgspec.msgpack.encode(MapState(1, 1, MAP.shards[:2])))}, InvalidPayload),
+        ("place", {"shard": 0, "configured": 5, "replicas": [[1, "n1"]]}, InvalidPayload),
+        ("place", {"shard": 1, "configured": 0, "replicas": [[1, "n1"]]}, InvalidPayload),
+        ("place", {"shard": 1, "configured": 5, "replicas": []}, InvalidPayload),
+        ("place", {"shard": 1, "configured": 5, "replicas": [[0, "n1"]]}, InvalidPayload),
+        ("place", {"shard": 1, "configured": 5, "replicas": [[2, "n1"], [1, "n2"]]}, InvalidPayload),
+        ("place", {"shard": 1, "configured": 5, "replicas": [[1, "n1"], [2, "n1"]]}, InvalidPayload),
+        ("place", {"shard": 1, "configured": 5, "replicas": [[1, "N 1"]]}, InvalidName),
         ("nothing", {}, UnknownChannel),
     ],
 )
@@ -83,6 +90,23 @@ def test_what_could_not_be_applied_is_refused_before_the_log(
     program, _ = fresh()
     with pytest.raises(error):
         program.check(channel, msgspec.json.encode(fields))
+
+
+def test_the_map_follows_a_shard_and_takes_only_what_is_newer() -> None:
+    """Reports of leaders come late and repeated; an older one does not undo a newer one."""
+    program, instance = fresh()
+    assert run(program, instance, "place", shard=1, configured=9, replicas=[[9, "n3"]]) is Code.REFUSED, "there is no map yet"
+    run(program, instance, "", shard_map=code(MAP.encode()))
+    assert run(program, instance, "place", shard=3, configured=9, replicas=[[9, "n3"]]) is Code.REFUSED, "nor such a shard"
+    run(program, instance, "place", shard=1, configured=9, replicas=[[3, "n1"], [9, "n3"]])
+    moved = instance.dump()
+    assert instance.decisions.shard_map is not None
+    shard = instance.decisions.shard_map.shards[1]
+    assert (instance.decisions.version, instance.decisions.shard_map.version, shard.epoch, shard.configured) == (2, 2, 2, 9)
+    assert [(place.replica, place.node) for place in shard.replicas] == [(3, "n1"), (9, "n3")]
+    for late in (9, 4):
+        assert run(program, instance, "place", shard=1, configured=late, replicas=[[3, "n1"], [4, "n2"]]) is Code.OK
+        assert instance.dump() == moved
 
 
 def test_only_the_cluster_itself_decides() -> None:

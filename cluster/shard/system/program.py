@@ -1,7 +1,8 @@
 """The code of `system/cluster`, behind the same runtime protocol as authors' code.
 
-Channels: construct(shard_map), deploy(space, bundle), isolate(shard, index, offset, reason). Only principals of the
-authority `moot` pass its gate; gateways never let a client act as one.
+Channels: construct(shard_map), deploy(space, bundle), isolate(shard, index, offset, reason), and
+place(shard, configured, replicas). Only principals of the authority `moot` pass its gate; gateways never let a client act as
+one.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from cluster.errors import (
     StorageDamaged,
     UnknownChannel,
 )
-from cluster.ids import DocumentId, Principal, check_space
+from cluster.ids import DocumentId, LogIndex, Principal, ShardId, check_node, check_space
+from cluster.raft.configuration import MEMBERS_MAX
 from cluster.shard.directory import Decisions, Isolated, Space
-from cluster.shardmap.map import SYSTEM_SPACE, MapState, ShardMap
+from cluster.shardmap.map import SHARDS_MAX, SYSTEM_SPACE, MapState, Placement, ShardMap, placed
 
 SYSTEM_CODE = b"\0" * 31 + b"\1"
 OPERATOR = Principal("operator", "moot")
@@ -58,7 +60,21 @@ class Isolate(Struct, forbid_unknown_fields=True):
     reason: Annotated[str, Meta(max_length=REASON_CHARACTERS_MAX)]
 
 
-_CHANNELS: dict[str, type[Struct]] = {CONSTRUCT_CHANNEL: Construct, "deploy": Deploy, "isolate": Isolate}
+class Place(Struct, forbid_unknown_fields=True):
+    """Where the voters of a shard are since entry `configured` of its log, as its leader says."""
+
+    shard: Annotated[int, Meta(ge=1, le=SHARDS_MAX)]
+    configured: Annotated[int, Meta(ge=1, le=PLACE_MAX)]
+    replicas: Annotated[tuple[Placement, ...], Meta(min_length=1, max_length=MEMBERS_MAX)]
+
+
+PLACE_CHANNEL = "place"
+_CHANNELS: dict[str, type[Struct]] = {
+    CONSTRUCT_CHANNEL: Construct,
+    "deploy": Deploy,
+    "isolate": Isolate,
+    PLACE_CHANNEL: Place,
+}
 
 
 def bundle_hash(bundle: bytes) -> bytes:
@@ -98,6 +114,8 @@ class SystemProgram:
             self._loader.load(_bundle_of(request))
         elif isinstance(request, Construct):
             _map_of(request)
+        elif isinstance(request, Place):
+            _check_places(request)
         return msgspec.json.encode(request)
 
     def new(self, document: DocumentId) -> SystemInstance:
@@ -116,6 +134,15 @@ def _map_of(request: Construct) -> MapState:
         return ShardMap.decode(base64.b64decode(request.shard_map, validate=True)).state
     except (binascii.Error, msgspec.DecodeError, AssertionError, IndexError) as error:
         raise InvalidPayload(f"that is not a shard map: {error}") from error
+
+
+def _check_places(request: Place) -> None:
+    """Raises InvalidName or InvalidPayload."""
+    for place in request.replicas:
+        check_node(place.node)
+    ids = [place.replica for place in request.replicas]
+    if ids[0] < 1 or ids != sorted(set(ids)) or len({place.node for place in request.replicas}) != len(ids):
+        raise InvalidPayload("replicas are sorted, each with an id and a node of its own")
 
 
 def _bundle_of(request: Deploy) -> bytes:
@@ -157,6 +184,8 @@ class SystemInstance:
         version = now.version + 1
         if isinstance(request, Deploy):
             return self._deploy(request, invocation, version)
+        if isinstance(request, Place):
+            return self._place(request, version)
         assert isinstance(request, Isolate)
         if len(now.isolated) >= ISOLATED_MAX:
             raise ValueError(f"a cluster isolates at most {ISOLATED_MAX} commands")
@@ -180,6 +209,16 @@ class SystemInstance:
             self.decisions = Decisions(version, now.shard_map, spaces, now.isolated)
         self.new_bundles.append((code_hash, bundle))
         return {"version": self.decisions.version, "changed": changed}
+
+    def _place(self, request: Place, version: int) -> dict[str, Any]:
+        now = self.decisions
+        if now.shard_map is None or ShardMap(now.shard_map).get(ShardId(request.shard)) is None:
+            raise ValueError(f"the map has no shard {request.shard}")
+        shard_map = placed(now.shard_map, ShardId(request.shard), LogIndex(request.configured), request.replicas)
+        changed = shard_map is not now.shard_map
+        if changed:
+            self.decisions = Decisions(version, shard_map, now.spaces, now.isolated)
+        return {"version": self.decisions.version, "shard_map_version": shard_map.version, "changed": changed}
 
     def dump(self) -> bytes:
         return msgspec.msgpack.encode(self.decisions)
