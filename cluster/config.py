@@ -222,6 +222,12 @@ class NodeConfig:
         unit="ms",
         default=5,
     )
+    snapshot_bytes_per_second: int = _setting(
+        Range(64 << 10, 1 << 40),
+        "a lagging replica of a gigabyte is whole again in a quarter of a minute, and clients keep most of a small machine",
+        unit="bytes",
+        default=64 << 20,
+    )
     watchdog_ms: int = _setting(
         Range(100, 600_000), "a command that runs longer ends the node; far beyond any legal budget", unit="ms", default=10_000
     )

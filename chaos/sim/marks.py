@@ -15,7 +15,7 @@ from cluster.raft import lease
 from cluster.session.operations import Failure, Kind
 from cluster.shard.commands import Command
 from cluster.shard.replica import ShardReplica
-from cluster.shard.turn import BundleReply, SnapshotAck, SnapshotRequest
+from cluster.shard.turn import BundleReply, SnapshotClose, SnapshotRequest
 from cluster.storage import keys
 from cluster.storage.engine import Batch, Family
 
@@ -123,7 +123,7 @@ class Marks(Checker):
         for item in frames.unpack_bulk(frame):
             if type(item) is SnapshotRequest:
                 self.world.marks["repairs_asked"] += 1
-            elif type(item) is SnapshotAck and item.sequence < 0:
+            elif type(item) is SnapshotClose and not item.done:
                 self.world.marks["transfers_refused"] += 1
             elif type(item) is BundleReply and item.bundle:
                 self.world.marks["bundles_fetched"] += 1

@@ -181,7 +181,12 @@ class Node:
                     lease_reads=config.lease_reads == "on",
                     lease_drift_ms=config.lease_drift_ms,
                 ),
-                pump=PumpConfig(config.heartbeat_interval_ms, config.election_timeout_ms, config.apply_slice_ms),
+                pump=PumpConfig(
+                    config.heartbeat_interval_ms,
+                    config.election_timeout_ms,
+                    config.apply_slice_ms,
+                    config.snapshot_bytes_per_second,
+                ),
             )
         )
 

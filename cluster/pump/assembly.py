@@ -17,7 +17,7 @@ from cluster.pump.bundles import BundleFetch
 from cluster.pump.facts import Held
 from cluster.pump.liveness import GroupLiveness, NodeLiveness
 from cluster.pump.pump import Pump, PumpConfig
-from cluster.pump.transfers import Transfers
+from cluster.pump.transfers import TransferConfig, Transfers
 from cluster.raft.config import RaftConfig
 from cluster.router.router import Router
 from cluster.shard.apply import HandlerFailure, RunningMarker
@@ -133,7 +133,7 @@ def open_pump(around: PumpSurroundings) -> Pump:
         held=held,
         begin=begin,
         bundles=BundleFetch(bundles, directory),
-        transfers=Transfers(),
+        transfers=Transfers(TransferConfig(around.pump.snapshot_bytes_per_second, around.pump.election_timeout_ms), now_ms),
         stores=facts.peer_stores(around.engine),
         remember_store=facts.remember_store,
         config=around.pump,

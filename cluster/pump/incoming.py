@@ -17,7 +17,7 @@ from cluster.pump.holdings import Holdings
 from cluster.pump.lanes import Lane
 from cluster.pump.schedule import Schedule
 from cluster.pump.streams import Streams
-from cluster.pump.transfers import Transfers
+from cluster.pump.transfers import NUMBER_MAX, Transfers
 from cluster.raft.messages import Append, AppendReply, Message, TimeoutNow, VoteReply, VoteRequest
 from cluster.router.router import Router
 from cluster.session.failures import failure_of
@@ -33,22 +33,20 @@ from cluster.shard.turn import (
     CloseItem,
     ForwardItem,
     GrantItem,
+    HistoryPull,
     InviteItem,
     LogShortItem,
     MemberItem,
+    PullItem,
     RaftItem,
     RaftLaneItem,
     RemovedItem,
     ResetItem,
-    SnapshotAck,
-    SnapshotChunk,
-    SnapshotRequest,
+    SnapshotPull,
     StreamKey,
+    TransferItem,
     Turn,
 )
-
-NUMBER_MAX = 1 << 62
-"""Terms, indexes and sequences of peers are below this; a frame can carry larger ones, a store can not."""
 
 _KINDS = frozenset(Kind)
 
@@ -123,6 +121,8 @@ class Incoming:
                 return
             if node in self.met and node == replica.leader_node:
                 self._lost_log(lost_log.loss(replica.raft, item))
+        elif isinstance(item, SnapshotPull | HistoryPull):
+            self._on_transfer_item(node, item, now_ms)
         elif isinstance(item, AnswerItem):
             self._streams.answered(item.stream, node, item.deltas, item.replies, now_ms)
         elif isinstance(item, ForwardItem):
@@ -196,17 +196,12 @@ class Incoming:
         else:
             self._on_transfer_item(node, item, now_ms)
 
-    def _on_transfer_item(self, node: NodeId, item: SnapshotRequest | SnapshotChunk | SnapshotAck, now_ms: float) -> None:
+    def _on_transfer_item(self, node: NodeId, item: TransferItem | PullItem, now_ms: float) -> None:
         replica = self._holder.replicas.get(item.shard)
         if replica is None or not replica.members.admits(item.sender, node):
             return
         replica.members.heard(item.sender, node)
-        if isinstance(item, SnapshotRequest):
-            self._transfers.requested(replica, item.sender, now_ms, self._turn)
-        elif isinstance(item, SnapshotChunk):
-            self._transfers.on_chunk(replica, item, now_ms, self._turn)
-        else:
-            self._transfers.on_ack(replica, item, now_ms, self._turn)
+        self._transfers.on_item(replica, item, now_ms, self._turn)
         self._schedule.moved[replica.id] = None
         self._holder.look_at(replica, now_ms)
 

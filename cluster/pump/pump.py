@@ -49,11 +49,13 @@ STREAM_BITS = 32
 @dataclass(frozen=True, slots=True)
 class PumpConfig:
     """heartbeat_ms: between liveness rounds. election_timeout_ms: a disk write older than this loses leadership.
-    apply_slice_ms: apply pauses after this long, so that liveness and new messages get their turn."""
+    apply_slice_ms: apply pauses after this long, so that liveness and new messages get their turn. snapshot_bytes_per_second:
+    at most so much of snapshots and history is sent to all peers together."""
 
     heartbeat_ms: float = 100.0
     election_timeout_ms: float = 1_000.0
     apply_slice_ms: float = 5.0
+    snapshot_bytes_per_second: int = 64 * 1024 * 1024
 
 
 class Pump:
@@ -355,8 +357,8 @@ class Pump:
     @property
     def deadline_ms(self) -> float:
         """When `step` must be called next, whatever arrives."""
-        due = min(self._heartbeat_due_ms, self._housekeeping_due_ms, self.streams.deadline_ms, self._transfers.deadline_ms)
-        return min(due, self._schedule.deadline_ms)
+        due = min(self._heartbeat_due_ms, self._housekeeping_due_ms, self.streams.deadline_ms, self._schedule.deadline_ms)
+        return min(due, self._transfers.deadline_ms(self._now_ms))
 
     @property
     def needs_sync(self) -> bool:
@@ -415,6 +417,8 @@ class Pump:
         if replica.gathers:
             self._schedule.ready[replica.id] = None
         self._schedule.look_at(replica)
+        if replica.damaged != replica.stored.damaged:
+            replica.stored.note_damage(replica.damaged, self._turn.batch)
         self.liveness.note_term(replica.id, replica.raft.term)
         if replica.serves and not self._delisted:
             self.liveness.lead(replica.id, replica.raft.term)
@@ -448,9 +452,9 @@ class Pump:
         self._holdings.inquire(self.connected)
         for shard in self._schedule.take_moved():
             replica = self.replicas[shard]
-            if replica.damaged:
-                self._transfers.repair(replica, now_ms, self._turn)
-            else:
+            if replica.incomplete:
+                self._transfers.look_after(replica, now_ms, self._turn)
+            if not replica.damaged:
                 replica.housekeep(now_ms, self._turn)
             if self._placing.look_at(replica, now_ms) or replica.needs_housekeeping:
                 self._schedule.moved[shard] = None

@@ -38,7 +38,7 @@ class Schedule:
     def look_at(self, replica: ShardReplica) -> None:
         """A replica moved: see what it waits for now."""
         shard = replica.id
-        if replica.damaged:
+        if replica.incomplete:
             self.moved[shard] = None
         self._arm(shard, replica.deadline_ms)
         if replica.apply_waits or replica.answers_wait:

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from cluster.errors import StorageDamaged
+from cluster.ids import LogIndex
 
 SEMANTICS = 1
 """Number of the rules that apply follows. A binary runs the current and the previous one."""
@@ -79,7 +80,14 @@ class HistoryRow(Struct, array_like=True, frozen=True):
     answers: list[bytes]
 
 
+class _RowPlace(Struct, array_like=True, frozen=True):
+    """The beginning of a HistoryRow; the rest is skipped, not read."""
+
+    log_index: int
+
+
 _encoder = msgspec.msgpack.Encoder()
+_place_decoder = msgspec.msgpack.Decoder(_RowPlace)
 _entry_decoder = msgspec.msgpack.Decoder(Entry)
 _row_decoder = msgspec.msgpack.Decoder(HistoryRow)
 
@@ -103,6 +111,14 @@ def decode_entry(payload: bytes) -> Entry:
 def encode_row(row: HistoryRow) -> bytes:
     """Bytes of a history row."""
     return _encoder.encode(row)
+
+
+def row_index(body: bytes) -> LogIndex:
+    """The entry that a history row is from, without reading the row. Raises StorageDamaged."""
+    try:
+        return LogIndex(_place_decoder.decode(body).log_index)
+    except msgspec.DecodeError as error:
+        raise StorageDamaged(f"a history row does not decode: {error}") from error
 
 
 def decode_row(body: bytes) -> HistoryRow:

@@ -85,7 +85,7 @@ class ShardReplica:
         self.cache = cache
         self.feed = feed
         self.applied = applied
-        self.damaged = ""
+        self.damaged = stored.damaged
         self.halted = ""
         self.stalled = ""
         self.suspected_offset: int | None = None
@@ -103,6 +103,7 @@ class ShardReplica:
         self._compact_looked_at = applied
         self.snapshots_wanted: list[ReplicaId] = []
         self.held_for_snapshots: dict[ReplicaId, LogIndex] = {}
+        self.broken_snapshots: dict[ReplicaId, LogIndex] = {}
 
     # -- what it is --------------------------------------------------------------------------------------------------
 
@@ -157,7 +158,12 @@ class ShardReplica:
     @property
     def needs_housekeeping(self) -> bool:
         """Whether the next housekeeping has something to do although nothing happens until then."""
-        return bool(self.cache.unsaved or self.damaged or self.stalled)
+        return bool(self.cache.unsaved or self.incomplete or self.stalled)
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether something is to be had from peers: state that is damaged or only partly here, or history."""
+        return bool(self.damaged) or self.stored.partial is not None or self.stored.lacking is not None
 
     @property
     def reads_confirmable(self) -> bool:
@@ -267,6 +273,7 @@ class ShardReplica:
 
     def _on_role_change(self, turn: Turn) -> None:
         """Leadership may have been lost: what waits for it is told so. What was proposed may still commit: outcome unknown."""
+        self.broken_snapshots.clear()
         if self.leads:
             self._stands_in = False
         if self.leads and self._intake.led_term in (None, self.raft.term):
@@ -413,10 +420,10 @@ class ShardReplica:
         self.cache.save_all(turn.batch)
         self.stored.save_metadata(ShardMetadata(self.time_ms), turn)
 
-    def install(self, generation: int, meta: SnapshotMeta, metadata: ShardMetadata, *, resets_log: bool, turn: Turn) -> None:
+    def install(self, meta: SnapshotMeta, metadata: ShardMetadata, *, resets_log: bool, turn: Turn) -> None:
         """Make a received generation this replica's state. Apply goes on behind `meta`."""
         assert not self.leads, "a leader's state comes from its own log"
-        self.stored.switch(generation, meta, metadata, resets_log=resets_log, turn=turn)
+        self.stored.switch(meta, metadata, applied=self.applied, resets_log=resets_log, turn=turn)
         self.applied = meta.index
         self._compact_looked_at = meta.index
         self._applier.now_ms = 0
@@ -433,8 +440,9 @@ class ShardReplica:
         if floor <= self.log.snapshot.index:
             return
         self.cache.save_older_than(floor, turn.batch)
-        matches, held = (self.raft.progress.values(), self.held_for_snapshots.values()) if self.leads else ((), ())
-        floor = safe_floor(floor, self.cache.oldest_unsaved(), matches, held, self._compaction)
+        behind = [*self.raft.progress.values(), *self.broken_snapshots.values()] if self.leads else []
+        held = self.held_for_snapshots.values() if self.leads else ()
+        floor = safe_floor(floor, self.cache.oldest_unsaved(), behind, held, self._compaction)
         if floor > self.log.snapshot.index:
             self.stored.save_metadata(ShardMetadata(self.time_ms), turn)
             self.handle(Compact(floor), now_ms, turn)

@@ -129,13 +129,11 @@ class SnapshotRequest(Struct, frozen=True, array_like=True, tag=8):
     sender: ReplicaId
 
 
-class SnapshotChunk(Struct, frozen=True, array_like=True, tag=9):
-    """Part of a shard's state. See `cluster.pump.transfers`.
+class SnapshotOpening(Struct, frozen=True, array_like=True, tag=9):
+    """A leader is ready to send its state. See `cluster.pump.transfers`.
 
-    transfer: number of this transfer, rising per sender. sequence: 0, 1, ... without gap.
-    records: (stored name, record body). end: encoded SnapshotEnd in the chunk that ends the records, else empty: the
-        receiver switches.
-    history: (stored name, history row) in the chunks after that. last: nothing follows.
+    transfer: number of this transfer, rising per sender. point: the sender's records stand at this entry or later.
+    floor: its log reaches back to the entry behind this one.
     """
 
     shard: ShardId
@@ -143,26 +141,85 @@ class SnapshotChunk(Struct, frozen=True, array_like=True, tag=9):
     receiver: ReplicaId
     term: Term
     transfer: int
-    sequence: int
-    end: bytes
-    records: list[tuple[bytes, bytes]]
-    history: list[tuple[bytes, bytes]]
-    last: bool
+    point: LogIndex
+    floor: LogIndex
 
 
-class SnapshotAck(Struct, frozen=True, array_like=True, tag=10):
-    """The receiver has stored chunks up to `sequence`; -1 refuses the transfer."""
+class SnapshotPull(Struct, frozen=True, array_like=True, tag=10):
+    """The receiver has stored everything up to the name `after`, durably, and asks for what follows. point: the entry behind
+    which it will replay, at most the opening's; the sender keeps its log from there.
+    """
 
     shard: ShardId
     sender: ReplicaId
     receiver: ReplicaId
     transfer: int
-    sequence: int
+    point: LogIndex
+    after: bytes
+
+
+class SnapshotChunk(Struct, frozen=True, array_like=True, tag=19):
+    """Records behind the name `after`, in order of their names.
+
+    records: (stored name, record body). through: no record holds entries above this one. end: encoded SnapshotEnd when there
+    are no more records, else empty: the receiver switches.
+    """
+
+    shard: ShardId
+    sender: ReplicaId
+    receiver: ReplicaId
+    term: Term
+    transfer: int
+    after: bytes
+    through: LogIndex
+    records: list[tuple[bytes, bytes]]
+    end: bytes
+
+
+class SnapshotClose(Struct, frozen=True, array_like=True, tag=20):
+    """Either side ends a transfer. done: the receiver needs nothing more; else it goes on later, from where it stopped."""
+
+    shard: ShardId
+    sender: ReplicaId
+    receiver: ReplicaId
+    transfer: int
+    done: bool
+
+
+class HistoryPull(Struct, frozen=True, array_like=True, tag=18):
+    """A replica lacks the history of the entries first < index <= last, and has all of it up to the name `after`."""
+
+    shard: ShardId
+    sender: ReplicaId
+    receiver: ReplicaId
+    first: LogIndex
+    last: LogIndex
+    after: bytes
+
+
+class HistoryChunk(Struct, frozen=True, array_like=True, tag=21):
+    """History of the entries that a pull named, behind the name `after`.
+
+    rows: (stored name, history row). through: the last name looked at. ended: there is nothing behind it. refused: the sender
+    does not have that history itself; ask somebody else.
+    """
+
+    shard: ShardId
+    sender: ReplicaId
+    receiver: ReplicaId
+    after: bytes
+    rows: list[tuple[bytes, bytes]]
+    through: bytes
+    ended: bool
+    refused: bool
 
 
 MemberItem = AbsentItem | InviteItem | RemovedItem | InquiryItem
-RaftLaneItem = RaftItem | LogShortItem | ForwardItem | AnswerItem | GrantItem | CloseItem | ResetItem | MemberItem
-BulkLaneItem = BundleRequest | BundleReply | SnapshotRequest | SnapshotChunk | SnapshotAck
+PullItem = SnapshotPull | HistoryPull
+"""Asking for more acknowledges what came before, so these leave after the sync, with Raft's acknowledgements."""
+TransferItem = SnapshotRequest | SnapshotOpening | SnapshotChunk | SnapshotClose | HistoryChunk
+RaftLaneItem = RaftItem | LogShortItem | ForwardItem | AnswerItem | GrantItem | CloseItem | ResetItem | MemberItem | PullItem
+BulkLaneItem = BundleRequest | BundleReply | TransferItem
 
 
 @dataclass(slots=True)

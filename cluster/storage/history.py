@@ -22,6 +22,7 @@ from cluster.storage.scanning import scan_bytes
 
 _HISTORY = Family.HISTORY
 _COUNT = struct.Struct(">I")
+assert _COUNT.size == keys.HISTORY_COUNT_BYTES
 
 
 class HistoryStore:

@@ -4,7 +4,8 @@ Integers are big-endian and unsigned, so that byte order is numeric order. Names
 refuses control characters), so a zero byte ends a name and keeps the order of names.
 
     META     0x00 name                                      node-wide: b"format", b"identity"
-             0x01 shard:u32 kind:u8                         per shard: hard state, snapshot, generation, metadata
+             0x01 shard:u32 kind:u8                         per shard: hard state, snapshot, generation, metadata, what a
+                                                            snapshot under way has brought, which history is lacking, damage
              0x02 shard:u32 first_index:u64                 term that begins at this log entry
     LOG      shard:u32 index:u64                            one Raft entry: term:u64 payload
     RECORDS  shard:u32 generation:u32 space 0x00 key        one document's record
@@ -27,6 +28,8 @@ from cluster.ids import DocumentId, LogIndex, ShardId, check_key, check_space
 from cluster.storage.engine import Family
 
 CHECKSUM_BYTES = 4
+HISTORY_COUNT_BYTES = 4
+"""A history value begins with the number of its commands."""
 
 META_FORMAT = b"\x00format"
 META_IDENTITY = b"\x00identity"
@@ -35,6 +38,9 @@ SHARD_HARD_STATE = 1
 SHARD_SNAPSHOT = 2
 SHARD_GENERATION = 3
 SHARD_METADATA = 4
+SHARD_PARTIAL = 5
+SHARD_LACKING = 6
+SHARD_DAMAGED = 7
 
 _FAMILY_SEED = {family: crc32(family.value.encode()) for family in Family}
 _SHARD_INDEX = struct.Struct(">IQ")

@@ -21,6 +21,7 @@ from cluster.storage.scanning import scan_bytes
 _META = Family.META
 _RECORDS = Family.RECORDS
 _GENERATION = struct.Struct(">I")
+_KINDS = (keys.SHARD_GENERATION, keys.SHARD_METADATA, keys.SHARD_PARTIAL, keys.SHARD_LACKING, keys.SHARD_DAMAGED)
 
 
 class RecordStore:
@@ -55,6 +56,18 @@ class RecordStore:
     def put_metadata(self, batch: Batch, body: bytes) -> None:
         """Replace the shard's metadata record."""
         self._store(batch, keys.SHARD_METADATA, body)
+
+    def transfer_note(self, kind: int) -> bytes | None:
+        """What the shard notes about a snapshot under way (SHARD_PARTIAL), history it lacks (SHARD_LACKING) or damage
+        (SHARD_DAMAGED); opaque here. Raises StorageDamaged."""
+        return self._load(kind)
+
+    def put_transfer_note(self, batch: Batch, kind: int, body: bytes | None) -> None:
+        """Replace such a note, or remove it with None."""
+        if body is None:
+            batch.delete(_META, keys.shard_meta(self._shard, kind))
+        else:
+            self._store(batch, kind, body)
 
     def put(self, batch: Batch, generation: int, document: DocumentId, body: bytes) -> None:
         """Replace a document's record."""
@@ -114,7 +127,7 @@ class RecordStore:
         start = keys.records_prefix(self._shard, 0)
         end = keys.records_prefix(self._shard, keys.GENERATION_MAX) + b"\xff"
         batch.delete_range(_RECORDS, start, end)
-        for kind in (keys.SHARD_GENERATION, keys.SHARD_METADATA):
+        for kind in _KINDS:
             batch.delete(_META, keys.shard_meta(self._shard, kind))
         self._generation = 0
 

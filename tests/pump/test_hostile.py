@@ -11,7 +11,20 @@ from cluster.pump.lanes import Lane
 from cluster.raft.messages import Append, AppendReply, Message, Run, SnapshotMeta, TimeoutNow, VoteReply
 from cluster.session.operations import Consistency, Delta, Kind, Operation, Reply
 from cluster.shard.commands import decode_row
-from cluster.shard.turn import AnswerItem, CloseItem, ForwardItem, GrantItem, RaftItem, SnapshotAck, SnapshotChunk
+from cluster.shard.turn import (
+    AnswerItem,
+    CloseItem,
+    ForwardItem,
+    GrantItem,
+    HistoryChunk,
+    HistoryPull,
+    RaftItem,
+    SnapshotChunk,
+    SnapshotClose,
+    SnapshotOpening,
+    SnapshotPull,
+    SnapshotRequest,
+)
 from cluster.storage.engine import Family
 from tests.pump.tally import session_id
 from tests.pump.world import SimulatedNode, World
@@ -148,14 +161,26 @@ def test_a_garbage_snapshot_chunk_is_refused(end: bytes, records: list[tuple[byt
     replica = follower.pump.replicas[SHARD]
     sender = replica.shard.replica_on(leader.name)
     assert sender is not None
-    for sequence in (0, 1, 1, -7):
-        chunk = SnapshotChunk(
-            SHARD, sender, replica.replica, replica.raft.term, 77, sequence, end, records, [(b"?", b"")], False
-        )
-        follower.pump.on_frame(leader.name, Lane.BULK, frames.pack_bulk([chunk])[0], world.now_ms)
-    leader.pump.on_frame(
-        follower.name, Lane.BULK, frames.pack_bulk([SnapshotAck(SHARD, replica.replica, sender, 77, -3)])[0], world.now_ms
-    )
+    head = (SHARD, sender, replica.replica)
+    point, term = LogIndex(replica.raft.commit_index + 9), replica.raft.term
+    for floor in (point + 1, -1, 0):
+        opening = SnapshotOpening(*head, term, 77, point, LogIndex(floor))
+        follower.pump.on_frame(leader.name, Lane.BULK, frames.pack_bulk([opening])[0], world.now_ms)
+        for after in (b"\xff", b""):
+            chunk = SnapshotChunk(*head, term, 77, after, LogIndex(3), records, end)
+            follower.pump.on_frame(leader.name, Lane.BULK, frames.pack_bulk([chunk])[0], world.now_ms)
+    rows = HistoryChunk(*head, b"", [(b"?", b"")], b"?", False, False)
+    follower.pump.on_frame(leader.name, Lane.BULK, frames.pack_bulk([rows])[0], world.now_ms)
+    back = (SHARD, replica.replica, sender)
+    for item in (SnapshotClose(*back, -3, False), SnapshotClose(*back, 77, False), SnapshotRequest(SHARD, replica.replica)):
+        leader.pump.on_frame(follower.name, Lane.BULK, frames.pack_bulk([item])[0], world.now_ms)
+    for pull in (
+        SnapshotPull(*back, -1, LogIndex(-1), b""),
+        SnapshotPull(*back, 1, LogIndex(1 << 60), b"\xff" * 9),
+        HistoryPull(*back, LogIndex(-1), LogIndex(9), b""),
+        HistoryPull(*back, LogIndex(0), LogIndex(1 << 60), b"\xff" * 9),
+    ):
+        leader.pump.on_frame(follower.name, Lane.RAFT, frames.pack_raft([pull])[0], world.now_ms)
     world.run(50)
     assert replica.cache.generation == 0
     assert world.client("n3").insist(Kind.SEND, "a", "add", {"amount": 1}).failure is None
@@ -172,8 +197,10 @@ def test_a_snapshot_ahead_of_what_a_damaged_replica_knows_as_committed_is_not_in
     assert sender is not None
     meta = SnapshotMeta(LogIndex(commit + 5), Term(replica.raft.term + 1), replica.raft.configuration)
     end = msgspec.msgpack.encode((meta, 0))
-    chunk = SnapshotChunk(SHARD, sender, replica.replica, replica.raft.term, 77, 0, end, [], [], True)
-    follower.pump.on_frame(leader.name, Lane.BULK, frames.pack_bulk([chunk])[0], world.now_ms)
+    head = (SHARD, sender, replica.replica, replica.raft.term, 77)
+    opening = SnapshotOpening(*head, meta.index, LogIndex(0))
+    chunk = SnapshotChunk(*head, b"", meta.index, [], end)
+    follower.pump.on_frame(leader.name, Lane.BULK, frames.pack_bulk([opening, chunk])[0], world.now_ms)
     world.run(1)
     assert (replica.applied, replica.cache.generation, bool(replica.damaged)) == (commit, 0, True)
     world.run_until(lambda: not replica.damaged)
@@ -187,8 +214,9 @@ def test_a_damaged_replica_asks_again_when_its_sender_died_in_the_middle() -> No
     sender = replica.shard.replica_on(leader.name)
     assert sender is not None
     replica.damaged = "rot"
-    chunk = SnapshotChunk(SHARD, sender, replica.replica, replica.raft.term, 77, 0, b"", [], [], False)
-    follower.pump.on_frame(leader.name, Lane.BULK, frames.pack_bulk([chunk])[0], world.now_ms)
+    head = (SHARD, sender, replica.replica, replica.raft.term, 77)
+    opening = SnapshotOpening(*head, replica.raft.commit_index, LogIndex(0))
+    follower.pump.on_frame(leader.name, Lane.BULK, frames.pack_bulk([opening])[0], world.now_ms)
     leader.crash()
     world.run_until(lambda: not replica.damaged)
 

@@ -19,7 +19,7 @@ class Replica:
     apply_waits: bool = False
     answers_wait: bool = False
     reads_confirmable: bool = False
-    damaged: str = ""
+    incomplete: bool = False
 
 
 def test_a_deadline_that_moves_back_costs_no_timer_and_still_rings() -> None:

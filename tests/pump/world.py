@@ -17,6 +17,7 @@ from cluster.ids import NodeId, ShardId
 from cluster.pump.assembly import PumpSurroundings, open_pump
 from cluster.pump.lanes import Lane
 from cluster.pump.outbox import Output
+from cluster.pump.pump import PumpConfig
 from cluster.raft.config import RaftConfig
 from cluster.session.operations import Delta, Kind, Operation, Reply
 from cluster.shard.apply import HandlerFailure
@@ -140,6 +141,7 @@ class SimulatedNode:
                 cache_bytes_max=world.cache_bytes_max,
                 checkpoints=world.checkpoints,
                 raft=world.raft,
+                pump=world.pump,
                 compaction=world.compaction,
             )
         )
@@ -218,8 +220,10 @@ class World:
         compaction: CompactionConfig | None = None,
         loader: Callable[[SimulatedNode], Loader] | None = None,
         raft: RaftConfig | None = None,
+        pump: PumpConfig | None = None,
     ) -> None:
         self.raft = raft or RaftConfig(invariants_checked=True)
+        self.pump = pump or PumpConfig()
         self.loader = loader or (lambda node: TallyLoader(lambda: node.halts))
         self.sync_ms: Callable[[], float] = lambda: 0.0
         self.delay_ms: Callable[[NodeId, NodeId, Lane], float] = lambda sender, receiver, lane: 0.0
