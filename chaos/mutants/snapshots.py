@@ -8,7 +8,9 @@ import msgspec
 
 from chaos.mutants.mutant import Patch, collector
 from cluster.ids import LogIndex, ReplicaId
-from cluster.pump.transfers import Transfers
+from cluster.pump import snapshot_sending
+from cluster.pump.snapshot_receiving import SnapshotReceiving
+from cluster.pump.snapshot_sending import SnapshotSending
 from cluster.raft import following, replication
 from cluster.raft.progress import Pace, Progress
 from cluster.raft.state import State
@@ -54,16 +56,11 @@ def snapshot_of_unsaved_records(patch: Patch) -> None:
 
 @mutant("a snapshot leaves out the records that were written while it was read")
 def snapshot_misses_what_is_written_meanwhile(patch: Patch) -> None:
-    def end(transfers: Transfers, replica: ShardReplica, peer: Any, turn: Any) -> None:
-        original(transfers, replica, peer, turn)
-        transfer = transfers._outgoing.get((replica.id, peer))
-        if transfer is not None:
-            meta = transfer.end.meta
-            ahead = LogIndex(max(meta.index, replica.raft.commit_index))
-            moved = msgspec.structs.replace(meta, index=ahead, term=replica.raft.term_of(ahead))
-            transfer.end = msgspec.structs.replace(transfer.end, meta=moved)
+    def send_opening(transfer: Any, node: Any, turn: Any) -> None:
+        transfer.point = LogIndex(max(transfer.point, transfer.replica.raft.commit_index))
+        original(transfer, node, turn)
 
-    original = patch.set(Transfers, "_begin", end)
+    original = patch.set(snapshot_sending, "_send_opening", send_opening)
 
 
 @mutant("an installed snapshot keeps the old documents in memory")
@@ -76,8 +73,8 @@ def install_keeps_memory(patch: Patch) -> None:
 
 @mutant("an installed snapshot does not reset the log (gap between snapshot and log)")
 def install_keeps_the_log(patch: Patch) -> None:
-    def switch(stored: StoredShard, generation: int, meta: Any, metadata: Any, *, resets_log: bool, turn: Any) -> None:
-        original(stored, generation, meta, metadata, resets_log=False, turn=turn)
+    def switch(stored: StoredShard, meta: Any, metadata: Any, *, applied: Any, resets_log: bool, turn: Any) -> None:
+        original(stored, meta, metadata, applied=applied, resets_log=False, turn=turn)
 
     original = patch.set(StoredShard, "switch", switch)
 
@@ -94,40 +91,41 @@ def switch_not_written(patch: Patch) -> None:
 def switched_to_half_a_snapshot(patch: Patch) -> None:
     def read(stored: StoredShard, generation: int, after: Any, bytes_max: int) -> list[tuple[bytes, bytes]]:
         found: list[tuple[bytes, bytes]] = original(stored, generation, after, 1)
-        return found if after is None else []
+        return [] if after else found
 
     original = patch.set(StoredShard, "read", read)
 
 
 @mutant("a snapshot does not carry the shard's time")
 def snapshot_without_time(patch: Patch) -> None:
-    def install(replica: ShardReplica, generation: int, meta: Any, metadata: Any, *, resets_log: bool, turn: Any) -> None:
-        original(replica, generation, meta, ShardMetadata(), resets_log=resets_log, turn=turn)
+    def install(replica: ShardReplica, meta: Any, metadata: Any, *, resets_log: bool, turn: Any) -> None:
+        original(replica, meta, ShardMetadata(), resets_log=resets_log, turn=turn)
         replica._intake._stamped_ms = 0
 
     original = patch.set(ShardReplica, "install", install)
 
 
-@mutant("a chunk of a snapshot that came twice is stored as the next one")
-def repeated_chunk_taken_for_the_next(patch: Patch) -> None:
-    def on_chunk(transfers: Transfers, replica: ShardReplica, chunk: Any, now_ms: float, turn: Any) -> None:
-        incoming = transfers._incoming.get(replica.id)
-        if incoming is not None and chunk.sequence and chunk.sequence != incoming.next_sequence:
-            chunk = msgspec.structs.replace(chunk, sequence=incoming.next_sequence)
-        original(transfers, replica, chunk, now_ms, turn)
+@mutant("a resumed snapshot claims to stand where its last sender stood, though the first records are older")
+def resumed_snapshot_claims_the_later_point(patch: Patch) -> None:
+    def make_ready(receiving: SnapshotReceiving, replica: ShardReplica, opening: Any, turn: Any) -> bool:
+        ready: bool = original(receiving, replica, opening, turn)
+        partial = replica.stored.partial
+        if ready and partial is not None:
+            replica.stored._note(msgspec.structs.replace(partial, point=opening.point), turn.batch)
+        return ready
 
-    original = patch.set(Transfers, "on_chunk", on_chunk)
+    original = patch.set(SnapshotReceiving, "_make_ready", make_ready)
 
 
 @mutant("a transfer that got stuck is never given up")
 def stuck_transfer_never_given_up(patch: Patch) -> None:
-    def tick(transfers: Transfers, now_ms: float, turn: Any) -> None:
-        for transfer in transfers._outgoing.values():
-            if transfer.waiting_since_ms is not None:
-                transfer.waiting_since_ms = now_ms
-        original(transfers, now_ms, turn)
+    def tick(sending: SnapshotSending, now_ms: float, turn: Any) -> None:
+        for transfer in sending._outgoing.values():
+            transfer.heard_ms = now_ms
+        original(sending, now_ms, turn)
 
-    original = patch.set(Transfers, "tick", tick)
+    patch.set(SnapshotReceiving, "tick", lambda receiving, now_ms, turn: None)
+    original = patch.set(SnapshotSending, "tick", tick)
 
 
 @mutant("a replica that was offered a snapshot and got none is not offered it again")
