@@ -43,6 +43,14 @@ def _sticks_to_leader(state: State, now_ms: float) -> bool:
     return hears_leader(state, now_ms) or now_ms < lease.promised_until_ms(state)
 
 
+def _refuses_to_elect(state: State, request: VoteRequest, now_ms: float) -> bool:
+    """A term that this replica is in already may be one it knows from hearsay only, while its promise to the leader of an
+    earlier one still stands."""
+    if request.term > state.term:
+        return _sticks_to_leader(state, now_ms)
+    return request.term == state.term and now_ms < lease.promised_until_ms(state)
+
+
 def _heard_ms(state: State, leader: ReplicaId) -> float:
     return max(state.heard_ms, state.liveness.leader_heard_ms(leader, state.term))
 
@@ -168,10 +176,10 @@ def on_vote_request(state: State, sender: ReplicaId, request: VoteRequest, now_m
     if request.pre:
         _answer_pre_vote(state, sender, request, now_ms)
         return
+    if not request.transfer and _refuses_to_elect(state, request, now_ms):
+        state.send_now(sender, VoteReply(state.term, granted=False, pre=False))
+        return
     if request.term > state.term:
-        if not request.transfer and _sticks_to_leader(state, now_ms):
-            state.send_now(sender, VoteReply(state.term, granted=False, pre=False))
-            return
         roles.become_follower(state, request.term, None, now_ms)
     granted = request.term == state.term and state.vote in (NOBODY, sender) and _complete(state, request)
     if granted:

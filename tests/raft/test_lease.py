@@ -208,6 +208,14 @@ def test_restarted_voter_keeps_the_promise_that_it_has_forgotten(pre: bool) -> N
     assert grants(solo, pre=pre)
 
 
+def test_restarted_voter_that_is_in_the_candidates_term_keeps_it_too() -> None:
+    """The promise may be one to the leader of an earlier term, of which only hearsay took it away."""
+    solo = Solo(term=5, log=[1], config=LEASES)
+    assert not grants(solo, pre=False)
+    solo.now_ms += TIMEOUT_MS
+    assert grants(solo, pre=False)
+
+
 def test_voter_promises_to_a_leader_that_only_its_node_has_heard() -> None:
     """The node acknowledges rounds before this replica gets its first append of the term."""
     solo = Solo(term=1, log=[1], config=LEASES)
@@ -229,10 +237,12 @@ def test_voter_keeps_its_promise_to_a_leader_that_liveness_hears_no_more(pre: bo
     assert grants(solo, pre=pre)
 
 
-def test_hearsay_of_a_higher_term_does_not_end_a_promise() -> None:
+@pytest.mark.parametrize("heard", [4, 5])
+def test_hearsay_of_a_higher_term_does_not_end_a_promise(heard: int) -> None:
+    """Reference trap 39: not even of the very term that the candidate, of term 5, is in."""
     solo = follower()
-    solo.receive(3, vote_reply(4, False))
-    assert solo.core.term == 4
+    solo.receive(3, vote_reply(heard, False))
+    assert solo.core.term == heard
     assert solo.core.leader is None
     assert not grants(solo, pre=False)
     solo.now_ms += TIMEOUT_MS
