@@ -138,6 +138,13 @@ def _waits_for_promise(state: State, now_ms: float) -> bool:
 def _pre_campaign(state: State, now_ms: float) -> None:
     if _waits_for_promise(state, now_ms):
         return
+    if state.disk_hangs(now_ms):
+        # Its own vote could not become durable, and terms that it enters in vain get in the way of those who can lead
+        # (reference trap 21).
+        if state.role is not Role.FOLLOWER:
+            roles.become_follower(state, state.term, None, now_ms)
+        roles.arm_election(state, now_ms)
+        return
     if state.leader is not None:
         state.lost_leader = None
     roles.become_pre_candidate(state, now_ms)

@@ -244,6 +244,8 @@ def deadline_ms(state: State) -> float:
 
 def on_deadline(state: State, _: Deadline, now_ms: float) -> None:
     if now_ms >= state.check_ms and not _check_quorum(state, now_ms):
+        if state.disk_hangs(now_ms):
+            transfer.call_successor(state)
         roles.become_follower(state, state.term, None, now_ms)
         return
     transfer.abort_if_due(state, now_ms)
@@ -254,10 +256,9 @@ def on_deadline(state: State, _: Deadline, now_ms: float) -> None:
 def _check_quorum(state: State, now_ms: float) -> bool:
     """Thesis 6.2: a leader that a majority does not answer stops, so its clients look for the next one. So does one whose
     own disk takes longer than that for a write (reference trap 21): heartbeats beside it would keep everybody waiting."""
-    timeout_ms = state.config.election_timeout_ms_min
-    oldest_write_ms = state.writes[0][3] if state.writes else now_ms
-    if now_ms - oldest_write_ms >= timeout_ms:
+    if state.disk_hangs(now_ms):
         return False
+    timeout_ms = state.config.election_timeout_ms_min
     liveness, term = state.liveness, state.term
 
     def contact_of(voter: ReplicaId) -> float:
@@ -266,7 +267,7 @@ def _check_quorum(state: State, now_ms: float) -> bool:
         return max(state.progress[voter].heard_ms, liveness.acked_sent_ms(voter, term))
 
     contact_ms = min(quorum.agreed(state.configuration, contact_of), now_ms)
-    state.check_ms = min(contact_ms, oldest_write_ms) + timeout_ms
+    state.check_ms = min(contact_ms, state.oldest_write_ms(now_ms)) + timeout_ms
     return state.check_ms > now_ms
 
 

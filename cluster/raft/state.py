@@ -196,6 +196,14 @@ class State:
         """What must be durable beside the log."""
         return HardState(self.term, self.vote, tuple([index for index, _ in self.configurations[1:]]))
 
+    def oldest_write_ms(self, now_ms: float) -> float:
+        """When the write was issued that has been on its way to the disk for the longest; now if none is."""
+        return self.writes[0][3] if self.writes else now_ms
+
+    def disk_hangs(self, now_ms: float) -> bool:
+        """Whether a write takes longer than a group may be held up by one replica (reference trap 21)."""
+        return now_ms - self.oldest_write_ms(now_ms) >= self.config.election_timeout_ms_min
+
     def configuration_at(self, index: LogIndex) -> Configuration:
         """Which configuration counted once entry `index` was there: snapshots need it (reference trap 47)."""
         assert self.log.snapshot.index <= index <= self.log.last_index, "only what the log holds is known"

@@ -62,6 +62,16 @@ def tell_successor(state: State) -> None:
         state.send_now(to, TimeoutNow(state.term, last))
 
 
+def call_successor(state: State) -> None:
+    """Leader that stops because its disk hangs: nothing of the network does, so whoever has the whole log need not wait until
+    this one is missed (reference trap 21)."""
+    last = state.log.last_index
+    for to in state.configuration.voters:
+        if to != state.replica and state.progress[to].match == last:
+            state.send_now(to, TimeoutNow(state.term, last))
+            return
+
+
 def abort_if_due(state: State, now_ms: float) -> None:
     """Leader: take proposals again when the successor has not managed within an election timeout (reference trap 40)."""
     if now_ms >= state.transfer_until_ms:

@@ -69,7 +69,8 @@ class Cluster:
         self.random = random.Random(seed)
         self.faults = faults or Faults()
         self.now_ms = 1_000.0
-        self.disks_work = True
+        self.hung_disks: set[ReplicaId] = set()
+        """Replicas whose disks finish no write."""
         self.blocked: set[tuple[ReplicaId, ReplicaId]] = set()
         self.dropped: Callable[[ReplicaId, ReplicaId, object], bool] | None = None
         self.delivered: list[tuple[ReplicaId, ReplicaId, object]] = []

@@ -148,7 +148,7 @@ class Node:
         self.apply()
 
     def begin_sync(self) -> None:
-        if self.syncing or not (self.disk.unsynced or self.gated) or not self.cluster.disks_work:
+        if self.syncing or not (self.disk.unsynced or self.gated) or self.replica in self.cluster.hung_disks:
             return
         self.syncing = True
         generation, (term, sequence), count = self.generation, self.last_write, len(self.disk.unsynced)

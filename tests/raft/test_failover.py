@@ -7,10 +7,10 @@ import pytest
 from cluster.ids import LogIndex, ReplicaId, Term
 from cluster.raft.effects import Role
 from cluster.raft.election import LOST_RETRIES_MAX, rank_of
-from cluster.raft.events import LeaderLost, PeerAcked
-from cluster.raft.messages import Append, AppendReply, VoteRequest
+from cluster.raft.events import Campaign, LeaderLost, PeerAcked
+from cluster.raft.messages import Append, AppendReply, TimeoutNow, VoteRequest
 from tests.raft.network import TEST_CONFIG, Cluster
-from tests.raft.solo import Solo, accept, append, to, vote_reply, vote_request
+from tests.raft.solo import Solo, accept, append, run, timeout_now, to, vote_reply, vote_request
 
 # Stickiness and liveness
 
@@ -40,6 +40,7 @@ def test_follower_sleeps_on_while_liveness_hears_its_leader() -> None:
     """Reference trap 52: real time and pulled evidence, no counted ticks."""
     solo = Solo()
     solo.receive(2, append(1, (0, 0)))
+    solo.persist()
     for _ in range(20):
         solo.heard = {(2, 1): solo.core.deadline_ms - 50}
         effects = solo.at_deadline()
@@ -209,6 +210,66 @@ def test_write_that_takes_an_election_timeout_ends_leadership_at_that_moment(pau
     solo.now_ms = until_ms
     solo.propose(b"slow")
     assert solo.resign(acked=[2, 3]) == TEST_CONFIG.election_timeout_ms_min
+
+
+def test_leader_that_stops_because_of_its_disk_calls_who_has_the_whole_log() -> None:
+    """Reference trap 21: the network is well, so nobody needs to wait until this leader is missed."""
+    solo = Solo()
+    solo.lead()
+    solo.propose(b"never durable here")
+    solo.receive(3, accept(1, 2))
+    while solo.core.role is Role.LEADER:
+        solo.acked = {(peer, solo.core.term): solo.core.deadline_ms for peer in (2, 3)}
+        effects = solo.at_deadline()
+    assert effects.send_now == [(3, timeout_now(1, 2))]
+
+
+def test_leader_that_stops_for_want_of_a_quorum_calls_nobody() -> None:
+    solo = Solo()
+    solo.lead()
+    while solo.core.role is Role.LEADER:
+        effects = solo.at_deadline()
+    assert not [message for _, message in effects.send_now if isinstance(message, TimeoutNow)]
+
+
+def test_replica_whose_disk_hangs_does_not_campaign() -> None:
+    """Reference trap 21: its own vote could not become durable, and each vain term would turn away who could win."""
+    solo = Solo()
+    solo.receive(2, append(1, (0, 0), run(1, 1, b"never durable here")))
+    for _ in range(10):
+        effects = solo.at_deadline()
+        assert not effects.send_now
+        assert solo.core.role is Role.FOLLOWER
+    assert not solo.step(Campaign()).send_now
+    solo.persist()
+    assert solo.at_deadline().send_now
+    assert solo.core.role is Role.PRE_CANDIDATE
+
+
+def test_candidate_whose_own_vote_does_not_become_durable_gives_up() -> None:
+    """Reference trap 21 again: it would ask in a higher term each time."""
+    solo = Solo()
+    solo.campaign()
+    solo.at_deadline()
+    assert (solo.core.role, solo.core.term) == (Role.FOLLOWER, 1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_group_replaces_a_leader_whose_disk_hangs(seed: int) -> None:
+    """Reference trap 21, whole: the others elect at once, and the hung one never stands in their way."""
+    cluster = Cluster(3, seed=seed)
+    old = cluster.elect(1)
+    cluster.hung_disks.add(old.replica)
+    cluster.propose(b"a")
+    began_ms = cluster.now_ms
+    cluster.run_until(lambda: cluster.leader is not None and cluster.leader is not old)
+    assert cluster.now_ms - began_ms < TEST_CONFIG.election_timeout_ms_min + 50
+    leader = cluster.leader
+    cluster.run_ms(10_000)
+    assert cluster.leader is leader, "and keeps it"
+    cluster.hung_disks.clear()
+    cluster.settle()
+    assert old.machine == cluster.node(2).machine
 
 
 def test_writes_that_take_less_do_not() -> None:
