@@ -414,6 +414,7 @@ class Pump:
 
     def look_at(self, replica: ShardReplica, now_ms: float) -> None:
         """After a replica moved: list it or not, tell streams of another leader, start transfers it wants."""
+        replica.hand_over(now_ms, self._turn)
         if replica.gathers:
             self._schedule.ready[replica.id] = None
         self._schedule.look_at(replica)

@@ -28,8 +28,9 @@ from cluster.raft.events import (
     Persisted,
     Receive,
     SnapshotFailed,
+    Transfer,
 )
-from cluster.raft.messages import AppendReply, Message, SnapshotMeta, VoteRequest
+from cluster.raft.messages import AppendReply, Message, SnapshotMeta, TimeoutNow, VoteRequest
 from cluster.session.operations import Operation
 from cluster.shard.apply import Applier
 from cluster.shard.cache import DocumentCache
@@ -39,6 +40,7 @@ from cluster.shard.directory import Isolated
 from cluster.shard.document import LiveDocument
 from cluster.shard.feed import Feed
 from cluster.shard.gathering import Gatherer
+from cluster.shard.handover import Handover
 from cluster.shard.intake import Intake
 from cluster.shard.lost_log import short_log_of
 from cluster.shard.members import Members
@@ -90,6 +92,7 @@ class ShardReplica:
         self.stalled = ""
         self.suspected_offset: int | None = None
         self.malformed_messages = 0
+        self._handover = Handover()
         self._contradicted = False
         self._stands_in = False
         """Whether a replica with a shorter log wants to lead, and this one is to campaign although it is unwell."""
@@ -118,7 +121,11 @@ class ShardReplica:
     @property
     def serves(self) -> bool:
         """Whether reads and writes may be answered here as leader: it leads, is well, and has applied its own term."""
-        return self.leads and not self.damaged and not self.halted
+        return self.leads and not self._unwell
+
+    @property
+    def _unwell(self) -> bool:
+        return bool(self.damaged or self.halted)
 
     @property
     def leader_node(self) -> NodeId | None:
@@ -141,7 +148,7 @@ class ShardReplica:
         that believes nothing any more has none at all. But a replica with a shorter log that asks for votes can not win
         without what is here: then this one campaigns in its stead, brings it up to date and is deposed, since it serves nobody.
         """
-        if self._contradicted or ((self.damaged or self.halted) and not self.leads and not self._stands_in):
+        if self._contradicted or (self._unwell and not self.leads and not self._stands_in):
             return _NEVER
         return self.raft.deadline_ms
 
@@ -197,6 +204,8 @@ class ShardReplica:
                     node = self.members.node_of(sender)
                     if short is not None and node is not None:
                         turn.send_now(node, short)
+                elif type(message) is TimeoutNow and self._unwell:
+                    continue  # it would lead and serve nobody; the leader goes on to the next
                 elif type(message) is VoteRequest:
                     raft = self.raft
                     asked_with = (message.last_term, message.last_index)
@@ -253,6 +262,13 @@ class ShardReplica:
         self._contradicted = True
         self.halted = error.message
         self._answer_all(turn)
+
+    def hand_over(self, now_ms: float, turn: Turn) -> None:
+        """While this replica leads and is unwell: let another lead."""
+        if self._unwell and self.leads:
+            successor = self._handover.successor(self.raft)
+            if successor is not None:
+                self.handle(Transfer(successor), now_ms, turn)
 
     def persisted(self, term: Term, sequence: int, now_ms: float, turn: Turn) -> None:
         self.handle(Persisted(term, sequence), now_ms, turn)
