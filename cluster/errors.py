@@ -20,6 +20,8 @@
         TooLarge                a named size bound was exceeded
         UnknownSpace            no such space is deployed
         UnknownChannel          the space's code has no such handler
+        UnknownShard            the cluster has no such shard
+        UnknownNode             the cluster has no such node
         UnknownDocument         never created
         DocumentDeleted         a tombstone stands at this key
         DocumentExists          create of a key that is taken
@@ -29,6 +31,8 @@
         KeyReused               a sequence or idempotency key came back with another payload
         PositionRewound         the position belongs to another epoch
         HistoryTrimmed          older than the earliest retained position
+        InvalidMove             the shard's replicas do not stand as a move of them says
+        NodeDown                the node that something should move to looks dead
         InvalidBundle           code that may not be deployed; says file, line, reason, replacement
       AnsweredError             the command was logged and its outcome is an error: state rolled back (applied is `no`)
         HandlerRefused          the author's declared refusal; `name` is its class
@@ -170,6 +174,14 @@ class UnknownChannel(RejectedError):
     """The space's code has no such handler."""
 
 
+class UnknownShard(RejectedError):
+    """The cluster has no such shard."""
+
+
+class UnknownNode(RejectedError):
+    """The cluster has no such node."""
+
+
 class UnknownDocument(RejectedError):
     """The document was never created."""
 
@@ -204,6 +216,14 @@ class PositionRewound(RejectedError):
 
 class HistoryTrimmed(RejectedError):
     """The position is older than the earliest that is retained."""
+
+
+class InvalidMove(RejectedError):
+    """The shard's replicas do not stand as the move says: the message tells how they do, and what can be done."""
+
+
+class NodeDown(RejectedError):
+    """The node looks dead to the one that was asked, so nothing was moved to it; `force` begins nevertheless."""
 
 
 class InvalidBundle(RejectedError):

@@ -31,6 +31,7 @@ TROUBLE_PAUSE_MS: Final = 100
 _SENTENCES: Final = {
     "adding": "the new replica is made a learner",
     "catching_up": "the learner receives what it lacks",
+    "handing_over": "the leader, whose replica goes, hands over",
     "exchanging": "the learner gets its vote and the old replica loses its own",
     "removing": "the old replica is removed",
     "recording": "the new place is written to the shard map",
@@ -93,7 +94,7 @@ def move(
     shard: ShardNumber,
     leaving: Annotated[str, typer.Option("--from", help="The node whose replica goes.", metavar="NODE")],
     joining: Annotated[str, typer.Option("--to", help="The node that gets one; it must not have one yet.", metavar="NODE")],
-    force: Annotated[bool, typer.Option("--force", help="Begin although the new node looks dead or suspect.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Begin although the new node looks dead.")] = False,
     address: Addresses = None,
     folder: Folder = DEFAULT_FOLDER,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds until this stops waiting.", min=0.1)] = MOVE_TIMEOUT_S,

@@ -91,6 +91,10 @@ _STATES: Final = {
 }
 _NEXT_STEPS: Final = {
     "UNKNOWN_SPACE": "deploy it: moot space deploy NAME FILE; deployed ones: moot space list",
+    "UNKNOWN_SHARD": "moot shards list shows what there is",
+    "UNKNOWN_NODE": "moot nodes shows what there is",
+    "INVALID_MOVE": "moot shards list shows who holds what, moot shards show SHARD what is under way",
+    "NODE_DOWN": "moot status; if it only looks so from there, --force begins nevertheless",
     "UNKNOWN_DOCUMENT": "create it: moot doc create SPACE/KEY",
     "UNKNOWN_CHANNEL": "moot space show NAME lists the channels",
     "INVALID_PAYLOAD": "moot space show NAME lists the parameters of each channel",

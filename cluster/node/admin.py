@@ -6,12 +6,9 @@ what this node has.
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import os
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
@@ -19,48 +16,32 @@ import msgspec
 
 import cluster
 from cluster.documents.bundle import Bundle
-from cluster.errors import Applied, HistoryTrimmed, InvalidRequest, OutcomeUnknown, Unavailable, UnknownDocument
-from cluster.gossip.messages import Address, Labels, State
-from cluster.ids import SYSTEM_SHARD, DocumentId, NodeId, ShardId
+from cluster.errors import HistoryTrimmed, InvalidRequest, UnknownDocument
+from cluster.gossip.messages import State
+from cluster.ids import SYSTEM_SHARD, DocumentId, ShardId
+from cluster.node.decisions import Decisions
 from cluster.node.errors_log import ErrorsLog
 from cluster.node.loop import NodeLoop
-from cluster.session.failures import error_of
-from cluster.session.operations import Failure, Kind, Operation, Reply
+from cluster.node.map_keeper import MapKeeper
+from cluster.node.shard_admin import ShardAdministration
+from cluster.node.views import NodeView
 from cluster.shard.commands import CommandKind, HistoryRow, command_seed, decode_row
 from cluster.shard.directory import Space
 from cluster.shard.replica import ShardReplica
-from cluster.shard.system.program import OPERATOR
 from cluster.shard.turn import Turn
 from cluster.shardmap.hashing import key_hash
-from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE, Shard
+from cluster.shardmap.map import Shard
 from cluster.storage.engine import Engine
 from cluster.storage.history import HistoryStore
 
-CHANGE_TIMEOUT_MS = 10_000.0
-CHANGE_ATTEMPTS_MAX = 40
 LIST_LIMIT_MAX = 1000
-LEARN_POLL_MS = 10
-LEARN_ATTEMPTS_MAX = 1000
-
-Ask = Callable[[Operation, float], Awaitable[Reply]]
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class NodeView:
-    """A node as gossip sees it."""
-
-    node: NodeId
-    address: Address
-    labels: Labels
-    state: State
-    generation: int
 
 
 class Administration:
     """One node's answers.
 
-    nodes: every known node as this one sees it, this one included. ask: runs one operation through the node itself.
+    nodes: every known node as this one sees it, this one included. decisions: asks the system shard.
     """
 
     def __init__(
@@ -70,7 +51,8 @@ class Administration:
         engine: Engine,
         cluster_id: str,
         nodes: Callable[[], list[NodeView]],
-        ask: Ask,
+        decisions: Decisions,
+        keeper: MapKeeper,
         errors_log: ErrorsLog,
     ) -> None:
         self._loop = loop
@@ -78,13 +60,17 @@ class Administration:
         self._engine = engine
         self._cluster_id = cluster_id
         self._nodes = nodes
-        self._ask = ask
+        self._decisions = decisions
+        self._shards = ShardAdministration(loop, nodes, keeper)
         self._errors = errors_log
         self._started_ms = time.monotonic() * 1000
         self._methods: dict[str, Callable[[Row], Awaitable[Row]]] = {
             "GetStatus": self._get_status,
             "ListNodes": self._list_nodes,
             "ListShards": self._list_shards,
+            "GetShardConfiguration": self._shards.get_configuration,
+            "MoveReplica": self._shards.move,
+            "TransferLeader": self._shards.transfer,
             "Where": self._where,
             "DeploySpace": self._deploy_space,
             "ListSpaces": self._list_spaces,
@@ -181,23 +167,13 @@ class Administration:
     def _shard_row(self, shard: Shard) -> Row:
         replica = self._pump.replicas.get(shard.shard)
         leader = self._leader_of(shard)
-        matches = replica.raft.progress if replica is not None and replica.leads else {}
-        places = [
-            {
-                "replica_id": place.replica,
-                "node_id": place.node,
-                "role": "REPLICA_ROLE_LEADER" if place.node == leader else "REPLICA_ROLE_VOTER",
-                "match_index": matches.get(place.replica, 0),
-            }
-            for place in shard.replicas
-        ]
         return {
             "shard_id": shard.shard,
             "hash_begin": shard.start,
             "hash_end": shard.end,
             "leader": leader,
             "term": replica.raft.term if replica else 0,
-            "replicas": places,
+            "replicas": self._shards.members(shard, leader),
             "commit_index": replica.raft.commit_index if replica else 0,
             "applied_index": replica.applied if replica else 0,
         }
@@ -212,8 +188,8 @@ class Administration:
         if request["settings"] or request["check_only"]:
             raise InvalidRequest("settings and check_only are not known to this release")
         payload = {"space": request["space"], "bundle": base64.b64encode(bundle).decode()}
-        answer = await self._decide("deploy", payload)
-        await self._learned(answer["version"])
+        answer = await self._decisions.decide("deploy", payload)
+        await self._decisions.learned(answer["version"])
         space = self._pump.directory.space(request["space"])
         return {"space": self._space_row(space), "changed": answer["changed"]}
 
@@ -245,35 +221,6 @@ class Administration:
             "deployments": space.deployments,
             "bundle_bytes": len(bundle) if bundle else 0,
         }
-
-    async def _decide(self, channel: str, payload: Row) -> Row:
-        """Send the system document a message under one idempotency key until it is answered. Raises ClusterError."""
-        key = os.urandom(16)
-        body = msgspec.json.encode(payload)
-        for _ in range(CHANGE_ATTEMPTS_MAX):
-            operation = Operation(1, Kind.SEND, SYSTEM_SPACE, SYSTEM_KEY, str(OPERATOR), channel, body, key)
-            try:
-                reply = await self._ask(operation, CHANGE_TIMEOUT_MS)
-            except TimeoutError:
-                raise OutcomeUnknown("the system shard did not answer in time") from None
-            if reply.failure is None:
-                answer: Row = msgspec.json.decode(reply.payload)
-                return answer
-            if not reply.failure.retryable and reply.failure.reason != UnknownDocument.reason:
-                raise error_of(reply.failure)
-            await self._pause(reply.failure)
-        raise Unavailable("the system shard has no leader that answers", retry_after_ms=1000)
-
-    async def _learned(self, version: int) -> None:
-        """Until this node knows the decisions of `version`: whoever deployed here can create here at once."""
-        for _ in range(LEARN_ATTEMPTS_MAX):
-            if self._pump.directory.decisions.version >= version:
-                return
-            await asyncio.sleep(LEARN_POLL_MS / 1000)
-        raise Unavailable("it is decided, but this node has not learned of it yet", applied=Applied.YES, retry_after_ms=1000)
-
-    async def _pause(self, failure: Failure) -> None:
-        await asyncio.sleep(max(failure.retry_after_ms, 50) / 1000)
 
     # -- documents ---------------------------------------------------------------------------------------------------
 
@@ -359,7 +306,7 @@ class Administration:
             "offset": request["offset"],
             "reason": request["cause"],
         }
-        await self._decide("isolate", payload)
+        await self._decisions.decide("isolate", payload)
         return {"document": None}
 
     async def _checkpoint(self, request: Row) -> Row:

@@ -85,7 +85,7 @@ class Changes:
         now_ms: float,
     ) -> None:
         """See `Pump.change_configuration`."""
-        replica = self._leading(shard)
+        replica = self._movable(shard)
         self._change(replica, expected_index, ChangeConfiguration(voters, learners, places), now_ms)
 
     def transfer(self, shard: ShardId, to: NodeId, now_ms: float) -> None:
@@ -94,7 +94,7 @@ class Changes:
 
     def move_step(self, shard: ShardId, leaving: NodeId | None, joining: NodeId | None, now_ms: float) -> Step:
         """See `Pump.move_step`."""
-        replica = self._leading(shard)
+        replica = self._movable(shard)
         self._check_nodes({joining} if joining is not None else set())
         status = status_of(replica)
         step = next_step(status, leaving, joining)
@@ -117,9 +117,12 @@ class Changes:
         if not replica.leads:
             leader = replica.leader_node or ""
             raise NotLeader(f"node {self._node} does not lead shard {shard}", leader=leader, shard=shard)
+        return replica
+
+    def _movable(self, shard: ShardId) -> ShardReplica:
         if shard == SYSTEM_SHARD:
             raise InvalidRequest("every node holds the system shard: its replicas do not move")
-        return replica
+        return self._leading(shard)
 
     def _check_nodes(self, nodes: set[NodeId]) -> None:
         for node in sorted(nodes - self._nodes):

@@ -98,13 +98,15 @@ class _MoveStageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MoveStage.V
     """The new replica becomes a learner of the group: it gets the log and does not vote."""
     MOVE_STAGE_CATCHING_UP: _MoveStage.ValueType  # 2
     """The learner receives what it lacks, by a snapshot when the log begins later."""
-    MOVE_STAGE_EXCHANGING: _MoveStage.ValueType  # 3
+    MOVE_STAGE_HANDING_OVER: _MoveStage.ValueType  # 3
+    """The leader is the replica that goes: it hands over to the best other voter."""
+    MOVE_STAGE_EXCHANGING: _MoveStage.ValueType  # 4
     """The voters are exchanged, through a joint configuration: the learner votes from here on."""
-    MOVE_STAGE_REMOVING: _MoveStage.ValueType  # 4
+    MOVE_STAGE_REMOVING: _MoveStage.ValueType  # 5
     """The old replica, which votes no more, is removed."""
-    MOVE_STAGE_RECORDING: _MoveStage.ValueType  # 5
+    MOVE_STAGE_RECORDING: _MoveStage.ValueType  # 6
     """The system shard writes the new place to the shard map."""
-    MOVE_STAGE_DONE: _MoveStage.ValueType  # 6
+    MOVE_STAGE_DONE: _MoveStage.ValueType  # 7
     """The new replica votes and the old one is gone."""
 
 class MoveStage(_MoveStage, metaclass=_MoveStageEnumTypeWrapper):
@@ -116,13 +118,15 @@ MOVE_STAGE_ADDING: MoveStage.ValueType  # 1
 """The new replica becomes a learner of the group: it gets the log and does not vote."""
 MOVE_STAGE_CATCHING_UP: MoveStage.ValueType  # 2
 """The learner receives what it lacks, by a snapshot when the log begins later."""
-MOVE_STAGE_EXCHANGING: MoveStage.ValueType  # 3
+MOVE_STAGE_HANDING_OVER: MoveStage.ValueType  # 3
+"""The leader is the replica that goes: it hands over to the best other voter."""
+MOVE_STAGE_EXCHANGING: MoveStage.ValueType  # 4
 """The voters are exchanged, through a joint configuration: the learner votes from here on."""
-MOVE_STAGE_REMOVING: MoveStage.ValueType  # 4
+MOVE_STAGE_REMOVING: MoveStage.ValueType  # 5
 """The old replica, which votes no more, is removed."""
-MOVE_STAGE_RECORDING: MoveStage.ValueType  # 5
+MOVE_STAGE_RECORDING: MoveStage.ValueType  # 6
 """The system shard writes the new place to the shard map."""
-MOVE_STAGE_DONE: MoveStage.ValueType  # 6
+MOVE_STAGE_DONE: MoveStage.ValueType  # 7
 """The new replica votes and the old one is gone."""
 Global___MoveStage: _TypeAlias = MoveStage  # noqa: Y015
 
@@ -669,7 +673,7 @@ class MoveReplicaRequest(_message.Message):
     to_node: _builtins.str
     """The node that gets one."""
     force: _builtins.bool
-    """Begin although the new node looks dead or suspect from here."""
+    """Begin although the new node looks dead from here."""
     def __init__(
         self,
         *,

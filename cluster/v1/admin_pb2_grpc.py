@@ -158,7 +158,9 @@ class AdminServiceServicer:
     def MoveReplica(self, request, context):
         """Takes one step of moving a replica from one node to another, at the shard's leader, and says what it did or waits for.
         Call it again until it is done: every call looks at where things stand, so that a move goes on wherever it was left, at
-        whichever leader. Calling it after the end changes nothing.
+        whichever leader. Calling it after the end changes nothing. NOT_FOUND (reasons UNKNOWN_SHARD, UNKNOWN_NODE),
+        FAILED_PRECONDITION (reason INVALID_MOVE) when the replicas do not stand as the move says, and (reason NODE_DOWN) before a
+        first step to a node that looks dead.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -166,6 +168,7 @@ class AdminServiceServicer:
 
     def TransferLeader(self, request, context):
         """Hands a shard's leadership to another voter, at the shard's leader. Returns when it is over, one way or the other.
+        FAILED_PRECONDITION (reason INVALID_MOVE) when the node has no vote there, and (reason NODE_DOWN) when it looks dead.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

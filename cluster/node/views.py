@@ -1,0 +1,19 @@
+"""What a node knows of the others, as `admin.py` and its siblings show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cluster.gossip.messages import Address, Labels, State
+from cluster.ids import NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A node as gossip sees it."""
+
+    node: NodeId
+    address: Address
+    labels: Labels
+    state: State
+    generation: int
