@@ -45,7 +45,8 @@ def register(shards: typer.Typer) -> None:
 
 @dataclass(slots=True)
 class Progress:
-    """What has been heard of a move. stage_ms: how long each stage lasted as seen from here, in order."""
+    """What has been heard of a move. stage_ms: how long each stage lasted as seen from here, in order; after a change of leader
+    one may come again. ended_ms: the last of them."""
 
     shard: int
     leaving: str
@@ -54,6 +55,7 @@ class Progress:
     stage: str = ""
     stage_began: float = 0.0
     stage_ms: dict[str, float] = field(default_factory=dict)
+    ended_ms: float = 0.0
     leader: str = ""
     waiting_for: str = ""
     lag_entries: int | None = None
@@ -70,8 +72,8 @@ class Progress:
         now, ended = time.monotonic(), ""
         if stage != self.stage:
             if self.stage:
-                ended = self.stage
-                self.stage_ms[ended] = self.stage_ms.get(ended, 0.0) + (now - self.stage_began) * 1000
+                ended, self.ended_ms = self.stage, (now - self.stage_began) * 1000
+                self.stage_ms[ended] = self.stage_ms.get(ended, 0.0) + self.ended_ms
             self.stage, self.stage_began = stage, now
         return ended
 
@@ -166,16 +168,12 @@ async def _shown(addresses: list[str], progress: Progress, timeout_s: float, for
 
         def tell(ended: str) -> None:
             if ended:
-                live.console.print(f"  [green]done[/]  {_SENTENCES.get(ended, ended)}   [dim]{_stage_took(progress, ended)}[/]")
+                live.console.print(f"  [green]done[/]  {_SENTENCES.get(ended, ended)}   [dim]{duration(progress.ended_ms)}[/]")
             if not progress.done:
                 live.update(Text(f"  …     {progress.sentence()}   {duration(progress.took_ms)}"), refresh=True)
 
         tell("")
         await _drive(addresses, progress, timeout_s, force, tell)
-
-
-def _stage_took(progress: Progress, stage: str) -> str:
-    return duration(progress.stage_ms[stage])
 
 
 async def _drive(addresses: list[str], progress: Progress, timeout_s: float, force: bool, tell: Callable[[str], None]) -> None:

@@ -22,7 +22,6 @@ from cluster.ids import SYSTEM_SHARD, DocumentId, ShardId
 from cluster.node.decisions import Decisions
 from cluster.node.errors_log import ErrorsLog
 from cluster.node.loop import NodeLoop
-from cluster.node.map_keeper import MapKeeper
 from cluster.node.shard_admin import ShardAdministration
 from cluster.node.views import NodeView
 from cluster.shard.commands import CommandKind, HistoryRow, command_seed, decode_row
@@ -52,7 +51,6 @@ class Administration:
         cluster_id: str,
         nodes: Callable[[], list[NodeView]],
         decisions: Decisions,
-        keeper: MapKeeper,
         errors_log: ErrorsLog,
     ) -> None:
         self._loop = loop
@@ -61,7 +59,7 @@ class Administration:
         self._cluster_id = cluster_id
         self._nodes = nodes
         self._decisions = decisions
-        self._shards = ShardAdministration(loop, nodes, keeper)
+        self._shards = ShardAdministration(loop, nodes)
         self._errors = errors_log
         self._started_ms = time.monotonic() * 1000
         self._methods: dict[str, Callable[[Row], Awaitable[Row]]] = {

@@ -36,7 +36,6 @@ from cluster.node.backend import NodeBackend, OneAnswer
 from cluster.node.decisions import Decisions
 from cluster.node.errors_log import ErrorsLog
 from cluster.node.loop import NodeLoop, monotonic_ms
-from cluster.node.map_keeper import MapKeeper
 from cluster.node.marker import PageMarker
 from cluster.node.views import NodeView
 from cluster.node.watchdog import Watchdog
@@ -109,7 +108,6 @@ class Node:
         await self._gateway.start()
         self._watchdog.start()
         self._bootstrap = asyncio.create_task(self._create_system_document())
-        self._keeping = asyncio.create_task(self._keeper.run())
         gc.disable()
         gc.collect()
         gc.freeze()
@@ -128,7 +126,6 @@ class Node:
     async def stop(self) -> None:
         """Stop serving, then leave the directory clean."""
         self._bootstrap.cancel()
-        self._keeping.cancel()
         await self._gateway.stop()
         await self._gossip.leave()
         await self._gossip.stop()
@@ -196,15 +193,12 @@ class Node:
         )
 
     def _build_backend(self) -> NodeBackend:
-        decisions = Decisions(self.pump, self._ask)
-        self._keeper = MapKeeper(self.pump, decisions)
         administration = Administration(
             loop=self.loop,
             engine=self._engine,
             cluster_id=self._cluster_id.hex(),
             nodes=self._nodes,
-            decisions=decisions,
-            keeper=self._keeper,
+            decisions=Decisions(self.pump, self._ask),
             errors_log=self._errors_log,
         )
         return NodeBackend(self.loop, administration, lambda: self.pump.directory.decisions.version > 0)

@@ -14,7 +14,6 @@ from cluster.errors import InvalidMove, InvalidRequest, NodeDown, NotLeader, Unk
 from cluster.gossip.messages import State
 from cluster.ids import SYSTEM_SHARD, NodeId, ShardId
 from cluster.node.loop import NodeLoop, monotonic_ms
-from cluster.node.map_keeper import MapKeeper
 from cluster.node.views import NodeView
 from cluster.placement.move import Action, ConfigurationStatus, Member, Step
 from cluster.placement.progress import Stage, check_move, stage_of
@@ -24,18 +23,17 @@ TRANSFER_POLL_MS = 5
 TRANSFER_WAIT_MS = 10_000.0
 """A transfer that is over by nobody's word for this long is reported as it stands."""
 COMMIT_POLL_MS = 20
-CATCH_UP_POLL_MS = 200
+SLOW_POLL_MS = 100
 Row = dict[str, Any]
 
 
 class ShardAdministration:
-    """One node's part. nodes: every known node as this one sees it. keeper: writes places to the shard map."""
+    """One node's part. nodes: every known node as this one sees it."""
 
-    def __init__(self, loop: NodeLoop, nodes: Callable[[], list[NodeView]], keeper: MapKeeper) -> None:
+    def __init__(self, loop: NodeLoop, nodes: Callable[[], list[NodeView]]) -> None:
         self._loop = loop
         self._pump = loop.pump
         self._nodes = nodes
-        self._keeper = keeper
 
     # -- showing -----------------------------------------------------------------------------------------------------
 
@@ -89,10 +87,18 @@ class ShardAdministration:
         step = self._pump.move_step(shard, leaving, joining, monotonic_ms())
         self._loop.wake()
         if step.action is Action.DONE:
-            changed = await self._keeper.record(shard)
-            return self._progress(status, Stage.DONE, step, joining, changed=changed)
+            stage = Stage.DONE if self._on_the_map(status) else Stage.RECORDING
+            return self._progress(status, stage, step, joining, changed=False)
         stage = Stage.HANDING_OVER if step.action is Action.TRANSFER else stage_of(status, leaving, joining)
+        if stage is Stage.EXCHANGING and step.action is Action.WAIT and status.committed and not status.outgoing:
+            stage = Stage.CATCHING_UP  # Raft judges more strictly how far the learner must be
         return self._progress(status, stage, step, joining, changed=step.action is not Action.WAIT)
+
+    def _on_the_map(self, status: ConfigurationStatus) -> bool:
+        """Whether the shard map, which the leader has corrected from time to time, names the voters as they are."""
+        nodes = {member.replica: member.node for member in status.members}
+        named = [(place.replica, place.node) for place in self._pump.router.map.shard(status.shard).replicas]
+        return named == [(voter, nodes[voter]) for voter in status.voters]
 
     def _progress(self, status: ConfigurationStatus, stage: Stage, step: Step, joining: NodeId, *, changed: bool) -> Row:
         now = self._pump.configuration(status.shard) or status
@@ -108,7 +114,7 @@ class ShardAdministration:
             "waiting_for": waiting,
             "lag_entries": new.lag if new is not None and now.leads else None,
             "configuration_index": now.index,
-            "retry_after_ms": CATCH_UP_POLL_MS if stage is Stage.CATCHING_UP else COMMIT_POLL_MS,
+            "retry_after_ms": SLOW_POLL_MS if stage in (Stage.CATCHING_UP, Stage.RECORDING) else COMMIT_POLL_MS,
             "leader": self._pump.node,
         }
 
