@@ -193,7 +193,7 @@ class Scenario:
     # Commands
 
     def add_replicas(self, words: list[str], options: dict[str, str]) -> None:
-        """COUNT learners=N leases=on promotion-lag=N window=N append-bytes=N: the first members of the group."""
+        """COUNT learners=N leases=on promotion-lag=N window=N append-bytes=N uncommitted-bytes=N: the first members."""
         voters, learners = int(words[0]), int(options.pop("learners", 0))
         if options.pop("leases", "off") == "on":
             self.config = replace(self.config, lease_reads=True)
@@ -202,6 +202,7 @@ class Scenario:
             promotion_lag_entries=int(options.pop("promotion-lag", 0)),
             window_appends=int(options.pop("window", 2)),
             append_bytes_max=int(options.pop("append-bytes", 1_000)),
+            uncommitted_bytes_max=int(options.pop("uncommitted-bytes", 1_000_000)),
         )
         ids = tuple(ReplicaId(number) for number in range(1, voters + learners + 1))
         for replica in ids:
@@ -226,6 +227,11 @@ class Scenario:
         """ID: numbered in order asked."""
         self.reads += 1
         self.one(words[0]).step(Read(self.reads))
+
+    def lease(self, words: list[str], options: dict[str, str]) -> None:
+        """ID: whether what it has computed for reads by lease may go out now."""
+        replica = self.one(words[0])
+        replica.say("the lease holds" if replica.core.lease_holds(self.now_ms) else "no lease")
 
     def transfer(self, words: list[str], options: dict[str, str]) -> None:
         """ID to=ID"""
@@ -343,7 +349,10 @@ class Scenario:
         source, target = self.one(names[0]), self.one(names[1])
         index = source.core.applied_index
         meta = SnapshotMeta(index, source.core.term_of(index), source.core.configuration_at(index))
-        if options.pop("fails", "off") == "on" or not target.core.needs_snapshot(meta):
+        fails = options.pop("fails", "off") == "on"
+        if fails or not target.core.needs_snapshot(meta):
+            if not fails:
+                target.say(f"has no use for snapshot {meta.index}/{meta.term}")
             source.step(SnapshotFailed(target.replica))
             return
         target.disk.write(Write(install=meta))
@@ -400,6 +409,7 @@ COMMANDS: dict[str, Callable[[Scenario, list[str], dict[str, str]], None]] = {
     "campaign": Scenario.campaign,
     "propose": Scenario.propose,
     "read": Scenario.read,
+    "lease": Scenario.lease,
     "transfer": Scenario.transfer,
     "change-configuration": Scenario.change_configuration,
     "compact": Scenario.compact,
