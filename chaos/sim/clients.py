@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 WAY_MS = (0.1, 1.0)
 """From a client to its node, and back."""
 REDIAL_MS = (5.0, 80.0)
+FORGOTTEN = "ASKER_GONE"
+"""In place of a reason where the application ended before it was told anything. No error of the cluster."""
 REPLY_TIMEOUT_MS = 2_000
 UNARY_TIMEOUT_MS = 3_000.0
 UNARY_PAUSE_MS = 30.0
@@ -128,6 +130,8 @@ class SessionClient:
             reply_timeout_ms=REPLY_TIMEOUT_MS,
             watch_credit_bytes=limits.watch_credit_bytes,
         )
+        self._settings = settings
+        self._lives = 1
         self.machine = ClientSession(self._make_session, self._source.random, settings)
         self._calls: dict[int, Call] = {}
         self._ticket = 0
@@ -140,6 +144,24 @@ class SessionClient:
 
     def start(self) -> None:
         self._redial()
+
+    def restart(self) -> None:
+        """The application's process ends with everything that it knew, and another begins with a session of its own."""
+        calls, self._calls = list(self._calls.values()), {}
+        for call in calls:
+            self.world.end(call, Reply(0, failure=Failure(FORGOTTEN, "whoever asked is gone", False, "unknown")))
+        for watch in self._watching.values():
+            self.world.watches.closed(self.name, watch)
+        self._watching.clear()
+        self._lives += 1
+        self.name = f"{self.name.partition('.')[0]}.{self._lives}"
+        self.world.principals[self.name] = self.principal
+        self.machine = ClientSession(self._make_session, self._source.random, self._settings)
+        self._wake_ms = float("inf")
+        if self.stream is not None:
+            self.stream.close()
+            self.stream = None
+            self._redial()
 
     def do(self, work: Work) -> None:
         """What the application wants."""

@@ -51,14 +51,19 @@ def _crashes(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
         keep = source.choice((1.0, 0.0, source.random()))
         start, end = _span(source, 50, 1_500)
         host_down = source.random() < 0.3
-        found.append(faults.Crash(start, end, source.choice(names), source.choice(CRASH_POINTS), keep, host_down))
+        passes = source.choice((0, 0, 1, 3, 10))
+        found.append(faults.Crash(start, end, source.choice(names), source.choice(CRASH_POINTS), keep, host_down, passes))
     return found
 
 
 def _leader_crashes(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
     return [
         faults.LeaderCrash(
-            *_span(source, 20, 800), source.randint(0, 1), source.choice(CRASH_POINTS), source.choice((1.0, 0.0))
+            *_span(source, 20, 800),
+            source.randint(0, 1),
+            source.choice(CRASH_POINTS),
+            source.choice((1.0, 0.0)),
+            source.choice((0, 0, 1, 3, 10)),
         )
         for _crash in range(source.randint(1, 4))
     ]
@@ -139,7 +144,12 @@ def _sync_failures(source: random.Random, names: list[NodeId], _: int) -> list[F
 
 
 def _read_failures(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
-    return [faults.ReadsFail(*_span(source, 100, 1_000), source.choice(names))]
+    family = source.choice((None, Family.LOG, Family.RECORDS, Family.META))
+    return [faults.ReadsFail(*_span(source, 100, 1_000), source.choice(names), family)]
+
+
+def _write_failures(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    return [faults.WritesFail(*_span(source, 100, 1_000), source.choice(names))]
 
 
 def _full_disks(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
@@ -164,6 +174,36 @@ def _rot(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
     restart, up = _span(source, 50, 300)
     found.append(faults.Crash(restart, up, victim, "anywhere", 1.0, False))
     return found
+
+
+def _misdirected(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    victim = source.choice(names)
+    found: list[Fault] = []
+    for _write in range(source.randint(1, 3)):
+        start, _end = _span(source, 0, 1)
+        found.append(faults.Misdirected(start, start, victim, source.choice((Family.RECORDS, Family.RECORDS, Family.LOG))))
+    restart, up = _span(source, 50, 300)
+    found.append(faults.Crash(restart, up, victim, "anywhere", 1.0, False))
+    return found
+
+
+def _torn(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    return [faults.TornCrash(*_span(source, 50, 500), source.choice(names))]
+
+
+def _client_restarts(source: random.Random, names: list[NodeId], clients: int) -> list[Fault]:
+    found: list[Fault] = []
+    for _restart in range(source.randint(1, 3)):
+        start, _end = _span(source, 0, 1)
+        found.append(faults.ClientRestart(start, start, source.randrange(clients)))
+    return found
+
+
+def _clock_slews(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    return [
+        faults.ClockSlew(*_span(source, 100, 2_000), source.choice(names), source.choice((0.2, 0.8, 1.5, 5.0)))
+        for _slew in range(source.randint(1, 2))
+    ]
 
 
 def _wipes(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
@@ -205,9 +245,17 @@ _MAKERS: dict[str, Maker] = {
     "bit_flip": _rot,
     "wipe": _wipes,
     "clock_jump": _clock_jumps,
+    "writes_fail": _write_failures,
+    "misdirected": _misdirected,
+    "torn_crash": _torn,
+    "client_restart": _client_restarts,
+    "clock_slew": _clock_slews,
 }
-_LIKELIHOOD = {"crash": 0.6, "sync_fails": 0.15, "reads_fail": 0.15, "disk_full": 0.15, "high_water": 0.15, "bit_flip": 0.15,
-               "wipe": 0.1, "power_loss": 0.25}  # fmt: skip
+_LIKELIHOOD = {"crash": 0.6, "sync_fails": 0.15, "reads_fail": 0.15, "writes_fail": 0.15, "disk_full": 0.15, "high_water": 0.15,
+               "bit_flip": 0.15, "misdirected": 0.1, "torn_crash": 0.1, "wipe": 0.1, "power_loss": 0.25, "clock_slew": 0.2,
+               "client_restart": 0.2}  # fmt: skip
+_COSTLY = faults.Wipe | faults.BitFlip | faults.Misdirected | faults.TornCrash
+"""Takes from a node what it had synced, or takes the node."""
 
 
 def draw_faults(streams: Streams, names: list[NodeId], clients: int, *, rivals: bool, steady: bool) -> tuple[Fault, ...]:
@@ -227,8 +275,7 @@ def draw_faults(streams: Streams, names: list[NodeId], clients: int, *, rivals: 
         found.extend(_rival_cuts(streams.named("faults/rivals")))
     if steady:
         found = [replace(fault, rate=1.0) if isinstance(fault, faults.LeaderCut) else fault for fault in found]
-    victims = sorted(
-        (fault for fault in found if isinstance(fault, faults.Wipe | faults.BitFlip)), key=lambda fault: fault.start_ms
-    )
+        found = [fault for fault in found if not isinstance(fault, faults.ClockSlew)]
+    victims = sorted((fault for fault in found if isinstance(fault, _COSTLY)), key=lambda fault: fault.start_ms)
     spared = {id(fault) for fault in victims if fault.node != victims[0].node}
     return tuple(sorted((fault for fault in found if id(fault) not in spared), key=lambda fault: fault.start_ms))

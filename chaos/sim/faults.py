@@ -17,9 +17,9 @@ SAFETY_MS = 4_000.0
 Link = tuple[NodeId, NodeId]
 """A directed pair: (sender, receiver)."""
 
-CRASH_POINTS = ("anywhere", "stepped", "sent", "written", "synced", "applied")
-"""Where in a turn a crash may fall: between two turns; after the step and before its frames; between the frames and the write;
-after the write; after the sync and before what waited for it; after apply and before its frames."""
+CRASH_POINTS = ("anywhere", "stepped", "sending", "sent", "written", "synced", "applied")
+"""Where in a turn a crash may fall: between two turns; after the step and before its frames; between two of its frames; between
+the frames and the write; after the write; after the sync and before what waited for it; after apply and before its frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +58,14 @@ class Crash(Fault):
 
     keep: which part of the unsynced batches survives (1: the kernel lived on, less: the power failed).
     host_down: nobody answers a dial; otherwise it is refused, which is evidence.
+    passes: how often it comes past that point before it dies there.
     """
 
     node: NodeId
     point: str
     keep: float
     host_down: bool
+    passes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +90,21 @@ class Wipe(Fault):
 
 
 @dataclass(frozen=True, slots=True)
+class TornCrash(Fault):
+    """The power of `node` fails, and the write-ahead log keeps an unsynced write without the ones before it. The engine can not
+    tell that from damage and does not open again; with at most one unsynced write it is a torn end, which is dropped."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True)
 class LeaderCrash(Fault):
-    """Whoever leads `shard` by then dies, at `point`, and starts again at end_ms. keep: as in Crash."""
+    """Whoever leads `shard` by then dies, at `point`, and starts again at end_ms. keep, passes: as in Crash."""
 
     shard: int
     point: str
     keep: float
+    passes: int = 0
 
 
 # network
@@ -164,6 +175,13 @@ class ClientBreak(Fault):
     client: int
 
 
+@dataclass(frozen=True, slots=True)
+class ClientRestart(Fault):
+    """A client's process ends with everything that it knew, and another begins under the same user with another session."""
+
+    client: int
+
+
 # disks
 
 
@@ -184,7 +202,15 @@ class SyncFails(Fault):
 
 @dataclass(frozen=True, slots=True)
 class ReadsFail(Fault):
-    """Reads end with an input/output error, which may end the node; it starts again at end_ms."""
+    """Reads end with an input/output error, of all families or of one, which may end the node; it starts again at end_ms."""
+
+    node: NodeId
+    family: Family | None
+
+
+@dataclass(frozen=True, slots=True)
+class WritesFail(Fault):
+    """Writes end with an input/output error, which ends the node; it starts again at end_ms."""
 
     node: NodeId
 
@@ -218,6 +244,14 @@ class BitFlip(Fault):
     family: Family
 
 
+@dataclass(frozen=True, slots=True)
+class Misdirected(Fault):
+    """What is stored under one key of a family is found under another one too, in place of what belongs there."""
+
+    node: NodeId
+    family: Family
+
+
 # clocks
 
 
@@ -227,6 +261,14 @@ class ClockJump(Fault):
 
     node: NodeId
     by_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClockSlew(Fault):
+    """The monotonic clock of a node goes at `rate` of its own speed."""
+
+    node: NodeId
+    rate: float
 
 
 def hits(fault: Fault) -> str:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from chaos.sim import faults
 from chaos.sim.faults import Fault
-from cluster.errors import StorageFull
+from cluster.errors import StorageError, StorageFull
 from cluster.ids import ShardId
+from cluster.storage.engine import Family
 
 if TYPE_CHECKING:
     from chaos.sim.node import SimulatedNode
@@ -45,6 +46,8 @@ class Injector:
             stream = world.clients[fault.client].stream
             if stream is not None:
                 stream.broken()
+        elif isinstance(fault, faults.ClientRestart):
+            world.clients[fault.client].restart()
         else:
             self._begin_node(fault, world.nodes[fault.node])  # type: ignore[attr-defined]
 
@@ -80,7 +83,9 @@ class Injector:
             return
         leader, now_ms = leaders[0].name, fault.start_ms
         if isinstance(fault, faults.LeaderCrash):
-            self._begin_at_leader(fault, faults.Crash(now_ms, fault.end_ms, leader, fault.point, fault.keep, False))
+            self._begin_at_leader(
+                fault, faults.Crash(now_ms, fault.end_ms, leader, fault.point, fault.keep, False, fault.passes)
+            )
         else:
             others = [name for name in self._world.names if name != leader]
             leaders[0].slew(fault.rate)
@@ -116,7 +121,11 @@ class Injector:
             if fault.point == "anywhere":
                 node.kill(fault.keep, host_down=fault.host_down)
             else:
-                node.armed = fault
+                node.arm(fault)
+        elif isinstance(fault, faults.TornCrash):
+            self._keep_down(node, fault)
+            node.disk.tear()
+            node.kill(0.0, host_down=True)
         elif isinstance(fault, faults.Wipe):
             self._keep_down(node, fault)
             node.wipe()
@@ -130,16 +139,23 @@ class Injector:
             self._keep_down(node, fault)
             node.sync_fails = True
         elif isinstance(fault, faults.ReadsFail):
-            node.reads_fail = True
-            node.disk.fail_reads(True)
+            node.reads_fail = frozenset((fault.family,)) if fault.family is not None else frozenset(Family)
+            node.disk.fail_reads(node.reads_fail)
+        elif isinstance(fault, faults.WritesFail):
+            self._keep_down(node, fault)
+            node.writes_fail = True
+            node.disk.refuse_writes(StorageError("input/output error (asked for by the simulation)"))
         elif isinstance(fault, faults.DiskFull):
             self._keep_down(node, fault)
             node.disk_full = True
             node.disk.refuse_writes(StorageFull("the disk is full (asked for by the simulation)"))
         elif isinstance(fault, faults.HighWater):
             node.storage_full = "the disk is nearly full (asked for by the simulation)"
-        elif isinstance(fault, faults.BitFlip):
-            key = node.disk.flip_bit(fault.family, world.streams.named(f"rot/{fault.start_ms}"))
+        elif isinstance(fault, faults.ClockSlew):
+            node.slew(fault.rate)
+        elif isinstance(fault, faults.BitFlip | faults.Misdirected):
+            spoil = node.disk.flip_bit if isinstance(fault, faults.BitFlip) else node.disk.misdirect
+            key = spoil(fault.family, world.streams.named(f"rot/{fault.start_ms}"))
             world.note("rot", node.name, key.hex() if key else "nothing there")
         else:
             assert isinstance(fault, faults.ClockJump)
@@ -178,7 +194,7 @@ class Injector:
         elif isinstance(fault, faults.PowerLoss):
             for node in self._world.nodes.values():
                 node.restart()
-        elif isinstance(fault, faults.Break | faults.ClientBreak):
+        elif isinstance(fault, faults.Break | faults.ClientBreak | faults.ClientRestart):
             pass  # over when it began
         else:
             self._end_node(fault, self._world.nodes[fault.node])  # type: ignore[attr-defined]
@@ -189,8 +205,10 @@ class Injector:
                 node.armed = None  # it never came to that point
                 node.kill(fault.keep, host_down=fault.host_down)
             node.restart()
-        elif isinstance(fault, faults.Wipe):
+        elif isinstance(fault, faults.Wipe | faults.TornCrash):
             node.restart()
+        elif isinstance(fault, faults.ClockSlew):
+            node.slew(1.0)
         elif isinstance(fault, faults.Pause | faults.DiskStalls):
             life = self._frozen.pop(id(fault), None)
             if life is not None:
@@ -201,8 +219,12 @@ class Injector:
             node.sync_fails = False
             node.restart()
         elif isinstance(fault, faults.ReadsFail):
-            node.reads_fail = False
-            node.disk.fail_reads(False)
+            node.reads_fail = frozenset()
+            node.disk.fail_reads(node.reads_fail)
+            node.restart()
+        elif isinstance(fault, faults.WritesFail):
+            node.writes_fail = False
+            node.disk.refuse_writes(None)
             node.restart()
         elif isinstance(fault, faults.DiskFull):
             node.disk_full = False

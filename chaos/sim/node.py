@@ -34,6 +34,7 @@ from cluster.session.operations import Delta, Operation, Reply
 from cluster.shard.apply import HandlerFailure
 from cluster.shard.commands import Command
 from cluster.shard.replica import CompactionConfig
+from cluster.storage.engine import Family
 
 if TYPE_CHECKING:
     from chaos.sim.world import World
@@ -65,9 +66,11 @@ class SimulatedNode:
         self.host_up = True
         self.down_until_ms = 0.0
         self.armed: Crash | None = None
+        self._passes_left = 0
         self.sync_slow_ms = 0.0
         self.sync_fails = False
-        self.reads_fail = False
+        self.reads_fail: frozenset[Family] = frozenset()
+        self.writes_fail = False
         self.disk_full = False
         self.wiped = False
         self.storage_full = ""
@@ -136,6 +139,8 @@ class SimulatedNode:
         self.streams.clear()
         self.met.clear()
         try:
+            if self.disk.torn:
+                raise StorageDamaged(self.disk.torn)
             self.pump = open_pump(self._surroundings())
         except OperatorError as error:
             self._die(error)
@@ -204,6 +209,10 @@ class SimulatedNode:
         if not self.up:
             self.boot()
 
+    def arm(self, crash: Crash) -> None:
+        """Die where `crash` says."""
+        self.armed, self._passes_left = crash, crash.passes
+
     def freeze(self) -> None:
         self._freezes += 1
 
@@ -239,10 +248,10 @@ class SimulatedNode:
         if isinstance(error, IdentityFenced):
             return self.wiped
         if isinstance(error, StorageDamaged | LogLost):
-            return bool(self.disk.rotten) or self.wiped
+            return bool(self.disk.rotten or self.disk.torn) or self.wiped
         if isinstance(error, SyncFailed):
             return self.sync_fails
-        return isinstance(error, StorageError | StorageFull) and (self.reads_fail or self.disk_full)
+        return isinstance(error, StorageError | StorageFull) and (bool(self.reads_fail) or self.writes_fail or self.disk_full)
 
     # -- RunningMarker -----------------------------------------------------------------------------------------------
 
@@ -365,6 +374,7 @@ class SimulatedNode:
         for receiver, lane, frame in output.frames:
             if not self.world.send(self, receiver, lane, frame):
                 self.pump.on_frame_lost(receiver, lane, self.clock_ms)
+            self._pass("sending")
         self._pass("sent")
         if output.write and output.batch:
             self.disk.write(output.batch)
@@ -376,7 +386,9 @@ class SimulatedNode:
 
     def _pass(self, point: str) -> None:
         if self.armed is not None and self.armed.point == point:
-            raise Killed
+            if self._passes_left == 0:
+                raise Killed
+            self._passes_left -= 1
 
     def _sync(self) -> None:
         write, batches = self.pump.written, self.disk.batches_written
