@@ -11,7 +11,6 @@ from chaos.checkers.checker import Checker
 from chaos.checkers.history import Call
 from cluster.ids import NodeId, ShardId, Term
 from cluster.pump import frames
-from cluster.raft import lease
 from cluster.session.operations import Failure, Kind
 from cluster.shard.commands import Command
 from cluster.shard.replica import ShardReplica
@@ -109,7 +108,7 @@ class Marks(Checker):
 
     def _look_for_lease(self, node: SimulatedNode, shard: ShardId, replica: ShardReplica) -> None:
         term = (node.name, shard, replica.raft.term)
-        if term not in self._leased and lease.holds(replica.raft._state, node.clock_ms):
+        if term not in self._leased and replica.raft.lease_holds(node.clock_ms):
             self._leased.add(term)
             self.world.marks["leases_held"] += 1
 
