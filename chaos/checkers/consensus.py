@@ -2,7 +2,7 @@
 
 - election safety: one leader a term, one told vote a term and voter, across crashes;
 - log matching: an entry is named by (index, term), and so is the one before it;
-- leader completeness: who leads has everything that was committed;
+- leader completeness: who leads has everything that was committed in earlier terms;
 - state machine safety: one entry is committed at an index;
 - durability: a vote, an acknowledgement or a commit is told only when the disks it rests on have it, and is not forgotten;
 - commitment: a leader counts only entries of its own term (paper 5.4.2), and leads only by votes that were given.
@@ -46,6 +46,7 @@ class Consensus(Checker):
         super().__init__(world)
         limits = world.scenario.limits
         self.committed: dict[ShardId, dict[int, tuple[Term, bytes]]] = {}
+        self._committed_in: dict[tuple[ShardId, int], Term] = {}
         self.commands: dict[tuple[ShardId, int], list[Command]] = {}
         self._shards = bootstrap(world.names, limits.shards, 3)
         self._leaders: dict[tuple[ShardId, Term], ReplicaId] = {}
@@ -204,6 +205,7 @@ class Consensus(Checker):
         value = self._entries[(shard, index, term)]
         payload = value[_HEADER_BYTES:]
         log[index] = (term, payload)
+        self._committed_in[(shard, index)] = replica.raft.term
         self.commands[(shard, index)] = decode_entry(payload).commands if payload else []
         if self.commands[(shard, index)]:
             self.world.committed(shard, index, self.commands[(shard, index)])
@@ -232,8 +234,8 @@ class Consensus(Checker):
                 "election safety", f"{node.name} leads shard {shard} in term {raft.term} by the votes of {given} only"
             )
         for index, (term, _) in self.committed.get(shard, {}).items():
-            if index <= raft.snapshot.index:
-                continue
+            if index <= raft.snapshot.index or self._committed_in[(shard, index)] >= raft.term:
+                continue  # an old candidate may hear late of its votes, when a later leader has gone on already
             if index > raft.last_index or raft.term_of(LogIndex(index)) != term:
                 raise Violation(
                     "leader completeness",

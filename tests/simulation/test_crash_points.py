@@ -1,4 +1,4 @@
-"""A restart in the middle of every write: one short story, told again for each write of one node with the process dying at it."""
+"""A restart in the middle of every write: one short story, told once for each write of a node with the process dying at it."""
 
 from __future__ import annotations
 
