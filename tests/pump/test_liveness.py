@@ -87,6 +87,7 @@ def test_a_round_sent_before_the_group_was_led_does_not_count_for_it() -> None:
 
 
 def test_a_node_with_a_higher_durable_term_is_an_exception() -> None:
+    """Trap 53: its node lives, but nothing about this group follows from that."""
     pair = Pair()
     pair.a.lead(SHARD, TERM)
     reply = pair.round(10, {SHARD: Term(4)})

@@ -115,6 +115,7 @@ def test_the_delta_at_a_position_never_comes_after_the_answer_at_it() -> None:
 
 
 def test_everything_synced_survives_the_crash_of_all_nodes() -> None:
+    """Trap 8: what was acknowledged was synced before, on a majority."""
     world = World()
     client = world.start()
     client.insist(Kind.CREATE, "a")

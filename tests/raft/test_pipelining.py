@@ -134,7 +134,7 @@ def test_silent_peer_is_asked_again_rarely_and_without_payload() -> None:
 
 
 def test_idle_leader_has_no_deadline_but_check_quorum() -> None:
-    """Performance: when everybody has everything, nothing waits for an answer."""
+    """Performance, reference trap 51: when everybody has everything and is known to know it, nothing waits for an answer."""
     solo = Solo()
     solo.lead()
     steps = 0

@@ -63,7 +63,7 @@ def test_answers_beyond_the_window_go_oldest_first() -> None:
 
 
 def test_an_evicted_session_is_never_executed_again() -> None:
-    """What is older than forgotten_before and unknown may have been applied."""
+    """Trap 54: what is older than forgotten_before and unknown may have been applied. Who goes is decided by the log alone."""
     table = SessionTable()
     for number in range(SESSIONS + 1):
         run(table, session(number, 1_000 + number), 1)

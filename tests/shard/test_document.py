@@ -34,7 +34,7 @@ def test_a_record_read_back_gives_the_same_document_and_the_same_record(amounts:
 
 
 def test_a_restart_in_the_middle_gives_the_record_of_an_uninterrupted_run() -> None:
-    """Invariant 2: by replay or from a record, one position has one record."""
+    """Invariant 2: by replay or from a record, one position has one record, sessions included (traps 13 and 54)."""
     entries = [("create", 0), ("add", 3), ("add", 4), ("add", 5)]
 
     def run(parts: Parts, some: list[tuple[str, int]]) -> None:
@@ -54,6 +54,7 @@ def test_a_restart_in_the_middle_gives_the_record_of_an_uninterrupted_run() -> N
 
 
 def test_replay_skips_what_the_record_holds() -> None:
+    """Trap 13: state and how far it goes are one value."""
     parts = Parts()
     parts.apply(parts.create("a"), parts.add("a", 1))
     parts.save_all()

@@ -255,6 +255,7 @@ while True:
 
 
 def test_everything_a_killed_writer_reported_as_synced_is_there(tmp_path: Path) -> None:
+    """Trap 8: synced means on the disk, now and not some time later."""
     command = [sys.executable, "-c", WRITE_UNTIL_KILLED, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None

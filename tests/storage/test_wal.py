@@ -109,6 +109,7 @@ def test_an_intact_log_opens_whole(crashed: Path, tmp_path: Path) -> None:
 
 
 def test_a_truncated_end_loses_whole_batches_from_the_end_only(crashed: Path, tmp_path: Path) -> None:
+    """Trap 10: a torn end is what a crash leaves, and was never synced."""
     data = the_log(crashed).read_bytes()
     for cut in (1, 5, 50, 2000, 2500, len(data) // 2):
         found = entries_found(changed(crashed, tmp_path, data[:-cut]))
@@ -119,7 +120,9 @@ def test_a_truncated_end_loses_whole_batches_from_the_end_only(crashed: Path, tm
 @pytest.mark.parametrize("record", [0, 8, 28, 29])
 @pytest.mark.parametrize("field", [0, 3, 4, 5, 6, 7, 30])
 def test_one_flipped_bit_anywhere_in_a_record_is_damage(crashed: Path, tmp_path: Path, record: int, field: int) -> None:
-    """Bits of every field of a record's header and of its payload, in the first record, the middle, and the last one."""
+    """Trap 10: never a shorter log. Bits of every field of a record's header and of its payload, in the first record, the
+    middle, and the last one.
+    """
     data = the_log(crashed).read_bytes()
     start = [0, *batch_ends(data)][record]
     for bit in (0, 2, 6):
