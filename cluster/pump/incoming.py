@@ -13,6 +13,7 @@ from cluster.errors import ClusterError, InvalidRequest, RejectedError, StaleRou
 from cluster.ids import NodeId, ShardId, check_key, check_space
 from cluster.pump import frames
 from cluster.pump.bundles import BundleFetch
+from cluster.pump.divergence import Divergences
 from cluster.pump.holdings import Holdings
 from cluster.pump.lanes import Lane
 from cluster.pump.schedule import Schedule
@@ -23,6 +24,15 @@ from cluster.router.router import Router
 from cluster.session.failures import failure_of
 from cluster.session.operations import Kind, Operation, Reply
 from cluster.shard import lost_log
+from cluster.shard.divergence import (
+    AppliedItem,
+    CompareRequest,
+    DivergenceItem,
+    EvidenceRequest,
+    HealedItem,
+    VerdictItem,
+)
+from cluster.shard.evidence import DOCUMENTS_COMPARED_MAX
 from cluster.shard.replica import ShardReplica
 from cluster.shard.turn import (
     AbsentItem,
@@ -47,6 +57,8 @@ from cluster.shard.turn import (
     TransferItem,
     Turn,
 )
+
+EPOCH_MAX = (1 << 32) - 1
 
 _KINDS = frozenset(Kind)
 
@@ -77,6 +89,7 @@ class Incoming:
         bundles: BundleFetch,
         transfers: Transfers,
         holdings: Holdings,
+        divergences: Divergences,
         turn: Turn,
         lost_log: Callable[[str], None],
     ) -> None:
@@ -87,6 +100,7 @@ class Incoming:
         self._bundles = bundles
         self._transfers = transfers
         self._holdings = holdings
+        self._divergences = divergences
         self._turn = turn
         self._lost_log = lost_log
         self.met: set[NodeId] = set()
@@ -115,6 +129,8 @@ class Incoming:
         if isinstance(item, RaftItem):
             if node in self.met:
                 self._on_message(node, item)
+        elif isinstance(item, AppliedItem | HealedItem):
+            self._on_told(node, item, now_ms)
         elif isinstance(item, LogShortItem):
             replica = self._holder.replicas.get(item.shard)
             if replica is None or replica.replica != item.receiver or item.sender != replica.raft.leader:
@@ -155,6 +171,24 @@ class Incoming:
         replica.receive(item.sender, node, item.message)
         self._schedule.ready[replica.id] = None
 
+    def _on_told(self, node: NodeId, item: AppliedItem | HealedItem | DivergenceItem, now_ms: float) -> None:
+        """What another replica says about its documents."""
+        replica = self._holder.replicas.get(item.shard)
+        if replica is None or node not in self.met or not replica.members.has(item.sender):
+            return
+        if item.receiver != replica.replica or not replica.members.admits(item.sender, node):
+            return
+        if isinstance(item, AppliedItem):
+            self._divergences.on_applied(replica, item, now_ms, self._turn)
+            return
+        check_divergence(item, self._router)
+        if isinstance(item, HealedItem):
+            self._divergences.on_healed(replica, item, self._turn)
+        else:
+            self._divergences.on_item(replica, item, now_ms, self._turn)
+        self._schedule.moved[replica.id] = None
+        self._holder.look_at(replica, now_ms)
+
     def _on_member_item(self, node: NodeId, item: MemberItem, now_ms: float) -> None:
         if isinstance(item, AbsentItem):
             self._holdings.on_absent(node, item)
@@ -193,6 +227,8 @@ class Incoming:
                     if replica.stalled:
                         replica.stalled = ""
                         self._schedule.ready[replica.id] = None
+        elif isinstance(item, DivergenceItem):
+            self._on_told(node, item, now_ms)
         else:
             self._on_transfer_item(node, item, now_ms)
 
@@ -239,3 +275,33 @@ def check_forwarded(operation: Operation, shard: int, router: Router) -> None:
     check_key(operation.key)
     if router.shard_of(operation.space, operation.key) != shard:
         raise StaleRoute(f"{operation.space}/{operation.key} is not of shard {shard}", shard_map_version=router.map.version)
+
+
+def check_divergence(item: DivergenceItem | HealedItem, router: Router) -> None:
+    """Raise InvalidName or InvalidRequest unless every document is of the shard and every number can be what it says it is."""
+    names: list[tuple[str, str]] = []
+    numbers: list[int] = []
+    epochs: list[int] = []
+    if isinstance(item, CompareRequest):
+        names = [(mark.space, mark.key) for mark in item.marks]
+        numbers, epochs = [item.applied, *(mark.index for mark in item.marks)], [mark.epoch for mark in item.marks]
+        if len(names) > DOCUMENTS_COMPARED_MAX:
+            raise InvalidRequest(f"at most {DOCUMENTS_COMPARED_MAX} documents are compared at a time")
+    elif isinstance(item, EvidenceRequest):
+        names, numbers, epochs = [(item.space, item.key)], [item.settled, item.first], [item.epoch]
+    elif isinstance(item, VerdictItem):
+        report = item.divergence
+        names, epochs = [report.name], [report.epoch]
+        numbers = [item.term, report.index, report.log_index, report.found_ms]
+        numbers += [number for first, count, _ in item.history for number in (first, count - 1)]
+        if report.shard != item.shard:
+            raise InvalidRequest("a report is on a document of its shard")
+    elif isinstance(item, HealedItem):
+        names = [(item.space, item.key)]
+    for space, key in names:
+        check_space(space)
+        check_key(key)
+        if router.shard_of(space, key) != item.shard:
+            raise InvalidRequest(f"{space}/{key} is not of shard {item.shard}")
+    if not all(0 <= number <= NUMBER_MAX for number in numbers) or not all(0 <= epoch <= EPOCH_MAX for epoch in epochs):
+        raise InvalidRequest(f"numbers of a message are 0 to {NUMBER_MAX}, epochs to {EPOCH_MAX}")

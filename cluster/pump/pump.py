@@ -21,6 +21,7 @@ from cluster.placement.move import ConfigurationStatus, Step
 from cluster.pump import frames
 from cluster.pump.bundles import BundleFetch
 from cluster.pump.changes import Changes, status_of
+from cluster.pump.divergence import Divergences
 from cluster.pump.facts import Held
 from cluster.pump.holdings import Holdings
 from cluster.pump.incoming import Incoming
@@ -118,6 +119,7 @@ class Pump:
         self._holdings = Holdings(self, held, begin, self._schedule, transfers, self._outbox, self._turn)
         self._placing = Placing(self.streams, router)
         self._changes = Changes(self, node, peers, router, self._schedule, self._turn)
+        self.divergences = Divergences(node, self.connected, replicas)
         self._incoming = Incoming(
             holder=self,
             schedule=self._schedule,
@@ -126,6 +128,7 @@ class Pump:
             bundles=bundles,
             transfers=transfers,
             holdings=self._holdings,
+            divergences=self.divergences,
             turn=self._turn,
             lost_log=self._lost_log,
         )
@@ -168,6 +171,7 @@ class Pump:
         self.connected.add(node)
         self.liveness.disconnected(node)
         self._turn.send_now(node, ResetItem())
+        self._schedule.moved.update(dict.fromkeys(self.divergences.reconnected(node)))
         self._heartbeat_due_ms = min(self._heartbeat_due_ms, now_ms)
 
     def on_disconnected(self, node: NodeId, refused: bool, now_ms: float) -> None:
@@ -358,7 +362,7 @@ class Pump:
     def deadline_ms(self) -> float:
         """When `step` must be called next, whatever arrives."""
         due = min(self._heartbeat_due_ms, self._housekeeping_due_ms, self.streams.deadline_ms, self._schedule.deadline_ms)
-        return min(due, self._transfers.deadline_ms(self._now_ms))
+        return min(due, self._transfers.deadline_ms(self._now_ms), self.divergences.deadline_ms)
 
     @property
     def needs_sync(self) -> bool:
@@ -386,6 +390,8 @@ class Pump:
             self.look_at(replica, now_ms)
         self.streams.tick(now_ms)
         self._transfers.tick(now_ms, self._turn)
+        for replica in self.divergences.tick(now_ms, self._turn):
+            self.look_at(replica, now_ms)
         if now_ms >= self._housekeeping_due_ms:
             self._housekeep(now_ms)
         if now_ms >= self._heartbeat_due_ms or self._turn.round_needed:
@@ -457,6 +463,7 @@ class Pump:
                 self._transfers.look_after(replica, now_ms, self._turn)
             if not replica.damaged:
                 replica.housekeep(now_ms, self._turn)
+                self.divergences.housekeep(replica, now_ms, self._turn)
             if self._placing.look_at(replica, now_ms) or replica.needs_housekeeping:
                 self._schedule.moved[shard] = None
             self.look_at(replica, now_ms)

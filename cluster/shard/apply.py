@@ -35,7 +35,17 @@ from cluster.session.failures import failure_of
 from cluster.session.operations import Reply
 from cluster.session.table import Answer, Verdict, payload_digest
 from cluster.shard.cache import DocumentCache
-from cluster.shard.commands import Command, CommandKind, Entry, HistoryRow, command_seed, decode_entry, encode_row
+from cluster.shard.commands import (
+    CHAIN_MARK_BYTES,
+    Command,
+    CommandKind,
+    Entry,
+    HistoryRow,
+    command_seed,
+    decode_entry,
+    encode_row,
+)
+from cluster.shard.digest import AppliedDigest
 from cluster.shard.directory import Directory
 from cluster.shard.document import FREEZE_AFTER_POISON, LiveDocument
 from cluster.shard.failures import failure_of_outcome
@@ -89,8 +99,10 @@ class Applier:
         directory: Directory,
         marker: RunningMarker,
         on_failure: Callable[[HandlerFailure], None],
+        digest: AppliedDigest,
     ) -> None:
         self._shard = shard
+        self.digest = digest
         self._cache = cache
         self._history = history
         self._directory = directory
@@ -120,11 +132,13 @@ class Applier:
         rows: dict[tuple[int, int], tuple[LiveDocument, int, HistoryRow]] = {}
         replies: list[Reply] | None = None if origins is None else []
         isolates = self._directory.isolates(self._shard, index)
+        skipped = False
         self.within_entry = True
         for offset, command in enumerate(entry.commands):
             live = documents[offset]
             if index <= live.replay_through:
                 assert origins is None, "a leader never proposes into its own past"
+                skipped = True
                 continue
             live.touched_ms = now_ms
             self._command(live, command, index, offset, entry, rows, replies, isolates)
@@ -139,6 +153,10 @@ class Applier:
             now = any(command.kind != _SEND for command in row.commands)
             self._cache.save_if_due(live, turn.batch, now=now)
             changed[identity] = live
+        if skipped:
+            self.digest.restart(index)
+        elif changed:
+            self.digest.add(index, b"".join([live.chain for live in changed.values()]))
         return list(changed.values())
 
     def _check_suspect(self, index: LogIndex) -> None:
@@ -208,13 +226,14 @@ class Applier:
         self._cache.changed(live, index, len(command.payload) + 64)
         row = rows.get((id(live), live.epoch))  # an entry may delete a document and create it again
         if row is None:
-            row = (live, live.index, HistoryRow(index, self.now_ms, entry.seed, [], [], [], []))
+            row = (live, live.index, HistoryRow(index, self.now_ms, entry.seed, [], [], [], [], []))
             rows[(id(live), live.epoch)] = row
         history = row[2]
         history.offsets.append(offset)
         history.commands.append(command)
         history.codes.append(int(outcome.code))
         history.answers.append(outcome.answer)
+        history.chains.append(live.chain[:CHAIN_MARK_BYTES])
         if replies is not None:
             failure = None if ok else failure_of_outcome(outcome.code, outcome.answer)
             replies.append(Reply(0, live.epoch, live.index, outcome.answer, failure))

@@ -13,6 +13,7 @@ from cluster.raft.events import Liveness
 from cluster.raft.messages import Configuration
 from cluster.shard.apply import Applier, HandlerFailure, RunningMarker
 from cluster.shard.cache import DocumentCache
+from cluster.shard.digest import AppliedDigest
 from cluster.shard.directory import Directory
 from cluster.shard.document import LiveDocument
 from cluster.shard.feed import Feed
@@ -91,7 +92,7 @@ def open_replica(
     )
     members.adopt(raft.committed_configuration)
     history = HistoryStore(around.engine, shard.shard)
-    applier = Applier(shard.shard, cache, history, around.directory, around.marker, around.on_failure)
+    applier = Applier(shard.shard, cache, history, around.directory, around.marker, around.on_failure, AppliedDigest(applied))
     return ShardReplica(
         shard=shard,
         replica=replica,

@@ -36,6 +36,8 @@ class DocumentCache:
         self._checkpoints = checkpoints
         self._documents: dict[tuple[str, str], LiveDocument] = {}
         self.unsaved: dict[tuple[str, str], LiveDocument] = {}
+        self.held: set[tuple[str, str]] = set()
+        """Documents that are being compared with other replicas: this leader takes nothing for them meanwhile."""
 
     def __len__(self) -> int:
         return len(self._documents)
@@ -97,6 +99,19 @@ class DocumentCache:
         live.first_unsaved = 0
         live.unsaved_bytes = 0
         self.unsaved.pop((live.id.space, live.id.key), None)
+
+    def adopt(self, document: DocumentId, body: bytes, batch: Batch) -> LiveDocument:
+        """Replace a document by a record from another replica, in memory and in `batch`. What entries up to its applied_through
+        say about it is skipped. Raises CodeMissing or StorageDamaged, nothing changed.
+        """
+        record = decode_record(body)
+        program = self._directory.program(record.code_hash) if record.alive else None
+        live = LiveDocument.load(document, body, program)
+        name = (document.space, document.key)
+        self._records.put(batch, self.generation, document, body)
+        self.unsaved.pop(name, None)
+        self._documents[name] = live
+        return live
 
     def save_all(self, batch: Batch) -> None:
         """Write every unsaved record: the stored shard then stands at the applied index."""

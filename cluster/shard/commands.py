@@ -26,6 +26,7 @@ ENTRY_BYTES_MAX = 4 * 1024 * 1024
 """Payload bytes gathered into one entry; one larger command still travels alone."""
 
 SEED_BYTES = 32
+CHAIN_MARK_BYTES = 8
 
 
 class CommandKind(enum.IntEnum):
@@ -68,7 +69,8 @@ class Entry(Struct, array_like=True, frozen=True):
 class HistoryRow(Struct, array_like=True, frozen=True):
     """The commands of one document from one entry, as its history keeps them: enough to run them again without the log.
 
-    offsets: place of each command in its entry (its seed derives from it). codes, answers: how each ended.
+    offsets: place of each command in its entry (its seed derives from it). codes, answers: how each ended. chains: the first
+        CHAIN_MARK_BYTES of the document's chain after each, enough to find where two replicas part.
     """
 
     log_index: int
@@ -78,6 +80,7 @@ class HistoryRow(Struct, array_like=True, frozen=True):
     commands: list[Command]
     codes: list[int]
     answers: list[bytes]
+    chains: list[bytes]
 
 
 class _RowPlace(Struct, array_like=True, frozen=True):

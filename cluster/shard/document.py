@@ -27,6 +27,7 @@ RECORD_FORMAT = 1
 CHAIN_BYTES = 32
 NO_CHAIN = bytes(CHAIN_BYTES)
 FREEZE_AFTER_POISON = "poison"
+FREEZE_AFTER_DIVERGENCE = "divergence"
 
 
 class Record(Struct, array_like=True, frozen=True):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from cluster.documents.runtime import Projection
 from cluster.errors import ClusterError, DocumentDeleted, Overloaded, PermissionDenied, PositionRewound
-from cluster.ids import NodeId, Principal
+from cluster.ids import DocumentId, NodeId, Principal
 from cluster.session.failures import failure_of
 from cluster.session.operations import Delta, Failure
 from cluster.shard.document import LiveDocument
@@ -156,6 +156,14 @@ class Feed:
         """The gateway's node is gone: all watches through it end."""
         for stream in [stream for stream in self._by_stream if stream[0] == node]:
             self.close_stream(stream)
+
+    def end_document(self, document: DocumentId, error: ClusterError, turn: Turn) -> None:
+        """The watches of one document end."""
+        watched = self._watched.get((document.space, document.key))
+        if watched is not None:
+            failure = failure_of(error)
+            for viewer in list(watched.viewers.values()):
+                self._end(viewer, failure, turn)
 
     def end_all(self, error: ClusterError, turn: Turn) -> None:
         """This replica can not serve watches any more; gateways subscribe again where it can be served."""

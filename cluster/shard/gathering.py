@@ -29,7 +29,7 @@ from cluster.shard.commands import (
     encode_entry,
 )
 from cluster.shard.directory import Directory
-from cluster.shard.reading import UNREADABLE
+from cluster.shard.reading import UNREADABLE, compared
 from cluster.shard.turn import StreamKey, Turn
 from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE
 
@@ -116,6 +116,8 @@ class Gatherer:
         """Check one operation against the code it is for."""
         self._check(operation)
         name = (operation.space, operation.key)
+        if self._cache.held and name in self._cache.held:
+            raise compared()
         payload = operation.payload
         channel = ""
         kind = operation.kind

@@ -34,6 +34,7 @@ class Server(Protocol):
     raft: Raft
     damaged: str
     halted: str
+    diverged: str
     stalled: str
 
     @property
@@ -145,7 +146,7 @@ class Intake:
             error = InvalidRequest(f"no operation has kind {operation.kind} and consistency {operation.consistency}")
             refuse_with([(stream, [operation])], error, turn)
         elif operation.kind == Kind.READ and operation.consistency != Consistency.LINEARIZABLE:
-            if self._server.damaged:
+            if self._server.damaged or self._server.diverged:
                 refuse_with([(stream, [operation])], Unavailable("this replica's state is damaged", retry_after_ms=100), turn)
             else:
                 self._reader.run(stream, operation, turn, now_ms)
@@ -244,6 +245,10 @@ class Intake:
         what = self._gatherer.damaged or self._reader.damaged
         self._gatherer.damaged = self._reader.damaged = ""
         return what
+
+    def refuse_reads(self, turn: Turn) -> None:
+        """What is here may not be shown any more; who asked finds the next leader."""
+        refuse(self._reads.refuse_all(), "", turn)
 
     def answer_all(self, turn: Turn) -> None:
         """This replica can no longer say what comes of anything that waits here: nobody may wait for it in vain."""

@@ -43,6 +43,11 @@ UNREADABLE = Unavailable("this replica can not read its state and leaves it to a
 Waiting = tuple[StreamKey, Operation]
 
 
+def compared() -> Unavailable:
+    """What a client is told of a document whose replicas were found to differ, until it is decided who is right."""
+    return Unavailable("the document is being compared with its other replicas", retry_after_ms=20)
+
+
 class Reader:
     """Runs reads of one shard. It answers; when they may be answered is the replica's business."""
 
@@ -72,6 +77,8 @@ class Reader:
         turn.reply(stream, reply)
 
     def _living(self, operation: Operation, now_ms: float) -> LiveDocument:
+        if self._cache.held and (operation.space, operation.key) in self._cache.held:
+            raise compared()
         live = self._cache.find(operation.space, operation.key)
         if operation.kind == Kind.READ and operation.consistency == Consistency.AT_LEAST:
             wanted = Position(operation.epoch, operation.index)

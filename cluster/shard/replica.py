@@ -4,17 +4,17 @@ Turn.
 A turn of a replica is: `step` (messages, proposals, reads; may ask to persist), then, after the node's write, `apply`
 (committed entries, answers, deltas). Between the two the same bytes go to the followers, to the log and later to apply.
 
-Two ways of being unwell, kept apart (design section 4): `halted` stops apply on this node after a fault that is not an answer;
-`damaged` is state that can not be read. Either way the replica goes on voting and acknowledging but does not lead or
-serve; damaged state is replaced from the leader, a halt is for an operator.
+Three ways of being unwell, kept apart (design section 4): `halted` stops apply on this node after a fault that is not an
+answer; `damaged` is state that can not be read; `diverged` is state that the majority contradicts. In each the replica goes on
+voting and acknowledging but does not lead or serve; state is replaced from the leader, a halt is for an operator.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from cluster.errors import ApplyHalted, CodeMissing, InvalidRequest, StorageDamaged
-from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
+from cluster.errors import ApplyHalted, CodeMissing, InvalidRequest, PositionRewound, StorageDamaged
+from cluster.ids import DocumentId, LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.raft.configuration import highest_of
 from cluster.raft.core import Raft
 from cluster.raft.effects import Effects, Role
@@ -36,7 +36,9 @@ from cluster.shard.apply import Applier
 from cluster.shard.cache import DocumentCache
 from cluster.shard.compaction import CompactionConfig as CompactionConfig
 from cluster.shard.compaction import safe_floor
+from cluster.shard.digest import AppliedDigest
 from cluster.shard.directory import Isolated
+from cluster.shard.divergence import AppliedItem
 from cluster.shard.document import LiveDocument
 from cluster.shard.feed import Feed
 from cluster.shard.gathering import Gatherer
@@ -89,6 +91,7 @@ class ShardReplica:
         self.applied = applied
         self.damaged = stored.damaged
         self.halted = ""
+        self.diverged = ""
         self.stalled = ""
         self.suspected_offset: int | None = None
         self.malformed_messages = 0
@@ -121,11 +124,17 @@ class ShardReplica:
     @property
     def serves(self) -> bool:
         """Whether reads and writes may be answered here as leader: it leads, is well, and has applied its own term."""
-        return self.leads and not self._unwell
+        return self.leads and not self.unwell
 
     @property
-    def _unwell(self) -> bool:
-        return bool(self.damaged or self.halted)
+    def unwell(self) -> str:
+        """Why this replica may neither lead nor serve; empty when it may."""
+        return self.damaged or self.halted or self.diverged
+
+    @property
+    def digest(self) -> AppliedDigest:
+        """What apply did here, to be compared."""
+        return self._applier.digest
 
     @property
     def leader_node(self) -> NodeId | None:
@@ -148,7 +157,7 @@ class ShardReplica:
         that believes nothing any more has none at all. But a replica with a shorter log that asks for votes can not win
         without what is here: then this one campaigns in its stead, brings it up to date and is deposed, since it serves nobody.
         """
-        if self._contradicted or (self._unwell and not self.leads and not self._stands_in):
+        if self._contradicted or (self.unwell and not self.leads and not self._stands_in):
             return _NEVER
         return self.raft.deadline_ms
 
@@ -204,7 +213,7 @@ class ShardReplica:
                     node = self.members.node_of(sender)
                     if short is not None and node is not None:
                         turn.send_now(node, short)
-                elif type(message) is TimeoutNow and self._unwell:
+                elif type(message) is TimeoutNow and self.unwell:
                     continue  # it would lead and serve nobody; the leader goes on to the next
                 elif type(message) is VoteRequest:
                     raft = self.raft
@@ -245,6 +254,8 @@ class ShardReplica:
             node = self.members.node_of(receiver)
             if node is not None:
                 turn.send_after_sync(node, RaftItem(self.id, self.replica, receiver, message))
+                if type(message) is AppendReply and self.digest.told != self.digest.index:
+                    turn.send_after_sync(node, self.tell_applied(receiver))
         if self._departed and effects.committed is not None:
             self._take_leave(turn)
         if effects.reads_ready or effects.reads_leased or effects.reads_refused:
@@ -252,6 +263,7 @@ class ShardReplica:
         turn.round_needed |= effects.round_needed
         self.snapshots_wanted.extend(effects.snapshot_to)
         if effects.role_changed:
+            self.digest.retell()
             self._on_role_change(turn)
         return effects
 
@@ -265,10 +277,16 @@ class ShardReplica:
 
     def hand_over(self, now_ms: float, turn: Turn) -> None:
         """While this replica leads and is unwell: let another lead."""
-        if self._unwell and self.leads:
+        if self.unwell and self.leads:
             successor = self._handover.successor(self.raft)
             if successor is not None:
                 self.handle(Transfer(successor), now_ms, turn)
+
+    def tell_applied(self, leader: ReplicaId) -> AppliedItem:
+        """What this replica's apply did, for its leader to compare."""
+        digest = self.digest
+        digest.told = digest.index
+        return AppliedItem(self.id, self.replica, leader, digest.origin, digest.index, digest.total)
 
     def persisted(self, term: Term, sequence: int, now_ms: float, turn: Turn) -> None:
         self.handle(Persisted(term, sequence), now_ms, turn)
@@ -342,7 +360,7 @@ class ShardReplica:
             if not self._apply_some(now_ms, turn, expired) or expired():
                 break
         self.feed.flush(turn)
-        if not self.damaged and not self.halted:
+        if not self.unwell:
             self._intake.answer_reads(self.applied, now_ms, turn, clock)
             self._look_for_damage(turn)
         if self.leads and self._intake.led_term is None and self.raft.term_of(self.applied) == self.raft.term:
@@ -391,6 +409,15 @@ class ShardReplica:
         """State here can not be read: stop serving; whoever waits asks the next leader."""
         self.damaged = what
         self._answer_all(turn)
+
+    def found_diverged(self, what: str, document: DocumentId, turn: Turn) -> None:
+        """The majority has another state of this document. Commands on their way are still answered: they are in the log, and
+        all other documents' answers are right. Those who watch the document start over: what they were shown may be
+        contradicted.
+        """
+        self.diverged = what
+        self._intake.refuse_reads(turn)
+        self.feed.end_document(document, PositionRewound(f"{document} is taken over from its other replicas"), turn)
 
     def _look_for_damage(self, turn: Turn) -> None:
         """Checking and reading answer those who asked; that the state is damaged concerns all."""
@@ -444,10 +471,9 @@ class ShardReplica:
         self._compact_looked_at = meta.index
         self._applier.now_ms = 0
         self._intake.advance_time(metadata.now_ms)
-        self.damaged = ""
-        self.halted = ""
-        self.stalled = ""
+        self.damaged = self.halted = self.diverged = self.stalled = ""
         self._applier.within_entry = False
+        self.digest.restart(meta.index)
 
     def compact(self, now_ms: float, turn: Turn) -> None:
         """Cut the log below what every record holds, keeping some for followers that are a little behind."""

@@ -71,6 +71,11 @@ class StoredShard:
         self.lacking = self._load_lacking()
         self.damaged = self._load_damage()
 
+    @property
+    def history(self) -> HistoryStore:
+        """What the shard's documents were told."""
+        return self._history
+
     def metadata(self) -> ShardMetadata:
         body = self._records.metadata()
         return ShardMetadata() if body is None else msgspec.msgpack.decode(body, type=ShardMetadata)

@@ -13,6 +13,7 @@ from msgspec import Struct
 from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.raft.messages import Message
 from cluster.session.operations import Delta, Operation, Reply
+from cluster.shard.divergence import AppliedItem, DivergenceItem, HealedItem
 from cluster.shardmap.map import Shard
 from cluster.storage.engine import Batch
 
@@ -218,8 +219,9 @@ MemberItem = AbsentItem | InviteItem | RemovedItem | InquiryItem
 PullItem = SnapshotPull | HistoryPull
 """Asking for more acknowledges what came before, so these leave after the sync, with Raft's acknowledgements."""
 TransferItem = SnapshotRequest | SnapshotOpening | SnapshotChunk | SnapshotClose | HistoryChunk
-RaftLaneItem = RaftItem | LogShortItem | ForwardItem | AnswerItem | GrantItem | CloseItem | ResetItem | MemberItem | PullItem
-BulkLaneItem = BundleRequest | BundleReply | TransferItem
+StreamItem = ForwardItem | AnswerItem | GrantItem | CloseItem | ResetItem
+RaftLaneItem = RaftItem | AppliedItem | HealedItem | LogShortItem | StreamItem | MemberItem | PullItem
+BulkLaneItem = BundleRequest | BundleReply | TransferItem | DivergenceItem
 
 
 @dataclass(slots=True)

@@ -91,6 +91,11 @@ class HistoryStore:
             end = keys.history_entry(prefix, epoch, covering[0])
         batch.delete_range(_HISTORY, prefix, end)
 
+    def cut(self, batch: Batch, document: DocumentId, epoch: int, from_index: int) -> None:
+        """Forget the values that begin at `from_index` of `epoch` or later: what they tell is replaced by what is true."""
+        prefix = keys.history_document(self._shard, document)
+        batch.delete_range(_HISTORY, keys.history_entry(prefix, epoch, from_index), keys.after_prefix(prefix))
+
     def scan_all(self, after_name: bytes | None, limit_bytes: int) -> list[tuple[bytes, bytes]]:
         """(name, body) of the whole shard's history above `after_name` (None or b"" for all), stopping after `limit_bytes` but
         never before one value; an empty list is the end. For shipping it to another node, whose `put_named` takes it.

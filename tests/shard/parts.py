@@ -9,6 +9,7 @@ from cluster.session.operations import Delta, Kind, Operation, Reply
 from cluster.shard.apply import Applier, HandlerFailure
 from cluster.shard.cache import DocumentCache
 from cluster.shard.commands import SEMANTICS, Command, CommandKind, Entry, encode_entry
+from cluster.shard.digest import AppliedDigest
 from cluster.shard.directory import Decisions, Directory, Space
 from cluster.shard.document import LiveDocument
 from cluster.shard.feed import Feed
@@ -59,7 +60,9 @@ class Parts:
         self.cache = DocumentCache(self.records, self.directory, generation, bytes_max=bytes_max, checkpoints=checkpoints)
         self.history = HistoryStore(self.engine, SHARD)
         self.failures: list[HandlerFailure] = []
-        self.applier = Applier(SHARD, self.cache, self.history, self.directory, Marker(), self.failures.append)
+        self.applier = Applier(
+            SHARD, self.cache, self.history, self.directory, Marker(), self.failures.append, AppliedDigest(LogIndex(0))
+        )
         self.feed = Feed()
         self.reader = Reader(self.cache, self.records, self.feed)
         self.gatherer = Gatherer(self.cache, self.directory, lambda count: bytes(count))

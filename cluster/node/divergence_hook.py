@@ -1,0 +1,65 @@
+"""TEST HOOK, off unless configured: documents of this node read something that their commands do not carry.
+
+Where a payload contains the marker, the handler sees another text instead: what a handler would see that reads the
+environment of its process. The other nodes see what was sent, so the document diverges, and a test can see it found and
+healed.
+"""
+
+from __future__ import annotations
+
+from cluster.documents.instance import DocumentInstance
+from cluster.documents.loader import BundleLoader
+from cluster.documents.program import DocumentProgram
+from cluster.documents.runtime import Invocation, Outcome
+from cluster.ids import DocumentId
+
+
+class LeakingInstance(DocumentInstance):
+    """A document whose handlers see `leak` where the command says `marker`."""
+
+    __slots__ = ("leak", "marker")
+    leak: bytes
+    marker: bytes
+
+    def run(self, invocation: Invocation) -> Outcome:
+        """See runtime.Instance."""
+        if self.marker in invocation.payload:
+            invocation.payload = invocation.payload.replace(self.marker, self.leak)
+        return super().run(invocation)
+
+
+class LeakingProgram(DocumentProgram):
+    """Makes such documents of any class."""
+
+    __slots__ = ("leak", "marker")
+    leak: bytes
+    marker: bytes
+
+    def new(self, document: DocumentId) -> LeakingInstance:
+        """See runtime.Program."""
+        instance = LeakingInstance(self, document)
+        instance.marker, instance.leak = self.marker, self.leak
+        return instance
+
+    def load(self, document: DocumentId, state: bytes) -> LeakingInstance:
+        """See runtime.Program."""
+        instance = self.new(document)
+        instance.restore(state)
+        return instance
+
+
+class LeakingLoader(BundleLoader):
+    """Compiles what authors write, with the leak built in. leak: plain text that JSON does not escape."""
+
+    __slots__ = ("_leak", "_marker")
+
+    def __init__(self, marker: str, leak: str) -> None:
+        super().__init__()
+        self._marker, self._leak = marker.encode(), leak.encode()
+
+    def load(self, bundle: bytes) -> LeakingProgram:
+        """See runtime.Loader. Raises InvalidBundle or TooLarge."""
+        sound = super().load(bundle)
+        program = LeakingProgram(sound.code_hash, sound.declaration, sound.settings, sound.namespace, sound.owner)
+        program.marker, program.leak = self._marker, self._leak
+        return program

@@ -1,0 +1,129 @@
+"""Reports on documents whose replicas differ: written by the leader that finds it, kept by every replica until it is settled.
+
+A report is settled when every voter was seen to have the majority's state, or when the document is frozen. Until then each
+replica holds it open, so that whoever leads next goes on with it.
+
+Invariant: one open report a document. What is settled is a bounded memory, the oldest goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import msgspec
+
+from cluster.ids import NodeId, ReplicaId, ShardId
+from cluster.shard import evidence
+from cluster.shard.divergence import (
+    Divergence,
+    EvidenceReply,
+    Name,
+    Remedy,
+    VerdictItem,
+    merged,
+    sides_of,
+    what_differs,
+)
+from cluster.shard.replica import ShardReplica
+from cluster.shard.turn import Turn
+
+REPORTS_KEPT = 100
+
+
+class Reports:
+    """One node's. peers: the other replicas of a shard that can be told.
+
+    news: what was found or settled here since the owner last looked (and emptied it), for the log. fresh: something was
+        opened that nobody looked at yet. unconfirmed reports have in `equal` the voters that were seen to be right; the
+        leader's knowledge.
+    """
+
+    def __init__(self, node: NodeId, peers: Callable[[ShardReplica], dict[ReplicaId, NodeId]]) -> None:
+        self._node = node
+        self._peers = peers
+        self.open: dict[tuple[ShardId, Name], Divergence] = {}
+        self.equal: dict[tuple[ShardId, Name], set[ReplicaId]] = {}
+        self._settled: list[Divergence] = []
+        self.fresh = False
+        self.news: list[Divergence] = []
+
+    def all(self) -> list[Divergence]:
+        """What is open, then what is settled, newest first."""
+        return [*self.open.values(), *reversed(self._settled)]
+
+    def write(
+        self,
+        replica: ShardReplica,
+        name: Name,
+        answers: Mapping[ReplicaId, EvidenceReply],
+        chains: Mapping[ReplicaId, bytes],
+        right: bytes | None,
+        remedy: Remedy,
+    ) -> Divergence:
+        """What is known about a document now. What an earlier leader found out stays. Raises CodeMissing or StorageDamaged."""
+        nodes = dict(replica.raft.configuration.places)
+        sides = sides_of(chains, nodes)
+        good = tuple(sorted(nodes[peer] for peer, chain in chains.items() if chain == right))
+        own = chains[replica.replica]
+        misled = right is not None and own != right
+        known = self.open.get((replica.id, name))
+        if known is not None and known.index:
+            return msgspec.structs.replace(known, remedy=remedy, sides=sides, right=good, misled=known.misled or misled)
+        live = replica.cache.get(*name)
+        against = next(answer for answer in answers.values() if answer.chain != own)
+        index = min((answer.parts_at for answer in answers.values() if answer.parts_at), default=0)
+        differs, path = what_differs(live.record(), against.record)
+        log_index, offset, channel = 0, 0, ""
+        found = evidence.row_at(replica, live.id, live.epoch, index) if index else None
+        if found is not None:
+            row, place = found
+            log_index, offset, channel = row.log_index, row.offsets[place], row.commands[place].channel
+            if against.parts_at == index:
+                code, answer = evidence.outcome_at(replica, live.id, live.epoch, index)
+                told = [what for what, other in (("code", code != against.code), ("answer", answer != against.answer)) if other]
+                differs = merged([told, differs])
+        place_at = (replica.id, *name, live.epoch, index, log_index, offset, channel)
+        return Divergence(*place_at, differs, path, sides, good, self._node, misled, remedy, replica.time_ms)
+
+    def publish(self, replica: ShardReplica, report: Divergence, turn: Turn) -> None:
+        """Keep a report here and at every replica that can be told."""
+        known = self.open.get((report.shard, report.name))
+        if known is None or known.remedy != report.remedy:
+            self.news.append(report)
+        self.keep(report)
+        for peer, node in self._peers(replica).items():
+            head = (replica.id, replica.replica, peer, replica.raft.term)
+            turn.send_bulk(node, VerdictItem(*head, report, False, b"", []))
+
+    def keep(self, report: Divergence) -> None:
+        """Hold it open, or close it."""
+        key = (report.shard, report.name)
+        if not report.settled:
+            self.open[key] = report
+            self.fresh = True
+            return
+        self.open.pop(key, None)
+        self.equal.pop(key, None)
+        if report not in self._settled:
+            self._settled.append(report)
+            del self._settled[:-REPORTS_KEPT]
+
+    def seen_equal(self, replica: ShardReplica, name: Name, replicas: Iterable[ReplicaId], turn: Turn) -> None:
+        """These have what the majority has. With the last voter the report is settled."""
+        report = self.open.get((replica.id, name))
+        if report is None:
+            return
+        equal = self.equal.setdefault((replica.id, name), set())
+        equal.update(replicas)
+        if equal.issuperset(replica.raft.configuration.voters):
+            self.publish(replica, msgspec.structs.replace(report, remedy=Remedy.HEALED), turn)
+
+    def end_of(self, report: Divergence) -> Divergence | None:
+        """How a report ended that somebody else still holds open."""
+        place = (report.shard, report.name, report.epoch, report.index)
+        settled = reversed(self._settled)
+        return next((each for each in settled if (each.shard, each.name, each.epoch, each.index) == place), None)
+
+    def contradicted(self, shard: ShardId, besides: Name) -> bool:
+        """Whether this node is in the minority at another document of a shard too."""
+        return any(at == shard and name != besides and self._node in each.wrong for (at, name), each in self.open.items())
