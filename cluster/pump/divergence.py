@@ -18,10 +18,10 @@ term. Everything is bounded: one comparison and one examined document a shard at
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from cluster.errors import CodeMissing, StorageDamaged
 from cluster.ids import DocumentId, LogIndex, NodeId, ReplicaId, ShardId, Term
+from cluster.pump.comparison import Comparison, Examination, Told, Watch
 from cluster.pump.reports import Reports
 from cluster.pump.witness import Witness
 from cluster.raft.events import Transfer
@@ -62,68 +62,6 @@ SUSPECTED_MAX = 256
 _NEVER = float("inf")
 
 
-@dataclass(slots=True)
-class _Told:
-    """What a follower has told of its apply so far."""
-
-    origin: LogIndex
-    index: LogIndex
-    total: int
-
-
-@dataclass(slots=True)
-class _Comparison:
-    """Entries (since, through] are being compared."""
-
-    number: int
-    since: LogIndex
-    through: LogIndex
-    waits_for: set[ReplicaId]
-    until_ms: float
-
-
-@dataclass(slots=True)
-class _Examination:
-    """One document, held at this leader.
-
-    settled: entries behind this one do not touch it. asked: the requests are out. healing: who has been sent the majority's
-        record.
-    """
-
-    number: int
-    name: Name
-    settled: LogIndex
-    began_ms: float
-    until_ms: float
-    asked: set[ReplicaId] = field(default_factory=set)
-    answers: dict[ReplicaId, EvidenceReply] = field(default_factory=dict)
-    healing: dict[ReplicaId, bytes] = field(default_factory=dict)
-    first: int = 0
-
-
-@dataclass(slots=True)
-class _Watch:
-    """What a leader knows about one shard, for one term."""
-
-    term: Term
-    told: dict[ReplicaId, _Told] = field(default_factory=dict)
-    ahead: dict[ReplicaId, AppliedItem] = field(default_factory=dict)
-    comparison: _Comparison | None = None
-    postponed: tuple[LogIndex, LogIndex] | None = None
-    unanswered: int = 0
-    suspected: dict[Name, None] = field(default_factory=dict)
-    examined: _Examination | None = None
-
-    def postpone(self, since: LogIndex, through: LogIndex) -> None:
-        """Compare this range, and what waits already, next."""
-        first, last = self.postponed or (since, through)
-        self.postponed = min(first, since), max(last, through)
-
-    @property
-    def busy(self) -> bool:
-        return bool(self.comparison or self.postponed or self.examined or self.suspected)
-
-
 class Divergences:
     """All shards of one node, as leader and as follower.
 
@@ -133,7 +71,7 @@ class Divergences:
     def __init__(self, node: NodeId, connected: set[NodeId], replicas: dict[ShardId, ShardReplica]) -> None:
         self._connected = connected
         self._replicas = replicas
-        self._watches: dict[ShardId, _Watch] = {}
+        self._watches: dict[ShardId, Watch] = {}
         self._busy: set[ShardId] = set()
         self.reports = Reports(node, self._peers)
         self._witness = Witness(replicas, self.reports)
@@ -195,10 +133,10 @@ class Divergences:
         if ahead is not None and ahead.index <= replica.applied:
             self._check(replica, watch, ahead, now_ms, turn)
 
-    def _check(self, replica: ShardReplica, watch: _Watch, item: AppliedItem, now_ms: float, turn: Turn) -> None:
+    def _check(self, replica: ShardReplica, watch: Watch, item: AppliedItem, now_ms: float, turn: Turn) -> None:
         told = watch.told.get(item.sender)
         if told is None or told.origin != item.origin:
-            told = watch.told[item.sender] = _Told(item.origin, item.origin, 0)
+            told = watch.told[item.sender] = Told(item.origin, item.origin, 0)
         if item.index <= told.index:
             return
         since, before = told.index, told.total
@@ -212,7 +150,7 @@ class Divergences:
     # -- which documents ---------------------------------------------------------------------------------------------
 
     def _compare(
-        self, replica: ShardReplica, watch: _Watch, since: LogIndex, through: LogIndex, now_ms: float, turn: Turn
+        self, replica: ShardReplica, watch: Watch, since: LogIndex, through: LogIndex, now_ms: float, turn: Turn
     ) -> None:
         """Ask everybody about the documents of a range. One at a time: another range waits."""
         if watch.comparison is not None:
@@ -232,7 +170,7 @@ class Divergences:
             self.unexplained += not names
             return
         self._number += 1
-        watch.comparison = _Comparison(self._number, since, through, set(peers), now_ms + ANSWER_MS)
+        watch.comparison = Comparison(self._number, since, through, set(peers), now_ms + ANSWER_MS)
         self._busy.add(replica.id)
         for peer, node in peers.items():
             request = CompareRequest(replica.id, replica.replica, peer, self._number, replica.applied, marks)
@@ -251,7 +189,7 @@ class Divergences:
             watch.comparison = None
             watch.unanswered = 0
 
-    def _suspect(self, replica: ShardReplica, watch: _Watch, name: Name) -> None:
+    def _suspect(self, replica: ShardReplica, watch: Watch, name: Name) -> None:
         examined = watch.examined.name if watch.examined is not None else None
         if name != examined and len(watch.suspected) < SUSPECTED_MAX:
             watch.suspected[name] = None
@@ -259,12 +197,12 @@ class Divergences:
 
     # -- one document ------------------------------------------------------------------------------------------------
 
-    def _examine(self, replica: ShardReplica, watch: _Watch, name: Name, now_ms: float) -> None:
+    def _examine(self, replica: ShardReplica, watch: Watch, name: Name, now_ms: float) -> None:
         self._number += 1
         replica.cache.held.add(name)
-        watch.examined = _Examination(self._number, name, replica.raft.last_index, now_ms, now_ms + ANSWER_MS)
+        watch.examined = Examination(self._number, name, replica.raft.last_index, now_ms, now_ms + ANSWER_MS)
 
-    def _ask(self, replica: ShardReplica, examined: _Examination, now_ms: float, turn: Turn) -> None:
+    def _ask(self, replica: ShardReplica, examined: Examination, now_ms: float, turn: Turn) -> None:
         """What was on its way is applied: ask everybody who can be asked."""
         document = DocumentId(*examined.name)
         live = replica.cache.get(*examined.name)
@@ -286,7 +224,7 @@ class Divergences:
         if examined.asked <= examined.answers.keys() | {replica.replica}:
             self._decide(replica, watch, examined, now_ms, turn)
 
-    def _decide(self, replica: ShardReplica, watch: _Watch, examined: _Examination, now_ms: float, turn: Turn) -> None:
+    def _decide(self, replica: ShardReplica, watch: Watch, examined: Examination, now_ms: float, turn: Turn) -> None:
         own = replica.cache.get(*examined.name).chain
         members = {peer for peer, _ in replica.raft.configuration.places}
         examined.answers = {sender: answer for sender, answer in examined.answers.items() if sender in members}
@@ -322,8 +260,8 @@ class Divergences:
     def _heal(
         self,
         replica: ShardReplica,
-        watch: _Watch,
-        examined: _Examination,
+        watch: Watch,
+        examined: Examination,
         chains: dict[ReplicaId, bytes],
         report: Divergence,
         now_ms: float,
@@ -345,7 +283,7 @@ class Divergences:
     def _step_aside(
         self,
         replica: ShardReplica,
-        watch: _Watch,
+        watch: Watch,
         chains: dict[ReplicaId, bytes],
         right: bytes,
         report: Divergence,
@@ -375,7 +313,7 @@ class Divergences:
             if not examined.healing:
                 self._release(replica, watch)
 
-    def _release(self, replica: ShardReplica, watch: _Watch) -> None:
+    def _release(self, replica: ShardReplica, watch: Watch) -> None:
         """Take commands for the examined document again."""
         if watch.examined is not None:
             replica.cache.held.discard(watch.examined.name)
@@ -460,7 +398,7 @@ class Divergences:
         if not watch.busy:
             self._busy.discard(replica.id)
 
-    def _overdue(self, replica: ShardReplica, watch: _Watch, examined: _Examination, now_ms: float, turn: Turn) -> None:
+    def _overdue(self, replica: ShardReplica, watch: Watch, examined: Examination, now_ms: float, turn: Turn) -> None:
         """Somebody did not answer in time."""
         if examined.healing:
             self._release(replica, watch)  # the open report brings it back
@@ -502,12 +440,12 @@ class Divergences:
                 assert leader is not None
                 turn.send_bulk(node, VerdictItem(shard, replica.replica, leader, Term(0), report, False, b"", []))
 
-    def _watch(self, replica: ShardReplica) -> _Watch:
+    def _watch(self, replica: ShardReplica) -> Watch:
         watch = self._watches.get(replica.id)
         if watch is None or watch.term != replica.raft.term:
             if watch is not None:
                 self._drop(replica)
-            watch = self._watches[replica.id] = _Watch(replica.raft.term)
+            watch = self._watches[replica.id] = Watch(replica.raft.term)
         return watch
 
     def _drop(self, replica: ShardReplica) -> None:
