@@ -235,6 +235,11 @@ class NodeConfig:
     poison_hook: str = _setting(
         _MARKER, "off. TEST HOOK: apply exits the process at a payload that contains this marker", default=""
     )
+    divergence_hook: str = _setting(
+        _MARKER,
+        "off. TEST HOOK: node:marker; on that node handlers see the node's name instead of the marker",
+        default="",
+    )
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -19,7 +19,21 @@ from typing import Annotated
 import typer
 
 import cluster
-from cluster.cli import bench, chaos, configuration, demo, doc, history, local_commands, moves, node, shards, space, status
+from cluster.cli import (
+    bench,
+    chaos,
+    configuration,
+    demo,
+    divergences,
+    doc,
+    history,
+    local_commands,
+    moves,
+    node,
+    shards,
+    space,
+    status,
+)
 from cluster.cli.output import out
 
 EPILOG = (
@@ -62,6 +76,7 @@ moves.register(shards.app)
 shards.register(app)
 app.add_typer(space.app, name="space", rich_help_panel="Documents")
 history.register(doc.app)
+divergences.register(doc.app)
 app.add_typer(doc.app, name="doc", rich_help_panel="Documents")
 app.add_typer(node.app, name="node", rich_help_panel="Operating")
 app.add_typer(configuration.app, name="config", rich_help_panel="Operating")

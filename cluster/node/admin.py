@@ -20,6 +20,7 @@ from cluster.errors import HistoryTrimmed, InvalidRequest, UnknownDocument
 from cluster.gossip.messages import State
 from cluster.ids import SYSTEM_SHARD, DocumentId, ShardId
 from cluster.node.decisions import Decisions
+from cluster.node.divergence_log import divergence_row
 from cluster.node.errors_log import ErrorsLog
 from cluster.node.loop import NodeLoop
 from cluster.node.shard_admin import ShardAdministration
@@ -78,6 +79,7 @@ class Administration:
             "ReadHistory": self._read_history,
             "InspectDocument": self._inspect_document,
             "ListHalted": self._list_halted,
+            "ListDivergences": self._list_divergences,
             "PoisonCommand": self._poison_command,
             "Checkpoint": self._checkpoint,
         }
@@ -279,13 +281,16 @@ class Administration:
                 "raft_index": replica.applied + 1,
                 "offset": replica.suspected_offset or 0,
                 "document": None,
-                "cause": replica.halted or replica.damaged or replica.stalled,
+                "cause": replica.unwell or replica.stalled,
                 "node_id": self._pump.node,
             }
             for replica in self._pump.replicas.values()
-            if replica.halted or replica.damaged or replica.stalled
+            if replica.unwell or replica.stalled
         ]
         return {"halted": rows}
+
+    async def _list_divergences(self, request: Row) -> Row:
+        return {"divergences": [divergence_row(each, self._pump.node) for each in self._pump.divergences.reports.all()]}
 
     async def _poison_command(self, request: Row) -> Row:
         shard = ShardId(request["shard_id"])

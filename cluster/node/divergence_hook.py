@@ -11,7 +11,13 @@ from cluster.documents.instance import DocumentInstance
 from cluster.documents.loader import BundleLoader
 from cluster.documents.program import DocumentProgram
 from cluster.documents.runtime import Invocation, Outcome
-from cluster.ids import DocumentId
+from cluster.ids import DocumentId, NodeId
+
+
+def loader_for(node: NodeId, hook: str) -> BundleLoader:
+    """The loader of a node. hook: `node:marker`, of the setting `divergence_hook`; empty for a node as it should be."""
+    victim, _, marker = hook.partition(":")
+    return LeakingLoader(marker, node) if marker and victim == node else BundleLoader()
 
 
 class LeakingInstance(DocumentInstance):

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from cluster.errors import IdentityFenced, LogLost, Overloaded, StorageFull
 from cluster.ids import NodeId
+from cluster.node.divergence_log import log_divergences
 from cluster.node.marker import PageMarker
 from cluster.pump.lanes import Lane
 from cluster.pump.outbox import Output
@@ -159,6 +160,8 @@ class NodeLoop:
         self._marker.clear()
         if pump.leader_changes:
             self._log_leaders()
+        if pump.divergences.reports.news:
+            log_divergences(pump.divergences.reports)
         if pump.fenced:
             raise IdentityFenced(pump.fenced)
         if pump.log_lost:

@@ -23,7 +23,6 @@ from pathlib import Path
 import msgspec
 
 from cluster.config import InitialNode, NodeConfig
-from cluster.documents.loader import BundleLoader
 from cluster.errors import ClusterError
 from cluster.gateway.server import Gateway
 from cluster.gossip.config import GossipConfig
@@ -34,6 +33,7 @@ from cluster.ids import SYSTEM_SHARD, NodeId
 from cluster.node.admin import Administration
 from cluster.node.backend import NodeBackend, OneAnswer
 from cluster.node.decisions import Decisions
+from cluster.node.divergence_hook import loader_for
 from cluster.node.errors_log import ErrorsLog
 from cluster.node.loop import NodeLoop, monotonic_ms
 from cluster.node.marker import PageMarker
@@ -168,7 +168,7 @@ class Node:
                 first_nodes=[peer.node_id for peer in self.first_nodes],
                 shard_count=config.shard_count,
                 replication_factor=config.replication_factor,
-                loader=BundleLoader(),
+                loader=loader_for(self.node, config.divergence_hook),
                 marker=self._marker,
                 on_failure=self._errors_log.add,
                 clock=monotonic_ms,

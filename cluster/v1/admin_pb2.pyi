@@ -174,6 +174,38 @@ COMMAND_KIND_UPGRADE: CommandKind.ValueType  # 7
 """The document moved to new code."""
 Global___CommandKind: _TypeAlias = CommandKind  # noqa: Y015
 
+class _Remedy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RemedyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Remedy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REMEDY_UNSPECIFIED: _Remedy.ValueType  # 0
+    """Not known."""
+    REMEDY_WAITING: _Remedy.ValueType  # 1
+    """Voters that can not be asked now would decide; until then the document takes nothing."""
+    REMEDY_HEALING: _Remedy.ValueType  # 2
+    """The minority takes over the majority's state."""
+    REMEDY_HEALED: _Remedy.ValueType  # 3
+    """Every voter has the majority's state."""
+    REMEDY_FROZEN: _Remedy.ValueType  # 4
+    """No strict majority agrees: the document takes no commands until somebody repairs it."""
+
+class Remedy(_Remedy, metaclass=_RemedyEnumTypeWrapper):
+    """What becomes of a document whose replicas differ."""
+
+REMEDY_UNSPECIFIED: Remedy.ValueType  # 0
+"""Not known."""
+REMEDY_WAITING: Remedy.ValueType  # 1
+"""Voters that can not be asked now would decide; until then the document takes nothing."""
+REMEDY_HEALING: Remedy.ValueType  # 2
+"""The minority takes over the majority's state."""
+REMEDY_HEALED: Remedy.ValueType  # 3
+"""Every voter has the majority's state."""
+REMEDY_FROZEN: Remedy.ValueType  # 4
+"""No strict majority agrees: the document takes no commands until somebody repairs it."""
+Global___Remedy: _TypeAlias = Remedy  # noqa: Y015
+
 @_typing.final
 class GetStatusRequest(_message.Message):
     """Request of AdminService.GetStatus."""
@@ -1607,6 +1639,163 @@ class Halted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Halted: _TypeAlias = Halted  # noqa: Y015
+
+@_typing.final
+class ListDivergencesRequest(_message.Message):
+    """Request of AdminService.ListDivergences."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDivergencesRequest: _TypeAlias = ListDivergencesRequest  # noqa: Y015
+
+@_typing.final
+class ListDivergencesResponse(_message.Message):
+    """Response of AdminService.ListDivergences."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIVERGENCES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def divergences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Divergence]:
+        """Open ones first, then the newest."""
+
+    def __init__(
+        self,
+        *,
+        divergences: _abc.Iterable[Global___Divergence] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["divergences", b"divergences"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDivergencesResponse: _TypeAlias = ListDivergencesResponse  # noqa: Y015
+
+@_typing.final
+class Divergence(_message.Message):
+    """A document whose replicas differ, or differed. It names fields and never shows what they hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    SHARD_ID_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    RAFT_INDEX_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    DIFFERS_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    SIDES_FIELD_NUMBER: _builtins.int
+    RIGHT_FIELD_NUMBER: _builtins.int
+    LEADER_FIELD_NUMBER: _builtins.int
+    MISLED_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
+    FOUND_AT_MS_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    shard_id: _builtins.int
+    """Its shard."""
+    raft_index: _builtins.int
+    """That command's Raft index."""
+    offset: _builtins.int
+    """That command's offset in the entry."""
+    channel: _builtins.str
+    """That command's handler."""
+    field: _builtins.str
+    """Path of the first field in which the states differ, like "board/3/owner"; empty when they are equal."""
+    leader: _builtins.str
+    """Who led the shard when it was found."""
+    misled: _builtins.bool
+    """Whether that leader was in the minority: what it answered since that command may be contradicted by what the document is now."""
+    remedy: Global___Remedy.ValueType
+    """What becomes of it."""
+    found_at_ms: _builtins.int
+    """The shard's time when it was found, Unix milliseconds."""
+    node_id: _builtins.str
+    """The node that answered."""
+    @_builtins.property
+    def document(self) -> _documents_pb2.Document:
+        """The document."""
+
+    @_builtins.property
+    def position(self) -> _documents_pb2.Position:
+        """Position of the first command after which replicas differ; index 0 when that is older than what was compared."""
+
+    @_builtins.property
+    def differs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is different: code, answer, state, position, sessions, frozen."""
+
+    @_builtins.property
+    def sides(self) -> _containers.RepeatedCompositeFieldContainer[Global___DivergenceSide]:
+        """Who agrees with whom, the largest side first."""
+
+    @_builtins.property
+    def right(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The nodes of the strict majority; none when there is none."""
+
+    def __init__(
+        self,
+        *,
+        document: _documents_pb2.Document | None = ...,
+        shard_id: _builtins.int = ...,
+        position: _documents_pb2.Position | None = ...,
+        raft_index: _builtins.int = ...,
+        offset: _builtins.int = ...,
+        channel: _builtins.str = ...,
+        differs: _abc.Iterable[_builtins.str] | None = ...,
+        field: _builtins.str = ...,
+        sides: _abc.Iterable[Global___DivergenceSide] | None = ...,
+        right: _abc.Iterable[_builtins.str] | None = ...,
+        leader: _builtins.str = ...,
+        misled: _builtins.bool = ...,
+        remedy: Global___Remedy.ValueType = ...,
+        found_at_ms: _builtins.int = ...,
+        node_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "differs", b"differs", "document", b"document", "field", b"field", "found_at_ms", b"found_at_ms", "leader", b"leader", "misled", b"misled", "node_id", b"node_id", "offset", b"offset", "position", b"position", "raft_index", b"raft_index", "remedy", b"remedy", "right", b"right", "shard_id", b"shard_id", "sides", b"sides"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Divergence: _TypeAlias = Divergence  # noqa: Y015
+
+@_typing.final
+class DivergenceSide(_message.Message):
+    """Nodes whose replicas of a document agree."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHAIN_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    chain: _builtins.bytes
+    """The start of their chain."""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their names."""
+
+    def __init__(
+        self,
+        *,
+        chain: _builtins.bytes = ...,
+        nodes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "nodes", b"nodes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DivergenceSide: _TypeAlias = DivergenceSide  # noqa: Y015
 
 @_typing.final
 class PoisonCommandRequest(_message.Message):

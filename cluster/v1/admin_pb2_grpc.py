@@ -110,6 +110,11 @@ class AdminServiceStub:
                 request_serializer=cluster_dot_v1_dot_admin__pb2.ListHaltedRequest.SerializeToString,
                 response_deserializer=cluster_dot_v1_dot_admin__pb2.ListHaltedResponse.FromString,
                 _registered_method=True)
+        self.ListDivergences = channel.unary_unary(
+                '/cluster.v1.AdminService/ListDivergences',
+                request_serializer=cluster_dot_v1_dot_admin__pb2.ListDivergencesRequest.SerializeToString,
+                response_deserializer=cluster_dot_v1_dot_admin__pb2.ListDivergencesResponse.FromString,
+                _registered_method=True)
         self.PoisonCommand = channel.unary_unary(
                 '/cluster.v1.AdminService/PoisonCommand',
                 request_serializer=cluster_dot_v1_dot_admin__pb2.PoisonCommandRequest.SerializeToString,
@@ -237,6 +242,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListDivergences(self, request, context):
+        """Lists the documents whose replicas were found to differ, those that are not settled first: of this node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PoisonCommand(self, request, context):
         """Isolates one command that ends nodes: it answers POISONED everywhere and its document is frozen. Audited.
         """
@@ -328,6 +340,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListHalted,
                     request_deserializer=cluster_dot_v1_dot_admin__pb2.ListHaltedRequest.FromString,
                     response_serializer=cluster_dot_v1_dot_admin__pb2.ListHaltedResponse.SerializeToString,
+            ),
+            'ListDivergences': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDivergences,
+                    request_deserializer=cluster_dot_v1_dot_admin__pb2.ListDivergencesRequest.FromString,
+                    response_serializer=cluster_dot_v1_dot_admin__pb2.ListDivergencesResponse.SerializeToString,
             ),
             'PoisonCommand': grpc.unary_unary_rpc_method_handler(
                     servicer.PoisonCommand,
@@ -746,6 +763,33 @@ class AdminService:
             '/cluster.v1.AdminService/ListHalted',
             cluster_dot_v1_dot_admin__pb2.ListHaltedRequest.SerializeToString,
             cluster_dot_v1_dot_admin__pb2.ListHaltedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDivergences(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cluster.v1.AdminService/ListDivergences',
+            cluster_dot_v1_dot_admin__pb2.ListDivergencesRequest.SerializeToString,
+            cluster_dot_v1_dot_admin__pb2.ListDivergencesResponse.FromString,
             options,
             channel_credentials,
             insecure,

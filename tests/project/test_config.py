@@ -36,6 +36,7 @@ def test_two_values_suffice() -> None:
     node = make()
     assert (node.heartbeat_interval_ms, node.election_timeout_ms, node.apply_slice_ms) == (100, 1000, 5)
     assert node.poison_hook == ""
+    assert node.divergence_hook == ""
 
 
 def test_later_source_wins_and_each_value_names_its_own(tmp_path: Path) -> None:
@@ -105,6 +106,7 @@ def test_number_outside_its_range_is_refused_with_field_value_and_range(name: st
         ("fsync_mode", "never"),
         ("log_level", "loud"),
         ("poison_hook", "x" * 65),
+        ("divergence_hook", "n1:\n"),
         ("labels", {"rack": "r1"}),
         ("labels", {"zone": "Not Legal"}),
     ],
@@ -257,6 +259,7 @@ CONFIGS = st.builds(
     cache_bytes_max=st.integers(8 << 20, 1 << 44),
     labels=st.dictionaries(st.sampled_from(config.LABELS), st.sampled_from(["a", "rack-1"])),
     poison_hook=st.sampled_from(["", 'kill "me"']),
+    divergence_hook=st.sampled_from(["", "n1:the-host"]),
 )
 
 

@@ -1,0 +1,77 @@
+"""Handlers that read what they should not, on one of three real nodes: found, named and healed; no acknowledged command is
+lost.
+
+The nodes run with the test hook `divergence_hook`: on n2 a handler sees its node's name where the command has the marker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from chaos.live.processes import LiveCluster, until
+from cluster.cli.local_commands import example
+from cluster.cli.output import Exit
+from cluster.cli.reach import ask_one
+from cluster.session.client_events import Settings
+from tests.cli.terminal import moot
+
+MARKER = "the-host"
+VICTIM = "n2"
+DOCUMENTS = 16
+SENDS = 30
+PATIENT = Settings(operation_timeout_ms=60_000)
+
+
+async def test_documents_that_diverge_on_one_node_are_found_named_and_healed(folder: Path) -> None:
+    async with LiveCluster(folder, shards=4, settings={"divergence_hook": f"{VICTIM}:{MARKER}"}) as live:
+        await live.deploy("counter", example("counter"))
+        keys = [f"k{number}" for number in range(DOCUMENTS)]
+        async with live.client(settings=PATIENT) as client:
+            await asyncio.gather(*(client.create("counter", key) for key in keys))
+        leaders = {key: (await live.leader_of("counter", key)).node_id for key in keys}
+        followed = next(key for key in keys if leaders[key] != VICTIM)
+        chosen = [followed, *[key for key in keys if leaders[key] == VICTIM][:1]]
+
+        async with live.client(settings=PATIENT) as client:
+            for key in chosen:
+                await client.send("counter", key, "put", {"value": MARKER})
+            for number in range(1, SENDS + 1):
+                totals = await asyncio.gather(*(client.send("counter", key, "add", {"amount": 1}) for key in keys))
+                assert [total.value for total in totals] == [number] * DOCUMENTS, "acknowledged commands are all there"
+
+        for key in chosen:
+            report = await until(lambda key=key: _healed(live, key), f"{key} is healed", 60)  # type: ignore[misc]
+            assert report.position.index == 2
+            assert report.channel == "put"
+            assert report.field == "value"
+            assert VICTIM not in report.right
+            assert [list(side.nodes) for side in report.sides][-1] == [VICTIM]
+            assert report.misled == (leaders[key] == VICTIM)
+        for key in keys:
+            inspected = await live.converged("counter", key, SENDS + 1 + (key in chosen))
+            assert len({each.record_hash for each in inspected.values()}) == 1, key
+        async with live.client(settings=PATIENT) as client:
+            for key in keys:
+                read = await client.read("counter", key)
+                assert read.value == {"total": SENDS, "value": MARKER if key in chosen else ""}
+
+        told = await asyncio.to_thread(moot, "doc", "divergences", "--json", "--address", live.addresses[0], cwd=folder)
+        assert told.code == Exit.DONE
+        assert {row["document"] for row in told.json["divergences"]} == {f"counter/{key}" for key in chosen}
+        logs = "\n".join(live.local.log_path(node).read_text() for node in live.nodes)
+        assert "differs between replicas" in logs
+        assert MARKER not in logs, "values are not told"
+
+
+async def _healed(live: LiveCluster, key: str) -> Any:
+    """The report on a document, once every node says that it is healed."""
+    found = []
+    for address in live.addresses:
+        listed = await ask_one(address, "ListDivergences")
+        mine = [each for each in listed.divergences if each.document.key == key]
+        if not mine or any(each.remedy != 3 for each in mine):
+            return None
+        found += mine
+    return found[0]
