@@ -293,6 +293,8 @@ class Cluster:
             assert first == node.replica, f"election safety: {first} and {node.replica} lead term {core.term}"
             if effects.role_changed:
                 self.check_leader_completeness(core)
+            # Leader append-only (figure 3).
+            assert effects.persist is None or effects.persist.truncate_from is None, "a leader deletes nothing"
         if effects.committed is not None and effects.committed > self.committed_through:
             self.check_durable(core, effects.committed, before)
             self.committed_through = effects.committed

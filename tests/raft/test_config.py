@@ -9,6 +9,7 @@ from cluster.raft.config import RaftConfig
 
 
 def test_defaults_leave_ten_heartbeats_to_an_election_timeout() -> None:
+    """Paper 5.6: broadcast time is far below the election timeout."""
     config = RaftConfig()
     assert config.election_timeout_ms_min >= 10 * 100
     assert config.election_timeout_ms_max == 2 * config.election_timeout_ms_min

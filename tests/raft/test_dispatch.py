@@ -110,6 +110,7 @@ def test_log_ahead_of_the_durable_term_refuses_to_start() -> None:
 
 
 def test_compaction_beyond_what_is_applied_is_refused() -> None:
+    """Paper 7: a snapshot covers what is committed and applied."""
     solo = Solo(term=1, log=[1, 1, 1], applied=2)
     with pytest.raises(InvalidRequest):
         solo.step(Compact(LogIndex(3)))

@@ -17,14 +17,15 @@ from tests.raft.solo import Solo, append, run, to, vote_reply, vote_request
 
 
 def test_replica_starts_as_follower_without_a_leader() -> None:
-    """Paper 5.2: when servers start up, they begin as followers."""
+    """Paper 5.1 and 5.2: when servers start up, they begin as followers."""
     core = Solo(term=4, vote=2).core
     assert (core.role, core.leader, core.term, core.vote) == (Role.FOLLOWER, None, 4, 2)
 
 
 @pytest.mark.parametrize("role", list(Role))
 def test_any_role_becomes_follower_on_a_higher_term(role: Role) -> None:
-    """Paper 5.1: if a server's term is out of date it updates it, and candidates and leaders step back."""
+    """Paper figure 2, all servers; paper 5.1: if a server's term is out of date it updates it, and candidates and leaders step
+    back."""
     solo = Solo()
     if role is Role.PRE_CANDIDATE:
         solo.step(Campaign())
@@ -49,7 +50,7 @@ def test_message_of_an_older_term_changes_nothing() -> None:
 
 
 def test_follower_campaigns_after_an_election_timeout_of_silence() -> None:
-    """Paper 5.2, thesis 9.6: pre-votes first; the term does not rise by asking."""
+    """Paper figure 2, followers; paper 5.2, thesis 9.6: pre-votes first; the term does not rise by asking."""
     solo = Solo(term=3, log=[1, 3])
     timeout_ms = solo.core.deadline_ms - solo.now_ms
     assert 1_000 <= timeout_ms < 2_000
@@ -73,7 +74,7 @@ def test_election_timeouts_are_random_between_their_bounds() -> None:
 
 
 def test_winner_of_the_pre_vote_enters_the_next_term_and_votes_for_itself_durably_first() -> None:
-    """Paper 5.2, reference trap 1: nobody is asked before the own vote can not be forgotten."""
+    """Paper figure 2, candidates; paper 5.2, reference trap 1: nobody is asked before the own vote can not be forgotten."""
     solo = Solo(term=3)
     effects = solo.campaign()
     assert solo.core.term == 4
@@ -84,7 +85,7 @@ def test_winner_of_the_pre_vote_enters_the_next_term_and_votes_for_itself_durabl
 
 
 def test_candidate_with_a_majority_leads_and_appends_its_no_op() -> None:
-    """Paper 5.2 and 8."""
+    """Paper figure 2, candidates; paper 5.2 and 8."""
     solo = Solo()
     solo.campaign()
     solo.persist()
@@ -97,7 +98,7 @@ def test_candidate_with_a_majority_leads_and_appends_its_no_op() -> None:
 
 
 def test_candidate_that_hears_a_leader_of_its_term_follows_it() -> None:
-    """Paper 5.2."""
+    """Paper figure 2, candidates; paper 5.2."""
     solo = Solo()
     solo.campaign()
     solo.receive(2, append(1, (0, 0)))
@@ -105,7 +106,7 @@ def test_candidate_that_hears_a_leader_of_its_term_follows_it() -> None:
 
 
 def test_split_vote_ends_in_another_campaign_after_a_random_timeout() -> None:
-    """Paper 5.2: each candidate times out and starts a new election."""
+    """Paper figure 2, candidates; paper 5.2: each candidate times out and starts a new election."""
     solo = Solo(voters=4)
     solo.campaign()
     solo.persist()
@@ -150,7 +151,7 @@ def test_lone_voter_elects_itself_and_commits_once_each_write_is_durable() -> No
 
 
 def test_vote_is_durable_before_the_reply_leaves() -> None:
-    """Reference trap 1."""
+    """Paper figure 2, persistent state; reference trap 1."""
     solo = Solo()
     effects = solo.receive(2, vote_request(1, (0, 0)))
     assert effects.persist is not None
@@ -187,7 +188,7 @@ def test_term_and_vote_are_one_record() -> None:
 
 
 def test_replica_votes_once_in_a_term_even_across_a_restart() -> None:
-    """Paper 5.2: first come first served; reference trap 1: also after a crash."""
+    """Paper figure 2, RequestVote 2; paper 5.2: first come first served; reference trap 1: also after a crash."""
     solo = Solo()
     assert solo.receive(2, vote_request(1, (0, 0))).send_after_persist == [(2, vote_reply(1, True))]
     assert solo.receive(3, vote_request(1, (0, 0))).send_after_persist == [(3, vote_reply(1, False))]
@@ -222,7 +223,7 @@ def test_vote_survives_stepping_back_within_its_term() -> None:
 def test_vote_goes_only_to_a_log_at_least_as_complete(
     own: list[int], candidate: tuple[int, int], granted: bool, pre: bool
 ) -> None:
-    """Paper 5.4.1: later last term wins, then length."""
+    """Paper figure 2, RequestVote 2; paper 5.4.1: later last term wins, then length."""
     solo = Solo(term=2, log=own)
     (reply,) = to(solo.receive(2, vote_request(3, candidate, pre=pre)), 2)
     assert isinstance(reply, VoteReply)

@@ -37,7 +37,8 @@ def test_liveness_of_the_leader_in_this_term_is_hearing_it() -> None:
 
 
 def test_follower_sleeps_on_while_liveness_hears_its_leader() -> None:
-    """Reference trap 52: real time and pulled evidence, no counted ticks."""
+    """Paper 5.2: it stays a follower while it hears its leader. Reference trap 52: real time and pulled evidence, no counted
+    ticks."""
     solo = Solo()
     solo.receive(2, append(1, (0, 0)))
     solo.persist()

@@ -221,7 +221,7 @@ def test_one_change_at_a_time() -> None:
 
 
 def test_learner_becomes_a_voter_only_when_it_is_close() -> None:
-    """Reference trap 44: a voter that lacks the log, or is not there at all, holds up every commit."""
+    """Thesis 4.2.1; reference trap 44: a voter that lacks the log, or is not there at all, holds up every commit."""
     solo = Solo(learners=1, config=replace(TEST_CONFIG, promotion_lag_entries=1))
     solo.lead(match=False)
     acknowledge(solo, 2, 3)

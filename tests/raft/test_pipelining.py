@@ -44,6 +44,7 @@ def test_entry_larger_than_an_append_is_sent_alone() -> None:
 
 
 def test_new_leader_probes_with_one_append_at_a_time() -> None:
+    """Paper figure 2, leaders: nextIndex begins behind the leader's last entry."""
     solo = Solo(term=1, log=[1, 1])
     effects = solo.lead(match=False)
     assert appends(effects, 2) == [append(2, (2, 1), run(3, 2, b""))]
@@ -117,7 +118,8 @@ def test_full_window_of_lost_appends_never_blocks_for_ever() -> None:
 
 
 def test_silent_peer_is_asked_again_rarely_and_without_payload() -> None:
-    """It may be gone: one empty probe about every election timeout, no matter how much waits for it."""
+    """Paper 5.3: the leader goes on asking. It may be gone: one empty probe about every election timeout, no matter how much
+    waits for it."""
     solo = Solo()
     solo.lead()
     solo.propose(b"x" * 100)
@@ -179,7 +181,7 @@ def test_probing_skips_whole_terms_on_both_sides() -> None:
     ],
 )
 def test_leader_repairs_every_follower_of_figure_7(follower_log: list[int]) -> None:
-    """Paper 5.3, figure 7 (a) to (f): the leader's log wins, whatever the follower has."""
+    """Paper figure 2, leaders; paper 5.3, figure 7 (a) to (f): the leader's log wins, whatever the follower has."""
     leader = Solo(term=7, log=[1, 1, 1, 4, 4, 5, 5, 6, 6, 6])
     follower = Solo(replica=2, term=7, log=follower_log)
     effects = leader.lead(match=False)

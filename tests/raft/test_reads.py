@@ -18,6 +18,7 @@ def acked(solo: Solo, peer: int, sent_at_ms: float, term: int = 1) -> Effects:
 
 
 def test_read_waits_for_a_quorum_of_a_round_begun_after_it_was_asked() -> None:
+    """Thesis 6.4: a majority must have answered a round that began after the read was asked."""
     solo = Solo(voters=5)
     solo.lead()
     effects = solo.step(Read(7))
@@ -30,7 +31,7 @@ def test_read_waits_for_a_quorum_of_a_round_begun_after_it_was_asked() -> None:
 
 
 def test_one_round_answers_all_reads_asked_before_it_and_none_after() -> None:
-    """Reference R13 and trap 35: acknowledgements are cumulative by send time, whatever the contexts are called."""
+    """Thesis 6.4; reference R13 and trap 35: acknowledgements are cumulative by send time, whatever the contexts are called."""
     solo = Solo()
     solo.lead()
     start_ms = solo.now_ms
@@ -56,7 +57,8 @@ def test_delayed_acknowledgement_does_not_confirm_a_later_read() -> None:
 
 
 def test_read_before_the_no_op_commits_waits_for_its_index() -> None:
-    """Reference trap 34: the new leader does not know what its predecessors committed; its no-op comes after all of it."""
+    """Thesis 6.4; reference trap 34: the new leader does not know what its predecessors committed; its no-op comes after all of
+    it."""
     solo = Solo(term=4, log=[1, 4, 4])
     solo.lead(match=False)
     assert solo.core.commit_index == 0

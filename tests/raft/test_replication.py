@@ -18,7 +18,7 @@ from tests.raft.solo import Solo, accept, append, appends, reject, run, to, vote
 
 
 def test_proposal_is_one_run_sent_before_the_fsync() -> None:
-    """Thesis 10.2.1: the leader writes to its disk in parallel with replicating."""
+    """Paper 5.3; thesis 10.2.1: the leader writes to its disk in parallel with replicating."""
     solo = Solo()
     solo.lead()
     effects = solo.propose(b"a", b"b")
@@ -96,7 +96,7 @@ def test_first_proposal_is_admitted_however_large_and_inherited_entries_are_not_
 
 
 def test_follower_acknowledges_only_after_its_entries_are_durable() -> None:
-    """Reference trap 5."""
+    """Paper figure 2, persistent state; reference trap 5."""
     solo = Solo()
     effects = solo.receive(2, append(1, (0, 0), run(1, 1, b"a")))
     assert not effects.send_now
@@ -123,7 +123,7 @@ def test_term_is_persisted_with_the_first_entries_of_it() -> None:
 
 
 def test_follower_rejects_append_when_previous_entry_differs() -> None:
-    """Paper 5.3, consistency check."""
+    """Paper figure 2, AppendEntries 2; paper 5.3, consistency check."""
     solo = Solo(term=2, log=[1, 1, 2])
     effects = solo.receive(2, append(3, (5, 3), run(6, 3, b"a")))
     assert effects.send_now == [(2, reject(3, 5, (3, 2)))]
@@ -143,7 +143,7 @@ def test_follower_rejects_append_when_previous_entry_differs() -> None:
 def test_follower_replaces_what_the_leader_contradicts(
     log: list[int], previous: tuple[int, int], runs: list[object], terms: list[int], truncated: int | None
 ) -> None:
-    """Paper 5.3, figure 7: delete the existing entry and all that follow it."""
+    """Paper figure 2, AppendEntries 3; paper 5.3, figure 7: delete the existing entry and all that follow it."""
     solo = Solo(term=2, log=log)
     effects = solo.receive(2, Append(Term(3), LogIndex(previous[0]), Term(previous[1]), LogIndex(0), runs))  # type: ignore[arg-type]
     assert solo.terms == terms
@@ -152,7 +152,7 @@ def test_follower_replaces_what_the_leader_contradicts(
 
 
 def test_late_short_append_deletes_nothing() -> None:
-    """Reference trap 25: entries go only from the first conflict on."""
+    """Paper figure 2, AppendEntries 4; reference trap 25: entries go only from the first conflict on."""
     solo = Solo(term=1, log=[1, 1, 1, 1])
     effects = solo.receive(2, append(1, (0, 0), run(1, 1, b"old 0", b"old 1")))
     assert effects.persist is None
@@ -161,7 +161,7 @@ def test_late_short_append_deletes_nothing() -> None:
 
 
 def test_commit_index_rises_no_further_than_what_the_message_verified() -> None:
-    """Reference traps 26, 27: the own tail may be another leader's."""
+    """Paper figure 2, AppendEntries 5; reference traps 26, 27: the own tail may be another leader's."""
     solo = Solo(term=2, log=[1, 2, 2, 2])
     effects = solo.receive(2, append(3, (1, 1), commit=4))
     assert solo.core.commit_index == 1
@@ -225,7 +225,7 @@ def test_majority_of_others_commits_before_the_leaders_own_fsync() -> None:
 
 
 def test_leader_does_not_commit_entries_of_earlier_terms_by_counting() -> None:
-    """Paper 5.4.2, figure 8; reference trap 24: they commit with the first entry of its own term."""
+    """Paper figure 2, leaders; paper 5.4.2, figure 8; reference trap 24: they commit with the first entry of its own term."""
     solo = Solo(term=2, log=[1, 2])
     solo.lead(match=False)
     solo.persist()
@@ -288,7 +288,7 @@ def test_commit_notice_leaves_at_once_when_nothing_else_does() -> None:
 
 
 def test_commit_index_rides_on_appends_under_load() -> None:
-    """With appends in flight nobody gets a notice."""
+    """Paper 5.3: later messages tell what is committed. With appends in flight nobody gets a notice."""
     solo = Solo()
     solo.lead()
     solo.propose(b"a")

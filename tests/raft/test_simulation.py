@@ -223,7 +223,8 @@ def test_leases_never_answer_stale_however_processes_stop(first: int) -> None:
 
 
 def test_terms_have_one_leader_when_replicas_crash_during_elections() -> None:
-    """Reference traps 1 and 5: with slow disks, crashes between a vote and its fsync are the common case here."""
+    """Paper 5.2, election safety; reference traps 1 and 5: with slow disks, crashes between a vote and its fsync are the common
+    case here."""
     leaders = 0
     for seed in range(ELECTION_SEEDS):
         chance = random.Random(seed)

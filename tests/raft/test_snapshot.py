@@ -39,7 +39,7 @@ def offered(solo: Solo) -> Effects:
 
 
 def test_compaction_is_persisted_with_the_configuration_of_its_index() -> None:
-    """Reference trap 47."""
+    """Paper 7: last included index and term, and the configuration. Reference trap 47."""
     solo = Solo(term=1, log=[1, 1, 1], applied=2, learners=1)
     effects = solo.step(Compact(LogIndex(2)))
     assert effects.persist is not None
@@ -51,6 +51,7 @@ def test_compaction_is_persisted_with_the_configuration_of_its_index() -> None:
 
 
 def test_follower_behind_the_log_is_offered_a_snapshot_once() -> None:
+    """Paper 7: the leader has discarded the next entry that it needs."""
     solo = compacted_leader()
     effects = offered(solo)
     assert to(effects, 3) == [SnapshotOffer(Term(1), solo.core.snapshot)]

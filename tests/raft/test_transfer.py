@@ -35,6 +35,7 @@ def test_successor_that_has_the_whole_log_is_told_to_campaign_at_once() -> None:
 
 
 def test_successor_that_lags_is_told_once_it_has_caught_up() -> None:
+    """Thesis 3.10: the leader brings its successor up to date first."""
     solo = Solo()
     solo.lead()
     solo.propose(b"a")
@@ -46,7 +47,7 @@ def test_successor_that_lags_is_told_once_it_has_caught_up() -> None:
 
 
 def test_proposals_are_refused_while_leadership_is_handed_over() -> None:
-    """Reference trap 40: a leader that went on appending would never see its successor catch up."""
+    """Thesis 3.10; reference trap 40: a leader that went on appending would never see its successor catch up."""
     solo = Solo()
     solo.lead()
     hand_over(solo, 2)
@@ -60,7 +61,7 @@ def test_proposals_are_refused_while_leadership_is_handed_over() -> None:
 
 
 def test_transfer_that_does_not_succeed_is_given_up_after_an_election_timeout() -> None:
-    """Reference trap 40."""
+    """Thesis 3.10; reference trap 40."""
     solo = Solo()
     solo.lead()
     solo.propose(b"a")
