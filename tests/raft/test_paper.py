@@ -213,6 +213,16 @@ def test_snapshot_of_a_leader_of_an_older_term_is_refused() -> None:
 # 6, membership
 
 
+def stand(solo: Solo) -> None:
+    """Hear nobody until it asks for pre-votes."""
+    while solo.core.role is not Role.PRE_CANDIDATE:
+        solo.at_deadline()
+
+
+def role(solo: Solo) -> Role:
+    return solo.core.role
+
+
 def test_entries_go_to_everybody_of_both_configurations() -> None:
     """Paper 6: log entries are replicated to all servers in both configurations."""
     solo = Solo(voters=3, learners=2, config=replace(TEST_CONFIG, promotion_lag_entries=10))
@@ -230,15 +240,14 @@ def test_server_of_either_configuration_may_lead(candidate: int) -> None:
     solo = Solo(replica=candidate, voters=3, learners=2)
     solo.receive(1, append(1, (0, 0), run(1, 1, joint)))
     solo.persist()
-    while solo.core.role is not Role.PRE_CANDIDATE:
-        solo.at_deadline()
+    stand(solo)
     for voter in (1, 3, 5):
         solo.receive(voter, vote_reply(2, True, pre=True))
-    assert solo.core.role is Role.CANDIDATE
+    assert role(solo) is Role.CANDIDATE
     solo.persist()
     for voter in (1, 3, 5):
         solo.receive(voter, vote_reply(2, True))
-    assert solo.core.role is Role.LEADER
+    assert role(solo) is Role.LEADER
 
 
 def test_new_configuration_decides_nothing_alone_before_the_joint_one_is_committed() -> None:
@@ -247,13 +256,12 @@ def test_new_configuration_decides_nothing_alone_before_the_joint_one_is_committ
     solo = Solo(voters=3, learners=2)
     solo.receive(2, append(1, (0, 0), run(1, 1, joint)))
     solo.persist()
-    while solo.core.role is not Role.PRE_CANDIDATE:
-        solo.at_deadline()
+    stand(solo)
     for voter in (4, 5):
         solo.receive(voter, vote_reply(2, True, pre=True))
-    assert solo.core.role is Role.PRE_CANDIDATE
+    assert role(solo) is Role.PRE_CANDIDATE
     solo.receive(3, vote_reply(2, True, pre=True))
-    assert solo.core.role is Role.CANDIDATE
+    assert role(solo) is Role.CANDIDATE
 
 
 # Thesis 3.10 to 10
