@@ -31,6 +31,8 @@ FSYNC_MODES = ("auto", "inline", "thread")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LABELS = ("host", "zone")
 SHARDS_DEFAULT = 3
+SHARDS_MAX = 16_384
+"""Ten thousand idle shards cost a node next to nothing; what grows with their number is the shard map (about 50 bytes each)."""
 ELECTION_HEARTBEATS_MIN = 3
 LEASE_HEARTBEATS_MIN = 2
 """A shorter lease would end before the heartbeat that renews it is answered."""
@@ -168,7 +170,7 @@ class NodeConfig:
         None, "empty: a cluster of one; read only while data_dir is empty, and the same list on all first nodes", default=()
     )
     shard_count: int = _setting(
-        Range(1, 4096),
+        Range(1, SHARDS_MAX),
         "one a node of a small cluster: fewer, larger groups batch better (decision 0012); used once, when the cluster is made",
         default=SHARDS_DEFAULT,
     )

@@ -11,6 +11,7 @@ import typer
 
 from cluster.cli.output import AsJson, CommandFailed, Exit, add_row, command, err, out, print_json, say, styled, table
 from cluster.cli.reach import run
+from cluster.config import SHARDS_MAX
 
 app = typer.Typer(no_args_is_help=True, help="Measure throughput, latency, CPU and recovery of a local cluster.")
 
@@ -28,7 +29,7 @@ InFolder = Annotated[
 @command
 def send(
     nodes: Annotated[int, typer.Option("--nodes", help="Nodes of the cluster.", min=1, max=7)] = 3,
-    shards: Annotated[int, typer.Option("--shards", help="Shards. etcd is one Raft group.", min=1, max=4096)] = 1,
+    shards: Annotated[int, typer.Option("--shards", help="Shards. etcd is one Raft group.", min=1, max=SHARDS_MAX)] = 1,
     seconds: Annotated[float, typer.Option("--seconds", help="Length of each run.", min=0.2)] = 10.0,
     levels: Annotated[str, typer.Option("--levels", help="Messages in flight, comma-separated.")] = "1,256,1000",
     repeat: Annotated[int, typer.Option("--repeat", help="Runs of each level; medians are shown.", min=1)] = 3,

@@ -27,7 +27,7 @@ from cluster.cli.output import (
 from cluster.cli.reach import DEFAULT_FOLDER, Folder, principal_of, reached, run, wait_healthy
 from cluster.cli.status import overview, overview_data
 from cluster.client import Client
-from cluster.config import SHARDS_DEFAULT
+from cluster.config import SHARDS_DEFAULT, SHARDS_MAX
 from cluster.documents.bundle import from_path
 
 EXAMPLES: Final = ("text", "chat", "tictactoe", "counter")
@@ -53,7 +53,7 @@ def up(
     ] = None,
     folder: Folder = DEFAULT_FOLDER,
     detach: Annotated[bool, typer.Option("--detach", help="Return when it is healthy; the nodes go on.")] = False,
-    shards: Annotated[int, typer.Option("--shards", help="Shards of a new cluster.", min=1, max=4096)] = SHARDS_DEFAULT,
+    shards: Annotated[int, typer.Option("--shards", help="Shards of a new cluster.", min=1, max=SHARDS_MAX)] = SHARDS_DEFAULT,
     timeout: Within = HEALTHY_TIMEOUT_S,
     as_json: AsJson = False,
 ) -> Exit:

@@ -57,8 +57,6 @@ from cluster.shard.turn import (
     TransferItem,
     Turn,
 )
-from cluster.shardmap.hashing import HASH_SPACE
-from cluster.shardmap.map import SHARDS_MAX
 
 EPOCH_MAX = (1 << 32) - 1
 
@@ -150,8 +148,8 @@ class Incoming:
             if replica is not None:
                 replica.feed.grant((node, item.stream), item.watch, item.credit_bytes, self._turn)
         elif isinstance(item, CloseItem):
-            for replica in self._holder.replicas.values():
-                replica.feed.close_stream((node, item.stream))
+            for shard in self._schedule.watched:
+                self._holder.replicas[shard].feed.close_stream((node, item.stream))
         elif isinstance(item, ResetItem):
             self._on_reset(node, now_ms)
         elif node in self.met:
@@ -192,7 +190,6 @@ class Incoming:
         self._holder.look_at(replica, now_ms)
 
     def _on_member_item(self, node: NodeId, item: MemberItem, now_ms: float) -> None:
-        check_member_item(item)
         if isinstance(item, AbsentItem):
             self._holdings.on_absent(node, item)
         elif isinstance(item, InviteItem):
@@ -218,8 +215,8 @@ class Incoming:
     def _on_reset(self, node: NodeId, now_ms: float) -> None:
         """What that node had for our streams may be lost, and it has given up what it had here."""
         self._streams.node_lost(node, now_ms)
-        for replica in self._holder.replicas.values():
-            replica.feed.close_node(node)
+        for shard in self._schedule.watched:
+            self._holder.replicas[shard].feed.close_node(node)
 
     def _on_bulk_item(self, node: NodeId, item: BulkLaneItem, now_ms: float) -> None:
         if isinstance(item, BundleRequest):
@@ -264,20 +261,6 @@ def check_message(message: Message) -> None:
             raise InvalidRequest("a snapshot is of its leader's term or an earlier one")
     if min(numbers) < 0 or max(numbers) > NUMBER_MAX:
         raise InvalidRequest(f"numbers of a message are 0 to {NUMBER_MAX}")
-
-
-def check_member_item(item: MemberItem) -> None:
-    """Raise InvalidRequest unless this can be about a replica of a shard."""
-    numbers: list[int] = [item.replica]
-    if isinstance(item, RemovedItem):
-        numbers += [item.index, item.term]
-    elif isinstance(item, InviteItem):
-        shard = item.shard
-        if not (0 < shard.shard <= SHARDS_MAX and 0 <= shard.start < shard.end <= HASH_SPACE and not shard.replicas):
-            raise InvalidRequest(f"nobody is invited to a shard like {shard}")
-        numbers += [shard.epoch, shard.configured]
-    if item.replica < 1 or min(numbers) < 0 or max(numbers) > NUMBER_MAX:
-        raise InvalidRequest(f"numbers of a replica are at most {NUMBER_MAX}")
 
 
 def check_forwarded(operation: Operation, shard: int, router: Router) -> None:

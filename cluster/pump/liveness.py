@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
 import msgspec
@@ -68,28 +69,53 @@ def digest_of(led: Led) -> bytes:
     return blake2b(msgspec.msgpack.encode(led), digest_size=8).digest()
 
 
+@dataclass(slots=True)
+class News:
+    """What may end what a sleeping group relies on, or brings what it waits for.
+
+    nodes: fell silent, stopped acknowledging, are there again, or were restarted. restarted: of these, the ones whose process
+        is another one, and has forgotten what it had not made durable. shards: no longer listed by a node that had listed
+        them, newly denied to this node, or no longer vouched for by it.
+    """
+
+    nodes: set[NodeId] = field(default_factory=set)
+    restarted: set[NodeId] = field(default_factory=set)
+    shards: set[ShardId] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return bool(self.nodes or self.shards)
+
+
 class _Peer:
-    """promise_ms: how long it promised with `acked`. promised: per group that it no longer lists, the term and the time of the
+    """acking, heard: whether a round was acknowledged, or anything said, within the last election timeout, as far as `look_out`
+    and arrivals have told. relied: the newest list, even while it is not believed because a newer one is on its way.
+    promise_ms: how long it promised with `acked`. promised: per group that it no longer lists, the term and the time of the
     last acknowledgement that this node gave it.
     """
 
     __slots__ = (
         "acked",
+        "acking",
         "denied",
         "denied_at",
         "digest",
         "exceptions",
         "generation",
+        "heard",
         "heard_ms",
         "led",
         "promise_ms",
         "promised",
+        "relied",
         "sent_list",
     )
 
     def __init__(self) -> None:
         self.generation = 0
+        self.heard = False
         self.heard_ms = NEVER
+        self.acking = False
+        self.relied: dict[ShardId, Term] = {}
         self.digest = b""
         self.led: dict[ShardId, Term] = {}
         self.acked: tuple[int, float] = (0, NEVER)
@@ -128,6 +154,11 @@ class NodeLiveness:
         self._digest = digest_of(())
         self._list: Led = ()
         self._listed = True
+        self.silent: set[NodeId] = set()
+        """Peers that were heard before and have not been for an election timeout."""
+        self._news = News()
+        self.silence_due_ms = float("inf")
+        """When `look_out` will find somebody if nothing more is heard; seen to once a round."""
         self._round = generation << ROUND_BITS
         self._rounds: deque[tuple[int, float]] = deque(maxlen=ROUNDS_KEPT)
 
@@ -144,6 +175,7 @@ class NodeLiveness:
         """Stop vouching for a group: it is no longer led, or this node can not be trusted with it (hung disk, no quorum)."""
         if self._led.pop(shard, None) is not None:
             self._listed = False
+            self._news.shards.add(shard)
 
     def note_term(self, shard: ShardId, term: Term) -> None:
         """The term of this node's replica of a group: where it is above what a peer lists, this node is an exception."""
@@ -189,14 +221,24 @@ class NodeLiveness:
             # The process before is gone, and whatever it may have been promised with it.
             peer.generation, peer.digest, peer.led, peer.sent_list = beat.generation, b"", {}, b""
             peer.acked, peer.exceptions, peer.denied_at, peer.promised = (0, NEVER), frozenset(), (b"", -1), {}
+            peer.relied, peer.acking = {}, False
+            self._news.nodes.add(node)
+            if restarted:
+                self._news.restarted.add(node)
         if beat.led is not None:
             peer.forget_list(promised=self.promise_ms > 0)
             peer.led = dict(beat.led)
             peer.digest = beat.digest
+            self._news.shards.update([shard for shard, _ in peer.relied.items() - peer.led.items()])
+            peer.relied = peer.led
         needed = peer.digest != beat.digest
         if needed:
             peer.forget_list(promised=self.promise_ms > 0)
         peer.heard_ms = now_ms
+        if not peer.heard:
+            peer.heard = True
+            self.silent.discard(node)
+            self._news.nodes.add(node)
         if needed or peer.denied_at != (peer.digest, self._terms_version):
             own = self._terms
             peer.denied = tuple(shard for shard, term in peer.led.items() if own.get(shard, 0) > term)
@@ -216,7 +258,11 @@ class NodeLiveness:
         if sent_ms is None or reply.list_needed:
             return None
         peer.acked = (reply.round, sent_ms)
-        peer.exceptions = frozenset(reply.exceptions)
+        peer.acking = True
+        if reply.exceptions or peer.exceptions:
+            exceptions = frozenset(reply.exceptions)
+            self._news.shards |= exceptions - peer.exceptions
+            peer.exceptions = exceptions
         peer.promise_ms = min(reply.promise_ms, self.promise_ms)
         return sent_ms
 
@@ -231,6 +277,38 @@ class NodeLiveness:
         peer = self._peer(node)
         peer.forget_list(promised=self.promise_ms > 0)
         peer.digest, peer.heard_ms, peer.denied_at = b"", NEVER, (b"", -1)
+        peer.heard, peer.relied = False, {}
+        self._news.nodes.add(node)
+
+    def look_out(self, now_ms: float, timeout_ms: float) -> list[NodeId]:
+        """Whom this node has not heard, or who has not acknowledged, for `timeout_ms`: news, once. Returns those not heard."""
+        lost = []
+        for node, peer in self._peers.items():
+            if peer.heard and now_ms - peer.heard_ms >= timeout_ms:
+                peer.heard = False
+                self.silent.add(node)
+                self._news.nodes.add(node)
+                lost.append(node)
+            if peer.acking and now_ms - peer.acked[1] >= timeout_ms:
+                peer.acking = False
+                self._news.nodes.add(node)
+        self.expect(timeout_ms)
+        return lost
+
+    def expect(self, timeout_ms: float) -> None:
+        """See when who is there now will have been silent for `timeout_ms`."""
+        due_ms = float("inf")
+        for peer in self._peers.values():
+            if peer.heard:
+                due_ms = min(due_ms, peer.heard_ms + timeout_ms)
+            if peer.acking:
+                due_ms = min(due_ms, peer.acked[1] + timeout_ms)
+        self.silence_due_ms = due_ms
+
+    def take_news(self) -> News:
+        """Everything since the last call."""
+        news, self._news = self._news, News()
+        return news
 
     # -- what the groups ask -----------------------------------------------------------------------------------------
 
@@ -303,6 +381,10 @@ class GroupLiveness:
     def acked_sent_ms(self, peer: ReplicaId, term: Term) -> float:
         node = self._members.node_of(peer)
         return self._liveness.acked_sent_ms(node, self._shard, term) if node is not None else NEVER
+
+    def heard_ms(self, peer: ReplicaId) -> float:
+        node = self._members.node_of(peer)
+        return self._liveness.heard_ms(node) if node is not None else NEVER
 
     def promised_until_ms(self, peer: ReplicaId, term: Term) -> float:
         node = self._members.node_of(peer)

@@ -32,6 +32,7 @@ from cluster.pump.placing import Placing
 from cluster.pump.schedule import Schedule
 from cluster.pump.streams import Streams
 from cluster.pump.transfers import Transfers
+from cluster.pump.waking import Waking
 from cluster.raft.messages import Places
 from cluster.router.router import Router
 from cluster.session.failures import failure_of
@@ -116,6 +117,7 @@ class Pump:
         first_stream = liveness.generation << STREAM_BITS
         self.streams = Streams(router, self._forward, self._grant, self.locate, self.replicas.__contains__, first_stream + 1)
         self._outbox = Outbox(node, self._turn, self.streams)
+        self._waking = Waking(self, self._schedule, transfers, self._turn, config.election_timeout_ms)
         self._holdings = Holdings(self, held, begin, self._schedule, transfers, self._outbox, self._turn)
         self._placing = Placing(self.streams, router)
         self._changes = Changes(self, node, peers, router, self._schedule, self._turn)
@@ -159,11 +161,7 @@ class Pump:
             self._transfers.node_lost(node, now_ms, self._turn)
         else:
             self._outbox.resets.add(node)
-            self.streams.node_lost(node, now_ms)
-            for replica in self.replicas.values():
-                replica.peer_unreachable(node, now_ms, self._turn)
-                replica.feed.close_node(node)
-                self.look_at(replica, now_ms)
+            self._waking.messages_lost(node, now_ms)
 
     def on_connected(self, node: NodeId, now_ms: float) -> None:
         """Frames to `node` will be taken from now on."""
@@ -180,16 +178,10 @@ class Pump:
         self.connected.discard(node)
         self._incoming.met.discard(node)
         self.liveness.disconnected(node)
-        self.streams.node_lost(node, now_ms)
+        self._waking.messages_lost(node, now_ms)
         if refused:
             self.liveness.gone(node)
-        for replica in self.replicas.values():
-            replica.peer_unreachable(node, now_ms, self._turn)
-            replica.feed.close_node(node)
-            self._transfers.sender_lost(replica, node)
-            if refused and replica.leader_node == node:
-                replica.leader_lost(now_ms, self._turn)
-            self.look_at(replica, now_ms)
+            self._waking.process_gone(node, now_ms)
         self._transfers.node_lost(node, now_ms, self._turn)
 
     def _on_liveness(self, node: NodeId, frame: bytes, now_ms: float) -> None:
@@ -210,7 +202,7 @@ class Pump:
             if reply is not None:
                 self._outbox.liveness.append((node, reply))
             if restarted:
-                self._leader_restarted(node, now_ms)
+                self._waking.process_gone(node, now_ms)
             return
         assert isinstance(message, HeartbeatReply)
         sent_ms = self.liveness.on_reply(node, message, now_ms)
@@ -229,15 +221,6 @@ class Pump:
             return True
         return known == store
 
-    def _leader_restarted(self, node: NodeId, now_ms: float) -> None:
-        self.streams.node_lost(node, now_ms)
-        for replica in self.replicas.values():
-            replica.feed.close_node(node)
-            self._transfers.sender_lost(replica, node)
-            if replica.leader_node == node:
-                replica.leader_lost(now_ms, self._turn)
-                self.look_at(replica, now_ms)
-
     def _confirm_reads(self, replica: ShardReplica, node: NodeId, now_ms: float) -> None:
         peer = replica.members.replica_on(node)
         if peer is None or not replica.leads:
@@ -255,8 +238,8 @@ class Pump:
     def close_stream(self, stream: int) -> None:
         for node in self.streams.close(stream):
             if node == self.node:
-                for replica in self.replicas.values():
-                    replica.feed.close_stream((node, stream))
+                for shard in self._schedule.watched:
+                    self.replicas[shard].feed.close_stream((node, stream))
             elif node in self.connected:
                 self._turn.send_now(node, CloseItem(stream))
 
@@ -264,13 +247,15 @@ class Pump:
         self.log_lost = self.log_lost or what
 
     def locate(self, shard: ShardId) -> NodeId | None:
-        """Where the leader of a shard is believed to be."""
+        """Where the leader of a shard is believed to be, for somebody who wants to use it."""
         replica = self.replicas.get(shard)
         if replica is not None and replica.leads:
             return self.node
+        there = self.connected - self.liveness.silent if self.liveness.silent else self.connected
         if replica is not None:
-            return self.router.node_for(shard, replica.leader_node, self.connected)
-        return self.liveness.leader_of(shard, self.connected) or self.router.elsewhere(shard, self.connected)
+            self._waking.hasten(shard)
+            return self.router.node_for(shard, replica.leader_node, there)
+        return self.liveness.leader_of(shard, there) or self.router.elsewhere(shard, there)
 
     def locate_leader(self, shard: ShardId) -> NodeId | None:
         """Who leads a shard, as far as a local replica tells, or else what its leader tells all peers."""
@@ -307,6 +292,7 @@ class Pump:
             return
         if self.storage_full:
             operations = self._refuse_commands(stream, operations)
+        self._waking.hasten(shard)
         replica.submit(stream, operations)
         self._schedule.ready[shard] = None
         self._schedule.moved[shard] = None
@@ -362,7 +348,8 @@ class Pump:
     def deadline_ms(self) -> float:
         """When `step` must be called next, whatever arrives."""
         due = min(self._heartbeat_due_ms, self._housekeeping_due_ms, self.streams.deadline_ms, self._schedule.deadline_ms)
-        return min(due, self._transfers.deadline_ms(self._now_ms), self.divergences.deadline_ms)
+        due = min(due, self._waking.deadline_ms, self.divergences.deadline_ms)
+        return min(due, self._transfers.deadline_ms(self._now_ms))
 
     @property
     def needs_sync(self) -> bool:
@@ -377,11 +364,12 @@ class Pump:
     @property
     def busy(self) -> bool:
         """Whether a further turn has work without anything arriving."""
-        return self._schedule.busy
+        return self._schedule.busy or self._waking.pending > 0
 
     def step(self, now_ms: float, wall_ms: int) -> Output:
         """Everything that arrived and is due: Raft messages, timers, proposals, reads."""
         self._now_ms = now_ms
+        self._waking.tick(now_ms)
         self._schedule.ring(self.replicas, now_ms)
         ready = self._schedule.take_ready()
         for shard in ready:
@@ -453,6 +441,7 @@ class Pump:
             self._turn.raft_now.setdefault(node, [])
         peers = [peer for peer in self._peers if peer in self.connected]
         self._outbox.liveness.extend(self.liveness.begin_round(peers, now_ms))
+        self.liveness.expect(self._config.election_timeout_ms)
 
     def _housekeep(self, now_ms: float) -> None:
         self._housekeeping_due_ms = now_ms + HOUSEKEEPING_MS
@@ -474,8 +463,8 @@ class Pump:
             self.router.map = shard_map
             self._holdings.map_changed()
         for replica in self.replicas.values():
-            replica.decisions_changed(self.directory.newly_isolated)
-            self._schedule.ready[replica.id] = None
+            if replica.decisions_changed(self.directory.newly_isolated):
+                self._schedule.ready[replica.id] = None
 
     def _emit(self, now_ms: float) -> Output:
         if self._turn.round_needed:

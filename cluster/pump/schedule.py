@@ -11,11 +11,14 @@ from cluster.ids import ShardId
 from cluster.shard.replica import ShardReplica
 
 _NEVER = float("inf")
+RINGS_PER_TURN = 64
+"""After a start all groups want to be elected at about the same time."""
 
 
 class Schedule:
     """ready: replicas with news. to_apply: those with committed entries or answers. reading: those whose reads wait for an
-    acknowledged liveness round. moved: those whose documents did anything since the last housekeeping, or wait for it.
+    acknowledged liveness round. moved: those whose documents did anything since the last housekeeping, or wait for it. watched:
+    those that had viewers when they were last looked at.
     """
 
     def __init__(self) -> None:
@@ -23,6 +26,7 @@ class Schedule:
         self.to_apply: dict[ShardId, None] = {}
         self.reading: dict[ShardId, None] = {}
         self.moved: dict[ShardId, None] = {}
+        self.watched: dict[ShardId, None] = {}
         self._timers: list[tuple[float, ShardId]] = []
         self._armed: dict[ShardId, float] = {}
 
@@ -47,10 +51,14 @@ class Schedule:
             self.reading[shard] = None
         else:
             self.reading.pop(shard, None)
+        if len(replica.feed):
+            self.watched[shard] = None
+        else:
+            self.watched.pop(shard, None)
 
     def forget(self, shard: ShardId) -> None:
         """This node's replica is gone."""
-        for listing in (self.ready, self.to_apply, self.reading, self.moved):
+        for listing in (self.ready, self.to_apply, self.reading, self.moved, self.watched):
             listing.pop(shard, None)
         self._armed.pop(shard, None)
 
@@ -61,9 +69,12 @@ class Schedule:
             heapq.heappush(self._timers, (deadline_ms, shard))
 
     def ring(self, replicas: dict[ShardId, ShardReplica], now_ms: float) -> None:
-        """Make those ready whose deadline has come."""
+        """Make those ready whose deadline has come, the oldest first, but not more than a turn can bear. A deadline that is met
+        late is a lost message to Raft.
+        """
         timers = self._timers
-        while timers and timers[0][0] <= now_ms:
+        rang = 0
+        while timers and timers[0][0] <= now_ms and rang < RINGS_PER_TURN:
             at_ms, shard = heapq.heappop(timers)
             if self._armed.get(shard) != at_ms:
                 continue
@@ -71,6 +82,7 @@ class Schedule:
             deadline_ms = replicas[shard].deadline_ms
             if deadline_ms <= now_ms:
                 self.ready[shard] = None
+                rang += 1
             else:
                 self._arm(shard, deadline_ms)
 

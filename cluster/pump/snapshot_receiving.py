@@ -9,6 +9,7 @@ Invariant: chunks are taken in the order of their names, each once; asking for t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cluster.errors import InvalidName
@@ -152,11 +153,11 @@ class SnapshotReceiving:
         if incoming is not None and (incoming.sender, incoming.number) == (close.sender, close.transfer):
             del self._incoming[replica.id]
 
-    def sender_lost(self, replica: ShardReplica, node: NodeId) -> None:
-        """That node's transfer does not go on; what has arrived stays."""
-        incoming = self._incoming.get(replica.id)
-        if incoming is not None and replica.members.node_of(incoming.sender) == node:
-            del self._incoming[replica.id]
+    def sender_lost(self, node: NodeId, replicas: Mapping[ShardId, ShardReplica]) -> None:
+        """That node's transfers do not go on; what has arrived stays."""
+        for shard, incoming in list(self._incoming.items()):
+            if replicas[shard].members.node_of(incoming.sender) == node:
+                del self._incoming[shard]
 
     def forget(self, shard: ShardId) -> None:
         """This node's replica is gone."""

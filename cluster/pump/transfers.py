@@ -22,6 +22,7 @@ This module only holds the parts together: giving (`snapshot_sending`), taking (
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cluster.errors import InvalidRequest
@@ -117,9 +118,9 @@ class Transfers:
         self._sending.node_lost(node, now_ms, turn)
         self._history.node_lost(node, now_ms)
 
-    def sender_lost(self, replica: ShardReplica, node: NodeId) -> None:
+    def sender_lost(self, node: NodeId, replicas: Mapping[ShardId, ShardReplica]) -> None:
         """What that node was sending does not go on."""
-        self._receiving.sender_lost(replica, node)
+        self._receiving.sender_lost(node, replicas)
 
     def forget(self, shard: ShardId) -> None:
         """This node's replica is gone, and with it what it was sending or receiving."""

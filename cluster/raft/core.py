@@ -15,12 +15,13 @@ Not here: clocks, sockets, disks, heartbeats, snapshot transfer, applying.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import StorageDamaged
 from cluster.ids import LogIndex, ReplicaId, Term
-from cluster.raft import election, following, lease, membership, reads, replication, roles, transfer
+from cluster.raft import election, following, lease, membership, reads, replication, roles, sleeping, transfer
 from cluster.raft.config import RaftConfig
 from cluster.raft.configuration import without_configurations
 from cluster.raft.effects import Effects, Persist, Role
@@ -32,6 +33,7 @@ from cluster.raft.events import (
     Event,
     LeaderLost,
     Liveness,
+    LivenessChanged,
     LogStorage,
     PeerAcked,
     PeerUnreachable,
@@ -66,6 +68,10 @@ _EventHandler = Callable[[State, Any, float], None]
 _MessageHandler = Callable[[State, ReplicaId, Any, float], None]
 # `Any` because a table of handlers of different events has no closer type; the tables' keys say which each one takes, and
 # a test compares them with the handlers' annotations.
+
+
+_UNHEARD: frozenset[type[Event]] = frozenset((Deadline, PeerAcked))
+"""What does not wake a sleeper: it has no deadline, and no read that waits for acknowledgements."""
 
 
 def _ignore(state: State, event: object, now_ms: float) -> None:
@@ -115,6 +121,7 @@ EVENTS: Mapping[Role, Mapping[type[Event], _EventHandler]] = {
         Read: reads.refuse_read,
         PeerAcked: _ignore,
         LeaderLost: election.on_leader_lost,
+        LivenessChanged: election.on_liveness_changed,
         PeerUnreachable: _ignore,
         Persisted: _on_persisted,
         Compact: replication.on_compact,
@@ -130,6 +137,7 @@ EVENTS: Mapping[Role, Mapping[type[Event], _EventHandler]] = {
         Read: reads.refuse_read,
         PeerAcked: _ignore,
         LeaderLost: _ignore,
+        LivenessChanged: _ignore,
         PeerUnreachable: _ignore,
         Persisted: _on_persisted,
         Compact: replication.on_compact,
@@ -145,6 +153,7 @@ EVENTS: Mapping[Role, Mapping[type[Event], _EventHandler]] = {
         Read: reads.refuse_read,
         PeerAcked: _ignore,
         LeaderLost: _ignore,
+        LivenessChanged: _ignore,
         PeerUnreachable: _ignore,
         Persisted: _on_candidate_persisted,
         Compact: replication.on_compact,
@@ -160,6 +169,7 @@ EVENTS: Mapping[Role, Mapping[type[Event], _EventHandler]] = {
         Read: reads.on_read,
         PeerAcked: reads.on_peer_acked,
         LeaderLost: _ignore,
+        LivenessChanged: replication.on_liveness_changed,
         PeerUnreachable: replication.on_peer_unreachable,
         Persisted: _on_leader_persisted,
         Compact: replication.on_compact,
@@ -263,16 +273,22 @@ class Raft:
         state = self._state
         effects = state.effects = Effects()
         role, term, leader, configuration = state.role, state.term, state.leader, state.configuration
+        looks = False
+        if state.asleep and type(event) not in _UNHEARD:
+            sleeping.wake(state, now_ms)
         if type(event) is Receive:
             _receive(state, event.sender, event.message, now_ms)
         elif type(event) is not Deadline or now_ms >= self.deadline_ms:
-            EVENTS[role][type(event)](state, event, now_ms)
+            EVENTS[state.role][type(event)](state, event, now_ms)
+            looks = type(event) is Deadline or type(event) is LivenessChanged
         if state.role is Role.LEADER:
             membership.settle(state, now_ms)
         if state.role is Role.LEADER:
             replication.flush(state, now_ms)
             transfer.tell_successor(state)
         _persist(state, now_ms)
+        if looks:
+            sleeping.rest(state, now_ms)
         effects.role_changed = role is not state.role or term != state.term or leader != state.leader
         if state.configuration is not configuration and state.configuration != configuration:
             effects.configuration = state.configuration
@@ -361,7 +377,14 @@ class Raft:
     def deadline_ms(self) -> float:
         """When to step `Deadline`; infinity for never. It may move with any step, mostly it does not."""
         state = self._state
+        if state.asleep:
+            return math.inf
         return replication.deadline_ms(state) if state.role is Role.LEADER else state.deadline_ms
+
+    @property
+    def asleep(self) -> bool:
+        """Whether this replica has no deadline and relies on being told: messages, requests, and changes of liveness."""
+        return self._state.asleep
 
     @property
     def configuration(self) -> Configuration:

@@ -10,9 +10,9 @@ Votes are judged by term and log alone, never by whether the voter finds itself 
 from __future__ import annotations
 
 from cluster.ids import ReplicaId, Term
-from cluster.raft import lease, roles
+from cluster.raft import lease, quorum, roles
 from cluster.raft.effects import Role
-from cluster.raft.events import Campaign, Deadline, LeaderLost
+from cluster.raft.events import Campaign, Deadline, LeaderLost, LivenessChanged
 from cluster.raft.messages import VoteReply, VoteRequest
 from cluster.raft.quorum import Verdict, elected
 from cluster.raft.state import NOBODY, State
@@ -69,9 +69,28 @@ def on_follower_deadline(state: State, _: Deadline, now_ms: float) -> None:
         roles.become_follower(state, state.term, state.lost_leader, now_ms)
         return
     if state.votes_here:
-        _pre_campaign(state, now_ms)
+        _stand(state, now_ms)
     else:
         roles.arm_election(state, now_ms)
+
+
+def on_liveness_changed(state: State, _: LivenessChanged, now_ms: float) -> None:
+    """Follower: as at a deadline, but whoever finds the leader lost takes turns: so do all others who slept as long."""
+    if state.leader is not None:
+        if not hears_leader(state, now_ms):
+            on_leader_lost(state, LeaderLost(), now_ms)
+    elif state.lost_leader is not None and _heard_since_lost(state, state.lost_leader):
+        roles.become_follower(state, state.term, state.lost_leader, now_ms)
+
+
+def could_win(state: State, now_ms: float) -> bool:
+    """Whether the nodes of enough voters are there. To ask the others costs messages to nobody."""
+    liveness = state.liveness
+
+    def heard_ms(voter: ReplicaId) -> float:
+        return now_ms if voter == state.replica else liveness.heard_ms(voter)
+
+    return now_ms - quorum.agreed(state.configuration, heard_ms) < state.config.election_timeout_ms_min
 
 
 def _heard_since_lost(state: State, leader: ReplicaId) -> bool:
@@ -81,7 +100,7 @@ def _heard_since_lost(state: State, leader: ReplicaId) -> bool:
 
 def on_candidate_deadline(state: State, _: Deadline, now_ms: float) -> None:
     """Votes were split or lost: begin again."""
-    _pre_campaign(state, now_ms)
+    _stand(state, now_ms)
 
 
 def on_campaign(state: State, _: Campaign, now_ms: float) -> None:
@@ -105,7 +124,7 @@ def on_leader_lost(state: State, _: LeaderLost, now_ms: float) -> None:
         return
     rank = _rank_without(state, state.lost_leader)
     if rank == 0:
-        _pre_campaign(state, now_ms)
+        _stand(state, now_ms)
     else:
         state.deadline_ms = min(state.deadline_ms, now_ms + rank * state.config.stagger_ms)
 
@@ -133,6 +152,16 @@ def _waits_for_promise(state: State, now_ms: float) -> bool:
         return False
     state.deadline_ms = until_ms + state.random.random() * state.config.stagger_ms
     return True
+
+
+def _stand(state: State, now_ms: float) -> None:
+    """Campaign, unless that would be in vain; then look again later."""
+    if could_win(state, now_ms):
+        _pre_campaign(state, now_ms)
+    elif state.role is Role.FOLLOWER:
+        roles.arm_election(state, now_ms)
+    else:
+        roles.become_follower(state, state.term, None, now_ms)
 
 
 def _pre_campaign(state: State, now_ms: float) -> None:

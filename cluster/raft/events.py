@@ -58,6 +58,14 @@ class LeaderLost:
 
 
 @dataclass(slots=True, frozen=True)
+class LivenessChanged:
+    """What this replica relies on while it sleeps may no longer hold, or what it waits for may be there: look at liveness as at
+    a deadline. Due when, for an election timeout, the node of the leader has not been heard or the node of a follower has not
+    acknowledged; when a leader's node no longer lists the group, or a follower's node makes an exception for it; when the node
+    of a member was restarted, or is heard again. Told to sleepers; others find out by themselves."""
+
+
+@dataclass(slots=True, frozen=True)
 class PeerUnreachable:
     """Messages to `peer` may have been lost, or its node has a new boot generation: go back to probing it."""
 
@@ -130,6 +138,7 @@ Event = (
     | Read
     | PeerAcked
     | LeaderLost
+    | LivenessChanged
     | PeerUnreachable
     | Persisted
     | Compact
@@ -161,6 +170,10 @@ class Liveness(Protocol):
     def promised_at_ms(self, leader: ReplicaId, term: Term) -> float:
         """Voter, for leases: when this node last acknowledged a round of the leader's current boot generation that listed this
         group at `term`, whatever it heard or lost since; minus infinity if never."""
+        ...
+
+    def heard_ms(self, peer: ReplicaId) -> float:
+        """When `peer`'s node was last heard at all, whatever it said; minus infinity if never."""
         ...
 
 

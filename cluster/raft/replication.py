@@ -15,7 +15,7 @@ from cluster.errors import InvalidRequest, NotLeader, Overloaded
 from cluster.ids import LogIndex, ReplicaId
 from cluster.raft import configuration, election, quorum, roles, transfer
 from cluster.raft.effects import Ticket
-from cluster.raft.events import Compact, Deadline, PeerUnreachable, Propose, SnapshotFailed
+from cluster.raft.events import Compact, Deadline, LivenessChanged, PeerUnreachable, Propose, SnapshotFailed
 from cluster.raft.log import size_of
 from cluster.raft.messages import Append, AppendReply, Run, SnapshotOffer, VoteRequest
 from cluster.raft.progress import Pace, Progress
@@ -243,7 +243,7 @@ def deadline_ms(state: State) -> float:
 
 
 def on_deadline(state: State, _: Deadline, now_ms: float) -> None:
-    if now_ms >= state.check_ms and not _check_quorum(state, now_ms):
+    if now_ms >= state.check_ms and not check_quorum(state, now_ms):
         if state.disk_hangs(now_ms):
             transfer.call_successor(state)
         roles.become_follower(state, state.term, None, now_ms)
@@ -253,7 +253,15 @@ def on_deadline(state: State, _: Deadline, now_ms: float) -> None:
         _retry(state, now_ms)
 
 
-def _check_quorum(state: State, now_ms: float) -> bool:
+def on_liveness_changed(state: State, _: LivenessChanged, now_ms: float) -> None:
+    """Leader: a quorum may be gone, or somebody who was away may be back."""
+    if not check_quorum(state, now_ms):
+        roles.become_follower(state, state.term, None, now_ms)
+    elif now_ms >= state.retry_ms:
+        _retry(state, now_ms)
+
+
+def check_quorum(state: State, now_ms: float) -> bool:
     """Thesis 6.2: a leader that a majority does not answer stops, so its clients look for the next one. So does one whose
     own disk takes longer than that for a write (reference trap 21): heartbeats beside it would keep everybody waiting."""
     if state.disk_hangs(now_ms):

@@ -40,7 +40,7 @@ class State:
         starts from, which entry `first_configured` made. configuration: the newest, committed or not; voters, peers: its voters
         (outgoing too), and its other members (learners too), sorted.
     promised_until_ms: with leases on, no vote for another leader before this, whatever happens to the belief in the last one.
-    heard_ms: newest append of `leader` in `term`. deadline_ms: when `Deadline` is due next.
+    heard_ms: newest append of `leader` in `term`. deadline_ms: when `Deadline` is due next, unless `asleep` (see `sleeping`).
     lost_leader, lost_ms, lost_retries: belief ended by LeaderLost, when, and quick campaigns made since.
     votes: answers of the current (pre-)campaign, own included once durable. self_vote: sequence that makes it so.
     writes: (sequence, term, last index, issued_ms) of writes not yet durable, oldest first; last index is 0 when truncated.
@@ -54,6 +54,7 @@ class State:
 
     __slots__ = (
         "applied",
+        "asleep",
         "check_ms",
         "commit",
         "config",
@@ -133,6 +134,7 @@ class State:
         self._configure()
 
         self.role = Role.FOLLOWER
+        self.asleep = False
         self.leader: ReplicaId | None = None
         self.heard_ms = -math.inf
         self.deadline_ms = math.inf
@@ -304,6 +306,12 @@ class State:
         assert self.log.snapshot.index <= self.applied <= self.commit <= self.log.last_index, "snapshot to last rise"
         assert self.log.last_term <= self.term, "no entry is of a later term than the replica's"
         assert (self.role is Role.LEADER) == (self.leader == self.replica), "a leader knows itself as leader"
+        if self.asleep:
+            assert self.role in (Role.FOLLOWER, Role.LEADER), "candidates wait for votes"
+            assert not self.writes, "a sleeper waits for no disk"
+            assert not self.proposals, "a sleeper waits for no acknowledgement"
+            assert not self.reads_waiting, "a sleeper owes no answer"
+            assert self.leader is None or self.applied == self.log.last_index, "a sleeper has nothing to do"
         if self.role is Role.LEADER:
             assert self.term_start <= self.log.last_index, "a leader has its no-op"
             assert self.vote == self.replica, "a leader voted for itself"

@@ -196,8 +196,12 @@ class WaitingReads:
         return self._context
 
     def confirm(self, context: int, index: int, *, by_lease: bool = False) -> None:
-        """Leadership was confirmed for the batch: answer it once `index` is applied."""
-        (self._leased if by_lease else self._confirmed).append((index, self._asked.pop(context)))
+        """Leadership was confirmed for the batch: answer it once `index` is applied. Raft may confirm one whose readers were
+        refused meanwhile because this replica became unwell.
+        """
+        batch = self._asked.pop(context, None)
+        if batch is not None:
+            (self._leased if by_lease else self._confirmed).append((index, batch))
 
     def answerable(self, applied: int) -> bool:
         """Whether `ready` would return anything."""

@@ -23,6 +23,7 @@ from cluster.raft.events import (
     Deadline,
     Event,
     LeaderLost,
+    LivenessChanged,
     PeerAcked,
     PeerUnreachable,
     Persisted,
@@ -297,6 +298,11 @@ class ShardReplica:
     def leader_lost(self, now_ms: float, turn: Turn) -> None:
         self.handle(LeaderLost(), now_ms, turn)
 
+    def liveness_changed(self, now_ms: float, turn: Turn) -> None:
+        """For a replica that sleeps; another one finds out by itself."""
+        if self.raft.asleep:
+            self.handle(LivenessChanged(), now_ms, turn)
+
     def peer_unreachable(self, node: NodeId, now_ms: float, turn: Turn) -> None:
         replica = self.members.replica_on(node)
         if replica is not None and replica != self.replica:
@@ -442,17 +448,20 @@ class ShardReplica:
             return
         self.cache.housekeep(now_ms, turn.batch, self.feed.documents)
 
-    def decisions_changed(self, isolated: list[Isolated]) -> None:
+    def decisions_changed(self, isolated: list[Isolated]) -> bool:
         """New code or isolated commands: look again at what apply waits for. A halt in the middle of an entry needs a restart.
+        Says whether there is anything to look at.
 
         A replica that had run a command before it was isolated has a state that others will not have: it is damaged, and is
         rebuilt from one that has not.
         """
         if any(item.shard == self.id and item.index <= self.applied for item in isolated):
             self.damaged = self.damaged or "it had passed a command that is isolated now"
+        waited = bool(self.stalled or self.halted or self.damaged)
         self.stalled = ""
         if not self._applier.within_entry and not self._contradicted:
             self.halted = ""
+        return waited
 
     def save_all(self, turn: Turn) -> None:
         """Bring the stored shard to the applied index. Nothing is written where apply stopped within an entry: a record would

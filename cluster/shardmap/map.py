@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 import msgspec
 from msgspec import Struct
 
+from cluster.config import SHARDS_MAX
 from cluster.errors import ConfigurationInvalid
 from cluster.ids import SYSTEM_SHARD, LogIndex, NodeId, ReplicaId, ShardId
 from cluster.shardmap.hashing import HASH_SPACE, key_hash
 
 SYSTEM_SPACE = "system"
 SYSTEM_KEY = "cluster"
-SHARDS_MAX = 4096
 BOOTSTRAP_NODES_MAX = 7
 
 

@@ -20,6 +20,7 @@ class Replica:
     answers_wait: bool = False
     reads_confirmable: bool = False
     incomplete: bool = False
+    feed: tuple[()] = ()
 
 
 def test_a_deadline_that_moves_back_costs_no_timer_and_still_rings() -> None:

@@ -298,11 +298,17 @@ class World:
 
     def settled(self) -> bool:
         """Every shard has one leader that serves."""
+        return self.settled_without()
+
+    def settled_without(self, *away: SimulatedNode) -> bool:
         for shard in range(self.shards + 1):
             leaders = [
                 node
                 for node in self.nodes.values()
-                if node.up and ShardId(shard) in node.pump.replicas and node.pump.replicas[ShardId(shard)].serves
+                if node.up
+                and node not in away
+                and ShardId(shard) in node.pump.replicas
+                and node.pump.replicas[ShardId(shard)].serves
             ]
             if len(leaders) != 1:
                 return False

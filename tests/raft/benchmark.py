@@ -57,6 +57,9 @@ class HeardJustNow:
     def promised_at_ms(self, leader: ReplicaId, term: Term) -> float:
         return -math.inf
 
+    def heard_ms(self, peer: ReplicaId) -> float:
+        return self.now_ms
+
 
 def make(replica: int, liveness: HeardJustNow, generator: random.Random) -> Raft:
     return Raft(

@@ -105,6 +105,7 @@ class Cluster:
 
     def heartbeat(self, replica: ReplicaId) -> None:
         if self.nodes[replica].running:
+            self.nodes[replica].look_out()
             self.nodes[replica].beat()
         self.after(self.heartbeat_ms, partial(self.heartbeat, replica))
 

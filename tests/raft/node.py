@@ -15,6 +15,7 @@ from cluster.raft.effects import Effects, Role
 from cluster.raft.events import (
     Event,
     LeaderLost,
+    LivenessChanged,
     PeerAcked,
     PeerUnreachable,
     Persisted,
@@ -62,6 +63,10 @@ class Node:
         self.heard: dict[tuple[ReplicaId, Term], float] = {}
         self.generations: dict[ReplicaId, int] = {}
         self.acked: dict[tuple[ReplicaId, Term], float] = {}
+        self.heard_at: dict[ReplicaId, float] = {}
+        self.acked_at: dict[ReplicaId, float] = {}
+        self.listed: dict[ReplicaId, Term | None] = {}
+        self.silent: set[tuple[str, ReplicaId]] = set()
         self.promised: dict[tuple[ReplicaId, Term], float] = {}
         self.machine = list(self.disk.visible.machine)
         self.gated: list[tuple[int, ReplicaId, Message]] = []
@@ -108,6 +113,9 @@ class Node:
 
     def promised_at_ms(self, leader: ReplicaId, term: Term) -> float:
         return self.promised.get((leader, term), -math.inf)
+
+    def heard_ms(self, peer: ReplicaId) -> float:
+        return self.heard_at.get(peer, -math.inf)
 
     def step(self, event: Event) -> Effects:
         before = self.core.configuration
@@ -239,24 +247,53 @@ class Node:
             if peer != self.replica:
                 self.cluster.transmit(self.replica, peer, Beat(self.generation, term_led, self.cluster.now_ms))
 
+    def look_out(self) -> None:
+        """Who has fallen silent for an election timeout: sleepers are told once."""
+        patience_ms = self.cluster.config.election_timeout_ms_min
+        for what, times in (("heard", self.heard_at), ("acked", self.acked_at)):
+            for peer, at_ms in times.items():
+                if self.cluster.now_ms - at_ms >= patience_ms and (what, peer) not in self.silent:
+                    self.silent.add((what, peer))
+                    self.liveness_changed()
+
+    def heard_from(self, what: str, times: dict[ReplicaId, float], sender: ReplicaId, at_ms: float) -> None:
+        """`sender` is there, or again."""
+        returned = (what, sender) in self.silent or sender not in times
+        times[sender] = max(times.get(sender, -math.inf), at_ms)
+        self.silent.discard((what, sender))
+        if returned:
+            self.liveness_changed()
+
+    def liveness_changed(self) -> None:
+        if self.core.asleep:
+            self.step(LivenessChanged())
+
     def on_beat(self, sender: ReplicaId, beat: Beat) -> None:
         known = self.generations.get(sender, beat.generation)
         self.generations[sender] = max(known, beat.generation)
         if beat.generation < known:
             return
         if beat.generation > known:
-            for key in [key for key in self.heard if key[0] == sender]:
-                del self.heard[key], self.promised[key]
+            for key in [key for key in self.promised if key[0] == sender]:
+                self.heard.pop(key, None)
+                del self.promised[key]
             if self.core.leader == sender:
                 self.step(LeaderLost())
             self.step(PeerUnreachable(sender))
+        if beat.term_led is not None:
+            self.heard[sender, beat.term_led] = self.promised[sender, beat.term_led] = self.cluster.now_ms
+        before, self.listed[sender] = self.listed.get(sender), beat.term_led
+        if before is not None and before != beat.term_led:
+            self.heard.pop((sender, before), None)
+            self.liveness_changed()
+        self.heard_from("heard", self.heard_at, sender, self.cluster.now_ms)
         if beat.term_led is None:
             return
-        self.heard[sender, beat.term_led] = self.promised[sender, beat.term_led] = self.cluster.now_ms
         if self.core.term <= beat.term_led:
             self.cluster.transmit(self.replica, sender, BeatAck(beat.term_led, beat.sent_ms))
 
     def on_beat_ack(self, sender: ReplicaId, ack: BeatAck) -> None:
         key = (sender, ack.term)
         self.acked[key] = max(self.acked.get(key, -math.inf), ack.sent_ms)
+        self.heard_from("acked", self.acked_at, sender, ack.sent_ms)
         self.step(PeerAcked(sender, ack.term, ack.sent_ms))

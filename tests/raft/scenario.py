@@ -28,6 +28,7 @@ from cluster.raft.events import (
     Deadline,
     Event,
     LeaderLost,
+    LivenessChanged,
     PeerAcked,
     PeerUnreachable,
     Persisted,
@@ -93,6 +94,9 @@ class Replica:
 
     def promised_at_ms(self, leader: ReplicaId, term: Term) -> float:
         return self.leader_heard_ms(leader, term)
+
+    def heard_ms(self, peer: ReplicaId) -> float:
+        return -math.inf if (self.replica, peer) in self.scenario.silent else self.scenario.now_ms
 
     def step(self, event: Event) -> None:
         role, term = self.core.role, self.core.term
@@ -169,6 +173,8 @@ class Scenario:
         self.mail: list[Mail] = []
         self.said: list[str] = []
         self.reads = 0
+        self.silent: set[tuple[ReplicaId, ReplicaId]] = set()
+        """(who, whom): whose node has not heard whose for an election timeout."""
 
     def run(self, line: str) -> list[str]:
         """What one command line causes."""
@@ -272,6 +278,25 @@ class Scenario:
             if replica.core.term <= term:
                 sender.acked[replica.replica, term] = self.now_ms - late_ms
                 sender.step(PeerAcked(replica.replica, term, self.now_ms - late_ms))
+
+    def silence(self, words: list[str], options: dict[str, str]) -> None:
+        """ID...: the others' nodes have not heard theirs for an election timeout, nor been answered; nor theirs the others'."""
+        inside = {replica.replica for replica in self.living(words)}
+        for replica in self.replicas.values():
+            apart = {other for other in self.replicas if (other in inside) != (replica.replica in inside)}
+            self.silent |= {(replica.replica, other) for other in apart}
+            replica.heard = {key: at for key, at in replica.heard.items() if key[0] not in apart}
+            replica.acked = {key: at for key, at in replica.acked.items() if key[0] not in apart}
+
+    def speak(self, words: list[str], options: dict[str, str]) -> None:
+        """All nodes hear each other again."""
+        self.silent.clear()
+
+    def liveness_changed(self, words: list[str], options: dict[str, str]) -> None:
+        """ID...: their nodes tell them, if they sleep, that liveness changed."""
+        for replica in self.living(words):
+            if replica.core.asleep:
+                replica.step(LivenessChanged())
 
     def elapse(self, words: list[str], options: dict[str, str]) -> None:
         """MS ID...: time passes, for those named (all when none is) with its deadlines."""
@@ -381,7 +406,8 @@ class Scenario:
             core = replica.core
             leader = f" follows {core.leader}" if core.leader not in (None, core.replica) else ""
             line = f"{core.role.value} in term {core.term}{leader}, commit {core.commit_index}, last {core.last_index}"
-            replica.say(f"{line}, {tell_configuration(core.configuration)}")
+            asleep = ", asleep" if core.asleep else ""
+            replica.say(f"{line}, {tell_configuration(core.configuration)}{asleep}")
             if core.role is Role.LEADER:
                 matches = [f"{peer} has {match}" for peer, match in sorted(core.progress.items())]
                 handing = "" if core.transferring_to is None else f"; hands over to {core.transferring_to}"
@@ -416,6 +442,9 @@ COMMANDS: dict[str, Callable[[Scenario, list[str], dict[str, str]], None]] = {
     "leader-lost": Scenario.leader_lost,
     "unreachable": Scenario.unreachable,
     "heartbeat": Scenario.heartbeat,
+    "silence": Scenario.silence,
+    "speak": Scenario.speak,
+    "liveness-changed": Scenario.liveness_changed,
     "elapse": Scenario.elapse,
     "deliver": Scenario.deliver,
     "drop": Scenario.drop,

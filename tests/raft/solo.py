@@ -107,6 +107,9 @@ class Solo:
         self.promises_ms: dict[int, float] = {}
         """What peers promise with an acknowledgement, where it is not what they should."""
         self.core_config = config
+
+        self.silent: set[int] = set()
+        """Replicas whose nodes have not been heard at all for long."""
         self.write = (Term(0), 0)
         self.core = Raft(
             replica=ReplicaId(replica),
@@ -132,6 +135,9 @@ class Solo:
 
     def promised_at_ms(self, leader: ReplicaId, term: Term) -> float:
         return max(self.heard.get((leader, term), -math.inf), self.promised.get((leader, term), -math.inf))
+
+    def heard_ms(self, peer: ReplicaId) -> float:
+        return -math.inf if peer in self.silent else self.now_ms
 
     def step(self, event: Event) -> Effects:
         effects = self.core.step(event, self.now_ms)

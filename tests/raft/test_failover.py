@@ -38,9 +38,9 @@ def test_liveness_of_the_leader_in_this_term_is_hearing_it() -> None:
 
 def test_follower_sleeps_on_while_liveness_hears_its_leader() -> None:
     """Paper 5.2: it stays a follower while it hears its leader. Reference trap 52: real time and pulled evidence, no counted
-    ticks."""
+    ticks. An entry is on its way, or it had no deadline."""
     solo = Solo()
-    solo.receive(2, append(1, (0, 0)))
+    solo.receive(2, append(1, (0, 0), run(1, 1, b"a")))
     solo.persist()
     for _ in range(20):
         solo.heard = {(2, 1): solo.core.deadline_ms - 50}

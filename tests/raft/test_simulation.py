@@ -164,7 +164,7 @@ def test_cluster_changes_its_replicas_under_faults_and_converges_once_they_end(f
         leased += cluster.leased_reads
         changed += cluster.leader.core.configuration != cluster.configuration
     assert changed > SEEDS_PER_TEST // 4, "changes did succeed"
-    assert leased > SEEDS_PER_TEST, "leases did answer"
+    assert leased > SEEDS_PER_TEST // 2, "leases did answer"
 
 
 def disturb(cluster: Cluster, chance: random.Random) -> None:

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from cluster.config import SHARDS_MAX
 from cluster.documents.runtime import CONSTRUCT_CHANNEL, Code, Invocation, Loader, Outcome, Projection, Settings
 from cluster.errors import (
     ClusterError,
@@ -27,7 +28,7 @@ from cluster.errors import (
 from cluster.ids import DocumentId, LogIndex, Principal, ShardId, check_node, check_space
 from cluster.raft.configuration import MEMBERS_MAX
 from cluster.shard.directory import Decisions, Isolated, Space
-from cluster.shardmap.map import SHARDS_MAX, SYSTEM_SPACE, MapState, Placement, ShardMap, placed
+from cluster.shardmap.map import SYSTEM_SPACE, MapState, Placement, ShardMap, placed
 
 SYSTEM_CODE = b"\0" * 31 + b"\1"
 OPERATOR = Principal("operator", "moot")
