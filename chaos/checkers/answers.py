@@ -1,5 +1,5 @@
 """What clients were told: acknowledged once and in order, reads that contain what was acknowledged before they began, positions
-that never go back, and one content for each position.
+that never go back, one content for each position, and nothing that a viewer may not see.
 
 Every answer names a position, so no search is needed: a read that began after an answer was given must be at that position or
 a later one (compare the revisions of etcd's robustness tests). `ledgers` searches nevertheless, and believes no position.
@@ -51,6 +51,10 @@ class Answers(Checker):
             raise Violation("answers", f"a client was told {reason}: {call}")
         if reason == "OUTCOME_UNKNOWN" and not call.alone and not call.gave_up and not self._may_be_forgotten(call):
             raise Violation("exactly once", f"the document has room for every session, and has forgotten this one: {call}")
+        assert call.reply is not None
+        failure = call.reply.failure
+        if failure is not None and failure.retryable and not call.alone and not call.gave_up:
+            raise Violation("answers", f"a session gives up what it could repeat: {call}")
         seen = call.own_floor if call.consistency is Consistency.AT_LEAST else call.floor
         if reason == "UNKNOWN_DOCUMENT" and seen[0] > 0:
             raise Violation("linearizability", f"a document that was seen at {seen} is said never to have been: {call}")
@@ -65,13 +69,19 @@ class Answers(Checker):
         """
         if self.world.commands.crowded(call.name):
             return True
-        others = [other for other in self.world.history.calls if other.client == call.client and other.name == call.name]
+        others = [
+            other
+            for other in self.world.history.calls
+            if other.client == call.client and other.name == call.name and not other.alone
+        ]
         failures = [other.reply.failure for other in others if other.reply is not None]
         return any(failure is not None and failure.reason in _BEFORE_THE_LOG for failure in failures)
 
     def _acked(self, call: Call) -> None:
         place = call.place
         self.reached(call.name, place, call)
+        if call.kind is Kind.CREATE:
+            self._recreated(call)
         other = self.acked.setdefault((call.name, place), call)
         if other is not call:
             raise Violation("exactly once", f"two calls were acknowledged at {place}: {other} and {call}")
@@ -82,6 +92,13 @@ class Answers(Checker):
             raise Violation("order", f"{call} is acknowledged at {place}, behind what was sent before it: {before}")
         if before is None or before.number < call.number:
             self._last_ack[(call.client, call.name)] = call
+
+    def _recreated(self, call: Call) -> None:
+        """A document begins anew only after its end."""
+        epoch = call.place[0]
+        ends = sum(other.kind is Kind.DELETE and other.name == call.name for other in self.world.history.calls)
+        if epoch > 1 + ends:
+            raise Violation("answers", f"a document is created for the {epoch}th time after {ends} deletions: {call}")
 
     def _read(self, call: Call) -> None:
         place = call.place
@@ -106,9 +123,19 @@ class Answers(Checker):
         """One position has one content, however it was shown."""
         self.reached(name, place, viewer)
         principal = self.world.principals[viewer]
+        if name[0] == "chat":
+            self._private(name, place, principal, view)
         first = self.views.setdefault((name, place, principal), view)
         if first != view:
             raise Violation("equal views", f"{viewer} ({principal}) is shown {view} at {name} {place}, and was shown {first}")
+
+    def _private(self, name: Name, place: Place, principal: str, view: Any) -> None:
+        """Who is shown what only members of a room may see is one of them, at that very position."""
+        shown = sorted({"members", "messages"} & view.keys())
+        if shown and principal not in view.get("members", ()):
+            raise Violation(
+                "privacy", f"{principal} is no member of {'/'.join(name)} at {place} and is shown its {shown}: {view}"
+            )
 
     def finished(self) -> None:
         """Nothing that anybody was told has vanished."""

@@ -5,6 +5,7 @@
 - leader completeness: who leads has everything that was committed in earlier terms;
 - state machine safety: one entry is committed at an index;
 - durability: a vote, an acknowledgement or a commit is told only when the disks it rests on have it, and is not forgotten;
+- time: the entries of a shard carry times that never fall;
 - commitment: a leader counts only entries of its own term (paper 5.4.2), and leads only by votes that were given.
 
 Looked at after every turn, at the replicas of the node that took it: nothing else can have moved.
@@ -48,7 +49,8 @@ class Consensus(Checker):
         self.committed: dict[ShardId, dict[int, tuple[Term, bytes]]] = {}
         self._committed_in: dict[tuple[ShardId, int], Term] = {}
         self.commands: dict[tuple[ShardId, int], list[Command]] = {}
-        self._shards = bootstrap(world.names, limits.shards, 3)
+        self._shards = bootstrap(world.names, limits.shards, limits.replication_factor)
+        self._time_ms: dict[ShardId, int] = {}
         self._leaders: dict[tuple[ShardId, Term], ReplicaId] = {}
         self._votes: dict[tuple[ShardId, ReplicaId, Term], ReplicaId] = {}
         self._entries: dict[tuple[int, int, int], bytes] = {}
@@ -173,7 +175,7 @@ class Consensus(Checker):
         """What was acknowledged in the present term is still here."""
         term, index = self._acked.get((node.name, shard), (Term(0), LogIndex(0)))
         raft = replica.raft
-        if raft.term == term and raft.last_index < index and not node.wiped and not node.disk.rotten:
+        if raft.term == term and raft.last_index < index and not node.wiped:
             raise Violation(
                 "durability",
                 f"{node.name} acknowledged entry {index} of shard {shard} in term {term}; its log ends at {raft.last_index}",
@@ -206,7 +208,7 @@ class Consensus(Checker):
         payload = value[_HEADER_BYTES:]
         log[index] = (term, payload)
         self._committed_in[(shard, index)] = replica.raft.term
-        self.commands[(shard, index)] = decode_entry(payload).commands if payload else []
+        self.commands[(shard, index)] = self._open(shard, index, payload) if payload else []
         if self.commands[(shard, index)]:
             self.world.committed(shard, index, self.commands[(shard, index)])
         places = self._shards.shard(shard).replicas
@@ -216,6 +218,17 @@ class Consensus(Checker):
                 "durability",
                 f"{node.name} commits entry {index} of shard {shard}, which only {holders or 'nobody'} holds durably",
             )
+
+    def _open(self, shard: ShardId, index: int, payload: bytes) -> list[Command]:
+        """The commands of an entry, whose time is not before that of the entries before it."""
+        entry = decode_entry(payload)
+        before_ms = self._time_ms.get(shard, 0)
+        if entry.now_ms < before_ms:
+            raise Violation(
+                "time", f"entry {index} of shard {shard} is of {entry.now_ms}, the entries before it of {before_ms}"
+            )
+        self._time_ms[shard] = entry.now_ms
+        return entry.commands
 
     def _has(self, node: SimulatedNode, shard: ShardId, index: int, value: bytes) -> bool:
         key = keys.log_entry(shard, index)

@@ -44,8 +44,8 @@ class Ledgers(Checker):
         for number in entries[1:]:
             counted[number] = counted.get(number, 0) + 1
         sends = [(call, _number(call)) for call in calls if call.kind is Kind.SEND]
-        # Protected by a key for as long as the table remembers it: `commands` judges those.
-        alone = {number for call, number in sends if call.alone}
+        # Protected by a key for as long as the table remembers it: `commands` judges those. What was sent once needs no key.
+        alone = {number for call, number in sends if call.alone and call.attempts > 1}
         twice = {number: count for number, count in counted.items() if count > 1 and number not in alone}
         if twice:
             raise Violation("exactly once", f"{'/'.join(name)} has {twice} more than once: {entries}")

@@ -46,7 +46,6 @@ WAY_MS = (0.1, 1.0)
 REDIAL_MS = (5.0, 80.0)
 FORGOTTEN = "ASKER_GONE"
 """In place of a reason where the application ended before it was told anything. No error of the cluster."""
-REPLY_TIMEOUT_MS = 2_000
 UNARY_TIMEOUT_MS = 3_000.0
 UNARY_PAUSE_MS = 30.0
 
@@ -127,7 +126,7 @@ class SessionClient:
         settings = Settings(
             window=limits.client_window,
             operation_timeout_ms=int(limits.operation_timeout_ms),
-            reply_timeout_ms=REPLY_TIMEOUT_MS,
+            reply_timeout_ms=int(limits.reply_timeout_ms),
             watch_credit_bytes=limits.watch_credit_bytes,
         )
         self._settings = settings

@@ -25,9 +25,10 @@ class Ledger(Document, version=1):
 
     @on.message
     def doubt(self, ctx: Command, number: int) -> int:
+        """Says no after it has written: nothing of that may stay."""
+        self.entries.append(number)
         if number % 2 == 0:
             raise NotOdd()
-        self.entries.append(number)
         return len(self.entries)
 
     @on.delete

@@ -158,7 +158,7 @@ class SimulatedNode:
             generation=self.generation,
             first_nodes=self.world.names,
             shard_count=limits.shards,
-            replication_factor=3,
+            replication_factor=limits.replication_factor,
             loader=self._loader,
             marker=self,
             on_failure=self._handler_failed,
@@ -182,6 +182,7 @@ class SimulatedNode:
             ),
             pump=PumpConfig(limits.heartbeat_ms, election),
             compaction=CompactionConfig(limits.every_entries, limits.kept_entries, limits.lagging_entries),
+            commands_max=limits.commands_max,
         )
 
     def _boot_clock(self) -> float:

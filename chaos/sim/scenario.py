@@ -18,6 +18,7 @@ from chaos.sim.faults import Fault
 from chaos.sim.randomness import Streams
 from chaos.sim.workload import Work, Workload
 from cluster.ids import NodeId
+from cluster.shard.commands import COMMANDS_MAX
 
 PATIENT_MS = 600_000.0
 """Longer than any run: what a client was promised an answer to must be answered."""
@@ -38,7 +39,8 @@ class Limits:
     consume_ms: how long a watching application takes for a delta. restarted: all nodes are restarted once more at the end.
     invariants_checked: the product's own expensive assertions run after every step. operation_timeout_ms: after so long a
     client takes the outcome of an operation as unknown. principals: how many users the clients are; one may have several
-    sessions at a time. lease_reads, lease_drift_ms: as in RaftConfig.
+    sessions at a time. lease_reads, lease_drift_ms: as in RaftConfig. commands_max: in one entry of a log; the fewer, the
+    longer are the tails that a leader leaves behind. reply_timeout_ms: a client without an answer for so long breaks its stream.
     """
 
     nodes: int
@@ -69,6 +71,9 @@ class Limits:
     principals: int
     lease_reads: bool
     lease_drift_ms: float
+    replication_factor: int
+    commands_max: int
+    reply_timeout_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,8 @@ def draw(seed: int) -> Scenario:
     streams = Streams(seed)
     rivals = streams.named("theme").random() < RIVALS
     clients = streams.named("clients").randint(2, 4)
-    limits = _draw_limits(streams.named("limits"), streams.named("limits/clients"), streams.named("limits/leases"), clients)
+    sources = [streams.named(name) for name in ("limits", "limits/clients", "limits/leases", "limits/shape")]
+    limits = _draw_limits(*sources, clients=clients)
     names = node_names(limits.nodes)
     work = Workload(streams.named("workload"), clients).draw(read_often=rivals)
     return Scenario(seed, limits, clients, draw_faults(streams, names, clients, rivals=rivals, steady=limits.lease_reads), work)
@@ -97,7 +103,9 @@ def node_names(nodes: int) -> list[NodeId]:
     return [NodeId(f"n{number}") for number in range(1, nodes + 1)]
 
 
-def _draw_limits(source: random.Random, patience: random.Random, leases: random.Random, clients: int) -> Limits:
+def _draw_limits(
+    source: random.Random, patience: random.Random, leases: random.Random, shape: random.Random, *, clients: int
+) -> Limits:
     pick = source.choice
     nodes = pick((3, 3, 3, 3, 5))
     election = pick((300.0, 500.0))
@@ -136,4 +144,7 @@ def _draw_limits(source: random.Random, patience: random.Random, leases: random.
         principals=patience.randint(1, clients),
         lease_reads=lease_reads,
         lease_drift_ms=election * LEASE_DRIFT,
+        replication_factor=shape.choice((3, 5)) if nodes == 5 else 3,
+        commands_max=shape.choice((1, 3, COMMANDS_MAX)),
+        reply_timeout_ms=shape.choice((2_000.0, 2_000.0, PATIENT_MS)),
     )

@@ -70,7 +70,9 @@ class Workload:
         source = self.source
         client = source.randrange(self.clients)
         chance = source.random()
-        if chance < 0.5:
+        if chance < 0.02:
+            self._add(at_ms, client, Kind.CREATE, space, key, payload=_construct(space), alone=True)
+        elif chance < 0.5:
             for _ in range(source.choice((1, 1, 2, 6))):
                 channel, payload = self._message(space)
                 self._add(at_ms, client, Kind.SEND, space, key, channel, payload)
@@ -98,6 +100,9 @@ class Workload:
             return ("add", b'{"amount":%d}' % number) if self.source.random() < 0.8 else ("put", b'{"value":"v%d"}' % number)
         if space == "text":
             return "edit", b'{"patches":[{"at":0,"delete":0,"insert":"%d "}]}' % number
+        if self.source.random() < 0.3:
+            who = b'{"who":"c%d@sim"}' % self.source.randrange(4)
+            return ("invite" if self.source.random() < 0.5 else "expel"), who
         return "say", b'{"text":"%d"}' % number
 
     def _add(
@@ -118,6 +123,5 @@ def _construct(space: str) -> bytes:
     if space == "ledger":
         return b'{"first":0}'
     if space == "chat":
-        members = ",".join(f'"c{number}@sim"' for number in range(4))
-        return b'{"title":"room","members":[%b]}' % members.encode()
+        return b'{"title":"room","members":["c0@sim","c1@sim"]}'
     return b"{}"

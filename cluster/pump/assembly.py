@@ -22,6 +22,7 @@ from cluster.raft.config import RaftConfig
 from cluster.router.router import Router
 from cluster.shard.apply import HandlerFailure, RunningMarker
 from cluster.shard.assembly import Surroundings, open_replica
+from cluster.shard.commands import COMMANDS_MAX
 from cluster.shard.directory import Directory
 from cluster.shard.document import LiveDocument
 from cluster.shard.members import Members
@@ -43,6 +44,7 @@ class PumpSurroundings:
     generation: this boot's number, durable before anything is said. first_nodes, shard_count, replication_factor: what the
     first map is computed from, while the cluster has not decided another. cache_bytes_max: for all shards together. clock:
     monotonic milliseconds. entropy: n bytes from the operating system. random: shared by everything that only needs to spread.
+    commands_max: in one entry of the log.
     """
 
     node: NodeId
@@ -62,6 +64,7 @@ class PumpSurroundings:
     raft: RaftConfig = field(default_factory=RaftConfig)
     pump: PumpConfig = field(default_factory=PumpConfig)
     compaction: CompactionConfig = field(default_factory=CompactionConfig)
+    commands_max: int = COMMANDS_MAX
 
 
 class _Decided:
@@ -111,6 +114,7 @@ def open_pump(around: PumpSurroundings) -> Pump:
         cache_bytes_max=around.cache_bytes_max // max(1, len(holding)),
         checkpoints=around.checkpoints,
         compaction=around.compaction,
+        commands_max=around.commands_max,
     )
     promise_ms = int(around.raft.election_timeout_ms_min) if around.raft.lease_reads else 0
     liveness = NodeLiveness(around.node, around.generation, facts.own_store(around.engine, around.entropy), promise_ms)

@@ -13,6 +13,7 @@ from cluster.raft.events import Liveness
 from cluster.raft.messages import Configuration
 from cluster.shard.apply import Applier, HandlerFailure, RunningMarker
 from cluster.shard.cache import DocumentCache
+from cluster.shard.commands import COMMANDS_MAX
 from cluster.shard.digest import AppliedDigest
 from cluster.shard.directory import Directory
 from cluster.shard.document import LiveDocument
@@ -38,7 +39,7 @@ class Surroundings:
     """What all replicas of a node share.
 
     entropy: n bytes from the operating system. cache_bytes_max: for each shard. checkpoints: False leaves records unwritten, so
-    that recovery is all replay (a measurement wants that).
+    that recovery is all replay (a measurement wants that). commands_max: in one entry of the log.
     """
 
     node: NodeId
@@ -52,6 +53,7 @@ class Surroundings:
     cache_bytes_max: int
     checkpoints: bool = True
     compaction: CompactionConfig = field(default_factory=CompactionConfig)
+    commands_max: int = COMMANDS_MAX
 
 
 def open_replica(
@@ -102,7 +104,7 @@ def open_replica(
         log=log,
         stored=StoredShard(records, history, log, cache),
         cache=cache,
-        gatherer=Gatherer(cache, around.directory, around.entropy),
+        gatherer=Gatherer(cache, around.directory, around.entropy, around.commands_max),
         applier=applier,
         reader=Reader(cache, records, feed),
         feed=feed,

@@ -48,13 +48,17 @@ _SEND = Kind.SEND.value
 class Gatherer:
     """Makes entries for one shard's leader.
 
-    entropy: n random bytes from the operating system (a seeded stream in simulation).
+    entropy: n random bytes from the operating system (a seeded stream in simulation). commands_max: in one entry.
     """
 
-    def __init__(self, cache: DocumentCache, directory: Directory, entropy: Callable[[int], bytes]) -> None:
+    def __init__(
+        self, cache: DocumentCache, directory: Directory, entropy: Callable[[int], bytes], commands_max: int = COMMANDS_MAX
+    ) -> None:
+        assert 1 <= commands_max <= COMMANDS_MAX
         self._cache = cache
         self._directory = directory
         self._entropy = entropy
+        self._commands_max = commands_max
         self.damaged = ""
         """What could not be read while checking an operation; the replica looks at it after every gathering."""
         self._principals: set[str] = set()
@@ -102,7 +106,7 @@ class Gatherer:
                 commands.append(command)
                 origins.append((stream, operation.id))
                 size += len(command.payload) + 128
-                if len(commands) >= COMMANDS_MAX or size >= ENTRY_BYTES_MAX:
+                if len(commands) >= self._commands_max or size >= ENTRY_BYTES_MAX:
                     entries.append((self._encode(commands, now_ms), origins, commands))
                     commands, origins, size = [], [], 0
         if commands:
