@@ -9,7 +9,7 @@ from zlib import crc32
 from chaos.mutants.mutant import Patch, collector
 from cluster.errors import StorageDamaged, StorageError
 from cluster.ids import DocumentId, LogIndex, ShardId, Term
-from cluster.pump.transfers import Transfers
+from cluster.pump.snapshot_receiving import SnapshotReceiving
 from cluster.raft.effects import Persist
 from cluster.raft.messages import HardState
 from cluster.shard import gathering, reading
@@ -153,7 +153,11 @@ def rot_told_to_clients(patch: Patch) -> None:
 
 @mutant("a replica whose state does not open is not replaced from its peers")
 def damaged_state_never_repaired(patch: Patch) -> None:
-    patch.set(Transfers, "repair", lambda transfers, replica, now_ms, turn: None)
+    def look_after(receiving: SnapshotReceiving, replica: ShardReplica, turn: Turn) -> None:
+        if not replica.damaged:
+            original(receiving, replica, turn)
+
+    original = patch.set(SnapshotReceiving, "look_after", look_after)
 
 
 @mutant("a replica whose state does not open goes on serving")

@@ -180,7 +180,7 @@ class SimulatedNode:
                 lease_drift_ms=limits.lease_drift_ms,
                 invariants_checked=limits.invariants_checked,
             ),
-            pump=PumpConfig(limits.heartbeat_ms, election),
+            pump=PumpConfig(limits.heartbeat_ms, election, snapshot_chunk_bytes=limits.snapshot_chunk_bytes),
             compaction=CompactionConfig(limits.every_entries, limits.kept_entries, limits.lagging_entries),
             commands_max=limits.commands_max,
         )

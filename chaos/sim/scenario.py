@@ -18,6 +18,7 @@ from chaos.sim.faults import Fault
 from chaos.sim.randomness import Streams
 from chaos.sim.workload import Work, Workload
 from cluster.ids import NodeId
+from cluster.pump.snapshot_sending import CHUNK_BYTES
 from cluster.shard.commands import COMMANDS_MAX
 
 PATIENT_MS = 600_000.0
@@ -40,7 +41,8 @@ class Limits:
     invariants_checked: the product's own expensive assertions run after every step. operation_timeout_ms: after so long a
     client takes the outcome of an operation as unknown. principals: how many users the clients are; one may have several
     sessions at a time. lease_reads, lease_drift_ms: as in RaftConfig. commands_max: in one entry of a log; the fewer, the
-    longer are the tails that a leader leaves behind. reply_timeout_ms: a client without an answer for so long breaks its stream.
+    longer are the tails that a leader leaves behind. reply_timeout_ms: a client without an answer for so long breaks its
+    stream. snapshot_chunk_bytes: of records or history sent at a time.
     """
 
     nodes: int
@@ -74,6 +76,7 @@ class Limits:
     replication_factor: int
     commands_max: int
     reply_timeout_ms: float
+    snapshot_chunk_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,4 +150,5 @@ def _draw_limits(
         replication_factor=shape.choice((3, 5)) if nodes == 5 else 3,
         commands_max=shape.choice((1, 3, COMMANDS_MAX)),
         reply_timeout_ms=shape.choice((2_000.0, 2_000.0, PATIENT_MS)),
+        snapshot_chunk_bytes=shape.choice((1, 1024, CHUNK_BYTES)),
     )

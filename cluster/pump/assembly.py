@@ -137,7 +137,12 @@ def open_pump(around: PumpSurroundings) -> Pump:
         held=held,
         begin=begin,
         bundles=BundleFetch(bundles, directory),
-        transfers=Transfers(TransferConfig(around.pump.snapshot_bytes_per_second, around.pump.election_timeout_ms), now_ms),
+        transfers=Transfers(
+            TransferConfig(
+                around.pump.snapshot_bytes_per_second, around.pump.election_timeout_ms, around.pump.snapshot_chunk_bytes
+            ),
+            now_ms,
+        ),
         stores=facts.peer_stores(around.engine),
         remember_store=facts.remember_store,
         config=around.pump,

@@ -30,6 +30,7 @@ from cluster.pump.liveness import Fenced, Heartbeat, HeartbeatReply, NodeLivenes
 from cluster.pump.outbox import Outbox, Output
 from cluster.pump.placing import Placing
 from cluster.pump.schedule import Schedule
+from cluster.pump.snapshot_sending import CHUNK_BYTES
 from cluster.pump.streams import Streams
 from cluster.pump.transfers import Transfers
 from cluster.pump.waking import Waking
@@ -52,12 +53,13 @@ STREAM_BITS = 32
 class PumpConfig:
     """heartbeat_ms: between liveness rounds. election_timeout_ms: a disk write older than this loses leadership.
     apply_slice_ms: apply pauses after this long, so that liveness and new messages get their turn. snapshot_bytes_per_second:
-    at most so much of snapshots and history is sent to all peers together."""
+    at most so much of snapshots and history is sent to all peers together, snapshot_chunk_bytes at a time."""
 
     heartbeat_ms: float = 100.0
     election_timeout_ms: float = 1_000.0
     apply_slice_ms: float = 5.0
     snapshot_bytes_per_second: int = 64 * 1024 * 1024
+    snapshot_chunk_bytes: int = CHUNK_BYTES
 
 
 class Pump:

@@ -83,8 +83,9 @@ class SnapshotSending:
     another.
     """
 
-    def __init__(self, bucket: TokenBucket, patience_ms: float) -> None:
+    def __init__(self, bucket: TokenBucket, patience_ms: float, chunk_bytes: int = CHUNK_BYTES) -> None:
         self._bucket = bucket
+        self._chunk_bytes = chunk_bytes
         self._patience_ms = patience_ms
         self._silence_ms = patience_ms * SILENT_PATIENCES
         self._outgoing: dict[Place, _Outgoing] = {}
@@ -189,7 +190,7 @@ class SnapshotSending:
     def _send_chunk(self, place: Place, transfer: _Outgoing, pull: SnapshotPull, now_ms: float, turn: Turn) -> None:
         replica = transfer.replica
         try:
-            records = replica.stored.read(replica.cache.generation, pull.after, CHUNK_BYTES)
+            records = replica.stored.read(replica.cache.generation, pull.after, self._chunk_bytes)
         except StorageDamaged as error:
             self._end(place, now_ms, turn, failed=True, told=True)
             replica.found_unreadable(error.message, turn)
@@ -216,7 +217,7 @@ class SnapshotSending:
             if not _has_history(replica, wanted):
                 turn.send_bulk(node, HistoryChunk(*head, [], b"", False, True))
                 return
-            rows, through, read_bytes = replica.stored.read_history(wanted, CHUNK_BYTES)
+            rows, through, read_bytes = replica.stored.read_history(wanted, self._chunk_bytes)
         except StorageDamaged:
             turn.send_bulk(node, HistoryChunk(*head, [], b"", False, True))
             return

@@ -51,11 +51,12 @@ NUMBER_MAX = 1 << 62
 @dataclass(frozen=True, slots=True)
 class TransferConfig:
     """bytes_per_second: of records and history, for all that this node sends together. patience_ms: how long an answer may take
-    before it is asked for again; about an election timeout.
+    before it is asked for again; about an election timeout. chunk_bytes: of records or history sent at a time.
     """
 
     bytes_per_second: int = 64 * 1024 * 1024
     patience_ms: float = 1_000.0
+    chunk_bytes: int = CHUNK_BYTES
 
 
 class Transfers:
@@ -63,7 +64,7 @@ class Transfers:
 
     def __init__(self, config: TransferConfig, now_ms: float) -> None:
         self._bucket = TokenBucket(config.bytes_per_second, CHUNK_BYTES, now_ms)
-        self._sending = SnapshotSending(self._bucket, config.patience_ms)
+        self._sending = SnapshotSending(self._bucket, config.patience_ms, config.chunk_bytes)
         self._receiving = SnapshotReceiving(config.patience_ms)
         self._history = HistoryPulling(config.patience_ms)
 
