@@ -63,7 +63,7 @@ class Transfers:
     """All snapshot transfers of one node, in both directions."""
 
     def __init__(self, config: TransferConfig, now_ms: float) -> None:
-        self._bucket = TokenBucket(config.bytes_per_second, CHUNK_BYTES, now_ms)
+        self._bucket = TokenBucket(config.bytes_per_second, config.chunk_bytes, now_ms)
         self._sending = SnapshotSending(self._bucket, config.patience_ms, config.chunk_bytes)
         self._receiving = SnapshotReceiving(config.patience_ms)
         self._history = HistoryPulling(config.patience_ms)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from cluster.ids import LogIndex, NodeId, ShardId
-from cluster.pump import frames, history_pulling, snapshot_receiving, snapshot_sending, transfers
+from cluster.pump import frames, history_pulling, snapshot_receiving, snapshot_sending
 from cluster.pump.lanes import Lane
 from cluster.pump.pump import PumpConfig
 from cluster.session.operations import Kind
@@ -24,13 +24,8 @@ KEYS = [f"document-{number:02d}" for number in range(20)]
 TIGHT = CompactionConfig(every_entries=10, kept_entries=4, lagging_entries=200)
 CUT = CompactionConfig(every_entries=10, kept_entries=4, lagging_entries=6)
 ELECTION_TIMEOUT_MS = PumpConfig().election_timeout_ms
-
-
-@pytest.fixture(autouse=True)
-def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A record or two in each chunk."""
-    monkeypatch.setattr(snapshot_sending, "CHUNK_BYTES", 400)
-    monkeypatch.setattr(transfers, "CHUNK_BYTES", 400)
+SMALL_CHUNKS = PumpConfig(snapshot_chunk_bytes=400)
+"""A record or two in each."""
 
 
 class Tap:
@@ -71,7 +66,7 @@ class Tap:
 
 def with_laggard(compaction: CompactionConfig = TIGHT, **more: object) -> tuple[World, SimulatedNode]:
     """A cluster whose shard has lost the log that its third replica, down now, would need."""
-    world = World(shards=1, compaction=CUT, **more)  # type: ignore[arg-type]
+    world = World(shards=1, compaction=CUT, **{"pump": SMALL_CHUNKS, **more})  # type: ignore[arg-type]
     client = world.start()
     for key in KEYS:
         client.insist(Kind.CREATE, key)
@@ -372,7 +367,7 @@ def test_history_of_documents_that_came_ahead_of_the_point_is_whole_too() -> Non
 
 def test_the_rate_bounds_what_a_node_sends_and_writes_do_not_wait_for_it() -> None:
     rate = 1_000
-    world, late = with_laggard(pump=PumpConfig(snapshot_bytes_per_second=rate))
+    world, late = with_laggard(pump=PumpConfig(snapshot_bytes_per_second=rate, snapshot_chunk_bytes=400))
     tap = Tap(world)
     late.boot()
     began_ms = world.now_ms
@@ -396,7 +391,7 @@ def test_more_receivers_than_places_all_get_their_turn(monkeypatch: pytest.Monke
     """A place for one transfer, four replicas that need one, some of them refused by a receiver that is busy."""
     monkeypatch.setattr(snapshot_sending, "TRANSFERS_MAX", 1)
     monkeypatch.setattr(snapshot_receiving, "TRANSFERS_MAX", 1)
-    world = World(shards=4, compaction=CUT)
+    world = World(shards=4, compaction=CUT, pump=SMALL_CHUNKS)
     client = world.start()
     keys = [f"key-{number}" for number in range(24)]
     for key in keys:

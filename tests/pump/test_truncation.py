@@ -7,7 +7,6 @@ import random
 import pytest
 
 from cluster.ids import ShardId
-from cluster.pump import snapshot_sending, transfers
 from cluster.pump.pump import PumpConfig
 from cluster.raft.events import Compact
 from cluster.session.operations import Kind
@@ -59,11 +58,11 @@ class Watch:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_no_cut_goes_past_what_somebody_alive_still_needs(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot_sending, "CHUNK_BYTES", 200)
-    monkeypatch.setattr(transfers, "CHUNK_BYTES", 200)
     compaction = CompactionConfig(every_entries=6, kept_entries=3, lagging_entries=LAGGING)
     rate = 1 << 20 if seed % 2 else 4_000
-    world = World(shards=1, seed=seed, compaction=compaction, pump=PumpConfig(snapshot_bytes_per_second=rate))
+    world = World(
+        shards=1, seed=seed, compaction=compaction, pump=PumpConfig(snapshot_bytes_per_second=rate, snapshot_chunk_bytes=200)
+    )
     client = world.start()
     for key in KEYS:
         assert client.insist(Kind.CREATE, key).failure is None

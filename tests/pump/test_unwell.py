@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import msgspec
-import pytest
 
 from cluster.ids import NodeId, ShardId
-from cluster.pump import snapshot_sending
 from cluster.pump.pump import PumpConfig
 from cluster.session.operations import Kind
 from cluster.shard.replica import CompactionConfig
@@ -71,11 +69,9 @@ def test_an_unwell_leader_tries_the_next_voter_when_the_first_is_unwell_too() ->
     assert world.client(sick.name).insist(Kind.SEND, "a", "add", {"amount": 4}).failure is None
 
 
-def test_damage_that_is_found_while_a_snapshot_is_sent_breaks_it_off_and_the_next_leader_goes_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(snapshot_sending, "CHUNK_BYTES", 100)
-    world = started(compaction=CompactionConfig(every_entries=10, kept_entries=4, lagging_entries=6))
+def test_damage_that_is_found_while_a_snapshot_is_sent_breaks_it_off_and_the_next_leader_goes_on() -> None:
+    small = PumpConfig(snapshot_chunk_bytes=100)
+    world = started(compaction=CompactionConfig(every_entries=10, kept_entries=4, lagging_entries=6), pump=small)
     late = next(node for node in world.nodes.values() if node is not world.leader("a") and node.name != "n1")
     late.crash()
     client = world.client(world.leader("a").name)
