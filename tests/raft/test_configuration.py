@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
 
 import msgspec
 import pytest
@@ -86,6 +86,43 @@ def test_every_step_is_allowed_by_the_rules_and_shares_a_voter_with_the_one_befo
             assert not gone & set(members_of(next_one))
         now = steps[-1]
         assert (now.voters, now.learners) == (wanted, learners)
+
+
+def goals(ids_: tuple[ReplicaId, ...]) -> list[tuple[tuple[ReplicaId, ...], tuple[ReplicaId, ...]]]:
+    """Every way to make each of these replicas a voter, a learner or nothing."""
+    return [
+        (
+            tuple([one for one, part in zip(ids_, parts, strict=True) if part == "voter"]),
+            tuple([one for one, part in zip(ids_, parts, strict=True) if part == "learner"]),
+        )
+        for parts in product(("voter", "learner", ""), repeat=len(ids_))
+    ]
+
+
+def test_every_change_that_can_follow_another_overlaps_with_it() -> None:
+    """Thesis 4.3, exhaustively for four replicas: from whatever configuration some changes lead to, to whatever the rules allow
+    next. A change begins only once the one before is committed, so it is enough that each step shares a voter with the next:
+    nobody further back can decide any more."""
+    everybody = ids(1, 2, 3, 4)
+    seen: set[Configuration] = set()
+    reached = {configuration([1]), configuration([1, 2]), configuration([1, 2, 3])}
+    steps = 0
+    while reached:
+        now = reached.pop()
+        seen.add(now)
+        for voters, learners in goals(everybody):
+            try:
+                following = entered(now, voters, learners)
+            except ClusterError:
+                continue
+            path = [now, following] + ([left(following)] if following.outgoing else [])
+            for one, next_one in pairwise(path):
+                steps += 1
+                assert all(a & b for a in quorums(one) for b in quorums(next_one)), f"{one} and {next_one} decide apart"
+            if path[-1] not in seen:
+                reached.add(path[-1])
+    assert len(seen) > 50
+    assert steps > 500
 
 
 @pytest.mark.parametrize(

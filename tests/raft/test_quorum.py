@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, product
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,6 +70,34 @@ def test_elected_says_won_or_lost_exactly_when_no_further_vote_can_change_it(joi
     won = any(quorum <= granted for quorum in joint_quorums(joint))
     winnable = any(quorum <= granted | silent for quorum in joint_quorums(joint))
     assert elected(joint, votes) is (Verdict.WON if won else Verdict.PENDING if winnable else Verdict.LOST)
+
+
+def small() -> list[Configuration]:
+    """Every configuration of up to four replicas, joint ones included."""
+    halves = [ids for size in range(1, 5) for ids in combinations([ReplicaId(number) for number in range(1, 5)], size)]
+    return [Configuration(voters, (), outgoing) for voters in halves for outgoing in [(), *halves]]
+
+
+def test_commit_index_of_every_small_configuration_is_that_of_brute_force() -> None:
+    """Reference trap 36: all of them with all orders of what their voters have, nothing left to chance."""
+    for one in small():
+        voters, quorums_of_one = voters_of(one), joint_quorums(one)
+        for values in product(range(len(voters)), repeat=len(voters)):
+            has = dict(zip(voters, values, strict=True))
+            assert agreed(one, has.__getitem__) == max(min(has[ReplicaId(v)] for v in quorum) for quorum in quorums_of_one)
+
+
+def test_election_in_every_small_configuration_is_that_of_brute_force() -> None:
+    """Reference trap 15: all of them with every voter granting, refusing or silent."""
+    for one in small():
+        voters, quorums_of_one = voters_of(one), joint_quorums(one)
+        for answers in product((True, False, None), repeat=len(voters)):
+            votes = {voter: answer for voter, answer in zip(voters, answers, strict=True) if answer is not None}
+            granted = {voter for voter, answer in votes.items() if answer}
+            not_refused = {voter for voter in voters if votes.get(voter, True)}
+            won = any(quorum <= granted for quorum in quorums_of_one)
+            winnable = any(quorum <= not_refused for quorum in quorums_of_one)
+            assert elected(one, votes) is (Verdict.WON if won else Verdict.PENDING if winnable else Verdict.LOST)
 
 
 @given(st.integers(1, 9))

@@ -13,7 +13,7 @@ from cluster.raft.configuration import members_of
 from cluster.raft.effects import Role
 from cluster.raft.events import Campaign, ChangeConfiguration, LeaderLost, PeerUnreachable, Propose, Transfer
 from tests.raft.network import Cluster, Faults
-from tests.raft.node import PAUSE_MS_MAX
+from tests.raft.node import PAUSE_MS_MAX, Node
 
 SEEDS = 200
 SEEDS_PER_TEST = 20
@@ -57,11 +57,28 @@ def reconfigure(cluster: Cluster, chance: random.Random) -> None:
     assert (effects.ticket is None) != (effects.refusal is None), "accepted or refused"
 
 
+def stall(cluster: Cluster, node: Node, chance: random.Random) -> None:
+    """A process stands still, a disk finishes no write, or power blinks: what the others notice late or not at all."""
+    dice = chance.random()
+    if dice < 0.3 and node.running:
+        node.stop(chance.uniform(0.0, PAUSE_MS_MAX))
+    elif dice < 0.6:
+        cluster.hung_disks.add(node.replica)
+    elif dice < 0.8:
+        cluster.hung_disks.clear()
+    elif node.alive:
+        cluster.crash(node.replica)
+        cluster.restart(node.replica)
+
+
 def misbehave(cluster: Cluster, chance: random.Random, changes: bool) -> None:
     """One client request or one fault."""
     ids = list(cluster.nodes)
     victim = chance.choice(ids)
     node = cluster.nodes[victim]
+    if changes and chance.random() < 0.06:
+        stall(cluster, node, chance)
+        return
     if changes and chance.random() < 0.2:
         if chance.random() < 0.7:
             reconfigure(cluster, chance)
@@ -140,14 +157,16 @@ def accepted(cluster: Cluster, write: bytes) -> bool:
 
 @pytest.mark.parametrize("first", range(0, CHANGE_SEEDS, SEEDS_PER_TEST))
 def test_cluster_changes_its_replicas_under_faults_and_converges_once_they_end(first: int) -> None:
-    """Reference traps 12, 23, 36, 38 and 40 to 49 at once: replicas are added, promoted, demoted and removed, and leadership
-    is handed over, while messages get lost and replicas crash. After every event: figure 3 of the paper, durability at a
-    quorum of the configuration, that every replica's configuration is the newest in its log, and that reads, from leases in
-    every other run, see what was committed before."""
+    """Paper figure 3; reference traps 12, 23, 36, 38 and 40 to 49 at once: replicas are added, promoted, demoted and removed, and
+    leadership is handed over, while messages get lost, replicas crash, processes stand still and disks hang. After every event:
+    figure 3, durability at a quorum of the configuration, that every replica's configuration is the newest in its log, and that
+    reads, from leases in every other run, see what was committed before."""
     changed = leased = 0
     for seed in range(first, first + SEEDS_PER_TEST):
         cluster = storm(seed, changes=True)
         cluster.faults = Faults()
+        cluster.hung_disks.clear()
+        cluster.run_ms(PAUSE_MS_MAX)
         cluster.heal()
         for replica, node in cluster.nodes.items():
             if not node.alive:
@@ -164,7 +183,7 @@ def test_cluster_changes_its_replicas_under_faults_and_converges_once_they_end(f
         leased += cluster.leased_reads
         changed += cluster.leader.core.configuration != cluster.configuration
     assert changed > SEEDS_PER_TEST // 4, "changes did succeed"
-    assert leased > SEEDS_PER_TEST // 2, "leases did answer"
+    assert leased > SEEDS_PER_TEST // 4, "leases did answer"
 
 
 def disturb(cluster: Cluster, chance: random.Random) -> None:
