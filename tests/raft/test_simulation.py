@@ -157,10 +157,10 @@ def accepted(cluster: Cluster, write: bytes) -> bool:
 
 @pytest.mark.parametrize("first", range(0, CHANGE_SEEDS, SEEDS_PER_TEST))
 def test_cluster_changes_its_replicas_under_faults_and_converges_once_they_end(first: int) -> None:
-    """Paper figure 3; reference traps 12, 23, 36, 38 and 40 to 49 at once: replicas are added, promoted, demoted and removed, and
-    leadership is handed over, while messages get lost, replicas crash, processes stand still and disks hang. After every event:
-    figure 3, durability at a quorum of the configuration, that every replica's configuration is the newest in its log, and that
-    reads, from leases in every other run, see what was committed before."""
+    """Paper figure 3; reference traps 12, 23, 36, 38 and 40 to 49 at once: replicas are added, promoted, demoted and removed,
+    and leadership is handed over, while messages get lost, replicas crash, processes stand still and disks hang. After every
+    event: figure 3, durability at a quorum of the configuration, that every replica's configuration is the newest in its log,
+    and that reads, from leases in every other run, see what was committed before."""
     changed = leased = 0
     for seed in range(first, first + SEEDS_PER_TEST):
         cluster = storm(seed, changes=True)
