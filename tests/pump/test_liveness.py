@@ -95,6 +95,18 @@ def test_a_node_with_a_higher_durable_term_is_an_exception() -> None:
     assert pair.a.acked_sent_ms(B, SHARD, TERM) == NEVER
 
 
+def test_a_node_whose_replica_was_removed_vouches_for_nobody_before() -> None:
+    """Trap 53: it holds no replica any more, and helped to elect who removed it. A leader of an older term, which has not heard
+    of that, may not count on it for a read; the one who removed it needs nothing of it."""
+    pair = Pair()
+    pair.a.lead(SHARD, TERM)
+    pair.b.floor_term(SHARD, Term(4))
+    assert pair.round(10, {}).exceptions == (SHARD,)
+    assert pair.a.acked_sent_ms(B, SHARD, TERM) == NEVER
+    pair.a.lead(SHARD, Term(4))
+    assert pair.round(20, {}).exceptions == ()
+
+
 def test_the_list_travels_once_and_again_when_it_was_lost() -> None:
     pair = Pair()
     pair.a.lead(SHARD, TERM)
