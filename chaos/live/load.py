@@ -13,7 +13,7 @@ from collections import deque
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 import chaos.sim.ledger
 from chaos.live.processes import LiveCluster, NotReached, until
@@ -43,11 +43,12 @@ class Load:
         self._in_flight = in_flight
         self._stopping = False
         self._writers: list[asyncio.Task[None]] = []
+        self._viewers: list[asyncio.Task[None]] = []
         self._stack = AsyncExitStack()
         self.acknowledged: dict[tuple[int, str], int] = {}
-        self.longest_pause_ms = 0.0
-        """The longest time in which nobody was answered."""
-        self._answered_at = time.monotonic()
+        self._longest_ms = dict.fromkeys(keys, 0.0)
+        self._answered_at = dict.fromkeys(keys, time.monotonic())
+        self._views: dict[str, Any] = {}
 
     async def __aenter__(self) -> Load:
         nodes = self._live.nodes
@@ -62,8 +63,10 @@ class Load:
                 for key in self._keys:
                     self.acknowledged[number, key] = 0
                     self._writers.append(asyncio.create_task(self._write(client, number, key)))
+                    if number == 0:
+                        self._viewers.append(asyncio.create_task(self._watch(client, key)))
             await self.flows()
-            self.longest_pause_ms = 0.0
+            self._longest_ms = dict.fromkeys(self._keys, 0.0)
         except BaseException:
             await self._end()
             raise
@@ -75,9 +78,9 @@ class Load:
         await self._end()
 
     async def _end(self) -> None:
-        for writer in self._writers:
-            writer.cancel()
-        await asyncio.gather(*self._writers, return_exceptions=True)
+        for task in (*self._writers, *self._viewers):
+            task.cancel()
+        await asyncio.gather(*self._writers, *self._viewers, return_exceptions=True)
         await self._stack.aclose()
 
     async def _write(self, client: Client, number: int, key: str) -> None:
@@ -90,24 +93,35 @@ class Load:
             while pending:
                 await pending.popleft()
                 self.acknowledged[number, key] += 1
-                self._note()
+                self._note(key)
                 if pending and not pending[0].done():
                     break
             await asyncio.sleep(PACE_S)
 
-    def _note(self) -> None:
+    async def _watch(self, client: Client, key: str) -> None:
+        """One viewer of each ledger, who applies every change."""
+        async with client.watch(SPACE, key) as watch:
+            async for change in watch:
+                self._views[key] = change.view["entries"]
+
+    def _note(self, key: str) -> None:
         now = time.monotonic()
-        self.longest_pause_ms = max(self.longest_pause_ms, (now - self._answered_at) * 1000)
-        self._answered_at = now
+        self._longest_ms[key] = max(self._longest_ms[key], (now - self._answered_at[key]) * 1000)
+        self._answered_at[key] = now
+
+    @property
+    def longest_pause_ms(self) -> float:
+        """The longest time in which no writer of one ledger was answered."""
+        return max(self._longest_ms.values())
 
     async def flows(self, more: int = 20, timeout_s: float = 30) -> None:
-        """Until every writer has been answered `more` times from now on. Raises NotReached, or what a writer was told."""
+        """Until every writer has been answered `more` times from now on. Raises NotReached, or what somebody was told."""
         before = dict(self.acknowledged)
 
         async def probe() -> bool:
-            for writer in self._writers:
-                if writer.done():
-                    writer.result()
+            for task in (*self._writers, *self._viewers):
+                if task.done():
+                    task.result()
             return all(count >= before[writer] + more for writer, count in self.acknowledged.items())
 
         await until(probe, "every writer is answered", timeout_s)
@@ -118,7 +132,9 @@ class Load:
         await asyncio.gather(*self._writers)
 
     async def verify(self) -> int:
-        """After `settle`: every acknowledged number stands in its ledger once, each writer's in order. Returns how many."""
+        """After `settle`: every acknowledged number stands in its ledger once, each writer's in order, and whoever watched it
+        has come to the same. Returns how many. Raises NotReached.
+        """
         assert self._stopping, "the writers must have stopped"
         async with self._live.client(*self._live.running()) as client:
             for key in self._keys:
@@ -129,8 +145,12 @@ class Load:
                     expected = list(range(1, self.acknowledged[number, key] + 1))
                     if own != expected:
                         raise NotReached(_difference(f"ledger {key}, writer {number}", own, expected))
+                await until(lambda key=key, entries=entries: self._shows(key, entries), f"the viewer of {key}", 30)  # type: ignore[misc]
                 assert len(entries) == 1 + sum(self.acknowledged[number, key] for number in range(self._clients))
         return sum(self.acknowledged.values())
+
+    async def _shows(self, key: str, entries: list[int]) -> bool:
+        return bool(self._views.get(key) == entries)
 
 
 def _difference(what: str, found: list[int], expected: list[int]) -> str:

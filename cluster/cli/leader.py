@@ -17,12 +17,15 @@ from cluster.errors import ClusterError, NotLeader, OutcomeUnknown, RetryableErr
 
 PAUSE_S: Final = 0.1
 CALL_TIMEOUT_S: Final = 5.0
+SLOWER_S: Final = 0.3
+"""How long after the first answer others are waited for."""
 UNREACHABLE_NEXT: Final = "look: moot status; start nodes: moot up, moot restart N; or name one: --address host:port"
 
 
 async def gateways(addresses: Sequence[str]) -> dict[str, str]:
-    """Every known node and where its gateway is: where it was reached, else where it says it is. Raises Unreachable."""
-    statuses = await ask_all({address: address for address in addresses}, "GetStatus")
+    """Every known node and where its gateway is: where it was reached, else where it says it is. Those that were reached come
+    first. Raises Unreachable."""
+    statuses = await _first_answers(addresses)
     tried = [f"{address}: {error.message}" for address, error in statuses.items() if isinstance(error, ClusterError)]
     reached = {status.node_id: address for address, status in statuses.items() if not isinstance(status, ClusterError)}
     for address in reached.values():
@@ -31,8 +34,31 @@ async def gateways(addresses: Sequence[str]) -> dict[str, str]:
         except ClusterError as error:
             tried.append(f"{address}: {error.message}")
             continue
-        return {node.node_id: reached.get(node.node_id, node.gateway_address) for node in listed.nodes}
+        return {**reached, **{node.node_id: node.gateway_address for node in listed.nodes if node.node_id not in reached}}
     raise Unreachable(f"no node answered ({'; '.join(tried)})", UNREACHABLE_NEXT)
+
+
+async def _first_answers(addresses: Sequence[str]) -> dict[str, Any]:
+    """GetStatus of those that answer about as fast as the first one; a node that hangs is not waited for."""
+
+    async def one(address: str) -> None:
+        try:
+            answers[address] = await ask_one(address, "GetStatus")
+            somebody.set()
+        except ClusterError as error:
+            answers[address] = error
+
+    answers: dict[str, Any] = {}
+    somebody = asyncio.Event()
+    asking = [asyncio.ensure_future(one(address)) for address in addresses]
+    first = asyncio.ensure_future(somebody.wait())
+    everybody = asyncio.gather(*asking)
+    await asyncio.wait((first, everybody), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(asking, timeout=SLOWER_S)
+    for task in (first, *asking):
+        task.cancel()
+    await asyncio.gather(first, everybody, return_exceptions=True)
+    return answers
 
 
 async def ask_all(places: dict[str, str], method: str, **fields: Any) -> dict[str, Any]:
