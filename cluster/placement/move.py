@@ -92,7 +92,8 @@ class Step:
 def next_step(status: ConfigurationStatus, leaving: NodeId | None, joining: NodeId | None) -> Step:
     """What moves the replica at `leaving` to `joining` next. Without `joining` the shard shrinks, without `leaving` it grows.
 
-    Raises InvalidRequest when that can not be: nothing to move, or no voter would be left.
+    Raises InvalidRequest when that can not be: nothing to move, a voter at both nodes (no interrupted move leaves that behind),
+    or no voter would be left.
     """
     if leaving == joining:
         raise InvalidRequest("a move goes from one node to another")
@@ -111,6 +112,8 @@ def next_step(status: ConfigurationStatus, leaving: NodeId | None, joining: Node
             return Step(Action.WAIT, f"{new.node} lacks {new.lag} entries")
         learners.discard(new.replica)
         voters.add(new.replica)
+    elif new is not None and old is not None and old.replica in voters:
+        raise InvalidRequest(f"{new.node} holds a voter of shard {status.shard} already: the shard would shrink")
     if old is not None and old.replica in voters:
         voters.discard(old.replica)
         learners.add(old.replica)

@@ -19,8 +19,6 @@ from typing import Protocol
 
 import msgspec
 
-from cluster.config import SHARDS_MAX
-from cluster.errors import InvalidRequest
 from cluster.ids import NodeId, ReplicaId, ShardId, Term
 from cluster.pump import facts
 from cluster.pump.facts import Held
@@ -97,8 +95,6 @@ class Holdings:
     def on_invite(self, item: InviteItem, now_ms: float) -> None:
         """Begin an empty replica. An older one here is removed first, and the next invitation finds its place free."""
         shard = item.shard.shard
-        if not 0 <= shard <= SHARDS_MAX or item.replica <= 0:
-            raise InvalidRequest(f"shard {shard} can not have a replica {item.replica}")
         held = self._held.get(shard)
         if held is not None and item.replica <= held.highest:
             return

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from cluster.config import SHARDS_MAX
 from cluster.errors import ClusterError, InvalidRequest, RejectedError, StaleRoute
 from cluster.ids import NodeId, ShardId, check_key, check_space
 from cluster.pump import frames
@@ -57,6 +58,7 @@ from cluster.shard.turn import (
     TransferItem,
     Turn,
 )
+from cluster.shardmap.hashing import HASH_SPACE
 
 EPOCH_MAX = (1 << 32) - 1
 
@@ -190,6 +192,7 @@ class Incoming:
         self._holder.look_at(replica, now_ms)
 
     def _on_member_item(self, node: NodeId, item: MemberItem, now_ms: float) -> None:
+        check_member_item(item)
         if isinstance(item, AbsentItem):
             self._holdings.on_absent(node, item)
         elif isinstance(item, InviteItem):
@@ -261,6 +264,20 @@ def check_message(message: Message) -> None:
             raise InvalidRequest("a snapshot is of its leader's term or an earlier one")
     if min(numbers) < 0 or max(numbers) > NUMBER_MAX:
         raise InvalidRequest(f"numbers of a message are 0 to {NUMBER_MAX}")
+
+
+def check_member_item(item: MemberItem) -> None:
+    """Raise InvalidRequest unless this can be about a replica of a shard."""
+    numbers: list[int] = [item.replica]
+    if isinstance(item, RemovedItem):
+        numbers += [item.index, item.term]
+    elif isinstance(item, InviteItem):
+        shard = item.shard
+        if not (0 < shard.shard <= SHARDS_MAX and 0 <= shard.start < shard.end <= HASH_SPACE and not shard.replicas):
+            raise InvalidRequest(f"nobody is invited to a shard like {shard}")
+        numbers += [shard.epoch, shard.configured]
+    if item.replica < 1 or min(numbers) < 0 or max(numbers) > NUMBER_MAX:
+        raise InvalidRequest(f"numbers of a replica are at most {NUMBER_MAX}")
 
 
 def check_forwarded(operation: Operation, shard: int, router: Router) -> None:

@@ -137,6 +137,11 @@ def test_a_move_that_can_not_be_is_refused(leaving: NodeId | None, joining: Node
         next_step(Model(A).status, leaving, joining)
 
 
+def test_a_move_to_where_a_voter_is_already_does_not_shrink_the_shard() -> None:
+    with pytest.raises(InvalidRequest):
+        next_step(Model(A, B, C).status, A, B)
+
+
 def test_nothing_is_begun_on_a_configuration_that_may_be_rolled_back() -> None:
     status = replace(Model(A, B, C).status, committed=False)
     assert next_step(status, B, D).action is Action.WAIT
