@@ -1,7 +1,8 @@
 """Which replicas this node holds: born by invitation, ended by notice, both written before they matter.
 
-Birth. A leader sends its new replica entries like any other. The node answers that it holds no such replica, the leader invites
-it, and an empty replica begins: it knows no configuration, can not campaign, and takes log or snapshot from whoever leads.
+Birth. A leader sends its new replica entries like any other. The node answers that it holds no such replica, the leader
+invites it once its configuration is committed, and an empty replica begins: it knows no configuration, can not campaign, and
+takes log or snapshot from whoever leads.
 
 Death. Whoever has a committed configuration without a replica says so to it, at once or when it next speaks. It and all it
 stored are erased, what it was is remembered, and clients are sent on. A replica that misses that asks, once a later shard map
@@ -87,8 +88,11 @@ class Holdings:
             self._turn.send_now(node, AbsentItem(item.shard, item.receiver))
 
     def on_absent(self, node: NodeId, item: AbsentItem) -> None:
+        """Only a committed configuration invites: what is rolled back never began, and its ids were never used."""
         replica = self._holder.replicas.get(item.shard)
-        if replica is not None and replica.leads and replica.members.node_of(item.replica) == node:
+        if replica is None or not replica.leads:
+            return
+        if (item.replica, node) in replica.raft.committed_configuration.places:
             shard = msgspec.structs.replace(replica.shard, replicas=())
             self._turn.send_now(node, InviteItem(shard, item.replica))
 
