@@ -5,13 +5,14 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from cluster.config import SHARDS_MAX
 from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.placement.move import Action
 from cluster.pump import facts, frames
 from cluster.pump.lanes import Lane
 from cluster.session.operations import Kind
 from cluster.shard.turn import AbsentItem, InquiryItem, InviteItem, MemberItem, RaftLaneItem, RemovedItem
-from cluster.shardmap.map import SHARDS_MAX, Shard
+from cluster.shardmap.map import Shard
 from cluster.storage.engine import Family
 from cluster.storage.memory import MemoryEngine
 from tests.pump.moving import (
