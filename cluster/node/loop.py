@@ -47,8 +47,12 @@ IDLE_MS = 20.0
 _log = logging.getLogger(__name__)
 
 
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
 def monotonic_ms() -> float:
-    return time.monotonic() * 1000
+    """Never falls, and goes on while the machine sleeps: a leader that wakes must not take its lease or quorum for fresh."""
+    return time.clock_gettime(_CLOCK) * 1000
 
 
 class NodeLoop:

@@ -6,8 +6,8 @@ round was SENT, less `lease_drift_ms` for clocks that do not run alike (referenc
 voter, so one whose node has leases off, or other timeouts, is not taken at a word that it did not give.
 
 Everything that ends belief in a leader early is bounded by the promise while leases are on: LeaderLost, Campaign, a restart,
-hearsay of a higher term, a list that got lost (reference trap 39). Only the leader's own TimeoutNow is not, so from then on
-there is no lease (reference trap 38).
+hearsay of a higher term, a list that got lost (reference trap 39). Only the leader's own TimeoutNow is not, so there is
+no lease from the start of a transfer until nobody can act on one any more (reference trap 38).
 
 Invariant: while `holds`, no replica can become leader of a later term, as long as no two clocks drift apart by more than
 `lease_drift_ms` within a minimum election timeout. A wrong bound costs stale reads, never writes.
@@ -25,7 +25,7 @@ from cluster.raft.state import State
 def holds(state: State, now_ms: float) -> bool:
     """Leader: whether a read may be answered now without asking anybody."""
     config = state.config
-    if not config.lease_reads or transfer.may_still_campaign(state):
+    if not config.lease_reads or state.transfer_to is not None or transfer.may_still_campaign(state):
         return False
     liveness, term = state.liveness, state.term
 

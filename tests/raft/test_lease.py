@@ -144,16 +144,30 @@ def test_read_without_a_lease_takes_a_round() -> None:
     assert not effects.reads_ready
 
 
-def test_lease_ends_when_timeout_now_is_sent_and_not_before() -> None:
-    """Reference trap 38: from then on the successor may be elected at any time."""
+def test_lease_ends_when_a_transfer_starts() -> None:
+    """Reference trap 38: soon the successor may be elected at any time."""
     solo = leader()
     solo.propose(b"a")
     solo.persist()
     acked(solo, solo.now_ms, 2, 3)
     solo.step(Transfer(ReplicaId(2)))
-    assert answered(solo), "replica 2 lacks an entry and was not told yet"
+    assert not answered(solo), "although replica 2 lacks an entry and was not told yet"
     assert timeout_now(1, 2) in to(solo.receive(2, accept(1, 2)), 2)
     assert not answered(solo)
+
+
+def test_lease_comes_back_when_a_transfer_is_given_up_before_anybody_was_told() -> None:
+    """Nobody can campaign for it, ever."""
+    solo = leader()
+    solo.propose(b"a")
+    solo.step(Transfer(ReplicaId(2)))
+    solo.persist()
+    solo.receive(3, accept(1, 2))
+    while solo.core.transferring_to is not None:
+        assert not answered(solo)
+        acked(solo, solo.core.deadline_ms, 2, 3)
+        solo.at_deadline()
+    assert answered(solo)
 
 
 def test_lease_does_not_come_back_with_an_aborted_transfer_until_timeout_now_is_stale() -> None:
