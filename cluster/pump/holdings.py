@@ -20,6 +20,7 @@ from typing import Protocol
 
 import msgspec
 
+from cluster.errors import InvalidRequest
 from cluster.ids import NodeId, ReplicaId, ShardId, Term
 from cluster.pump import facts
 from cluster.pump.facts import Held
@@ -94,7 +95,7 @@ class Holdings:
             return
         if (item.replica, node) in replica.raft.committed_configuration.places:
             shard = msgspec.structs.replace(replica.shard, replicas=())
-            self._turn.send_now(node, InviteItem(shard, item.replica))
+            self._turn.send_now(node, InviteItem(shard, item.replica, replica.raft.term))
 
     def on_invite(self, item: InviteItem, now_ms: float) -> None:
         """Begin an empty replica. An older one here is removed first, and the next invitation finds its place free."""
@@ -103,15 +104,16 @@ class Holdings:
         if held is not None and item.replica <= held.highest:
             return
         if shard in self._holder.replicas:
-            self._end(shard, Term(0), NodeId(""))
+            self._end(shard, item.term, NodeId(""))
             return
         if self._erased_at.pop(shard, -1) == self._outbox.written:
             self._erased_at[shard] = self._outbox.written
             return
-        floor = held.term if held is not None else Term(0)
+        floor = max(item.term, held.term) if held is not None else item.term
         held = Held(item.shard, item.replica, item.replica, NOTHING, floor)
         replica = self._begin(held, now_ms)
         self._remember(held)
+        self._liveness.floor_term(shard, floor)
         self._holder.replicas[shard] = replica
         self._check_named(shard)
         self._holder.look_at(replica, now_ms)
@@ -119,10 +121,17 @@ class Holdings:
     # -- death -------------------------------------------------------------------------------------------------------
 
     def on_removed(self, item: RemovedItem) -> None:
-        """A replica of this node was removed from its shard."""
+        """A replica of this node was removed from its shard. Raises InvalidRequest when that can not be true: it is a member of
+        the very configuration that is named, or of a later one.
+        """
         replica = self._holder.replicas.get(item.shard)
-        if replica is not None and replica.replica == item.replica:
-            self._end(item.shard, item.term, item.leader)
+        if replica is None or replica.replica != item.replica:
+            return
+        raft = replica.raft
+        known = (item.replica, self._node) in raft.committed_configuration.places
+        if known and item.index <= raft.committed_configured_index:
+            raise InvalidRequest(f"replica {item.replica} of shard {item.shard} is a member since after entry {item.index}")
+        self._end(item.shard, item.term, item.leader)
 
     def _end(self, shard: ShardId, term: Term, leader: NodeId) -> None:
         replica = self._holder.replicas.pop(shard)

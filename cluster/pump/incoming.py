@@ -275,7 +275,7 @@ def check_member_item(item: MemberItem) -> None:
         shard = item.shard
         if not (0 < shard.shard <= SHARDS_MAX and 0 <= shard.start < shard.end <= HASH_SPACE and not shard.replicas):
             raise InvalidRequest(f"nobody is invited to a shard like {shard}")
-        numbers += [shard.epoch, shard.configured]
+        numbers += [shard.epoch, shard.configured, item.term]
     if item.replica < 1 or min(numbers) < 0 or max(numbers) > NUMBER_MAX:
         raise InvalidRequest(f"numbers of a replica are at most {NUMBER_MAX}")
 

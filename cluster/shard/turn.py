@@ -48,10 +48,13 @@ class AbsentItem(Struct, frozen=True, array_like=True, tag=13):
 
 
 class InviteItem(Struct, frozen=True, array_like=True, tag=14):
-    """A leader asks a node to begin the replica that its configuration places there. `shard` names no replicas."""
+    """The leader of `term` asks a node to begin the replica that its committed configuration places there. `shard` names no
+    replicas.
+    """
 
     shard: Shard
     replica: ReplicaId
+    term: Term
 
 
 class RemovedItem(Struct, frozen=True, array_like=True, tag=15):

@@ -10,6 +10,7 @@ from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.placement.move import Action
 from cluster.pump import facts, frames
 from cluster.pump.lanes import Lane
+from cluster.pump.liveness import Heartbeat
 from cluster.session.operations import Kind
 from cluster.shard.turn import AbsentItem, InquiryItem, InviteItem, MemberItem, RaftLaneItem, RemovedItem
 from cluster.shardmap.map import Shard
@@ -44,7 +45,7 @@ def tell(world: World, receiver: str, item: MemberItem, sender: str | None = Non
 
 def invitation(world: World, replica: int) -> InviteItem:
     shard = leader_of(world).pump.router.map.shard(SHARD)
-    return InviteItem(msgspec.structs.replace(shard, replicas=()), ReplicaId(replica))
+    return InviteItem(msgspec.structs.replace(shard, replicas=()), ReplicaId(replica), Term(9))
 
 
 def stored(world: World, name: str) -> int:
@@ -172,7 +173,7 @@ def test_impossible_invitations_are_garbage() -> None:
         (1, 9, -5),
         (1, 9, 1 << 63),
     ):
-        tell(world, "n4", InviteItem(Shard(ShardId(shard), 0, end, 1, ()), ReplicaId(replica)))
+        tell(world, "n4", InviteItem(Shard(ShardId(shard), 0, end, 1, ()), ReplicaId(replica), Term(1)))
     tell(world, "n4", RemovedItem(SHARD, ReplicaId(1), LogIndex(1), Term(1 << 63), NodeId("n1")))
     assert pump.garbage_frames == before + 8
     assert set(pump.replicas) == {0}
@@ -201,6 +202,29 @@ def test_a_notice_for_an_earlier_replica_does_not_end_the_present_one() -> None:
     present = replica_at(world, leaving)
     tell(world, leaving, RemovedItem(SHARD, first, LogIndex(9), Term(9), NodeId("n1")))
     assert replica_at(world, leaving) is present
+
+
+def test_a_notice_that_contradicts_what_is_committed_ends_nothing() -> None:
+    world = started()
+    follower = followers(world)[0]
+    present = replica_at(world, follower)
+    before = world.nodes[NodeId(follower)].pump.garbage_frames
+    tell(world, follower, RemovedItem(SHARD, present.replica, LogIndex(0), Term(9), NodeId("n1")))
+    assert replica_at(world, follower) is present
+    assert world.nodes[NodeId(follower)].pump.garbage_frames == before + 1
+
+
+def test_a_newcomer_vouches_for_no_leader_before_the_one_that_invited_it() -> None:
+    """Its own term begins at 0, but an earlier replica here may have been a voter of an earlier leader (reference trap 53)."""
+    world = started()
+    tell(world, "n4", invitation(world, 40))
+    pump = world.nodes[N4].pump
+    for term, excepted in ((8, (SHARD,)), (9, ())):
+        digest = bytes([term]) * 8
+        beat = Heartbeat(1, b"store", term, digest, ((SHARD, Term(term)),))
+        reply, _ = pump.liveness.on_heartbeat(NodeId("n9"), beat, world.now_ms)
+        assert reply is not None
+        assert reply.exceptions == excepted
 
 
 def test_only_who_can_prove_it_tells_that_a_replica_was_removed() -> None:
