@@ -21,19 +21,21 @@ from typing import Protocol
 import msgspec
 
 from cluster.errors import InvalidRequest
-from cluster.ids import NodeId, ReplicaId, ShardId, Term
+from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.pump import facts
 from cluster.pump.facts import Held
 from cluster.pump.liveness import NodeLiveness
 from cluster.pump.outbox import Outbox
 from cluster.pump.schedule import Schedule
 from cluster.pump.transfers import Transfers
-from cluster.raft.messages import Configuration
+from cluster.raft.messages import Append, Configuration, SnapshotOffer
 from cluster.router.router import Router
 from cluster.shard.replica import ShardReplica
 from cluster.shard.turn import AbsentItem, InquiryItem, InviteItem, RaftItem, RemovedItem, Turn
 
 NO_REPLICA = ReplicaId(0)
+STRAYS_MAX = 64
+"""Questions kept for replicas that are not here yet; the oldest goes, and is asked again."""
 NOTHING = Configuration(())
 """What an invited replica knows of its shard."""
 
@@ -74,6 +76,11 @@ class Holdings:
         self._turn = turn
         self._erased_at: dict[ShardId, int] = {}
         """The newest batch when a replica was erased: before a later one is handed out its data are still there."""
+        self.absent: dict[ShardId, dict[ReplicaId, NodeId]] = {}
+        """New replicas of shards that are led here, and not there yet; invited once their configuration is committed."""
+        self._strays: dict[ShardId, tuple[NodeId, RaftItem]] = {}
+        """What last came for a replica that is not here, without its entries: answered when it begins, so that its leader need
+        not wait to ask again."""
         self._unnamed: dict[ShardId, None] = {}
         """Held here, and not named by the map: perhaps removed."""
         for shard, what in held.items():
@@ -85,17 +92,38 @@ class Holdings:
     def on_stray(self, node: NodeId, item: RaftItem) -> None:
         """Something came for a replica that is not here. One that never was may begin; one that was is gone for good."""
         held = self._held.get(item.shard)
-        if held is None or item.receiver > held.highest:
-            self._turn.send_now(node, AbsentItem(item.shard, item.receiver))
+        if held is not None and item.receiver <= held.highest:
+            return
+        self._turn.send_now(node, AbsentItem(item.shard, item.receiver))
+        message = item.message
+        if isinstance(message, Append):
+            message = Append(message.term, message.previous_index, message.previous_term, LogIndex(0), [])
+        if isinstance(message, Append | SnapshotOffer):
+            self._strays.pop(item.shard, None)
+            if len(self._strays) >= STRAYS_MAX:
+                del self._strays[next(iter(self._strays))]
+            self._strays[item.shard] = (node, RaftItem(item.shard, item.sender, item.receiver, message))
 
     def on_absent(self, node: NodeId, item: AbsentItem) -> None:
-        """Only a committed configuration invites: what is rolled back never began, and its ids were never used."""
         replica = self._holder.replicas.get(item.shard)
-        if replica is None or not replica.leads:
+        if replica is not None and replica.leads and replica.members.node_of(item.replica) == node:
+            self.absent.setdefault(item.shard, {})[item.replica] = node
+            self.invite(replica)
+
+    def invite(self, replica: ShardReplica) -> None:
+        """Invite who is absent. Only a committed configuration does: what is rolled back never began, and its ids were never
+        used.
+        """
+        absent = self.absent.pop(replica.id, {})
+        if not replica.leads:
             return
-        if (item.replica, node) in replica.raft.committed_configuration.places:
-            shard = msgspec.structs.replace(replica.shard, replicas=())
-            self._turn.send_now(node, InviteItem(shard, item.replica, replica.raft.term))
+        shard = msgspec.structs.replace(replica.shard, replicas=())
+        places = replica.raft.committed_configuration.places
+        for one, node in absent.items():
+            if (one, node) in places:
+                self._turn.send_now(node, InviteItem(shard, one, replica.raft.term))
+            elif replica.members.node_of(one) == node:
+                self.absent.setdefault(replica.id, {})[one] = node
 
     def on_invite(self, item: InviteItem, now_ms: float) -> None:
         """Begin an empty replica. An older one here is removed first, and the next invitation finds its place free."""
@@ -116,6 +144,10 @@ class Holdings:
         self._liveness.floor_term(shard, floor)
         self._holder.replicas[shard] = replica
         self._check_named(shard)
+        node, stray = self._strays.pop(shard, (self._node, None))
+        if stray is not None and stray.receiver == replica.replica:
+            replica.receive(stray.sender, node, stray.message)
+            self._schedule.ready[shard] = None
         self._holder.look_at(replica, now_ms)
 
     # -- death -------------------------------------------------------------------------------------------------------

@@ -428,6 +428,8 @@ class Pump:
             self.streams.leader_changed(replica.id, leader, now_ms)
             if leader == self.node:
                 self._heartbeat_due_ms = now_ms
+        if replica.id in self._holdings.absent:
+            self._holdings.invite(replica)
         if replica.snapshots_wanted:
             self._transfers.start(replica, now_ms, self._turn)
 
