@@ -92,8 +92,8 @@ class Step:
 def next_step(status: ConfigurationStatus, leaving: NodeId | None, joining: NodeId | None) -> Step:
     """What moves the replica at `leaving` to `joining` next. Without `joining` the shard shrinks, without `leaving` it grows.
 
-    Raises InvalidRequest when that can not be: nothing to move, a voter at both nodes (no interrupted move leaves that behind),
-    or no voter would be left.
+    Raises InvalidRequest when that can not be: nothing to move, a voter at both nodes or at neither (no interrupted move leaves
+    that behind: somebody else moved one of them), or no voter would be left.
     """
     if leaving == joining:
         raise InvalidRequest("a move goes from one node to another")
@@ -102,6 +102,8 @@ def next_step(status: ConfigurationStatus, leaving: NodeId | None, joining: Node
     if not status.committed:
         return Step(Action.WAIT, "the newest configuration is not committed yet")
     old, new = status.on(leaving), status.on(joining)
+    if leaving is not None and old is None and joining is not None and (new is None or new.replica not in status.voters):
+        raise InvalidRequest(f"{leaving} holds no replica of shard {status.shard}: the shard would grow")
     if joining is not None and new is None:
         replica = ReplicaId(status.highest + 1)
         more = tuple(sorted((*status.learners, replica)))

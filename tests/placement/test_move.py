@@ -137,9 +137,17 @@ def test_a_move_that_can_not_be_is_refused(leaving: NodeId | None, joining: Node
         next_step(Model(A).status, leaving, joining)
 
 
-def test_a_move_to_where_a_voter_is_already_does_not_shrink_the_shard() -> None:
+def test_a_move_that_another_one_overtook_neither_shrinks_nor_grows_the_shard() -> None:
     with pytest.raises(InvalidRequest):
         next_step(Model(A, B, C).status, A, B)
+    with pytest.raises(InvalidRequest):
+        next_step(Model(A, B, C).status, D, E)
+    model = Model(A, B, C)
+    model.do(next_step(model.status, None, D))
+    with pytest.raises(InvalidRequest):
+        next_step(model.status, E, D)
+    assert next_step(Model(A, B, C).status, D, None).action is Action.DONE
+    assert next_step(Model(A, B, C).status, D, C).action is Action.DONE
 
 
 def test_nothing_is_begun_on_a_configuration_that_may_be_rolled_back() -> None:

@@ -6,12 +6,10 @@ A seed that once found a fault stays in `FOUND`, with what it found.
 
 from __future__ import annotations
 
-import contextlib
-
 import msgspec
 import pytest
 
-from cluster.errors import RetryableError
+from cluster.errors import InvalidRequest, RetryableError
 from cluster.ids import NodeId, ShardId
 from cluster.placement.move import Action, ConfigurationStatus
 from cluster.session.operations import Kind
@@ -30,11 +28,15 @@ FOUND: dict[int, str] = {}
 
 
 class Mover(Actor):
-    """Moves the replicas of one shard about, one after the other; now and then it dies, and another begins something else."""
+    """Moves the replicas of one shard about, one after the other; now and then it dies, and another begins something else. With
+    odd seeds two of them drive the same shard.
+    """
 
-    def __init__(self, world: World, shard: ShardId) -> None:
+    def __init__(self, world: World, shard: ShardId, *, tidies: bool) -> None:
         super().__init__(world)
         self.shard = shard
+        self.tidies = tidies
+        """Whether it is this one that cleans up in the end."""
         self.move: tuple[NodeId | None, NodeId | None] | None = None
         self.completed = 0
         self.ends = False
@@ -59,10 +61,14 @@ class Mover(Actor):
         elif random.random() < 0.03 and not self.ends:
             self.move = None
         if self.move is not None:
-            with contextlib.suppress(RetryableError):
+            try:
                 if pump.move_step(self.shard, *self.move, self.world.now_ms).action is Action.DONE:
                     self.completed += 1
                     self.move = None
+            except RetryableError:
+                pass
+            except InvalidRequest:
+                self.move = None  # somebody else moves the same shard, and it has become pointless
 
     def begin(self, status: ConfigurationStatus) -> None:
         """Something new; first of all, what somebody who died left half done."""
@@ -70,8 +76,15 @@ class Mover(Actor):
         voters = [member.node for member in status.members if member.replica in status.voters]
         learners = [member.node for member in status.members if member.replica in status.learners]
         outside = [name for name in self.world.names if name not in voters + learners]
-        self.tidy = self.ends and not learners and not status.outgoing and status.committed
-        if learners:
+        settled = not learners and not status.outgoing and status.committed and len(voters) == COPIES
+        self.tidy = self.ends and (settled or not self.tidies)
+        if self.tidy:
+            return
+        if len(voters) > COPIES:
+            self.move = random.choice(voters), None
+        elif len(voters) < COPIES and not learners:
+            self.move = None, random.choice(outside)
+        elif learners:
             self.move = (None, learners[0]) if len(voters) < COPIES else (learners[0], None)
         elif not self.ends:
             self.move = random.choice(voters), random.choice(outside)
@@ -112,7 +125,8 @@ def test_what_was_acknowledged_survives_wandering_replicas(seed: int) -> None:
     writers = [Writer(world, key, number, MESSAGES) for number, key in enumerate((one, one, other, other))]
     watchers = [Watcher(world, key) for key in KEYS]
     readers = [ReaderOf(world, one, writers[:2]), ReaderOf(world, other, writers[2:])]
-    movers = [Mover(world, ShardId(shard)) for shard in range(1, SHARDS + 1)]
+    movers = [Mover(world, ShardId(shard), tidies=True) for shard in range(1, SHARDS + 1)]
+    movers += [Mover(world, ShardId(1), tidies=False) for _ in range(seed % 2)]
     actors: list[Actor] = [*writers, *watchers, *readers, *movers]
     storm = Storm(world)
     for _ in range(STORM_STEPS):
@@ -124,7 +138,7 @@ def test_what_was_acknowledged_survives_wandering_replicas(seed: int) -> None:
     for mover in movers:
         mover.ends = True
     settle(world, actors, lambda: all(writer.done for writer in writers) and all(mover.done for mover in movers))
-    assert sum(mover.completed for mover in movers) >= 2, "the storm let nothing through"
+    assert any(mover.completed for mover in movers), "the storm let nothing through"
     world.run_until(lambda: not leftovers(world))
     for key, pair, watcher in ((one, writers[:2], watchers[0]), (other, writers[2:], watchers[1])):
         view = msgspec.json.decode(world.client("n1").insist(Kind.READ, key).payload)["numbers"]
