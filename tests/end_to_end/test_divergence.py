@@ -30,9 +30,12 @@ async def test_documents_that_diverge_on_one_node_are_found_named_and_healed(fol
         keys = [f"k{number}" for number in range(DOCUMENTS)]
         async with live.client(settings=PATIENT) as client:
             await asyncio.gather(*(client.create("counter", key) for key in keys))
-        leaders = {key: (await live.leader_of("counter", key)).node_id for key in keys}
-        followed = next(key for key in keys if leaders[key] != VICTIM)
-        chosen = [followed, *[key for key in keys if leaders[key] == VICTIM][:1]]
+        shards = {key: (await ask_one(live.addresses[0], "Where", document=named(key))).shard.shard_id for key in keys}
+        led = keys[0]
+        followed = next(key for key in keys if shards[key] != shards[led])
+        await _lead(live, shards[led], VICTIM)
+        await _lead(live, shards[followed], "n1")
+        chosen = [led, followed]
 
         async with live.client(settings=PATIENT) as client:
             for key in chosen:
@@ -48,7 +51,7 @@ async def test_documents_that_diverge_on_one_node_are_found_named_and_healed(fol
             assert report.field == "value"
             assert VICTIM not in report.right
             assert [list(side.nodes) for side in report.sides][-1] == [VICTIM]
-            assert report.misled == (leaders[key] == VICTIM)
+            assert report.misled == (key == led), "a leader that is wrong has told wrong answers, and the report says so"
         for key in keys:
             inspected = await live.converged("counter", key, SENDS + 1 + (key in chosen))
             assert len({each.record_hash for each in inspected.values()}) == 1, key
@@ -63,6 +66,16 @@ async def test_documents_that_diverge_on_one_node_are_found_named_and_healed(fol
         logs = "\n".join(live.local.log_path(node).read_text() for node in live.nodes)
         assert "differs between replicas" in logs
         assert MARKER not in logs, "values are not told"
+
+
+def named(key: str) -> dict[str, str]:
+    return {"space": "counter", "key": key}
+
+
+async def _lead(live: LiveCluster, shard: int, node: str) -> None:
+    command = ["shards", "transfer", str(shard), "--to", node, "--address", live.addresses[0]]
+    done = await asyncio.to_thread(moot, *command, cwd=live.local.folder)
+    assert done.code == 0, done.err
 
 
 async def _healed(live: LiveCluster, key: str) -> Any:
