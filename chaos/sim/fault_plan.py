@@ -223,6 +223,11 @@ def _clock_jumps(source: random.Random, names: list[NodeId], _: int) -> list[Fau
     return found
 
 
+def _divergences(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
+    victim = source.choice(names)
+    return [faults.Divergence(*_span(source, 200, 2_000), victim) for _document in range(source.randint(1, 2))]
+
+
 _MAKERS: dict[str, Maker] = {
     "crash": _crashes,
     "leader_crash": _leader_crashes,
@@ -250,12 +255,13 @@ _MAKERS: dict[str, Maker] = {
     "torn_crash": _torn,
     "client_restart": _client_restarts,
     "clock_slew": _clock_slews,
+    "divergence": _divergences,
 }
 _LIKELIHOOD = {"crash": 0.6, "sync_fails": 0.15, "reads_fail": 0.15, "writes_fail": 0.15, "disk_full": 0.15, "high_water": 0.15,
                "bit_flip": 0.15, "misdirected": 0.1, "torn_crash": 0.1, "wipe": 0.1, "power_loss": 0.25, "clock_slew": 0.2,
-               "client_restart": 0.2}  # fmt: skip
-_COSTLY = faults.Wipe | faults.BitFlip | faults.Misdirected | faults.TornCrash
-"""Takes from a node what it had synced, or takes the node."""
+               "client_restart": 0.2, "divergence": 0.2}  # fmt: skip
+_COSTLY = faults.Wipe | faults.BitFlip | faults.Misdirected | faults.TornCrash | faults.Divergence
+"""Takes from a node what it had synced, or takes the node, or its word about a document."""
 
 
 def draw_faults(streams: Streams, names: list[NodeId], clients: int, *, rivals: bool, steady: bool) -> tuple[Fault, ...]:

@@ -252,6 +252,16 @@ class Misdirected(Fault):
     family: Family
 
 
+# code
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence(Fault):
+    """Handlers of a document of its own see on this node what its commands do not say."""
+
+    node: NodeId
+
+
 # clocks
 
 

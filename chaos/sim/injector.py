@@ -42,6 +42,8 @@ class Injector:
                 node.kill(fault.keep, host_down=True)
         elif isinstance(fault, faults.LeaderCrash | faults.LeaderCut):
             self._begin_leader(fault)
+        elif isinstance(fault, faults.Divergence):
+            world.planted.begin(fault)
         elif isinstance(fault, faults.ClientBreak):
             stream = world.clients[fault.client].stream
             if stream is not None:
@@ -194,6 +196,8 @@ class Injector:
         elif isinstance(fault, faults.PowerLoss):
             for node in self._world.nodes.values():
                 node.restart()
+        elif isinstance(fault, faults.Divergence):
+            self._world.planted.end(fault)
         elif isinstance(fault, faults.Break | faults.ClientBreak | faults.ClientRestart):
             pass  # over when it began
         else:

@@ -30,6 +30,8 @@ MARKS: dict[str, str] = {
     "clients_gave_up": "a client's time for an operation was up, and the outcome unknown",
     "damaged_replicas_healed": "a replica was reinstalled from its peers",
     "deletions": "a document was deleted",
+    "divergences_found": "a node's replicas of a document were found to differ from others",
+    "divergences_undecided": "such a document was frozen, because a voter had lost what it needs to have a word",
     "elections": "a leader was elected",
     "histories_linearizable": "one order of all calls to a ledger was found",
     "histories_undecided": "the search for it gave up",

@@ -115,7 +115,8 @@ def _warm_up(world: World) -> None:
     shard_map = base64.b64encode(next(iter(world.nodes.values())).pump.router.map.encode()).decode()
     steps = [("", Kind.CREATE, {"shard_map": shard_map})]
     steps += [
-        ("deploy", Kind.SEND, {"space": name, "bundle": base64.b64encode(bundle).decode()}) for name, bundle in SPACES.items()
+        ("deploy", Kind.SEND, {"space": name, "bundle": base64.b64encode(bundle).decode()})
+        for name, bundle in (SPACES | world.planted.spaces()).items()
     ]
     replies: list[Reply] = []
     for place, (channel, kind, payload) in enumerate(steps):
@@ -164,6 +165,7 @@ def _heal(world: World) -> None:
 
 def _converge(world: World) -> None:
     """Wait until it is quiet. Raises Violation when it does not get quiet in time."""
+    world.planted.touch()
     if not world.run_until(world.now_ms + HEAL_MS, lambda: not _unfinished(world), 50.0):
         raise Violation("liveness", f"{HEAL_MS:.0f} ms after everything was healed: {'; '.join(_unfinished(world)[:4])}")
 
@@ -177,6 +179,7 @@ def _unfinished(world: World) -> list[str]:
         f"{node.name} was wiped and is not fenced" for node in world.nodes.values() if node.wiped and _takes_part(world, node)
     ]
     owed += [f"unanswered: {call}" for call in world.history.open]
+    owed += world.planted.unfinished()
     if owed:
         return owed
     for shard in range(world.scenario.limits.shards + 1):
@@ -195,12 +198,12 @@ def _takes_part(world: World, node: SimulatedNode) -> bool:
 
 
 def _caught_up(replica: ShardReplica, leader: ShardReplica) -> bool:
-    unwell = replica.damaged or replica.halted or replica.stalled
+    unwell = replica.unwell or replica.stalled
     return not unwell and replica.applied == leader.raft.commit_index == leader.raft.last_index == replica.raft.commit_index
 
 
 def _stands(replica: ShardReplica) -> str:
-    unwell = replica.damaged or replica.halted or replica.stalled
+    unwell = replica.unwell or replica.stalled
     return (
         f"{replica.node} has applied {replica.applied} of shard {replica.id} and committed {replica.raft.commit_index} {unwell}"
     )

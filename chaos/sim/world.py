@@ -29,6 +29,7 @@ from chaos.checkers.replicas import Replicas
 from chaos.checkers.violation import Violation
 from chaos.checkers.watches import Watches
 from chaos.sim.clients import SessionClient, Stream, UnaryCall
+from chaos.sim.divergence import Planted
 from chaos.sim.injector import Injector
 from chaos.sim.marks import Marks
 from chaos.sim.network import Network
@@ -92,11 +93,13 @@ class World:
         self.commands = Commands(self)
         self.replicas = Replicas(self)
         self.observed = Marks(self)
+        self.planted = Planted(self)
         self.checkers: tuple[Checker, ...] = (
-            self.consensus, self.commands, self.replicas, self.answers, self.watches, Ledgers(self), self.observed,
+            self.consensus, self.commands, self.replicas, self.answers, self.watches, Ledgers(self), self.planted,
+            self.observed,
         )  # fmt: skip
         self.nodes = {
-            name: SimulatedNode(self, name, place, BundleLoader(settings), self.streams.named(f"node/{name}"))
+            name: SimulatedNode(self, name, place, self.planted.loader(name, settings), self.streams.named(f"node/{name}"))
             for place, name in enumerate(self.names)
         }
         pairs = [(one, other) for one in self.names for other in self.names if one != other]

@@ -7,30 +7,32 @@ healed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cluster.documents.instance import DocumentInstance
 from cluster.documents.loader import BundleLoader
 from cluster.documents.program import DocumentProgram
-from cluster.documents.runtime import Invocation, Outcome
+from cluster.documents.runtime import Invocation, Outcome, Settings
 from cluster.ids import DocumentId, NodeId
 
 
 def loader_for(node: NodeId, hook: str) -> BundleLoader:
     """The loader of a node. hook: `node:marker`, of the setting `divergence_hook`; empty for a node as it should be."""
     victim, _, marker = hook.partition(":")
-    return LeakingLoader(marker, node) if marker and victim == node else BundleLoader()
+    return LeakingLoader(marker, lambda: node) if marker and victim == node else BundleLoader()
 
 
 class LeakingInstance(DocumentInstance):
     """A document whose handlers see `leak` where the command says `marker`."""
 
     __slots__ = ("leak", "marker")
-    leak: bytes
+    leak: Callable[[], str]
     marker: bytes
 
     def run(self, invocation: Invocation) -> Outcome:
         """See runtime.Instance."""
         if self.marker in invocation.payload:
-            invocation.payload = invocation.payload.replace(self.marker, self.leak)
+            invocation.payload = invocation.payload.replace(self.marker, self.leak().encode())
         return super().run(invocation)
 
 
@@ -38,7 +40,7 @@ class LeakingProgram(DocumentProgram):
     """Makes such documents of any class."""
 
     __slots__ = ("leak", "marker")
-    leak: bytes
+    leak: Callable[[], str]
     marker: bytes
 
     def new(self, document: DocumentId) -> LeakingInstance:
@@ -55,13 +57,15 @@ class LeakingProgram(DocumentProgram):
 
 
 class LeakingLoader(BundleLoader):
-    """Compiles what authors write, with the leak built in. leak: plain text that JSON does not escape."""
+    """Compiles what authors write, with the leak built in. leak: gives the text to be seen now, one that JSON does not
+    escape.
+    """
 
     __slots__ = ("_leak", "_marker")
 
-    def __init__(self, marker: str, leak: str) -> None:
-        super().__init__()
-        self._marker, self._leak = marker.encode(), leak.encode()
+    def __init__(self, marker: str, leak: Callable[[], str], settings: Settings | None = None) -> None:
+        super().__init__(settings)
+        self._marker, self._leak = marker.encode(), leak
 
     def load(self, bundle: bytes) -> LeakingProgram:
         """See runtime.Loader. Raises InvalidBundle or TooLarge."""

@@ -53,7 +53,7 @@ COMPARISONS_MAX = 10
 RETRY_MS = 1_000.0
 """Between two looks at a document that is not settled."""
 
-UNDECIDED_MS_MAX = 60_000.0
+UNDECIDED_MS_MAX = 30_000.0
 """A document is frozen when no majority was found for so long because voters are missing."""
 
 SUSPECTED_MAX = 256

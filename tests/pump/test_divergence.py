@@ -57,7 +57,7 @@ class Loader:
 
     def __init__(self, leak: str) -> None:
         self._tally = TallyLoader()
-        self._real = LeakingLoader(MARKER, leak) if leak else BundleLoader()
+        self._real = LeakingLoader(MARKER, lambda: leak) if leak else BundleLoader()
 
     def load(self, code: bytes) -> Program:
         return self._tally.load(code) if code.startswith(b"tally") else self._real.load(code)

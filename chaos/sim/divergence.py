@@ -1,0 +1,183 @@
+"""Documents that diverge on purpose: on one node their handlers see for a while what the command does not say.
+
+They are nobody else's: the checkers of equal replicas look at them only at the end. Until then they may differ, and whoever
+leads may tell wrong answers; afterwards every replica must have the same record, with every acknowledged command in it once,
+and every report must say that it is healed.
+
+Whoever crashes between the wrong command and its discovery may come back wrong and unsuspected, until the document is
+touched: so everything is touched once more when all faults are over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+import chaos.sim.leaky
+from chaos.checkers.checker import Checker
+from chaos.checkers.history import Name
+from chaos.checkers.violation import Violation
+from chaos.sim.clients import UnaryCall
+from chaos.sim.faults import Divergence
+from cluster.documents.bundle import from_path
+from cluster.documents.loader import BundleLoader
+from cluster.documents.runtime import Settings
+from cluster.errors import StorageDamaged
+from cluster.ids import NodeId
+from cluster.node.divergence_hook import LeakingLoader
+from cluster.session.operations import Kind, Operation, Reply
+from cluster.shard.divergence import Remedy
+
+if TYPE_CHECKING:
+    from chaos.sim.world import World
+
+SPACE = "leaky"
+MARKER = "the-host"
+BUNDLE = from_path(Path(chaos.sim.leaky.__file__)).encode()
+NOTES = 8
+REPLICAS = 3
+PRINCIPAL = "planter@chaos"
+
+
+class Planted(Checker):
+    """See the module. leaking: nodes on which handlers see their node's name at the moment."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.leaking: set[NodeId] = set()
+        self.planted = any(isinstance(fault, Divergence) for fault in world.scenario.faults)
+        self._number = 0
+        self._keys: dict[str, bool] = {}
+        self._acked: dict[str, set[int]] = {}
+        self._waiting = 0
+
+    def spaces(self) -> dict[str, bytes]:
+        """What must be deployed for it."""
+        return {SPACE: BUNDLE} if self.planted else {}
+
+    def loader(self, node: NodeId, settings: Settings) -> BundleLoader:
+        """What compiles code on that node: as every node does, unless something is to leak in this run."""
+        if not self.planted:
+            return BundleLoader(settings)
+        return LeakingLoader(MARKER, lambda: str(node) if node in self.leaking else MARKER, settings)
+
+    def begin(self, fault: Divergence) -> None:
+        """Make a document, and tell it things while the node leaks."""
+        key = f"d{len(self._keys)}"
+        self._keys[key] = False
+        self._acked[key] = set()
+        self._send(Kind.CREATE, key, b"{}", lambda reply: self._created(key, fault, reply))
+
+    def end(self, fault: Divergence) -> None:
+        self.leaking.discard(fault.node)
+
+    def _created(self, key: str, fault: Divergence, reply: Reply) -> None:
+        self._keys[key] = reply.failure is None
+        if self.world.now_ms < self.world.safety_ms(fault.end_ms):
+            self.leaking.add(fault.node)
+        pause_ms = max(1.0, self.world.safety_ms(fault.end_ms) - self.world.now_ms) / NOTES
+        for place in range(NOTES):
+            self.world.after(pause_ms * place, "call", self._note, key, MARKER if place % 2 else "nothing")
+
+    def _note(self, key: str, seen: str) -> None:
+        self._number += 1
+        number = self._number
+        payload = msgspec.json.encode({"number": number, "seen": seen})
+        self._send(Kind.SEND, key, payload, lambda reply: self._noted(key, number, reply))
+
+    def _noted(self, key: str, number: int, reply: Reply) -> None:
+        if reply.failure is None:
+            self._acked[key].add(number)
+        elif reply.failure.applied == "no" and not (reply.failure.reason == "DOCUMENT_FROZEN" and key in self._undecided()):
+            raise Violation("divergence", f"{SPACE}/{key} refuses a command for good: {reply.failure}")
+
+    def _send(self, kind: Kind, key: str, payload: bytes, on_reply: Callable[[Reply], None]) -> None:
+        self._waiting += 1
+        source = self.world.streams.named(f"planted/{self._number}/{key}/{kind}")
+        channel = "note" if kind is Kind.SEND else ""
+        operation = Operation(0, kind, SPACE, key, PRINCIPAL, channel, payload, source.randbytes(16))
+
+        def answered(reply: Reply) -> None:
+            self._waiting -= 1
+            on_reply(reply)
+
+        UnaryCall(self.world, source, operation, answered).start()
+
+    def touch(self) -> None:
+        """All faults are over: tell each document one thing more."""
+        for key, made in self._keys.items():
+            if made:
+                self._note(key, "nothing")
+
+    def unfinished(self) -> list[str]:
+        """What is still owed: answers, reports that are not settled, replicas that are not equal."""
+        owed = [f"{self._waiting} commands to {SPACE} are unanswered"] if self._waiting else []
+        for node in self.world.running() if not self._somebody_is_lost else ():
+            owed += [f"{node.name} holds open: {report.told()}" for report in node.pump.divergences.reports.open.values()]
+        decided = self._keys.keys() - self._undecided()
+        owed += [f"{SPACE}/{key} differs" for key in sorted(decided) if len(self._records((SPACE, key))) > 1]
+        return owed
+
+    def undecided(self, name: Name) -> bool:
+        """Whether a document stays as it is until somebody repairs it."""
+        return name[0] == SPACE and name[1] in self._undecided()
+
+    def _undecided(self) -> set[str]:
+        """Documents that are frozen because a voter could not testify: what it needed to replay them was cut from all logs,
+        and a snapshot would have made it repeat what its leader says.
+        """
+        found = set()
+        for node in self.world.running():
+            for report in node.pump.divergences.reports.all():
+                heard = sum(len(side.nodes) for side in report.sides)
+                if report.remedy is Remedy.FROZEN and heard < REPLICAS:
+                    found.add(report.key)
+        return found
+
+    @property
+    def _somebody_is_lost(self) -> bool:
+        """A report stays open until every voter was seen to be right; one that never comes back is not."""
+        return any(node.lost for node in self.world.nodes.values())
+
+    def _records(self, name: Name) -> dict[bytes, list[str]]:
+        records: dict[bytes, list[str]] = {}
+        for node in self.world.running():
+            replica = node.pump.replicas.get(node.pump.router.shard_of(*name))
+            try:
+                if replica is not None:
+                    records.setdefault(replica.cache.get(*name).record(), []).append(str(node.name))
+            except StorageDamaged:
+                continue
+        return records
+
+    def finished(self) -> None:
+        """Nothing acknowledged is lost or doubled, and nothing is frozen."""
+        for node in self.world.running():
+            for report in node.pump.divergences.reports.all():
+                self.world.marks["divergences_found"] += 1
+                if report.space != SPACE:
+                    raise Violation("divergence", f"a document that nothing was done to diverged: {report.told()}")
+                if report.key in self._undecided():
+                    self.world.marks["divergences_undecided"] += 1
+                elif report.remedy not in ((Remedy.HEALED, Remedy.HEALING) if self._somebody_is_lost else (Remedy.HEALED,)):
+                    raise Violation("divergence", f"{node.name} ends with {report.told()}")
+        for key, made in self._keys.items():
+            if made and key not in self._undecided():
+                self._complete(key)
+
+    def _complete(self, key: str) -> None:
+        for node in self.world.running():
+            replica = node.pump.replicas.get(node.pump.router.shard_of(SPACE, key))
+            if replica is None or not replica.serves:
+                continue
+            live = replica.cache.get(SPACE, key)
+            assert live.instance is not None
+            state = msgspec.msgpack.decode(live.instance.dump())
+            numbers: list[int] = state["numbers"]
+            if len(set(numbers)) != len(numbers) or not self._acked[key].issubset(numbers):
+                raise Violation("divergence", f"{SPACE}/{key} holds {numbers}, acknowledged were {sorted(self._acked[key])}")
+            if state["seen"] not in ("nothing", MARKER):
+                raise Violation("divergence", f"{SPACE}/{key} ends with what {state['seen']} saw")
