@@ -75,7 +75,9 @@ class Planted(Checker):
         self.leaking.discard(fault.node)
 
     def _created(self, key: str, fault: Divergence, reply: Reply) -> None:
-        self._keys[key] = reply.failure is None
+        if reply.failure is not None:
+            return
+        self._keys[key] = True
         if self.world.now_ms < self.world.safety_ms(fault.end_ms):
             self.leaking.add(fault.node)
         pause_ms = max(1.0, self.world.safety_ms(fault.end_ms) - self.world.now_ms) / NOTES
