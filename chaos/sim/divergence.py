@@ -93,7 +93,7 @@ class Planted(Checker):
     def _noted(self, key: str, number: int, reply: Reply) -> None:
         if reply.failure is None:
             self._acked[key].add(number)
-        elif reply.failure.applied == "no" and not (reply.failure.reason == "DOCUMENT_FROZEN" and key in self._undecided()):
+        elif reply.failure.reason == "DOCUMENT_FROZEN" and key not in self._undecided():
             raise Violation("divergence", f"{SPACE}/{key} refuses a command for good: {reply.failure}")
 
     def _send(self, kind: Kind, key: str, payload: bytes, on_reply: Callable[[Reply], None]) -> None:
