@@ -31,6 +31,7 @@
         KeyReused               a sequence or idempotency key came back with another payload
         PositionRewound         the position belongs to another epoch
         HistoryTrimmed          older than the earliest retained position
+        NoReplica               the asked node holds no replica of the shard; `holders` names who does
         InvalidMove             the shard's replicas do not stand as a move of them says
         NodeDown                the node that something should move to looks dead
         InvalidBundle           code that may not be deployed; says file, line, reason, replacement
@@ -216,6 +217,10 @@ class PositionRewound(RejectedError):
 
 class HistoryTrimmed(RejectedError):
     """The position is older than the earliest that is retained."""
+
+
+class NoReplica(RejectedError):
+    """The asked node holds no replica of the shard; `holders` names those who do, as it knows them."""
 
 
 class InvalidMove(RejectedError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -159,16 +159,21 @@ class LiveCluster:
         """The document's record on this very node."""
         return await ask_one(node.address, "InspectDocument", document={"space": space, "key": key})
 
-    async def converged(
-        self, space: str, key: str, index: int, timeout_s: float = 30, *, holders: Sequence[LocalNode] | None = None
-    ) -> dict[str, Any]:
-        """Until all replicas are at this index or beyond, at one position. Returns node id -> its inspection.
+    async def holders(self, space: str, key: str) -> list[LocalNode]:
+        """The nodes that the shard map names for a document, as a running node knows it."""
 
-        holders: the nodes that hold replicas; all when not given.
-        """
+        async def probe() -> list[LocalNode]:
+            answer = await ask_one(self.running()[0].address, "Where", document={"space": space, "key": key})
+            return [self.local.find(replica.node_id) for replica in answer.shard.replicas]
+
+        return await until(probe, f"who holds {space}/{key}", 10)
+
+    async def converged(self, space: str, key: str, index: int, timeout_s: float = 30) -> dict[str, Any]:
+        """Until all replicas are at this index or beyond, at one position. Returns node id -> its inspection."""
 
         async def probe() -> dict[str, Any]:
-            answers = await asyncio.gather(*(self.inspect(node, space, key) for node in holders or self.nodes))
+            holders = await self.holders(space, key)
+            answers = await asyncio.gather(*(self.inspect(node, space, key) for node in holders))
             seen.update({answer.node_id: answer for answer in answers})
             places = {(answer.position.epoch, answer.position.index) for answer in answers}
             return seen if len(places) == 1 and min(places)[1] >= index else {}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from cluster.cli.output import AsJson, CommandFailed, Exit, add_row, command, er
 from cluster.cli.reach import DEFAULT_FOLDER, Addresses, Folder, addresses_of, ask_one, at, document_of, run
 from cluster.cli.space import moment
 from cluster.client import Client
-from cluster.errors import ClusterError, HistoryTrimmed, InvalidRequest, UnknownDocument
+from cluster.errors import ClusterError, HistoryTrimmed, InvalidRequest, NoReplica, UnknownDocument
 from cluster.ids import DocumentId, Position
 
 
@@ -71,11 +72,14 @@ def _replica_cells(row: dict[str, Any]) -> list[object]:
 async def _inspected(addresses: list[str], target: DocumentId) -> tuple[list[dict[str, Any]], dict[str, str]]:
     rows: list[dict[str, Any]] = []
     errors: dict[str, str] = {}
+    others: list[str] = []
     named = {"space": target.space, "key": target.key}
     asked = (ask_one(address, "InspectDocument", document=named) for address in addresses)
     answers = await asyncio.gather(*asked, return_exceptions=True)
     for address, answer in zip(addresses, answers, strict=True):
-        if isinstance(answer, ClusterError):
+        if isinstance(answer, NoReplica):
+            others.append(answer.message)
+        elif isinstance(answer, ClusterError):
             errors[address] = answer.message
         elif isinstance(answer, BaseException):
             raise answer
@@ -97,6 +101,13 @@ async def _inspected(addresses: list[str], target: DocumentId) -> tuple[list[dic
                     "shard": answer.shard_id,
                 }
             )
+    if not rows and others and not errors:
+        raise CommandFailed(
+            f"only nodes that hold none of it were asked: {'; '.join(others)}",
+            next_step="name one that does with --address",
+            code=Exit.REFUSED,
+            reason=NoReplica.reason,
+        )
     if not rows:
         raise CommandFailed(f"no node answered: {errors}", code=Exit.UNREACHABLE, next_step="moot status", reason="UNAVAILABLE")
     return rows, errors
@@ -129,7 +140,7 @@ def log(
         return _export(target, export, address, folder.absolute(), as_json)
 
     async def ask() -> tuple[list[Any], Any]:
-        async with at(address, folder.absolute()) as client:
+        async with _at_holder(address, folder.absolute(), target) as client:
             return await _history(client, target, epoch, first, limit)
 
     commands, answer = run(ask())
@@ -157,6 +168,18 @@ def _short(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+@contextlib.asynccontextmanager
+async def _at_holder(given: list[str] | None, folder: Path, target: DocumentId) -> AsyncIterator[Client]:
+    """A client at a node that holds a document: its leader's if that answers. Others have no history of it."""
+    async with at(given, folder) as client:
+        where: Any = await client.admin("Where", document={"space": target.space, "key": target.key})
+        listed: Any = await client.admin("ListNodes")
+    gateways = {node.node_id: node.gateway_address for node in listed.nodes}
+    names = dict.fromkeys([where.shard.leader, *(replica.node_id for replica in where.shard.replicas)])
+    async with at([gateways[name] for name in names if name in gateways] or given, folder) as client:
+        yield client
+
+
 async def _history(client: Client, target: DocumentId, epoch: int, first: int, limit: int) -> tuple[list[Any], Any]:
     """Commands of one epoch from `first` on, page by page."""
     commands: list[Any] = []
@@ -177,10 +200,7 @@ async def _history(client: Client, target: DocumentId, epoch: int, first: int, l
 
 def _export(target: DocumentId, path: Path, address: list[str] | None, folder: Path, as_json: bool) -> Exit:
     async def ask() -> dict[str, Any]:
-        async with at(address, folder) as client:
-            where: Any = await client.admin("Where", document={"space": target.space, "key": target.key})
-        holder = where.leader_gateway_address
-        async with at([holder] if holder else address, folder) as client:
+        async with _at_holder(address, folder, target) as client:
             inspected: Any = await client.admin("InspectDocument", document={"space": target.space, "key": target.key})
             if not inspected.exists:
                 raise UnknownDocument(f"{target} was never created")

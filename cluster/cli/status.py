@@ -93,6 +93,9 @@ async def overview_data(addresses: Sequence[str], local: LocalCluster | None = N
         "shards_total": status.shards_total,
         "shards_leaderless": list(status.shards_leaderless),
         "shards_under_replicated": list(status.shards_under_replicated),
+        "shards_changing": sorted(
+            {each for answer in answers.values() if isinstance(answer, tuple) for each in answer[0].shards_changing}
+        ),
         "shard_map_version": status.shard_map_version,
         "halted": halted,
         "nodes": rows,
@@ -160,6 +163,9 @@ def overview(data: dict[str, Any], hint: str = "") -> RenderableType:
         trouble.append(f"\nwithout a leader: shards {_numbers(data['shards_leaderless'])}", style="red")
     if data["shards_under_replicated"]:
         trouble.append(f"\nlack a replica: shards {_numbers(data['shards_under_replicated'])}", style="yellow")
+    if data["shards_changing"]:
+        shards = data["shards_changing"]
+        trouble.append(f"\nreplicas move: shards {_numbers(shards)} (moot shards show {shards[0]})", style="cyan")
     for row in data["halted"]:
         trouble.append(
             f"\nshard {row['shard']} halted on {row['node_id']} at entry {row['raft_index']}: {row['cause']}", style="red"

@@ -61,6 +61,7 @@ CODES: Final[dict[type[ClusterError], grpc.StatusCode]] = {
     errors.KeyReused: grpc.StatusCode.FAILED_PRECONDITION,
     errors.PositionRewound: grpc.StatusCode.FAILED_PRECONDITION,
     errors.HistoryTrimmed: grpc.StatusCode.OUT_OF_RANGE,
+    errors.NoReplica: grpc.StatusCode.FAILED_PRECONDITION,
     errors.InvalidMove: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NodeDown: grpc.StatusCode.FAILED_PRECONDITION,
     errors.InvalidBundle: grpc.StatusCode.INVALID_ARGUMENT,

@@ -120,6 +120,7 @@ class Administration:
             "healthy": not leaderless and not short,
             "documents_in_memory": sum(len(replica.cache) for replica in self._pump.replicas.values()),
             "uptime_ms": int(time.monotonic() * 1000 - self._started_ms),
+            "shards_changing": self._shards.changing(),
         }
 
     async def _list_nodes(self, request: Row) -> Row:
@@ -228,7 +229,7 @@ class Administration:
         shard = self._pump.router.shard_of(document.space, document.key)
         replica = self._pump.replicas.get(shard)
         if replica is None:
-            raise InvalidRequest(f"node {self._pump.node} has no replica of shard {shard}; ask one that `moot where` names")
+            raise self._shards.no_replica(shard)
         return replica
 
     async def _read_history(self, request: Row) -> Row:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from cluster.errors import InvalidMove, InvalidRequest, NodeDown, NotLeader, UnknownNode, UnknownShard
+from cluster.errors import InvalidMove, NodeDown, NoReplica, NotLeader, UnknownNode, UnknownShard
 from cluster.gossip.messages import State
 from cluster.ids import SYSTEM_SHARD, NodeId, ShardId
 from cluster.node.loop import NodeLoop, monotonic_ms
@@ -47,11 +47,21 @@ class ShardAdministration:
             for member in status.members
         ]
 
+    def changing(self) -> list[ShardId]:
+        """Shards that this node leads and that are on their way to another configuration, or stand half way."""
+        led = [(shard, replica.raft.configuration) for shard, replica in self._pump.replicas.items() if replica.leads]
+        return sorted(shard for shard, now in led if now.learners or now.outgoing)
+
+    def no_replica(self, shard: ShardId) -> NoReplica:
+        """What to answer when only a replica could say."""
+        holders = ",".join(place.node for place in self._pump.router.map.shard(shard).replicas)
+        return NoReplica(f"node {self._pump.node} has no replica of shard {shard}; {holders} have", holders=holders)
+
     async def get_configuration(self, request: Row) -> Row:
         shard = self._shard(request)
         status = self._pump.configuration(shard)
         if status is None:
-            raise InvalidRequest(f"node {self._pump.node} has no replica of shard {shard}")
+            raise self.no_replica(shard)
         replica = self._pump.replicas[shard]
         states = {view.node: view.state for view in self._nodes()}
         nodes = {member.replica: member.node for member in status.members}

@@ -3,10 +3,11 @@
 isort:skip_file
 The protocol of operators: what `moot status`, `where`, `shards`, `space` and `doc log` ask.
 
-Every node answers every call. Calls that say "of this node" show what the asked node itself has; calls that say "at the
-shard's leader" are answered elsewhere with UNAVAILABLE (reason NOT_LEADER, with `leader` and `leader_gateway_address` in
-its details, empty when not known); all others give the same answer everywhere, as fresh as the asked node's knowledge.
-Errors are as described in documents.proto.
+Every node answers every call. Calls that say "of this node" show what the asked node itself has; where that needs a replica
+which it does not hold, the answer is FAILED_PRECONDITION (reason NO_REPLICA, with `holders` in its details). Calls that say
+"at the shard's leader" are answered elsewhere with UNAVAILABLE (reason NOT_LEADER, with `leader` and
+`leader_gateway_address` in its details, empty when not known). All others give the same answer everywhere, as fresh as the
+asked node's knowledge. Errors are as described in documents.proto.
 """
 
 from cluster.v1 import documents_pb2 as _documents_pb2
@@ -242,6 +243,7 @@ class GetStatusResponse(_message.Message):
     HEALTHY_FIELD_NUMBER: _builtins.int
     DOCUMENTS_IN_MEMORY_FIELD_NUMBER: _builtins.int
     UPTIME_MS_FIELD_NUMBER: _builtins.int
+    SHARDS_CHANGING_FIELD_NUMBER: _builtins.int
     cluster_id: _builtins.str
     """The cluster's identity, minted when it was made."""
     node_id: _builtins.str
@@ -272,6 +274,10 @@ class GetStatusResponse(_message.Message):
     def shards_under_replicated(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Shards with fewer live voters than the replication factor."""
 
+    @_builtins.property
+    def shards_changing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Shards that the answering node leads and whose replicas are being changed: a move is under way or stands half way."""
+
     def __init__(
         self,
         *,
@@ -288,10 +294,11 @@ class GetStatusResponse(_message.Message):
         healthy: _builtins.bool = ...,
         documents_in_memory: _builtins.int = ...,
         uptime_ms: _builtins.int = ...,
+        shards_changing: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "documents_in_memory", b"documents_in_memory", "failures_tolerated", b"failures_tolerated", "healthy", b"healthy", "node_id", b"node_id", "nodes_alive", b"nodes_alive", "nodes_total", b"nodes_total", "shard_map_version", b"shard_map_version", "shards_leaderless", b"shards_leaderless", "shards_total", b"shards_total", "shards_under_replicated", b"shards_under_replicated", "uptime_ms", b"uptime_ms", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster_id", b"cluster_id", "documents_in_memory", b"documents_in_memory", "failures_tolerated", b"failures_tolerated", "healthy", b"healthy", "node_id", b"node_id", "nodes_alive", b"nodes_alive", "nodes_total", b"nodes_total", "shard_map_version", b"shard_map_version", "shards_changing", b"shards_changing", "shards_leaderless", b"shards_leaderless", "shards_total", b"shards_total", "shards_under_replicated", b"shards_under_replicated", "uptime_ms", b"uptime_ms", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -154,7 +154,7 @@ class AdminServiceServicer:
 
     def GetShardConfiguration(self, request, context):
         """Shows who votes in a shard, who learns, and how far each is: of this node; progress is known to the leader only.
-        NOT_FOUND (reason UNKNOWN_SHARD) for a shard that there is not, INVALID_ARGUMENT where the asked node holds no replica.
+        NOT_FOUND (reason UNKNOWN_SHARD) for a shard that there is not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -222,7 +222,7 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReadHistory(self, request, context):
-        """Reads a document's history: the commands that made its state. OUT_OF_RANGE (reason HISTORY_TRIMMED) below the earliest.
+        """Reads a document's history, the commands that made its state: of this node. OUT_OF_RANGE (reason HISTORY_TRIMMED) below the earliest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

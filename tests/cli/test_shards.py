@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 from cluster.cli.output import Exit
 from cluster.errors import ChangePending, InvalidRequest, NotLeader, Unavailable
 from tests.cli.scripted import ScriptedNode, scripted
-from tests.cli.terminal import Finished, moot
+from tests.cli.terminal import Finished, environment, moot
+from tests.gateway.serving import eventually
 
 HALTED = {"shard_id": 3, "raft_index": 1042, "offset": 1, "cause": "it ended the process twice", "node_id": "n2"}
 ISOLATE = ("shards", "isolate", "3", "1042", "1", "--reason", "runs for ever", "--json")
@@ -133,6 +136,22 @@ async def test_a_move_that_is_refused_is_told_at_once(tmp_path: Path) -> None:
         same = await typed(node, tmp_path, "shards", "move", "3", "--from", "n1", "--to", "n1")
         assert same.code == Exit.USAGE
         assert "itself" in same.err
+
+
+async def test_a_move_that_is_interrupted_says_how_it_goes_on(tmp_path: Path) -> None:
+    async with scripted("n1") as (node,):
+        node.answers["MoveReplica"] = [step("CATCHING_UP", leader="n1", changed=False, lag_entries=7)]
+        command = ["-m", "cluster", *MOVE[:-1], "--address", node.address]
+        pipe = asyncio.subprocess.PIPE
+        moving = await asyncio.create_subprocess_exec(
+            sys.executable, *command, cwd=tmp_path, env=environment(), stdout=pipe, stderr=pipe
+        )
+        await eventually(lambda: len(node.asked("MoveReplica")) >= 3, within_ms=30_000)
+        moving.send_signal(signal.SIGINT)
+        _, said = await asyncio.wait_for(moving.communicate(), 30)
+        assert moving.returncode == Exit.INTERRUPTED
+        assert "moot shards show 3" in said.decode()
+        assert "Traceback" not in said.decode()
 
 
 async def test_a_half_way_move_is_explained(tmp_path: Path) -> None:
