@@ -20,6 +20,7 @@ import msgspec
 from chaos.checkers.checker import Checker
 from chaos.checkers.violation import Violation
 from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
+from cluster.raft.configuration import TAG
 from cluster.raft.effects import Role
 from cluster.raft.messages import AppendReply, HardState, SnapshotMeta, VoteReply, VoteRequest
 from cluster.raft.quorum import majority
@@ -208,7 +209,7 @@ class Consensus(Checker):
         payload = value[_HEADER_BYTES:]
         log[index] = (term, payload)
         self._committed_in[(shard, index)] = replica.raft.term
-        self.commands[(shard, index)] = self._open(shard, index, payload) if payload else []
+        self.commands[(shard, index)] = self._open(shard, index, payload) if payload and payload[0] != TAG else []
         if self.commands[(shard, index)]:
             self.world.committed(shard, index, self.commands[(shard, index)])
         places = self._shards.shard(shard).replicas

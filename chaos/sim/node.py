@@ -365,8 +365,6 @@ class SimulatedNode:
         self._carry(applied, "applied")
         if pump.fenced:
             raise IdentityFenced(pump.fenced)
-        if pump.log_lost:
-            raise LogLost(pump.log_lost)
         self._schedule()
 
     def _carry(self, output: Output, point: str) -> None:

@@ -110,7 +110,7 @@ _NEXT_STEPS: Final = {
     "OUTCOME_UNKNOWN": "read before you repeat it",
     "DIRECTORY_IN_USE": "another process runs on this directory: stop it first",
     "WRONG_CLUSTER": "give the node an empty data_dir, or the one that belongs to this cluster",
-    "LOG_LOST": "keep the directory, and bring the node back empty under a new name",
+    "LOG_LOST": "its shard's leader replaces that replica; moot shards list --halted shows how far that is",
     "STORAGE_DAMAGED": "keep the directory for repair; the other nodes have everything that was acknowledged",
     "FORMAT_TOO_NEW": "start the release that wrote the directory, or a newer one",
 }

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from cluster.errors import IdentityFenced, LogLost, Overloaded, StorageFull
+from cluster.errors import IdentityFenced, Overloaded, StorageFull
 from cluster.ids import NodeId
 from cluster.node.divergence_log import log_divergences
 from cluster.node.marker import PageMarker
@@ -168,8 +168,6 @@ class NodeLoop:
             log_divergences(pump.divergences.reports)
         if pump.fenced:
             raise IdentityFenced(pump.fenced)
-        if pump.log_lost:
-            raise LogLost(pump.log_lost)
         if self.turns % GARBAGE_EVERY_TURNS == 0:
             gc.collect(1)
         self._schedule()

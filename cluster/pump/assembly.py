@@ -10,8 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from cluster.documents.runtime import Loader
-from cluster.ids import SYSTEM_SHARD, NodeId
+from cluster.errors import LogLost, OperatorError, StorageDamaged
+from cluster.ids import SYSTEM_SHARD, NodeId, ReplicaId, ShardId
 from cluster.pump import facts
 from cluster.pump.bundles import BundleFetch
 from cluster.pump.facts import Held
@@ -19,6 +22,7 @@ from cluster.pump.liveness import GroupLiveness, NodeLiveness
 from cluster.pump.pump import Pump, PumpConfig
 from cluster.pump.transfers import TransferConfig, Transfers
 from cluster.raft.config import RaftConfig
+from cluster.raft.messages import Configuration
 from cluster.router.router import Router
 from cluster.shard.apply import HandlerFailure, RunningMarker
 from cluster.shard.assembly import Surroundings, open_replica
@@ -31,7 +35,7 @@ from cluster.shard.system.program import SYSTEM_CODE, SystemInstance, SystemProg
 from cluster.shard.turn import Turn
 from cluster.shardmap.map import ShardMap, bootstrap
 from cluster.storage.bundles import BundleStore
-from cluster.storage.engine import Engine
+from cluster.storage.engine import Batch, Engine
 
 if TYPE_CHECKING:
     import random
@@ -91,7 +95,9 @@ class _Decided:
 
 
 def open_pump(around: PumpSurroundings) -> Pump:
-    """Build the pump with every replica that this node holds. Raises StorageDamaged when a log can not be read."""
+    """Build the pump with every replica that this node holds. One whose log can not be read is lost, durably, and not opened.
+    Raises StorageDamaged when what the node itself remembers can not be read.
+    """
     now_ms = around.clock()
     bundles = BundleStore(around.engine)
     directory = Directory(bundles, around.loader, {SYSTEM_CODE: SystemProgram(around.loader)})
@@ -133,9 +139,10 @@ def open_pump(around: PumpSurroundings) -> Pump:
         router=Router(around.node, ShardMap(decided) if decided is not None else first_map),
         directory=directory,
         liveness=liveness,
-        replicas={one.shard.shard: begin(one, now_ms) for one in holding},
+        replicas=_opened(held, begin, around.engine, now_ms),
         held=held,
         begin=begin,
+        blank=facts.is_blank(around.engine),
         bundles=BundleFetch(bundles, directory),
         transfers=Transfers(
             TransferConfig(
@@ -150,3 +157,28 @@ def open_pump(around: PumpSurroundings) -> Pump:
         now_ms=now_ms,
     )
     return system.pump
+
+
+def _opened(
+    held: dict[ShardId, Held], begin: Callable[[Held, float], ShardReplica], engine: Engine, now_ms: float
+) -> dict[ShardId, ShardReplica]:
+    """The replicas that this node holds; those that do not open are noted as lost in `held`."""
+    replicas: dict[ShardId, ShardReplica] = {}
+    for shard, one in list(held.items()):
+        if one.replica:
+            try:
+                replicas[shard] = begin(one, now_ms)
+            except (StorageDamaged, LogLost) as error:
+                held[shard] = _lost(one, error, engine)
+    return replicas
+
+
+def _lost(one: Held, error: OperatorError, engine: Engine) -> Held:
+    """A replica that does not open may have acknowledged and promised what is gone: it never speaks again."""
+    nothing = Configuration(())
+    lost = msgspec.structs.replace(one, replica=ReplicaId(0), first=nothing, lost=one.replica, why=error.message)
+    batch = Batch()
+    facts.remember_held(batch, lost)
+    engine.write(batch)
+    engine.sync()
+    return lost

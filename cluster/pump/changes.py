@@ -109,6 +109,10 @@ class Changes:
             return Step(Action.WAIT, wait.message)
         return step
 
+    def take_step(self, replica: ShardReplica, status: ConfigurationStatus, step: Step, now_ms: float) -> None:
+        """Append the configuration of a step that was found for `status`. Raises as `change` does."""
+        self._change(replica, status.index, ChangeConfiguration(step.voters, step.learners, step.places), now_ms)
+
     def _leading(self, shard: ShardId) -> ShardReplica:
         replica = self._holder.replicas.get(shard)
         if replica is None:

@@ -25,6 +25,7 @@ _DIRECTORY = b"\x00directory"
 _PEER_STORE = b"\x00peer-store/"
 _HELD = b"\x00held/"
 _BEGUN = b"\x00begun"
+_BLANK = b"\x00blank"
 
 
 class Held(Struct, frozen=True, array_like=True):
@@ -32,6 +33,7 @@ class Held(Struct, frozen=True, array_like=True):
 
     shard: as it was when the replica began. replica: the one that it holds, 0 when none any more. highest: the highest id that
         it ever held. first: the configuration that an empty log starts from. term: no leader of a lower term has a say here.
+    lost: a replica that lost its log here, until another one votes in its place; else 0. why: what happened to it.
     """
 
     shard: Shard
@@ -39,6 +41,8 @@ class Held(Struct, frozen=True, array_like=True):
     highest: ReplicaId
     first: Configuration
     term: Term = Term(0)
+    lost: ReplicaId = ReplicaId(0)
+    why: str = ""
 
 
 def own_store(engine: Engine, entropy: Callable[[int], bytes]) -> bytes:
@@ -51,6 +55,21 @@ def own_store(engine: Engine, entropy: Callable[[int], bytes]) -> bytes:
         engine.write(batch)
         engine.sync()
     return found
+
+
+def start_over(engine: Engine, store: bytes) -> None:
+    """Make a new, empty engine the successor of one that was lost, durably: it has its name `store`, and holds nothing."""
+    batch = Batch()
+    _put(batch, _STORE, store)
+    _put(batch, _BEGUN, b"")
+    _put(batch, _BLANK, b"")
+    engine.write(batch)
+    engine.sync()
+
+
+def is_blank(engine: Engine) -> bool:
+    """Whether this engine took the place of one that was lost."""
+    return _get(engine, _BLANK) is not None
 
 
 def peer_stores(engine: Engine) -> dict[NodeId, bytes]:

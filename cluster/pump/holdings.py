@@ -23,14 +23,17 @@ import msgspec
 from cluster.errors import InvalidRequest
 from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.pump import facts
+from cluster.pump.changes import Changes
 from cluster.pump.facts import Held
 from cluster.pump.liveness import NodeLiveness
+from cluster.pump.losses import Losses
 from cluster.pump.outbox import Outbox
 from cluster.pump.schedule import Schedule
 from cluster.pump.transfers import Transfers
 from cluster.raft.messages import Append, Configuration, SnapshotOffer
 from cluster.router.router import Router
 from cluster.shard.replica import ShardReplica
+from cluster.shard.snapshot import erase_stored
 from cluster.shard.turn import AbsentItem, InquiryItem, InviteItem, RaftItem, RemovedItem, Turn
 
 NO_REPLICA = ReplicaId(0)
@@ -52,7 +55,9 @@ class Holder(Protocol):
 
 
 class Holdings:
-    """held: what is durable of each shard that this node holds or has held. begin: opens a replica from what is on disk."""
+    """held: what is durable of each shard that this node holds or has held. begin: opens a replica from what is on disk.
+    losses: the replicas that lost their logs here, and those of others that are replaced from here. blank: see there.
+    """
 
     def __init__(
         self,
@@ -63,6 +68,9 @@ class Holdings:
         transfers: Transfers,
         outbox: Outbox,
         turn: Turn,
+        changes: Changes,
+        *,
+        blank: bool,
     ) -> None:
         self._node = holder.node
         self._holder = holder
@@ -85,6 +93,7 @@ class Holdings:
         """Held here, and not named by the map: perhaps removed."""
         for shard, what in held.items():
             self._liveness.floor_term(shard, what.term)
+        self.losses = Losses(holder, held, blank, self._remember, self._take_down, self._erase, changes, turn)
         self.map_changed()
 
     # -- birth -------------------------------------------------------------------------------------------------------
@@ -93,6 +102,8 @@ class Holdings:
         """Something came for a replica that is not here. One that never was may begin; one that was is gone for good."""
         held = self._held.get(item.shard)
         if held is not None and item.receiver <= held.highest:
+            return
+        if not self.losses.knows(item.shard):
             return
         self._turn.send_now(node, AbsentItem(item.shard, item.receiver))
         message = item.message
@@ -129,8 +140,10 @@ class Holdings:
         """Begin an empty replica. An older one here is removed first, and the next invitation finds its place free."""
         shard = item.shard.shard
         held = self._held.get(shard)
-        if held is not None and item.replica <= held.highest:
+        if (held is not None and item.replica <= held.highest) or not self.losses.knows(shard):
             return
+        if held is not None and held.lost and shard not in self._holder.replicas and shard not in self._erased_at:
+            self._erase(shard)
         if shard in self._holder.replicas:
             self._end(shard, item.term, NodeId(""))
             return
@@ -138,7 +151,8 @@ class Holdings:
             self._erased_at[shard] = self._outbox.written
             return
         floor = max(item.term, held.term) if held is not None else item.term
-        held = Held(item.shard, item.replica, item.replica, NOTHING, floor)
+        lost, why = (held.lost, held.why) if held is not None else (NO_REPLICA, "")
+        held = Held(item.shard, item.replica, item.replica, NOTHING, floor, lost, why)
         replica = self._begin(held, now_ms)
         self._remember(held)
         self._liveness.floor_term(shard, floor)
@@ -166,20 +180,28 @@ class Holdings:
         self._end(item.shard, item.term, item.leader)
 
     def _end(self, shard: ShardId, term: Term, leader: NodeId) -> None:
-        replica = self._holder.replicas.pop(shard)
-        held = self._held[shard]
+        replica, held = self._holder.replicas[shard], self._held[shard]
         floor = max(held.term, term, replica.raft.term)
-        replica.erase(self._turn)
+        self._take_down(shard)
+        self._erase(shard)
         self._remember(msgspec.structs.replace(held, replica=NO_REPLICA, first=NOTHING, term=floor))
-        self._erased_at[shard] = self._outbox.written
+        self._liveness.floor_term(shard, floor)
+        if leader and leader != self._node:
+            self._router.hint(shard, leader)
+
+    def _take_down(self, shard: ShardId) -> None:
+        """The replica says and does nothing any more; what it stored stays."""
+        self._holder.replicas.pop(shard).stop(self._turn)
         self._unnamed.pop(shard, None)
         self._liveness.delist(shard)
-        self._liveness.floor_term(shard, floor)
         self._schedule.forget(shard)
         self._transfers.forget(shard)
         self._outbox.forget(shard)
-        if leader and leader != self._node:
-            self._router.hint(shard, leader)
+
+    def _erase(self, shard: ShardId) -> None:
+        """Nothing stays of what this node stored of a shard."""
+        erase_stored(shard, self._turn.batch)
+        self._erased_at[shard] = self._outbox.written
 
     def on_inquiry(self, node: NodeId, item: InquiryItem) -> None:
         replica = self._holder.replicas.get(item.shard)
@@ -208,4 +230,5 @@ class Holdings:
 
     def _remember(self, held: Held) -> None:
         self._held[held.shard.shard] = held
+        self.losses.note(held)
         facts.remember_held(self._turn.batch, held)

@@ -6,12 +6,11 @@ number that can not be one) is counted or refused and never ends the node.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from cluster.config import SHARDS_MAX
 from cluster.errors import ClusterError, InvalidRequest, RejectedError, StaleRoute
-from cluster.ids import NodeId, ShardId, check_key, check_space
+from cluster.ids import SYSTEM_SHARD, NodeId, ShardId, check_key, check_space
 from cluster.pump import frames
 from cluster.pump.bundles import BundleFetch
 from cluster.pump.divergence import Divergences
@@ -47,6 +46,8 @@ from cluster.shard.turn import (
     HistoryPull,
     InviteItem,
     LogShortItem,
+    LossItem,
+    LostItem,
     MemberItem,
     PullItem,
     RaftItem,
@@ -59,6 +60,7 @@ from cluster.shard.turn import (
     Turn,
 )
 from cluster.shardmap.hashing import HASH_SPACE
+from cluster.shardmap.map import Shard
 
 EPOCH_MAX = (1 << 32) - 1
 
@@ -76,10 +78,7 @@ class Holder(Protocol):
 
 
 class Incoming:
-    """Raft and bulk frames of all peers.
-
-    lost_log: told what a leader says this node acknowledged and no longer has.
-    """
+    """Raft and bulk frames of all peers."""
 
     def __init__(
         self,
@@ -93,7 +92,6 @@ class Incoming:
         holdings: Holdings,
         divergences: Divergences,
         turn: Turn,
-        lost_log: Callable[[str], None],
     ) -> None:
         self._holder = holder
         self._schedule = schedule
@@ -104,7 +102,6 @@ class Incoming:
         self._holdings = holdings
         self._divergences = divergences
         self._turn = turn
-        self._lost_log = lost_log
         self.met: set[NodeId] = set()
         """Peers whose liveness has named the directory that this node knows, since their connection last broke. Until then
         their Raft messages are dropped, which Raft repairs: a wiped node must not vote before it is fenced (trap 11).
@@ -138,7 +135,8 @@ class Incoming:
             if replica is None or replica.replica != item.receiver or item.sender != replica.raft.leader:
                 return
             if node in self.met and node == replica.leader_node:
-                self._lost_log(lost_log.loss(replica.raft, item))
+                replica.lost = replica.lost or lost_log.loss(replica.raft, item)
+                self._holder.look_at(replica, now_ms)
         elif isinstance(item, SnapshotPull | HistoryPull):
             self._on_transfer_item(node, item, now_ms)
         elif isinstance(item, AnswerItem):
@@ -199,6 +197,10 @@ class Incoming:
             self._holdings.on_invite(item, now_ms)
         elif isinstance(item, RemovedItem):
             self._holdings.on_removed(item)
+        elif isinstance(item, LossItem):
+            self._holdings.losses.on_loss(node, item, now_ms)
+        elif isinstance(item, LostItem):
+            self._holdings.losses.on_lost(item)
         else:
             self._holdings.on_inquiry(node, item)
 
@@ -268,16 +270,25 @@ def check_message(message: Message) -> None:
 
 def check_member_item(item: MemberItem) -> None:
     """Raise InvalidRequest unless this can be about a replica of a shard."""
+    if isinstance(item, LossItem):
+        return  # only compared with what is here
     numbers: list[int] = [item.replica]
     if isinstance(item, RemovedItem):
         numbers += [item.index, item.term]
-    elif isinstance(item, InviteItem):
+    elif isinstance(item, InviteItem | LostItem):
         shard = item.shard
-        if not (0 < shard.shard <= SHARDS_MAX and 0 <= shard.start < shard.end <= HASH_SPACE and not shard.replicas):
-            raise InvalidRequest(f"nobody is invited to a shard like {shard}")
+        if not _could_be(shard):
+            raise InvalidRequest(f"there is no shard like {shard}")
         numbers += [shard.epoch, shard.configured, item.term]
     if item.replica < 1 or min(numbers) < 0 or max(numbers) > NUMBER_MAX:
         raise InvalidRequest(f"numbers of a replica are at most {NUMBER_MAX}")
+
+
+def _could_be(shard: Shard) -> bool:
+    """Whether a shard that names no replicas can be one. The system shard owns no interval."""
+    if shard.shard == SYSTEM_SHARD:
+        return shard.start == shard.end == 0 and not shard.replicas
+    return 0 < shard.shard <= SHARDS_MAX and 0 <= shard.start < shard.end <= HASH_SPACE and not shard.replicas
 
 
 def check_forwarded(operation: Operation, shard: int, router: Router) -> None:

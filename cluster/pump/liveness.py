@@ -150,6 +150,9 @@ class NodeLiveness:
         self._led: dict[ShardId, tuple[Term, int]] = {}
         self._terms: dict[ShardId, Term] = {}
         self._floors: dict[ShardId, Term] = {}
+        self._refused: set[ShardId] = set()
+        self.excepts_unknown = False
+        """Whether groups of which this node knows no term are excepted: it may have known one and lost it."""
         self._terms_version = 0
         self._digest = digest_of(())
         self._list: Led = ()
@@ -188,6 +191,20 @@ class NodeLiveness:
         """Leaders of lower terms are excepted from now on, whatever replica of the group is or is not here."""
         self._floors[shard] = term
         self.note_term(shard, max(term, self._terms.get(shard, term)))
+
+    def refuse(self, shard: ShardId) -> None:
+        """Except a group whoever leads it: what this node's replica promised there is lost."""
+        self._refused.add(shard)
+        self._terms_version += 1
+
+    def accept(self, shard: ShardId) -> None:
+        """The group has another voter here, and its term counts again."""
+        self._refused.discard(shard)
+        self._terms_version += 1
+
+    def _excepts(self, shard: ShardId, term: Term) -> bool:
+        own = self._terms.get(shard)
+        return shard in self._refused or (own > term if own is not None else self.excepts_unknown)
 
     def _relist(self) -> None:
         """Once a round, however many groups changed hands since the last."""
@@ -240,8 +257,7 @@ class NodeLiveness:
             self.silent.discard(node)
             self._news.nodes.add(node)
         if needed or peer.denied_at != (peer.digest, self._terms_version):
-            own = self._terms
-            peer.denied = tuple(shard for shard, term in peer.led.items() if own.get(shard, 0) > term)
+            peer.denied = tuple([shard for shard, term in peer.led.items() if self._excepts(shard, term)])
             peer.denied_at = (b"", -1) if needed else (peer.digest, self._terms_version)
         return HeartbeatReply(self.generation, self.store, beat.round, needed, peer.denied, self.promise_ms), restarted
 

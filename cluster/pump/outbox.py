@@ -15,7 +15,7 @@ from cluster.pump.lanes import Lane
 from cluster.pump.liveness import LivenessMessage
 from cluster.pump.streams import Streams
 from cluster.session.operations import Delta, Reply
-from cluster.shard.turn import AnswerItem, RaftLaneItem, ResetItem, Turn
+from cluster.shard.turn import AnswerItem, RaftItem, RaftLaneItem, ResetItem, Turn
 from cluster.storage.engine import Batch
 
 
@@ -73,9 +73,14 @@ class Outbox:
         return persisted
 
     def forget(self, shard: ShardId) -> None:
-        """A replica is gone: nobody waits for its writes, and they must not be taken for those of its successor here."""
+        """A replica is gone: nobody waits for its writes, they must not be taken for those of its successor here, and what it
+        was about to say is not said.
+        """
         for persisted in (self._turn.persisted, *[waiting.persisted for waiting in self._unsynced]):
             persisted[:] = [write for write in persisted if write[0] != shard]
+        lanes = (self._turn.raft_now, self._turn.raft_after_sync, *[waiting.items for waiting in self._unsynced])
+        for items in [items for lane in lanes for items in lane.values()]:
+            items[:] = [item for item in items if not (isinstance(item, RaftItem) and item.shard == shard)]
 
     def emit(self, now_ms: float) -> Output:
         """Turn what was gathered into one output."""

@@ -80,6 +80,7 @@ class Pump:
         replicas: dict[ShardId, ShardReplica],
         held: dict[ShardId, Held],
         begin: Callable[[Held, float], ShardReplica],
+        blank: bool,
         bundles: BundleFetch,
         transfers: Transfers,
         stores: dict[NodeId, bytes],
@@ -94,8 +95,6 @@ class Pump:
         self.liveness = liveness
         self.replicas = replicas
         self.fenced = ""
-        self.log_lost = ""
-        """Why this node must stop: it lost what it had acknowledged."""
         self.storage_full = ""
         """Why this node takes no commands at the moment (its disk's high-water mark); reads go on."""
         self.connected: set[NodeId] = set()
@@ -120,9 +119,11 @@ class Pump:
         self.streams = Streams(router, self._forward, self._grant, self.locate, self.replicas.__contains__, first_stream + 1)
         self._outbox = Outbox(node, self._turn, self.streams)
         self._waking = Waking(self, self._schedule, transfers, self._turn, config.election_timeout_ms)
-        self._holdings = Holdings(self, held, begin, self._schedule, transfers, self._outbox, self._turn)
         self._placing = Placing(self.streams, router)
         self._changes = Changes(self, node, peers, router, self._schedule, self._turn)
+        self._holdings = Holdings(
+            self, held, begin, self._schedule, transfers, self._outbox, self._turn, self._changes, blank=blank
+        )
         self.divergences = Divergences(node, self.connected, replicas)
         self._incoming = Incoming(
             holder=self,
@@ -134,7 +135,6 @@ class Pump:
             holdings=self._holdings,
             divergences=self.divergences,
             turn=self._turn,
-            lost_log=self._lost_log,
         )
         for replica in replicas.values():
             self.look_at(replica, now_ms)
@@ -244,9 +244,6 @@ class Pump:
                     self.replicas[shard].feed.close_stream((node, stream))
             elif node in self.connected:
                 self._turn.send_now(node, CloseItem(stream))
-
-    def _lost_log(self, what: str) -> None:
-        self.log_lost = self.log_lost or what
 
     def locate(self, shard: ShardId) -> NodeId | None:
         """Where the leader of a shard is believed to be, for somebody who wants to use it."""
@@ -410,7 +407,11 @@ class Pump:
 
     def look_at(self, replica: ShardReplica, now_ms: float) -> None:
         """After a replica moved: list it or not, tell streams of another leader, start transfers it wants."""
-        replica.hand_over(now_ms, self._turn)
+        if replica.lost:
+            self._holdings.losses.found[replica.id] = replica.lost
+            return
+        if replica.leads and replica.unwell:
+            replica.handover.attempt(replica, now_ms, self._turn)
         if replica.gathers:
             self._schedule.ready[replica.id] = None
         self._schedule.look_at(replica)
@@ -444,6 +445,7 @@ class Pump:
         for node in sorted(self._outbox.resets):
             self._turn.raft_now.setdefault(node, [])
         peers = [peer for peer in self._peers if peer in self.connected]
+        self._holdings.losses.announce(peers)
         self._outbox.liveness.extend(self.liveness.begin_round(peers, now_ms))
         self.liveness.expect(self._config.election_timeout_ms)
 
@@ -470,7 +472,13 @@ class Pump:
             if replica.decisions_changed(self.directory.newly_isolated):
                 self._schedule.ready[replica.id] = None
 
+    @property
+    def lost(self) -> dict[ShardId, Held]:
+        """Shards whose replica here lost its log and is not replaced yet."""
+        return self._holdings.losses.lost
+
     def _emit(self, now_ms: float) -> Output:
+        self._holdings.losses.take_down()
         if self._turn.round_needed:
             self._heartbeat_due_ms = now_ms
         return self._outbox.emit(now_ms)

@@ -8,8 +8,21 @@ Invariant: only asks; who may lead, and whether the successor's log suffices, st
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from cluster.ids import ReplicaId, Term
 from cluster.raft.core import Raft
+from cluster.raft.effects import Effects
+from cluster.raft.events import Event, Transfer
+from cluster.shard.turn import Turn
+
+
+class Leading(Protocol):
+    """The replica that leads and is unwell."""
+
+    raft: Raft
+
+    def handle(self, event: Event, now_ms: float, turn: Turn) -> Effects: ...
 
 
 class Handover:
@@ -20,6 +33,12 @@ class Handover:
     def __init__(self) -> None:
         self._term = Term(0)
         self._tried: dict[ReplicaId, int] = {}
+
+    def attempt(self, replica: Leading, now_ms: float, turn: Turn) -> None:
+        """Hand over now, unless that is under way or there is nobody."""
+        successor = self.successor(replica.raft)
+        if successor is not None:
+            replica.handle(Transfer(successor), now_ms, turn)
 
     def successor(self, raft: Raft) -> ReplicaId | None:
         """The voter to hand over to now; None while an attempt is under way, or when there is no other voter."""

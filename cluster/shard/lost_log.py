@@ -1,11 +1,13 @@
 """A replica whose log ends below what it acknowledged has lost synced entries (reference traps 11, 14). It can not know by
-itself: the leader, whose match exceeds what is there, tells it; it checks the claim against its own log and stops.
+itself: the leader, whose match exceeds what is there, tells it; it checks the claim against its own log. A log that can not
+be read is as good as lost, and that it finds out alone. What follows is `cluster.pump.losses`.
 
 A claim can not be stale: within one term what a replica acknowledged to that term's leader is never truncated.
 """
 
 from __future__ import annotations
 
+from cluster.errors import StorageDamaged
 from cluster.ids import LogIndex, ReplicaId, ShardId
 from cluster.raft.core import Raft
 from cluster.raft.effects import Role
@@ -24,11 +26,16 @@ def short_log_of(raft: Raft, shard: ShardId, sender: ReplicaId, reply: AppendRep
 
 
 def loss(raft: Raft, item: LogShortItem) -> str:
-    """Why this replica must stop, if what the leader says holds here; else nothing."""
+    """Why this replica must not go on, if what the leader says holds here; else nothing."""
     if item.term != raft.term or raft.last_index >= item.acknowledged:
         return ""
     return (
         f"replica {raft.replica} of shard {item.shard} acknowledged entry {item.acknowledged} but its log ends at "
-        f"{raft.last_index}: its disk lost what was synced. It must not vote again under this identity; start an empty "
-        "directory under a new node name"
+        f"{raft.last_index}: its disk lost what was synced"
     )
+
+
+def lies_on_disk(error: StorageDamaged) -> bool:
+    """Whether something that was stored does not open any more; else a message contradicts what is stored. Storage says where
+    (family, key, shard or file)."""
+    return bool(error.details)

@@ -29,7 +29,6 @@ from cluster.raft.events import (
     Persisted,
     Receive,
     SnapshotFailed,
-    Transfer,
 )
 from cluster.raft.messages import AppendReply, Message, SnapshotMeta, TimeoutNow, VoteRequest
 from cluster.session.operations import Operation
@@ -45,7 +44,7 @@ from cluster.shard.feed import Feed
 from cluster.shard.gathering import Gatherer
 from cluster.shard.handover import Handover
 from cluster.shard.intake import Intake
-from cluster.shard.lost_log import short_log_of
+from cluster.shard.lost_log import lies_on_disk, short_log_of
 from cluster.shard.members import Members
 from cluster.shard.reading import Reader
 from cluster.shard.snapshot import ShardMetadata, StoredShard
@@ -96,7 +95,9 @@ class ShardReplica:
         self.stalled = ""
         self.suspected_offset: int | None = None
         self.malformed_messages = 0
-        self._handover = Handover()
+        self.lost = ""
+        """Why the log here can not be what this replica acknowledged; it must be taken down then."""
+        self.handover = Handover()
         self._contradicted = False
         self._stands_in = False
         """Whether a replica with a shorter log wants to lead, and this one is to campaign although it is unwell."""
@@ -274,14 +275,9 @@ class ShardReplica:
         """
         self._contradicted = True
         self.halted = error.message
+        if lies_on_disk(error):
+            self.lost = self.lost or error.message
         self._answer_all(turn)
-
-    def hand_over(self, now_ms: float, turn: Turn) -> None:
-        """While this replica leads and is unwell: let another lead."""
-        if self.unwell and self.leads:
-            successor = self._handover.successor(self.raft)
-            if successor is not None:
-                self.handle(Transfer(successor), now_ms, turn)
 
     def tell_applied(self, leader: ReplicaId) -> AppliedItem:
         """What this replica's apply did, for its leader to compare."""
@@ -348,13 +344,10 @@ class ShardReplica:
                 if removal is not None:
                     turn.send_now(node, removal)
 
-    def erase(self, turn: Turn) -> None:
-        """This replica was removed from its shard: whoever waits here is sent on, and nothing of it stays. It must not be used
-        again.
-        """
+    def stop(self, turn: Turn) -> None:
+        """This replica is taken down: whoever waits here is sent on. It must not be used again."""
         self._contradicted = True
         self._answer_all(turn)
-        self.stored.erase(turn)
 
     # -- apply -------------------------------------------------------------------------------------------------------
 
@@ -376,7 +369,12 @@ class ShardReplica:
 
     def _apply_some(self, now_ms: float, turn: Turn, expired: Callable[[], bool]) -> bool:
         first = LogIndex(self.applied + 1)
-        for run in self.raft.entries(first, self.raft.commit_index, APPLY_READ_BYTES):
+        try:
+            runs = self.raft.entries(first, self.raft.commit_index, APPLY_READ_BYTES)
+        except StorageDamaged as error:
+            self._contradict(error, turn)
+            return False
+        for run in runs:
             for place, payload in enumerate(run.payloads):
                 index = LogIndex(run.first_index + place)
                 if payload and not self._apply_entry(index, run.term, payload, now_ms, turn):

@@ -13,16 +13,16 @@ import msgspec
 from msgspec import Struct
 
 from cluster.errors import InvalidName, StorageDamaged
-from cluster.ids import LogIndex
+from cluster.ids import LogIndex, ShardId
 from cluster.raft.messages import SnapshotMeta
 from cluster.shard.cache import DocumentCache
 from cluster.shard.commands import row_index
 from cluster.shard.turn import Turn
 from cluster.storage import keys
 from cluster.storage.engine import Batch
-from cluster.storage.history import HistoryStore
-from cluster.storage.log import ShardLog
-from cluster.storage.records import RecordStore
+from cluster.storage.history import HistoryStore, erase_history
+from cluster.storage.log import ShardLog, erase_log
+from cluster.storage.records import RecordStore, erase_records
 
 Piece = tuple[bytes, bytes]
 """(stored name, body) of a record or a history row."""
@@ -96,12 +96,6 @@ class StoredShard:
         rows = [piece for piece in looked_at if lacking.first < row_index(_row_of(piece[1])) <= lacking.last]
         read_bytes = sum(len(name) + len(body) for name, body in looked_at)
         return rows, looked_at[-1][0] if looked_at else b"", read_bytes
-
-    def erase(self, turn: Turn) -> None:
-        """The replica is gone from this node: so is everything that it stored."""
-        self._log.erase(turn.batch)
-        self._records.erase(turn.batch)
-        self._history.erase(turn.batch)
 
     # -- receiving ---------------------------------------------------------------------------------------------------
 
@@ -211,6 +205,13 @@ class StoredShard:
             return None if body is None else msgspec.msgpack.decode(body, type=Lacking)
         except (StorageDamaged, msgspec.DecodeError):
             return Lacking(LogIndex(0), self._log.snapshot.index, b"")
+
+
+def erase_stored(shard: ShardId, batch: Batch) -> None:
+    """Remove everything that is stored of a shard, readable or not: its replica is gone from this node."""
+    erase_log(shard, batch)
+    erase_records(shard, batch)
+    erase_history(shard, batch)
 
 
 def _row_of(body: bytes) -> bytes:

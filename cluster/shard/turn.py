@@ -78,6 +78,30 @@ class InquiryItem(Struct, frozen=True, array_like=True, tag=16):
     replica: ReplicaId
 
 
+class LossItem(Struct, frozen=True, array_like=True, tag=22):
+    """A node says which replicas it lost, again and again until others stand in their places.
+
+    lost: shard and replica of each. blank: the whole store was lost, so the node does not know what else it had; `holds` is all
+    that it has.
+    """
+
+    lost: list[tuple[ShardId, ReplicaId]]
+    blank: bool
+    holds: list[tuple[ShardId, ReplicaId]]
+
+
+class LostItem(Struct, frozen=True, array_like=True, tag=23):
+    """A leader tells a blank node that it had `replica` of this shard; or, when `over`, that it will not be replaced.
+
+    `shard` names no replicas. term: the leader's.
+    """
+
+    shard: Shard
+    replica: ReplicaId
+    term: Term
+    over: bool
+
+
 class ForwardItem(Struct, frozen=True, array_like=True, tag=2):
     """Operations of one client stream for one shard, sent by the gateway's node to the shard's leader."""
 
@@ -218,7 +242,7 @@ class HistoryChunk(Struct, frozen=True, array_like=True, tag=21):
     refused: bool
 
 
-MemberItem = AbsentItem | InviteItem | RemovedItem | InquiryItem
+MemberItem = AbsentItem | InviteItem | RemovedItem | InquiryItem | LossItem | LostItem
 PullItem = SnapshotPull | HistoryPull
 """Asking for more acknowledges what came before, so these leave after the sync, with Raft's acknowledgements."""
 TransferItem = SnapshotRequest | SnapshotOpening | SnapshotChunk | SnapshotClose | HistoryChunk

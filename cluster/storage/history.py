@@ -116,11 +116,6 @@ class HistoryStore:
         prefix = keys.history_document(self._shard, document)
         batch.delete_range(_HISTORY, prefix, keys.after_prefix(prefix))
 
-    def erase(self, batch: Batch) -> None:
-        """Forget the whole shard's history: the replica is gone from this node."""
-        prefix = keys.history_shard(self._shard)
-        batch.delete_range(_HISTORY, prefix, prefix + b"\xff")
-
     def _newest_epoch(self, prefix: bytes) -> int | None:
         for key, _ in self._engine.scan(_HISTORY, prefix, keys.after_prefix(prefix), limit=1, reverse=True):
             return keys.history_position(key)[0]
@@ -137,3 +132,9 @@ class HistoryStore:
         if len(body) < _COUNT.size:
             raise StorageDamaged(f"history value at {key.hex()} has no count", family=_HISTORY.value)
         return keys.history_position(key)[1], _COUNT.unpack_from(body)[0], body[_COUNT.size :]
+
+
+def erase_history(shard: ShardId, batch: Batch) -> None:
+    """Forget the whole shard's history: the replica is gone from this node."""
+    prefix = keys.history_shard(shard)
+    batch.delete_range(_HISTORY, prefix, prefix + b"\xff")

@@ -171,13 +171,6 @@ class ShardLog:
         self._set_snapshot(batch, snapshot)
         self._last_index = snapshot.index
 
-    def erase(self, batch: Batch) -> None:
-        """Remove everything this shard's log has on disk: the replica is gone from this node. Ids are never reused."""
-        self._drop_entries(batch)
-        for kind in (keys.SHARD_HARD_STATE, keys.SHARD_SNAPSHOT):
-            batch.delete(_META, keys.shard_meta(self._shard, kind))
-        self._hard_state, self._snapshot, self._last_index = NO_HARD_STATE, NO_SNAPSHOT, LogIndex(0)
-
     def verify(self) -> None:
         """Read and verify every retained entry. Raises StorageDamaged. For audits; costs the whole log."""
         for _ in self._entries(self.first_index, self._last_index):
@@ -251,9 +244,7 @@ class ShardLog:
         self._hard_state = hard_state
 
     def _drop_entries(self, batch: Batch) -> None:
-        shard = self._shard
-        batch.delete_range(_LOG, keys.log_entry(shard, 0), keys.log_entry(shard, keys.INDEX_MAX))
-        batch.delete_range(_META, keys.term_start(shard, 0), keys.term_start(shard, keys.INDEX_MAX))
+        _drop_entries(self._shard, batch)
         self._term_starts.clear()
         self._terms.clear()
 
@@ -324,3 +315,15 @@ class ShardLog:
 
     def _damaged(self, what: str) -> StorageDamaged:
         return StorageDamaged(f"log of shard {self._shard}: {what}", shard=self._shard)
+
+
+def erase_log(shard: ShardId, batch: Batch) -> None:
+    """Remove all that is stored of a shard's log, readable or not: the replica is gone from this node, its id for ever."""
+    _drop_entries(shard, batch)
+    for kind in (keys.SHARD_HARD_STATE, keys.SHARD_SNAPSHOT):
+        batch.delete(_META, keys.shard_meta(shard, kind))
+
+
+def _drop_entries(shard: ShardId, batch: Batch) -> None:
+    batch.delete_range(_LOG, keys.log_entry(shard, 0), keys.log_entry(shard, keys.INDEX_MAX))
+    batch.delete_range(_META, keys.term_start(shard, 0), keys.term_start(shard, keys.INDEX_MAX))

@@ -122,15 +122,6 @@ class RecordStore:
         prefix = keys.records_prefix(self._shard, generation)
         batch.delete_range(_RECORDS, prefix, keys.after_prefix(prefix))
 
-    def erase(self, batch: Batch) -> None:
-        """Remove everything this shard has here: the replica is gone from this node."""
-        start = keys.records_prefix(self._shard, 0)
-        end = keys.records_prefix(self._shard, keys.GENERATION_MAX) + b"\xff"
-        batch.delete_range(_RECORDS, start, end)
-        for kind in _KINDS:
-            batch.delete(_META, keys.shard_meta(self._shard, kind))
-        self._generation = 0
-
     def _load(self, kind: int) -> bytes | None:
         key = keys.shard_meta(self._shard, kind)
         value = self._engine.get(_META, key)
@@ -139,3 +130,11 @@ class RecordStore:
     def _store(self, batch: Batch, kind: int, body: bytes) -> None:
         key = keys.shard_meta(self._shard, kind)
         batch.put(_META, key, keys.seal(_META, key, body))
+
+
+def erase_records(shard: ShardId, batch: Batch) -> None:
+    """Remove every record and single value of a shard, readable or not: the replica is gone from this node."""
+    start, end = keys.records_prefix(shard, 0), keys.records_prefix(shard, keys.GENERATION_MAX) + b"\xff"
+    batch.delete_range(_RECORDS, start, end)
+    for kind in _KINDS:
+        batch.delete(_META, keys.shard_meta(shard, kind))

@@ -282,7 +282,7 @@ def _typed(error: Exception, doing: str) -> ClusterError:
     if "LOCK: " in text:
         return DirectoryInUse(f"{doing}: another process uses the directory ({text})")
     if "Corruption" in text or "No such file" in text:
-        return StorageDamaged(f"{doing}: {text}")
+        return StorageDamaged(f"{doing}: {text}", engine="rocksdb")
     return StorageError(f"{doing}: {text}")
 
 

@@ -8,7 +8,6 @@ import pytest
 from cluster.ids import NodeId, ShardId
 from cluster.session.operations import Consistency, Delta, Kind
 from cluster.shard.replica import CompactionConfig
-from cluster.storage import keys
 from cluster.storage.engine import Batch, Family
 from tests.pump.tally import session_id
 from tests.pump.world import World
@@ -182,28 +181,6 @@ def test_a_wiped_node_under_an_old_name_is_fenced() -> None:
     victim.boot()
     world.run_until(lambda: bool(victim.pump.fenced))
     assert "new name" in victim.pump.fenced
-
-
-def test_a_replica_that_lost_what_it_acknowledged_is_told_so_and_stops() -> None:
-    """Reference traps 11 and 14: it must not vote again under that identity."""
-    world = World(shards=1)
-    client = world.start()
-    client.insist(Kind.CREATE, "a")
-    victim = next(node for node in world.nodes.values() if node is not world.leader("a"))
-    sender = world.client(world.leader("a").name)
-    for amount in range(5):
-        sender.insist(Kind.SEND, "a", "add", {"amount": amount})
-    world.run(100)
-    victim.crash(lose_unsynced=False, refused=False)
-    shard = victim.pump.replicas[ShardId(1)]
-    newest = shard.raft.last_index
-    loss = Batch()
-    loss.delete_range(Family.LOG, keys.log_entry(shard.id, newest - 1), keys.log_entry(shard.id, keys.INDEX_MAX))
-    victim.engine.write(loss)
-    victim.engine.sync()
-    victim.boot()
-    world.run_until(lambda: bool(victim.pump.log_lost))
-    assert "new node name" in victim.pump.log_lost
 
 
 def test_a_full_disk_refuses_commands_and_goes_on_reading() -> None:

@@ -8,7 +8,7 @@ from cluster.errors import HistoryTrimmed, InvalidName, StorageDamaged
 from cluster.ids import DocumentId, ShardId
 from cluster.storage import keys
 from cluster.storage.engine import Batch, Engine, Family
-from cluster.storage.history import HistoryStore
+from cluster.storage.history import HistoryStore, erase_history
 from cluster.storage.memory import MemoryEngine
 
 SHARD = ShardId(3)
@@ -139,7 +139,7 @@ def test_erase_takes_the_shard_only(engine: Engine) -> None:
     append(engine, history, LOBBY, 1, (1, 1))
     append(engine, neighbour, LOBBY, 1, (1, 1))
     batch = Batch()
-    history.erase(batch)
+    erase_history(SHARD, batch)
     engine.write(batch)
     assert (read(history, 1), read(neighbour, 1)) == ([], [(1, 1, b"1+1")])
 

@@ -13,7 +13,7 @@ from cluster.raft.events import LogStorage
 from cluster.raft.messages import Configuration, HardState, Run, SnapshotMeta
 from cluster.storage import keys
 from cluster.storage.engine import Batch, Engine, Family
-from cluster.storage.log import TAIL_VERIFIED_ENTRIES, ShardLog
+from cluster.storage.log import TAIL_VERIFIED_ENTRIES, ShardLog, erase_log
 from cluster.storage.memory import MemoryEngine
 
 SHARD = ShardId(7)
@@ -161,9 +161,9 @@ def test_erase_leaves_nothing_of_this_shard_and_everything_of_others(engine: Eng
     store(engine, log, run(1, 1, b"a"))
     store(engine, other, run(1, 1, b"b"))
     batch = Batch()
-    log.erase(batch)
+    erase_log(SHARD, batch)
     engine.write(batch)
-    assert reopened(engine, log).last_index == 0
+    assert reopened(engine, ShardLog(engine, SHARD)).last_index == 0
     assert read(ShardLog.open(engine, ShardId(8))) == [(1, 1, b"b")]
 
 
