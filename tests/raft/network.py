@@ -81,6 +81,7 @@ class Cluster:
         self.leaders: dict[Term, ReplicaId] = {}
         self.entries_seen: dict[tuple[int, int], tuple[int, bytes]] = {}
         self.committed: dict[LogIndex, tuple[Term, bytes]] = {}
+        self.committed_in: dict[LogIndex, Term] = {}
         self.committed_through = LogIndex(0)
         self.contexts = 0
         self.leased_reads = self.leased_reads_thrown_away = 0
@@ -298,6 +299,8 @@ class Cluster:
             assert effects.persist is None or effects.persist.truncate_from is None, "a leader deletes nothing"
         if effects.committed is not None and effects.committed > self.committed_through:
             self.check_durable(core, effects.committed, before)
+            for index in range(self.committed_through + 1, effects.committed + 1):
+                self.committed_in[LogIndex(index)] = core.term
             self.committed_through = effects.committed
         if effects.configuration is not None:
             node.check_configuration()
@@ -312,8 +315,9 @@ class Cluster:
             previous = run.term
 
     def check_leader_completeness(self, core: Raft) -> None:
+        """Of what was committed in earlier terms. Who learns late that it was elected lacks what later ones have."""
         for index, (term, _) in self.committed.items():
-            if index >= core.snapshot.index:
+            if index >= core.snapshot.index and self.committed_in.get(index, core.term) < core.term:
                 assert core.term_of(index) == term, f"leader of term {core.term} lacks committed entry {index}"
 
     def check_durable(self, core: Raft, index: LogIndex, configuration: Configuration) -> None:
