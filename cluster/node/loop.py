@@ -13,6 +13,7 @@ import asyncio
 import gc
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -42,6 +43,8 @@ STALL_RETRIES_MAX = 1000
 DISK_LOOK_EVERY_MS = 1_000.0
 GARBAGE_EVERY_TURNS = 512
 FULL_GARBAGE_EVERY_TURNS = 20_000
+LEADERS_TOLD_MAX = 8
+"""Changes of leaders of one turn that are logged one by one. Thousands of groups change theirs within seconds."""
 IDLE_MS = 20.0
 """Nothing is due for this long: time for a full collection."""
 _log = logging.getLogger(__name__)
@@ -174,6 +177,10 @@ class NodeLoop:
 
     def _log_leaders(self) -> None:
         changes, self.pump.leader_changes = self.pump.leader_changes, []
+        if len(changes) > LEADERS_TOLD_MAX:
+            counts = Counter(f"{leader} leads" if leader else "nobody is known to lead" for _, _, leader in changes)
+            _log.info("in a turn: %s", ", ".join(f"{what} in {count} shards" for what, count in sorted(counts.items())))
+            return
         for shard, term, leader in changes:
             _log.info("shard %d, term %d: %s", shard, term, f"{leader} leads" if leader else "no leader is known")
 

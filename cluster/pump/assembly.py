@@ -17,7 +17,7 @@ from cluster.errors import LogLost, OperatorError, StorageDamaged
 from cluster.ids import SYSTEM_SHARD, NodeId, ReplicaId, ShardId
 from cluster.pump import facts
 from cluster.pump.bundles import BundleFetch
-from cluster.pump.facts import Held
+from cluster.pump.facts import Held, HeldShards
 from cluster.pump.liveness import GroupLiveness, NodeLiveness
 from cluster.pump.pump import Pump, PumpConfig
 from cluster.pump.transfers import TransferConfig, Transfers
@@ -126,8 +126,13 @@ def open_pump(around: PumpSurroundings) -> Pump:
     liveness = NodeLiveness(around.node, around.generation, facts.own_store(around.engine, around.entropy), promise_ms)
     system = _Decided(directory, bundles)
 
+    shard_map = ShardMap(decided) if decided is not None else first_map
+
     def begin(one: Held, now_ms: float) -> ShardReplica:
         number = one.shard.shard
+        mapped = shard_map.get(number)
+        if mapped is not None and mapped == one.shard:
+            one = msgspec.structs.replace(one, shard=mapped)  # one object, not two of each of thousands
         members = Members(one.first)
         watch = system.changed if number == SYSTEM_SHARD else None
         group = GroupLiveness(liveness, number, members)
@@ -136,7 +141,7 @@ def open_pump(around: PumpSurroundings) -> Pump:
     system.pump = Pump(
         node=around.node,
         peers=[node for node in around.first_nodes if node != around.node],
-        router=Router(around.node, ShardMap(decided) if decided is not None else first_map),
+        router=Router(around.node, shard_map),
         directory=directory,
         liveness=liveness,
         replicas=_opened(held, begin, around.engine, now_ms),
@@ -160,7 +165,7 @@ def open_pump(around: PumpSurroundings) -> Pump:
 
 
 def _opened(
-    held: dict[ShardId, Held], begin: Callable[[Held, float], ShardReplica], engine: Engine, now_ms: float
+    held: HeldShards, begin: Callable[[Held, float], ShardReplica], engine: Engine, now_ms: float
 ) -> dict[ShardId, ShardReplica]:
     """The replicas that this node holds; those that do not open are noted as lost in `held`."""
     replicas: dict[ShardId, ShardReplica] = {}

@@ -199,7 +199,7 @@ class Divergences:
 
     def _examine(self, replica: ShardReplica, watch: Watch, name: Name, now_ms: float) -> None:
         self._number += 1
-        replica.cache.held.add(name)
+        replica.cache.held[name] = None
         watch.examined = Examination(self._number, name, replica.raft.last_index, now_ms, now_ms + ANSWER_MS)
 
     def _ask(self, replica: ShardReplica, examined: Examination, now_ms: float, turn: Turn) -> None:
@@ -316,7 +316,7 @@ class Divergences:
     def _release(self, replica: ShardReplica, watch: Watch) -> None:
         """Take commands for the examined document again."""
         if watch.examined is not None:
-            replica.cache.held.discard(watch.examined.name)
+            replica.cache.held.pop(watch.examined.name, None)
             watch.examined = None
 
     def _on_reminder(self, replica: ShardReplica, reminder: VerdictItem, turn: Turn) -> None:

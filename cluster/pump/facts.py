@@ -6,7 +6,7 @@ name: a wiped node under an old name is a new node, and must not vote as if it r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, MutableMapping
 
 import msgspec
 from msgspec import Struct
@@ -82,7 +82,33 @@ def remember_store(batch: Batch, node: NodeId, store: bytes) -> None:
     _put(batch, _PEER_STORE + node.encode(), store)
 
 
-def held(engine: Engine, node: NodeId, first_map: ShardMap) -> dict[ShardId, Held]:
+class HeldShards(MutableMapping[ShardId, Held]):
+    """What is durable of each shard that this node holds or has held. Kept encoded, for it is needed at the birth and death of
+    replicas only, and there can be thousands.
+    """
+
+    __slots__ = ("_encoded",)
+
+    def __init__(self) -> None:
+        self._encoded: dict[ShardId, bytes] = {}
+
+    def __getitem__(self, shard: ShardId) -> Held:
+        return msgspec.msgpack.decode(self._encoded[shard], type=Held)
+
+    def __setitem__(self, shard: ShardId, one: Held) -> None:
+        self._encoded[shard] = msgspec.msgpack.encode(one)
+
+    def __delitem__(self, shard: ShardId) -> None:
+        del self._encoded[shard]
+
+    def __iter__(self) -> Iterator[ShardId]:
+        return iter(self._encoded)
+
+    def __len__(self) -> int:
+        return len(self._encoded)
+
+
+def held(engine: Engine, node: NodeId, first_map: ShardMap) -> HeldShards:
     """Every shard of which this node holds or has held a replica. A new directory holds what the first map gives to the node;
     afterwards maps have no say in it. Raises StorageDamaged.
     """
@@ -95,7 +121,7 @@ def held(engine: Engine, node: NodeId, first_map: ShardMap) -> dict[ShardId, Hel
         _put(batch, _BEGUN, b"")
         engine.write(batch)
         engine.sync()
-    found: dict[ShardId, Held] = {}
+    found = HeldShards()
     for key, value in engine.scan(_META, _HELD, keys.after_prefix(_HELD)):
         try:
             one = msgspec.msgpack.decode(keys.unseal(_META, key, value), type=Held)

@@ -24,7 +24,7 @@ from cluster.errors import InvalidRequest
 from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.pump import facts
 from cluster.pump.changes import Changes
-from cluster.pump.facts import Held
+from cluster.pump.facts import Held, HeldShards
 from cluster.pump.liveness import NodeLiveness
 from cluster.pump.losses import Losses
 from cluster.pump.outbox import Outbox
@@ -62,7 +62,7 @@ class Holdings:
     def __init__(
         self,
         holder: Holder,
-        held: dict[ShardId, Held],
+        held: HeldShards,
         begin: Callable[[Held, float], ShardReplica],
         schedule: Schedule,
         transfers: Transfers,

@@ -24,6 +24,7 @@ from cluster.shard.members import Members
 
 NEVER = float("-inf")
 ROUNDS_KEPT = 64
+LISTED_PER_MS = 100
 ROUND_BITS = 32
 """Rounds are numbered on from (boot generation << 32): an answer to the process before never counts for this one."""
 
@@ -166,6 +167,12 @@ class NodeLiveness:
         self._rounds: deque[tuple[int, float]] = deque(maxlen=ROUNDS_KEPT)
 
     # -- what this node leads ----------------------------------------------------------------------------------------
+
+    def list_due_ms(self, now_ms: float) -> float:
+        """When a group that is newly led should be listed: at once, unless the last round was just before, for a list costs
+        what it is long.
+        """
+        return max(now_ms, self._rounds[-1][1] + len(self._led) / LISTED_PER_MS) if self._rounds else now_ms
 
     def lead(self, shard: ShardId, term: Term) -> None:
         """List a group from the next round on."""

@@ -23,7 +23,7 @@ from cluster.ids import SYSTEM_SHARD, NodeId, ReplicaId, ShardId
 from cluster.placement.move import Action
 from cluster.placement.replacement import next_replacement
 from cluster.pump.changes import Changes, status_of
-from cluster.pump.facts import Held
+from cluster.pump.facts import Held, HeldShards
 from cluster.pump.liveness import NodeLiveness
 from cluster.raft.messages import Configuration
 from cluster.shard.replica import ShardReplica
@@ -48,7 +48,7 @@ class Losses:
     def __init__(
         self,
         holder: Holder,
-        held: dict[ShardId, Held],
+        held: HeldShards,
         blank: bool,
         remember: Callable[[Held], None],
         end: Callable[[ShardId], None],

@@ -22,7 +22,7 @@ from cluster.pump import frames
 from cluster.pump.bundles import BundleFetch
 from cluster.pump.changes import Changes, status_of
 from cluster.pump.divergence import Divergences
-from cluster.pump.facts import Held
+from cluster.pump.facts import Held, HeldShards
 from cluster.pump.holdings import Holdings
 from cluster.pump.incoming import Incoming
 from cluster.pump.lanes import Lane
@@ -52,11 +52,13 @@ STREAM_BITS = 32
 @dataclass(frozen=True, slots=True)
 class PumpConfig:
     """heartbeat_ms: between liveness rounds. election_timeout_ms: a disk write older than this loses leadership.
-    apply_slice_ms: apply pauses after this long, so that liveness and new messages get their turn. snapshot_bytes_per_second:
-    at most so much of snapshots and history is sent to all peers together, snapshot_chunk_bytes at a time."""
+    step_slice_ms, apply_slice_ms: Raft and apply pause after this long, so that liveness and new messages get their turn.
+    snapshot_bytes_per_second: at most so much of snapshots and history is sent to all peers together, snapshot_chunk_bytes at
+    a time."""
 
     heartbeat_ms: float = 100.0
     election_timeout_ms: float = 1_000.0
+    step_slice_ms: float = 20.0
     apply_slice_ms: float = 5.0
     snapshot_bytes_per_second: int = 64 * 1024 * 1024
     snapshot_chunk_bytes: int = CHUNK_BYTES
@@ -78,7 +80,7 @@ class Pump:
         directory: Directory,
         liveness: NodeLiveness,
         replicas: dict[ShardId, ShardReplica],
-        held: dict[ShardId, Held],
+        held: HeldShards,
         begin: Callable[[Held, float], ShardReplica],
         blank: bool,
         bundles: BundleFetch,
@@ -363,18 +365,14 @@ class Pump:
     @property
     def busy(self) -> bool:
         """Whether a further turn has work without anything arriving."""
-        return self._schedule.busy or self._waking.pending > 0
+        return self._schedule.busy or self._waking.busy
 
     def step(self, now_ms: float, wall_ms: int) -> Output:
         """Everything that arrived and is due: Raft messages, timers, proposals, reads."""
         self._now_ms = now_ms
         self._waking.tick(now_ms)
         self._schedule.ring(self.replicas, now_ms)
-        ready = self._schedule.take_ready()
-        for shard in ready:
-            replica = self.replicas[shard]
-            replica.step(now_ms, wall_ms, self._turn)
-            self.look_at(replica, now_ms)
+        self._step_ready(now_ms, wall_ms)
         self.streams.tick(now_ms)
         self._transfers.tick(now_ms, self._turn)
         for replica in self.divergences.tick(now_ms, self._turn):
@@ -384,6 +382,18 @@ class Pump:
         if now_ms >= self._heartbeat_due_ms or self._turn.round_needed:
             self._beat(now_ms)
         return self._emit(now_ms)
+
+    def _step_ready(self, now_ms: float, wall_ms: int) -> None:
+        """Those with news, for one slice. A node that steps thousands at once is deaf meanwhile, and taken for dead."""
+        ready = list(self._schedule.take_ready())
+        ends_ms = self._clock() + self._config.step_slice_ms
+        for done, shard in enumerate(ready, 1):
+            replica = self.replicas[shard]
+            replica.step(now_ms, wall_ms, self._turn)
+            self.look_at(replica, now_ms)
+            if done < len(ready) and self._clock() >= ends_ms:
+                self._schedule.put_back(self._schedule.ready, ready[done:])
+                break
 
     def persisted(self, write: int, now_ms: float) -> Output:
         """Every batch up to number `write` is durable."""
@@ -396,11 +406,15 @@ class Pump:
     def apply(self, now_ms: float) -> Output:
         """Apply what is committed, for one slice; answers and deltas come out."""
         ends_ms = self._clock() + self._config.apply_slice_ms
-        for shard in self._schedule.take_to_apply():
+        waiting = list(self._schedule.take_to_apply())
+        for done, shard in enumerate(waiting, 1):
             replica = self.replicas[shard]
             self._schedule.moved[shard] = None
             replica.apply(now_ms, self._turn, lambda: self._clock() >= ends_ms, self._clock)
             self.look_at(replica, now_ms)
+            if done < len(waiting) and self._clock() >= ends_ms:
+                self._schedule.put_back(self._schedule.to_apply, waiting[done:])
+                break
         if self.directory.missing:
             self._bundles.ask(self.directory.missing, sorted(self.connected), now_ms, self._turn)
         return self._emit(now_ms)
@@ -428,7 +442,7 @@ class Pump:
             self.leader_changes.append((replica.id, replica.raft.term, leader))
             self.streams.leader_changed(replica.id, leader, now_ms)
             if leader == self.node:
-                self._heartbeat_due_ms = now_ms
+                self._heartbeat_due_ms = min(self._heartbeat_due_ms, self.liveness.list_due_ms(now_ms))
         if replica.id in self._holdings.absent:
             self._holdings.invite(replica)
         if replica.snapshots_wanted:

@@ -8,17 +8,26 @@ from __future__ import annotations
 import heapq
 
 from cluster.ids import ShardId
+from cluster.raft.effects import Role
 from cluster.shard.replica import ShardReplica
 
 _NEVER = float("inf")
-RINGS_PER_TURN = 64
-"""After a start all groups want to be elected at about the same time."""
+STANDING_MAX = 64
+"""Elections under way at a time for groups that have no leader. After a start, or when a node has died, all groups want one at
+about the same time, and who asks everybody for all of them at once is answered too late by everybody, and asks again.
+"""
+
+
+def _stands(replica: ShardReplica) -> bool:
+    """Whether it asks for votes, and will go on to."""
+    role = replica.raft.role
+    return (role is Role.PRE_CANDIDATE or role is Role.CANDIDATE) and replica.deadline_ms < _NEVER
 
 
 class Schedule:
     """ready: replicas with news. to_apply: those with committed entries or answers. reading: those whose reads wait for an
     acknowledged liveness round. moved: those whose documents did anything since the last housekeeping, or wait for it. watched:
-    those that had viewers when they were last looked at.
+    those that had viewers when they were last looked at. standing: candidates.
     """
 
     def __init__(self) -> None:
@@ -27,12 +36,20 @@ class Schedule:
         self.reading: dict[ShardId, None] = {}
         self.moved: dict[ShardId, None] = {}
         self.watched: dict[ShardId, None] = {}
+        self.standing: set[ShardId] = set()
+        self._leaderless: dict[ShardId, None] = {}
+        """Those whose deadline has come and who wait for room to stand, in that order."""
         self._timers: list[tuple[float, ShardId]] = []
         self._armed: dict[ShardId, float] = {}
 
     @property
     def busy(self) -> bool:
-        return bool(self.ready or self.to_apply)
+        return bool(self.ready or self.to_apply or (self._leaderless and self.room_to_stand))
+
+    @property
+    def room_to_stand(self) -> int:
+        """How many more elections may begin now."""
+        return max(0, STANDING_MAX - len(self.standing))
 
     @property
     def deadline_ms(self) -> float:
@@ -51,6 +68,10 @@ class Schedule:
             self.reading[shard] = None
         else:
             self.reading.pop(shard, None)
+        if _stands(replica):
+            self.standing.add(shard)
+        else:
+            self.standing.discard(shard)
         if len(replica.feed):
             self.watched[shard] = None
         else:
@@ -61,6 +82,8 @@ class Schedule:
         for listing in (self.ready, self.to_apply, self.reading, self.moved, self.watched):
             listing.pop(shard, None)
         self._armed.pop(shard, None)
+        self._leaderless.pop(shard, None)
+        self.standing.discard(shard)
 
     def _arm(self, shard: ShardId, deadline_ms: float) -> None:
         """A deadline mostly moves back, with every message; its timer stays where it is and is set again when it is due."""
@@ -69,26 +92,43 @@ class Schedule:
             heapq.heappush(self._timers, (deadline_ms, shard))
 
     def ring(self, replicas: dict[ShardId, ShardReplica], now_ms: float) -> None:
-        """Make those ready whose deadline has come, the oldest first, but not more than a turn can bear. A deadline that is met
-        late is a lost message to Raft.
+        """Make those ready whose deadline has come, the oldest first; to elect a leader, no more than there is room for. To
+        Raft a deadline that is met late is a lost message.
         """
         timers = self._timers
-        rang = 0
-        while timers and timers[0][0] <= now_ms and rang < RINGS_PER_TURN:
+        while timers and timers[0][0] <= now_ms:
             at_ms, shard = heapq.heappop(timers)
             if self._armed.get(shard) != at_ms:
                 continue
             del self._armed[shard]
+            replica = replicas[shard]
+            deadline_ms = replica.deadline_ms
+            if deadline_ms > now_ms:
+                self._arm(shard, deadline_ms)
+            elif replica.raft.leader is None and replica.raft.role is Role.FOLLOWER:
+                self._leaderless[shard] = None
+            else:
+                self.ready[shard] = None
+        while self._leaderless and self.room_to_stand:
+            shard = next(iter(self._leaderless))
+            del self._leaderless[shard]
             deadline_ms = replicas[shard].deadline_ms
             if deadline_ms <= now_ms:
                 self.ready[shard] = None
-                rang += 1
+                self.standing.add(shard)
             else:
                 self._arm(shard, deadline_ms)
 
     def take_ready(self) -> dict[ShardId, None]:
         ready, self.ready = self.ready, {}
         return ready
+
+    def put_back(self, listing: dict[ShardId, None], shards: list[ShardId]) -> None:
+        """There was no time for these: they are the first in the next turn."""
+        later = list(listing)
+        listing.clear()
+        listing.update(dict.fromkeys(shards))
+        listing.update(dict.fromkeys(later))
 
     def take_to_apply(self) -> dict[ShardId, None]:
         waiting, self.to_apply = self.to_apply, {}

@@ -18,6 +18,7 @@ from cluster.pump.liveness import NodeLiveness
 from cluster.pump.schedule import Schedule
 from cluster.pump.streams import Streams
 from cluster.pump.transfers import Transfers
+from cluster.raft.events import LivenessChanged
 from cluster.shard.replica import ShardReplica
 from cluster.shard.turn import Turn
 
@@ -87,6 +88,11 @@ class Waking:
         return len(self._first) + len(self._waiting)
 
     @property
+    def busy(self) -> bool:
+        """Whether the next turn wakes anybody."""
+        return bool(self._first or (self._waiting and self._schedule.room_to_stand))
+
+    @property
     def deadline_ms(self) -> float:
         """When a peer will have been silent for too long if nothing more is heard of it."""
         return self._holder.liveness.silence_due_ms
@@ -108,7 +114,8 @@ class Waking:
                 if replica is not None:
                     for node in sorted(restarted):
                         replica.peer_unreachable(node, now_ms, self._turn)
-                    replica.liveness_changed(now_ms, self._turn)
+                    if replica.raft.asleep:
+                        replica.handle(LivenessChanged(), now_ms, self._turn)
                     holder.look_at(replica, now_ms)
 
     def hasten(self, shard: ShardId) -> None:
@@ -134,10 +141,10 @@ class Waking:
         return first if first is not None else self._waiting.setdefault(shard, set())
 
     def _take(self) -> dict[ShardId, set[NodeId]]:
-        """Those whose turn it is."""
+        """Those whose turn it is. While as many elections are under way as there may be, only who is used."""
         taken: dict[ShardId, set[NodeId]] = {}
-        for queue in (self._first, self._waiting):
-            while queue and len(taken) < WAKES_PER_TURN:
+        for queue, limit in ((self._first, WAKES_PER_TURN), (self._waiting, min(WAKES_PER_TURN, self._schedule.room_to_stand))):
+            while queue and len(taken) < limit:
                 shard = next(iter(queue))
                 taken[shard] = queue.pop(shard)
         return taken

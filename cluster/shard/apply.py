@@ -91,6 +91,20 @@ class RunningMarker(Protocol):
 class Applier:
     """Applies the entries of one shard in order."""
 
+    __slots__ = (
+        "_cache",
+        "_directory",
+        "_history",
+        "_marker",
+        "_on_failure",
+        "_principals",
+        "_shard",
+        "commands_run",
+        "digest",
+        "now_ms",
+        "within_entry",
+    )
+
     def __init__(
         self,
         shard: ShardId,

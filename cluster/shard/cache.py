@@ -26,6 +26,17 @@ class DocumentCache:
     checkpoints: False switches writing by size and idleness off (a measurement of replay wants that).
     """
 
+    __slots__ = (
+        "_bytes_max",
+        "_checkpoints",
+        "_directory",
+        "_documents",
+        "_records",
+        "generation",
+        "held",
+        "unsaved",
+    )
+
     def __init__(
         self, records: RecordStore, directory: Directory, generation: int, *, bytes_max: int, checkpoints: bool
     ) -> None:
@@ -36,7 +47,7 @@ class DocumentCache:
         self._checkpoints = checkpoints
         self._documents: dict[tuple[str, str], LiveDocument] = {}
         self.unsaved: dict[tuple[str, str], LiveDocument] = {}
-        self.held: set[tuple[str, str]] = set()
+        self.held: dict[tuple[str, str], None] = {}
         """Documents that are being compared with other replicas: this leader takes nothing for them meanwhile."""
 
     def __len__(self) -> int:

@@ -81,11 +81,18 @@ Encoded = tuple[bool, bytes]
 class Feed:
     """The open watches of one shard's leader."""
 
+    __slots__ = (
+        "_by_stream",
+        "_by_watch",
+        "_changed",
+        "_watched",
+    )
+
     def __init__(self) -> None:
         self._watched: dict[tuple[str, str], _Watched] = {}
         self._by_watch: dict[tuple[StreamKey, int], tuple[str, str]] = {}
         self._by_stream: dict[StreamKey, set[int]] = {}
-        self._changed: set[tuple[str, str]] = set()
+        self._changed: dict[tuple[str, str], None] = {}
 
     def __len__(self) -> int:
         return len(self._by_watch)
@@ -192,7 +199,7 @@ class Feed:
         watched = self._watched.get(name)
         if watched is not None:
             watched.live = live
-            self._changed.add(name)
+            self._changed[name] = None
 
     def flush(self, turn: Turn) -> None:
         """Serve everybody whose document changed since the last flush."""

@@ -51,6 +51,17 @@ class Gatherer:
     entropy: n random bytes from the operating system (a seeded stream in simulation). commands_max: in one entry.
     """
 
+    __slots__ = (
+        "_cache",
+        "_channels",
+        "_commands_max",
+        "_creating",
+        "_directory",
+        "_entropy",
+        "_principals",
+        "damaged",
+    )
+
     def __init__(
         self, cache: DocumentCache, directory: Directory, entropy: Callable[[int], bytes], commands_max: int = COMMANDS_MAX
     ) -> None:
@@ -61,8 +72,8 @@ class Gatherer:
         self._commands_max = commands_max
         self.damaged = ""
         """What could not be read while checking an operation; the replica looks at it after every gathering."""
-        self._principals: set[str] = set()
-        self._channels: set[str] = set()
+        self._principals: dict[str, None] = {}
+        self._channels: dict[str, None] = {}
         self._creating: dict[tuple[str, str], bytes] = {}
         """Code of documents whose creation is proposed but not applied yet: what is pipelined behind it is checked against
         it.
@@ -156,7 +167,7 @@ class Gatherer:
         check_channel(channel)
         if len(self._channels) >= PRINCIPALS_KEPT_MAX:
             self._channels.clear()
-        self._channels.add(channel)
+        self._channels[channel] = None
 
     def _check(self, operation: Operation) -> None:
         """What apply takes for granted. The gateway looked already, but a forwarded operation passed another node's."""
@@ -170,7 +181,7 @@ class Gatherer:
             Principal.parse(operation.principal)
             if len(self._principals) >= PRINCIPALS_KEPT_MAX:
                 self._principals.clear()
-            self._principals.add(operation.principal)
+            self._principals[operation.principal] = None
         if operation.kind == Kind.CREATE:
             check_space(operation.space)
             check_key(operation.key)

@@ -58,6 +58,19 @@ class Intake:
     led_term: the term that this replica leads and has applied an entry of; None while there is none, and commands are refused.
     """
 
+    __slots__ = (
+        "_applier",
+        "_arrived",
+        "_feed",
+        "_gatherer",
+        "_proposals",
+        "_reader",
+        "_reads",
+        "_server",
+        "_stamped_ms",
+        "led_term",
+    )
+
     def __init__(
         self, server: Server, gatherer: Gatherer, applier: Applier, reader: Reader, feed: Feed, stamped_ms: int
     ) -> None:

@@ -6,7 +6,6 @@ say what comes of it.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 from cluster.errors import Applied, Unavailable
@@ -33,10 +32,15 @@ class Proposed:
 
 
 class Proposals:
-    """In log order."""
+    """In log order. A list, for a deque that is empty takes 600 bytes and most shards propose nothing; a full one is short."""
+
+    __slots__ = (
+        "_commands",
+        "_waiting",
+    )
 
     def __init__(self) -> None:
-        self._waiting: deque[Proposed] = deque()
+        self._waiting: list[Proposed] = []
         self._commands = 0
 
     @property
@@ -54,7 +58,7 @@ class Proposals:
     def applied(self, proposed: Proposed) -> None:
         """The oldest one was applied, and everybody answered."""
         assert self._waiting[0] is proposed, "entries are applied in order"
-        self._waiting.popleft()
+        del self._waiting[0]
         self._commands -= len(proposed.commands)
 
     def lose(self, turn: Turn) -> None:

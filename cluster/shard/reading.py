@@ -51,6 +51,13 @@ def compared() -> Unavailable:
 class Reader:
     """Runs reads of one shard. It answers; when they may be answered is the replica's business."""
 
+    __slots__ = (
+        "_cache",
+        "_feed",
+        "_records",
+        "damaged",
+    )
+
     def __init__(self, cache: DocumentCache, records: RecordStore, feed: Feed) -> None:
         self._cache = cache
         self._records = records
@@ -150,6 +157,15 @@ class WaitingReads:
     A lease confirms in advance: its batches are kept apart, for their answers may have to be thrown away. A watch can not be
     taken back once it is open, so it always waits for a round.
     """
+
+    __slots__ = (
+        "_arrived",
+        "_asked",
+        "_confirmed",
+        "_context",
+        "_count",
+        "_leased",
+    )
 
     def __init__(self) -> None:
         self._arrived: list[Waiting] = []

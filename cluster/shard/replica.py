@@ -23,7 +23,6 @@ from cluster.raft.events import (
     Deadline,
     Event,
     LeaderLost,
-    LivenessChanged,
     PeerAcked,
     PeerUnreachable,
     Persisted,
@@ -59,6 +58,13 @@ APPLY_READ_BYTES = 4 * 1024 * 1024
 
 class ShardReplica:
     """Built by `cluster.shard.assembly.open_replica`, which reads its parts from storage."""
+
+    __slots__ = (
+        "_applier", "_compact_looked_at", "_compaction", "_contradicted", "_departed", "_intake",
+        "_messages", "_on_changed", "_stands_in", "applied", "broken_snapshots", "cache", "damaged", "diverged", "feed",
+        "halted", "handover", "held_for_snapshots", "log", "lost", "malformed_messages", "members", "node", "raft", "replica",
+        "shard", "snapshots_wanted", "stalled", "stored", "suspected_offset",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -293,11 +299,6 @@ class ShardReplica:
 
     def leader_lost(self, now_ms: float, turn: Turn) -> None:
         self.handle(LeaderLost(), now_ms, turn)
-
-    def liveness_changed(self, now_ms: float, turn: Turn) -> None:
-        """For a replica that sleeps; another one finds out by itself."""
-        if self.raft.asleep:
-            self.handle(LivenessChanged(), now_ms, turn)
 
     def peer_unreachable(self, node: NodeId, now_ms: float, turn: Turn) -> None:
         replica = self.members.replica_on(node)

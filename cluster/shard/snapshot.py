@@ -62,6 +62,16 @@ class StoredShard:
     damaged: why the live generation can not be trusted, empty while it can.
     """
 
+    __slots__ = (
+        "_cache",
+        "_history",
+        "_log",
+        "_records",
+        "damaged",
+        "lacking",
+        "partial",
+    )
+
     def __init__(self, records: RecordStore, history: HistoryStore, log: ShardLog, cache: DocumentCache) -> None:
         self._records = records
         self._history = history

@@ -6,8 +6,17 @@ from dataclasses import dataclass
 
 from cluster.ids import NodeId, ShardId
 from cluster.pump.schedule import Schedule
+from cluster.raft.effects import Role
 from cluster.session.operations import Kind
 from tests.pump.world import World
+
+
+@dataclass(frozen=True)
+class Believer:
+    """A core that follows somebody."""
+
+    leader: int = 1
+    role: Role = Role.FOLLOWER
 
 
 @dataclass
@@ -21,6 +30,7 @@ class Replica:
     reads_confirmable: bool = False
     incomplete: bool = False
     feed: tuple[()] = ()
+    raft: Believer = Believer()
 
 
 def test_a_deadline_that_moves_back_costs_no_timer_and_still_rings() -> None:
