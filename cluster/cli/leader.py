@@ -84,6 +84,10 @@ class ShardLeader:
         self._places = places
         self._deadline = deadline
         self._address = next(iter(places.values()))
+        self._hinted = ""
+        """The node that was said to lead, while that has not answered."""
+        self._unreached: dict[str, str] = {}
+        """What came of asking such a node."""
         self.trouble = ""
         """Why the last attempt did not succeed; empty when it did."""
 
@@ -98,18 +102,23 @@ class ShardLeader:
                 self._address, method, timeout_s=max(0.2, min(CALL_TIMEOUT_S, left_s)), shard_id=self.shard, **fields
             )
         except NotLeader as error:
-            self.trouble = f"{self._address} does not lead shard {self.shard}, and nobody is known to"
+            self._hinted = error.details.get("leader", "")
+            nobody = f"{self._address} does not lead shard {self.shard}, and nobody is known to"
+            self.trouble = self._unreached.get(self._hinted, f"{self._hinted} is said to lead" if self._hinted else nobody)
             said = error.details.get("leader_gateway_address", "")
-            self._go_on(self._places.get(error.details.get("leader", ""), said))
+            self._go_on(self._places.get(self._hinted, said))
             return None
         except (Unavailable, OutcomeUnknown) as error:
             self.trouble = f"{self._address}: {error.message}"
+            if self._hinted:
+                self.trouble = f"{self._hinted} is said to lead shard {self.shard} and can not be reached at {self.trouble}"
+                self._unreached[self._hinted], self._hinted = self.trouble, ""
             self._go_on("")
             return None
         except RetryableError as error:
             self.trouble = error.message
             return None
-        self.trouble = ""
+        self.trouble = self._hinted = ""
         return answer
 
     async def ask(self, method: str, **fields: Any) -> Any:

@@ -139,7 +139,7 @@ def move(
     elif not progress.changed and not progress.stage_ms:
         say(f"shard {shard}: {joining} has a replica and {leaving} has none; nothing to do")
     else:
-        say(f"shard {shard}: {joining} has taken the place of {leaving}   [dim]{duration(progress.took_ms)}[/]")
+        say(f"shard {shard}: {joining} votes, {leaving} has no replica any more   [dim]{duration(progress.took_ms)}[/]")
     return Exit.DONE
 
 

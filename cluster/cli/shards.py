@@ -190,9 +190,10 @@ def _what_is_under_way(row: dict[str, Any]) -> list[str]:
         told.append("voters are being exchanged; the leader ends this by itself")
     elif not row["committed"]:
         told.append(f"the configuration of entry {row['configuration_index']} is not committed yet")
+    voter = next((member["node_id"] for member in row["members"] if member["role"] != "learner"), "NODE")
     told += [
         f"{learner} learns and does not vote: a move stands half way. The same `moot shards move` again finishes it; "
-        f"to take it back, move {row['shard']} --from {learner} to a node that votes"
+        f"this takes it back: moot shards move {row['shard']} --from {learner} --to {voter}"
         for learner in learners
     ]
     if row["transferring_to"]:

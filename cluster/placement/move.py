@@ -110,7 +110,7 @@ def next_step(status: ConfigurationStatus, leaving: NodeId | None, joining: Node
         return Step(Action.CHANGE, f"{joining} begins to learn", status.voters, more, ((replica, joining),))
     voters, learners = set(status.voters), set(status.learners)
     if new is not None and new.replica in learners:
-        if new.lag > CATCH_UP_ENTRIES:
+        if new.lag > CATCH_UP_ENTRIES or (status.leads and not new.match):  # one that has nothing yet may never answer
             return Step(Action.WAIT, f"{new.node} lacks {new.lag} entries")
         learners.discard(new.replica)
         voters.add(new.replica)

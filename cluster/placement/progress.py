@@ -70,7 +70,8 @@ def stage_of(status: ConfigurationStatus, leaving: NodeId, joining: NodeId) -> S
             return Stage.ADDING
         if status.transferring_to is not None:
             return Stage.HANDING_OVER
-        return Stage.CATCHING_UP if new.lag > CATCH_UP_ENTRIES else Stage.EXCHANGING
+        behind = new.lag > CATCH_UP_ENTRIES or (status.leads and not new.match)
+        return Stage.CATCHING_UP if behind else Stage.EXCHANGING
     if old is not None:
         return Stage.REMOVING if status.committed else Stage.EXCHANGING
     return Stage.RECORDING if status.committed else Stage.REMOVING

@@ -127,6 +127,19 @@ async def test_a_move_that_does_not_end_says_where_it_stands_and_how_it_goes_on(
         assert "moot shards show 3" in error["next"]
 
 
+async def test_a_leader_that_can_not_be_reached_from_here_is_named(tmp_path: Path) -> None:
+    """Gateways may listen on their own machine only."""
+    async with scripted("n1", "n2") as nodes:
+        nowhere = "127.0.0.1:9"
+        listed = {"node_id": "n3", "gateway_address": nowhere, "state": "NODE_STATE_ALIVE"}
+        for node in nodes:
+            node.answers["ListNodes"] = [{"nodes": [listed]}]
+            node.answers["MoveReplica"] = [NotLeader("not me", leader="n3", leader_gateway_address=nowhere)]
+        late = await typed(nodes[0], tmp_path, *MOVE, "--timeout", "1")
+        assert late.code == Exit.NO
+        assert f"n3 is said to lead shard 3 and can not be reached at {nowhere}" in late.json["error"]["message"]
+
+
 async def test_a_move_that_is_refused_is_told_at_once(tmp_path: Path) -> None:
     async with scripted("n1") as (node,):
         node.answers["MoveReplica"] = [InvalidRequest("n1 has no replica of shard 3")]

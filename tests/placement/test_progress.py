@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,6 +91,15 @@ def test_what_fits_nothing_that_stands_there_is_refused(
 def test_every_place_of_a_move_from_n1_to_n4_is_taken_up_and_has_its_stage(now: ConfigurationStatus, stage: Stage) -> None:
     check_move(now, N1, N4)
     assert stage_of(now, N1, N4) is stage
+
+
+def test_leadership_is_not_handed_over_for_a_learner_that_has_nothing_yet() -> None:
+    """A node that is down lacks little of a short log."""
+    now = status(learners="4", leader=N1)
+    *others, learner = now.members
+    now = dataclasses.replace(now, members=(*others, dataclasses.replace(learner, match=LogIndex(0), lag=12)))
+    assert next_step(now, N1, N4).action is Action.WAIT
+    assert stage_of(now, N1, N4) is Stage.CATCHING_UP
 
 
 def test_a_move_is_taken_back_by_moving_from_the_learner_to_who_still_votes() -> None:
