@@ -15,7 +15,6 @@ from collections.abc import Callable
 
 from cluster.errors import ApplyHalted, CodeMissing, InvalidRequest, PositionRewound, StorageDamaged
 from cluster.ids import DocumentId, LogIndex, NodeId, ReplicaId, ShardId, Term
-from cluster.raft.configuration import highest_of
 from cluster.raft.core import Raft
 from cluster.raft.effects import Effects, Role
 from cluster.raft.events import (
@@ -46,6 +45,7 @@ from cluster.shard.intake import Intake
 from cluster.shard.lost_log import lies_on_disk, short_log_of
 from cluster.shard.members import Members
 from cluster.shard.reading import Reader
+from cluster.shard.removal import removal_of, take_leave
 from cluster.shard.snapshot import ShardMetadata, StoredShard
 from cluster.shard.turn import RaftItem, RemovedItem, StreamKey, Turn
 from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE, Shard
@@ -265,7 +265,7 @@ class ShardReplica:
                 if type(message) is AppendReply and self.digest.told != self.digest.index:
                     turn.send_after_sync(node, self.tell_applied(receiver))
         if self._departed and effects.committed is not None:
-            self._take_leave(turn)
+            take_leave(self.raft, self.id, self.leader_node, self._departed, turn)
         if effects.reads_ready or effects.reads_leased or effects.reads_refused:
             self._intake.confirm_reads(effects, turn)
         turn.round_needed |= effects.round_needed
@@ -325,25 +325,8 @@ class ShardReplica:
     # -- members -----------------------------------------------------------------------------------------------------
 
     def removal_of(self, replica: ReplicaId, node: NodeId) -> RemovedItem | None:
-        """What to tell `node` about its `replica` if a committed configuration shows that it is none of this shard's any more:
-        ids up to the highest that the shard has used are members there, or will never be again (reference trap 12).
-        """
-        raft = self.raft
-        committed = raft.committed_configuration
-        if replica > highest_of(committed) or (replica, node) in committed.places:
-            return None
-        return RemovedItem(self.id, replica, raft.committed_configured_index, raft.term, self.leader_node or NodeId(""))
-
-    def _take_leave(self, turn: Turn) -> None:
-        """The newest configuration is committed: its leader tells those whom it leaves out. Whoever misses that asks later."""
-        if self.raft.committed_configured_index != self.raft.configured_index:
-            return
-        departed, self._departed = self._departed, {}
-        if self.leads:
-            for replica, node in departed.items():
-                removal = self.removal_of(replica, node)
-                if removal is not None:
-                    turn.send_now(node, removal)
+        """What to tell `node` about its `replica` if it is known here that it was removed from the shard."""
+        return removal_of(self.raft, self.id, self.leader_node, replica, node)
 
     def stop(self, turn: Turn) -> None:
         """This replica is taken down: whoever waits here is sent on. It must not be used again."""

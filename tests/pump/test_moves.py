@@ -199,6 +199,18 @@ def test_a_shard_is_found_at_once_after_all_its_replicas_moved_away() -> None:
     assert holders(world) == ["n4", "n5", "n6"]
 
 
+def test_a_sleeping_shard_is_moved_and_falls_asleep_again() -> None:
+    """Reference trap 50: nobody may miss a change because it sleeps, and a move leaves nothing running."""
+    world = started()
+    world.run(5_000)
+    assert all(node.pump.replicas[SHARD].raft.asleep for node in world.holders(SHARD))
+    move(world, leader_of(world).name, "n4")
+    world.run_until(lambda: settled(world, 3))
+    world.run(5_000)
+    assert all(node.pump.replicas[SHARD].raft.asleep for node in world.holders(SHARD))
+    assert all(SHARD not in node.pump._schedule.moved for node in world.nodes.values())
+
+
 def test_a_restart_opens_what_the_node_holds_and_not_what_the_first_map_says() -> None:
     world = started()
     leaving = followers(world)[0]

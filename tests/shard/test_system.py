@@ -74,7 +74,7 @@ def test_deploying_the_same_code_again_changes_nothing() -> None:
         ("", {"shard_map": code(b"garbage")}, InvalidPayload),
         ("", {"shard_map": code(msgspec.msgpack.encode(MapState(1, 1, MAP.shards[1:])))}, InvalidPayload),
         ("", {"shard_map": code(msgspec.msgpack.encode(MapState(1, 1, MAP.shards[:2])))}, InvalidPayload),
-        ("place", {"shard": 0, "configured": 5, "replicas": [[1, "n1"]]}, InvalidPayload),
+        ("place", {"shard": -1, "configured": 5, "replicas": [[1, "n1"]]}, InvalidPayload),
         ("place", {"shard": 1, "configured": 0, "replicas": [[1, "n1"]]}, InvalidPayload),
         ("place", {"shard": 1, "configured": 5, "replicas": []}, InvalidPayload),
         ("place", {"shard": 1, "configured": 5, "replicas": [[0, "n1"]]}, InvalidPayload),
@@ -107,6 +107,8 @@ def test_the_map_follows_a_shard_and_takes_only_what_is_newer() -> None:
     for late in (9, 4):
         assert run(program, instance, "place", shard=1, configured=late, replicas=[[3, "n1"], [4, "n2"]]) is Code.OK
         assert instance.dump() == moved
+    run(program, instance, "place", shard=0, configured=7, replicas=[[1, "n1"], [10, "n2"]])
+    assert [place.replica for place in instance.decisions.shard_map.shards[0].replicas] == [1, 10], "the system shard's too"
 
 
 def test_only_the_cluster_itself_decides() -> None:

@@ -64,7 +64,7 @@ class Isolate(Struct, forbid_unknown_fields=True):
 class Place(Struct, forbid_unknown_fields=True):
     """Where the voters of a shard are since entry `configured` of its log, as its leader says."""
 
-    shard: Annotated[int, Meta(ge=1, le=SHARDS_MAX)]
+    shard: Annotated[int, Meta(ge=0, le=SHARDS_MAX)]
     configured: Annotated[int, Meta(ge=1, le=PLACE_MAX)]
     replicas: Annotated[tuple[Placement, ...], Meta(min_length=1, max_length=MEMBERS_MAX)]
 
