@@ -97,6 +97,8 @@ def settle(state: State, now_ms: float) -> None:
     elif not state.retiring:
         state.retiring = True
         if state.transfer_to is None:
-            transfer.begin(state, max(state.configuration.voters, key=lambda voter: state.progress[voter].match), now_ms)
+            successor = transfer.best_successor(state)
+            assert successor is not None, "a group has voters, and the leader is none of them"
+            transfer.begin(state, successor, now_ms)
     elif state.transfer_to is None:
         roles.become_follower(state, state.term, None, now_ms)

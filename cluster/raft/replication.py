@@ -263,10 +263,14 @@ def on_liveness_changed(state: State, _: LivenessChanged, now_ms: float) -> None
 
 def check_quorum(state: State, now_ms: float) -> bool:
     """Thesis 6.2: a leader that a majority does not answer stops, so its clients look for the next one. So does one whose
-    own disk takes longer than that for a write (reference trap 21): heartbeats beside it would keep everybody waiting."""
+    own disk takes longer than that for a write (reference trap 21): heartbeats beside it would keep everybody waiting. A lone
+    voter goes on in either case, for nobody could do better."""
+    timeout_ms = state.config.election_timeout_ms_min
+    if state.voters == (state.replica,):
+        state.check_ms = now_ms + timeout_ms
+        return True
     if state.disk_hangs(now_ms):
         return False
-    timeout_ms = state.config.election_timeout_ms_min
     liveness, term = state.liveness, state.term
 
     def contact_of(voter: ReplicaId) -> float:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 
 from cluster.errors import InvalidRequest, NotLeader, Transferring
-from cluster.ids import ReplicaId
+from cluster.ids import LogIndex, ReplicaId
 from cluster.raft import election
 from cluster.raft.events import Transfer
 from cluster.raft.messages import TimeoutNow
@@ -62,14 +62,23 @@ def tell_successor(state: State) -> None:
         state.send_now(to, TimeoutNow(state.term, last))
 
 
+def best_successor(state: State) -> ReplicaId | None:
+    """Leader: the other voter that has most of the log, and of several the one that was heard last: one may be dead and have
+    everything. None when there is no other voter."""
+
+    def rank(voter: ReplicaId) -> tuple[LogIndex, float]:
+        progress = state.progress[voter]
+        return progress.match, max(progress.heard_ms, state.liveness.acked_sent_ms(voter, state.term))
+
+    return max([voter for voter in state.configuration.voters if voter != state.replica], key=rank, default=None)
+
+
 def call_successor(state: State) -> None:
     """Leader that stops because its disk hangs: nothing of the network does, so whoever has the whole log need not wait until
     this one is missed (reference trap 21)."""
-    last = state.log.last_index
-    for to in state.configuration.voters:
-        if to != state.replica and state.progress[to].match == last:
-            state.send_now(to, TimeoutNow(state.term, last))
-            return
+    last, to = state.log.last_index, best_successor(state)
+    if to is not None and state.progress[to].match == last:
+        state.send_now(to, TimeoutNow(state.term, last))
 
 
 def abort_if_due(state: State, now_ms: float) -> None:

@@ -225,6 +225,32 @@ def test_leader_that_stops_because_of_its_disk_calls_who_has_the_whole_log() -> 
     assert effects.send_now == [(3, timeout_now(1, 2))]
 
 
+def test_leader_calls_the_one_that_was_heard_last_of_those_that_have_everything() -> None:
+    """Replica 2 acknowledged everything, and died."""
+    solo = Solo()
+    solo.lead()
+    solo.propose(b"never durable here")
+    solo.receive(3, accept(1, 2))
+    solo.receive(2, accept(1, 2))
+    while solo.core.role is Role.LEADER:
+        solo.acked = {(3, solo.core.term): solo.core.deadline_ms}
+        effects = solo.at_deadline()
+    assert effects.send_now == [(3, timeout_now(1, 2))]
+
+
+def test_lone_voter_leads_on_however_long_its_disk_takes() -> None:
+    """Reference trap 21 is about others that wait: here nobody could do better, and an election would need the disk too."""
+    solo = Solo(voters=1, learners=1)
+    solo.campaign()
+    solo.persist()
+    solo.persist()
+    solo.propose(b"slow")
+    for _ in range(20):
+        solo.at_deadline()
+        assert solo.core.role is Role.LEADER
+    assert solo.persist().committed == 2
+
+
 def test_leader_that_stops_for_want_of_a_quorum_calls_nobody() -> None:
     solo = Solo()
     solo.lead()
