@@ -327,7 +327,7 @@ async def test_a_slow_reader_is_ended_with_a_reason_and_its_memory_freed() -> No
 
 
 async def test_a_client_that_stops_reading_is_ended_after_a_time() -> None:
-    limits = Limits(write_timeout_ms=100, outgoing_bytes_pause=50_000_000, outgoing_bytes_max=500_000_000)
+    limits = Limits(write_timeout_ms=1_000, outgoing_bytes_pause=50_000_000, outgoing_bytes_max=500_000_000)
     async with serving(limits=limits) as caller:
         call = await caller.session()
         (stream,) = filter(_is_session, caller.backend.streams)
