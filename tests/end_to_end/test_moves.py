@@ -257,6 +257,20 @@ async def _learns(live: LiveCluster, leader: LocalNode, leaving: LocalNode, join
     return bool(answer.committed and learner.match_index > 0 and learner.lag_entries < 100)
 
 
+async def test_the_replica_of_a_dead_leader_moves_and_its_node_erases_it_when_it_is_back(live: LiveCluster) -> None:
+    written = await documents(live, "dead")
+    async with Load(live, written) as load:
+        shard = await shard_of(live)
+        leaving, joining = shard.leader, shard.others[0]
+        await live.kill(leaving)
+        done = await move(live, leaving, joining)
+        assert done.code == Exit.DONE, done.out
+        await load.flows()
+        live.start_all()
+        await live.healthy()
+        await check_moved(live, load, written, leaving, joining)
+
+
 async def test_what_can_not_be_moved_is_refused_with_its_reason(live: LiveCluster) -> None:
     shard = await shard_of(live)
     holder, stranger = shard.followers[0].node_id, shard.others[0].node_id
