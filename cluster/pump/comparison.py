@@ -52,7 +52,11 @@ class Examination:
 
 @dataclass(slots=True)
 class Watch:
-    """What a leader knows about one shard, for one term."""
+    """What a leader knows about one shard, for one term.
+
+    waiting: documents that stay held because a voter is missing that would decide, and since when. looked: how often those
+        with an open report were looked at again, and when that is due next.
+    """
 
     term: Term
     told: dict[ReplicaId, Told] = field(default_factory=dict)
@@ -61,6 +65,8 @@ class Watch:
     postponed: tuple[LogIndex, LogIndex] | None = None
     unanswered: int = 0
     suspected: dict[Name, None] = field(default_factory=dict)
+    waiting: dict[Name, float] = field(default_factory=dict)
+    looked: dict[Name, tuple[int, float]] = field(default_factory=dict)
     examined: Examination | None = None
 
     def postpone(self, since: LogIndex, through: LogIndex) -> None:

@@ -51,7 +51,11 @@ COMPARISONS_MAX = 10
 """Comparisons in a row that not everybody answered, before the range is given up: a replica that is unwell does not answer."""
 
 RETRY_MS = 1_000.0
-"""Between two looks at a document that is not settled."""
+RETRY_MS_MAX = 30_000.0
+"""Between two looks at a document that is not settled; doubled with every look that settles nothing."""
+
+ANSWERS_SOON_ENTRIES = 256
+"""A voter that lacks more of the log than this is not waited for: it is looked at again when it has caught up."""
 
 UNDECIDED_MS_MAX = 30_000.0
 """A document is frozen when no majority was found for so long because voters are missing."""
@@ -200,7 +204,11 @@ class Divergences:
     def _examine(self, replica: ShardReplica, watch: Watch, name: Name, now_ms: float) -> None:
         self._number += 1
         replica.cache.held[name] = None
-        watch.examined = Examination(self._number, name, replica.raft.last_index, now_ms, now_ms + ANSWER_MS)
+        report = self.reports.open.get((replica.id, name))
+        if report is None or not report.right:
+            replica.cache.doubted[name] = None
+        began_ms = watch.waiting.get(name, now_ms)
+        watch.examined = Examination(self._number, name, replica.raft.last_index, began_ms, now_ms + ANSWER_MS)
 
     def _ask(self, replica: ShardReplica, examined: Examination, now_ms: float, turn: Turn) -> None:
         """What was on its way is applied: ask everybody who can be asked."""
@@ -242,9 +250,8 @@ class Divergences:
         if right is None and not all(voter in chains for voter in voters) and now_ms - examined.began_ms < UNDECIDED_MS_MAX:
             report = self.reports.write(replica, examined.name, examined.answers, chains, None, Remedy.WAITING)
             self.reports.publish(replica, report, turn)
-            examined.asked, examined.answers = set(), {}
-            examined.until_ms = now_ms + RETRY_MS
-            examined.settled = LogIndex(1 << 62)  # the next look asks again
+            watch.waiting[examined.name] = examined.began_ms
+            watch.examined = None  # it stays held, and others have their turn
             return
         remedy = Remedy.FROZEN if right is None else Remedy.HEALING
         report = self.reports.write(replica, examined.name, examined.answers, chains, right, remedy)
@@ -316,8 +323,10 @@ class Divergences:
     def _release(self, replica: ShardReplica, watch: Watch) -> None:
         """Take commands for the examined document again."""
         if watch.examined is not None:
-            replica.cache.held.pop(watch.examined.name, None)
-            watch.examined = None
+            name, watch.examined = watch.examined.name, None
+            replica.cache.held.pop(name, None)
+            replica.cache.doubted.pop(name, None)
+            watch.waiting.pop(name, None)
 
     def _on_reminder(self, replica: ShardReplica, reminder: VerdictItem, turn: Turn) -> None:
         """A follower has a report that is not settled there: go on with it, or tell how it ended."""
@@ -374,8 +383,8 @@ class Divergences:
         return moved
 
     def _go_on(self, replica: ShardReplica, now_ms: float, turn: Turn) -> None:
-        watch = self._watches[replica.id]
-        if not replica.serves or watch.term != replica.raft.term:
+        watch = self._watches.get(replica.id)
+        if watch is None or not replica.serves or watch.term != replica.raft.term:
             self._drop(replica)
             return
         if watch.comparison is not None and now_ms >= watch.comparison.until_ms:
@@ -404,9 +413,6 @@ class Divergences:
             self._release(replica, watch)  # the open report brings it back
         elif examined.asked:
             self._decide(replica, watch, examined, now_ms, turn)
-        elif examined.settled > replica.raft.last_index:
-            examined.settled = replica.raft.last_index
-            examined.until_ms = now_ms + ANSWER_MS
         else:
             examined.until_ms = now_ms + ANSWER_MS  # apply is behind; nothing can be said before
 
@@ -432,13 +438,26 @@ class Divergences:
             if replica is None:
                 continue
             if replica.serves:
-                equal = self.reports.equal.get((shard, name), set())
-                if any(peer not in equal for peer in self._peers(replica)):
-                    self._suspect(replica, self._watch(replica), name)
-            elif replica.leader_node in self._connected and not replica.leads:
+                self._look_at(replica, self._watch(replica), name, now_ms)
+                continue
+            self._drop(replica)
+            if replica.leader_node in self._connected and not replica.leads:
                 leader, node = replica.raft.leader, replica.leader_node
                 assert leader is not None
                 turn.send_bulk(node, VerdictItem(shard, replica.replica, leader, Term(0), report, False, b"", []))
+
+    def _look_at(self, replica: ShardReplica, watch: Watch, name: Name, now_ms: float) -> None:
+        """Examine a document with an open report again, if there is somebody new to hear; less and less often."""
+        count, due_ms = watch.looked.get(name, (0, 0.0))
+        if now_ms < due_ms:
+            return
+        equal = self.reports.equal.get((replica.id, name), set())
+        near = LogIndex(replica.raft.commit_index - ANSWERS_SOON_ENTRIES)
+        matches = replica.raft.progress
+        if name in watch.waiting or any(peer not in equal and matches.get(peer, 0) >= near for peer in self._peers(replica)):
+            pause_ms = RETRY_MS if name in watch.waiting else min(RETRY_MS * 2**count, RETRY_MS_MAX)
+            watch.looked[name] = count + 1, now_ms + pause_ms
+            self._suspect(replica, watch, name)
 
     def _watch(self, replica: ShardReplica) -> Watch:
         watch = self._watches.get(replica.id)
@@ -451,6 +470,7 @@ class Divergences:
     def _drop(self, replica: ShardReplica) -> None:
         """Leadership is over: the next leader goes on with what is open."""
         replica.cache.held.clear()
+        replica.cache.doubted.clear()
         self._busy.discard(replica.id)
         self._watches.pop(replica.id, None)
 

@@ -82,6 +82,7 @@ class Reports:
                 code, answer = evidence.outcome_at(replica, live.id, live.epoch, index)
                 told = [what for what, other in (("code", code != against.code), ("answer", answer != against.answer)) if other]
                 differs = merged([told, differs])
+        differs = differs or ("history",)
         place_at = (replica.id, *name, live.epoch, index, log_index, offset, channel)
         return Divergence(*place_at, differs, path, sides, good, self._node, misled, remedy, replica.time_ms)
 

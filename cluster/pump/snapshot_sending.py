@@ -108,7 +108,7 @@ class SnapshotSending:
         """
         place = (replica.id, peer)
         node = replica.members.node_of(peer)
-        if node is None or not replica.serves or replica.cache.held:  # what is being compared is not spread
+        if node is None or not replica.serves or replica.cache.doubted:  # what may be wrong is not spread
             return
         under_way = self._outgoing.get(place)
         if under_way is not None:

@@ -49,6 +49,8 @@ class DocumentCache:
         self.unsaved: dict[tuple[str, str], LiveDocument] = {}
         self.held: dict[tuple[str, str], None] = {}
         """Documents that are being compared with other replicas: this leader takes nothing for them meanwhile."""
+        self.doubted: dict[tuple[str, str], None] = {}
+        """Those of them of which nobody knows yet whose state is right: it is not spread by snapshots."""
 
     def __len__(self) -> int:
         return len(self._documents)

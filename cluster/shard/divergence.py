@@ -54,7 +54,9 @@ class Divergence(Struct, frozen=True, array_like=True):
 
     index: position of the first command after which chains differ; 0 when that is older than what was compared.
     log_index, offset, channel: that command's place in the shard's log, and its handler.
-    differs: what is different after it or by now: code, answer, state, position, sessions.
+    differs: what is different after it or by now: code, answer, state, position, sessions; `history` when later commands have
+        made
+        all of that equal again.
     field: path of the first field in which the states differ, in canonical order; empty when they are equal.
     sides: the largest first. right: the nodes of the strict majority, empty when there is none.
     leader: who led when it was found. misled: the leader was in the minority, so answers, deltas and reads that it gave

@@ -1739,7 +1739,7 @@ class Divergence(_message.Message):
 
     @_builtins.property
     def differs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What is different: code, answer, state, position, sessions, frozen."""
+        """What is different: code, answer, state, position, sessions, frozen; history when later commands made all that equal again."""
 
     @_builtins.property
     def sides(self) -> _containers.RepeatedCompositeFieldContainer[Global___DivergenceSide]:
