@@ -46,7 +46,7 @@ class Heartbeat(Struct, frozen=True, array_like=True, tag=1):
 class HeartbeatReply(Struct, frozen=True, array_like=True, tag=2):
     """`list_needed`: the answerer does not have the list of this digest. `exceptions`: groups with a higher durable term
     here. `promise_ms`: for so long from now on the answerer helps to elect nobody else in the groups of the list; 0 without
-    leases.
+    leases. `wall_ms`: the answerer's wall clock, 0 if it does not say.
     """
 
     generation: int
@@ -55,6 +55,7 @@ class HeartbeatReply(Struct, frozen=True, array_like=True, tag=2):
     list_needed: bool
     exceptions: tuple[ShardId, ...]
     promise_ms: int = 0
+    wall_ms: int = 0
 
 
 class Fenced(Struct, frozen=True, array_like=True, tag=3):
@@ -235,7 +236,9 @@ class NodeLiveness:
             beats.append((node, Heartbeat(self.generation, self.store, self._round, self._digest, led)))
         return beats
 
-    def on_heartbeat(self, node: NodeId, beat: Heartbeat, now_ms: float) -> tuple[HeartbeatReply | None, bool]:
+    def on_heartbeat(
+        self, node: NodeId, beat: Heartbeat, now_ms: float, wall_ms: int = 0
+    ) -> tuple[HeartbeatReply | None, bool]:
         """A peer's heartbeat. Returns the answer (None for one of an older generation) and whether the peer was restarted."""
         peer = self._peer(node)
         if beat.generation < peer.generation:
@@ -266,7 +269,8 @@ class NodeLiveness:
         if needed or peer.denied_at != (peer.digest, self._terms_version):
             peer.denied = tuple([shard for shard, term in peer.led.items() if self._excepts(shard, term)])
             peer.denied_at = (b"", -1) if needed else (peer.digest, self._terms_version)
-        return HeartbeatReply(self.generation, self.store, beat.round, needed, peer.denied, self.promise_ms), restarted
+        reply = HeartbeatReply(self.generation, self.store, beat.round, needed, peer.denied, self.promise_ms, wall_ms)
+        return reply, restarted
 
     def on_reply(self, node: NodeId, reply: HeartbeatReply, now_ms: float) -> float | None:
         """A peer acknowledged a round. Returns the round's send time if this is news."""

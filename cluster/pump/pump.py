@@ -21,6 +21,7 @@ from cluster.placement.move import ConfigurationStatus, Step
 from cluster.pump import frames
 from cluster.pump.bundles import BundleFetch
 from cluster.pump.changes import Changes, status_of
+from cluster.pump.clocks import Clocks
 from cluster.pump.divergence import Divergences
 from cluster.pump.facts import Held, HeldShards
 from cluster.pump.holdings import Holdings
@@ -126,6 +127,7 @@ class Pump:
         self._holdings = Holdings(
             self, held, begin, self._schedule, transfers, self._outbox, self._turn, self._changes, blank=blank
         )
+        self.clocks = Clocks()
         self.divergences = Divergences(node, self.connected, replicas)
         self._incoming = Incoming(
             holder=self,
@@ -181,6 +183,7 @@ class Pump:
         self._now_ms = now_ms
         self.connected.discard(node)
         self._incoming.met.discard(node)
+        self.clocks.forget(node)
         self.liveness.disconnected(node)
         self._waking.messages_lost(node, now_ms)
         if refused:
@@ -202,7 +205,7 @@ class Pump:
             return
         self._incoming.met.add(node)
         if isinstance(message, Heartbeat):
-            reply, restarted = self.liveness.on_heartbeat(node, message, now_ms)
+            reply, restarted = self.liveness.on_heartbeat(node, message, now_ms, self.clocks.wall_ms(now_ms))
             if reply is not None:
                 self._outbox.liveness.append((node, reply))
             if restarted:
@@ -213,6 +216,7 @@ class Pump:
         if message.list_needed:
             self._heartbeat_due_ms = now_ms
         if sent_ms is not None:
+            self.clocks.heard(node, message.wall_ms, sent_ms, now_ms)
             for shard in list(self._schedule.reading):
                 self._confirm_reads(self.replicas[shard], node, now_ms)
 
@@ -371,6 +375,7 @@ class Pump:
         """Everything that arrived and is due: Raft messages, timers, proposals, reads."""
         self._now_ms = now_ms
         self._waking.tick(now_ms)
+        self.clocks.note(now_ms, wall_ms)
         self._schedule.ring(self.replicas, now_ms)
         self._step_ready(now_ms, wall_ms)
         self.streams.tick(now_ms)
@@ -389,7 +394,7 @@ class Pump:
         ends_ms = self._clock() + self._config.step_slice_ms
         for done, shard in enumerate(ready, 1):
             replica = self.replicas[shard]
-            replica.step(now_ms, wall_ms, self._turn)
+            replica.step(now_ms, self.clocks.stamp(replica, wall_ms), self._turn)
             self.look_at(replica, now_ms)
             if done < len(ready) and self._clock() >= ends_ms:
                 self._schedule.put_back(self._schedule.ready, ready[done:])
@@ -462,6 +467,9 @@ class Pump:
         self._holdings.losses.announce(peers)
         self._outbox.liveness.extend(self.liveness.begin_round(peers, now_ms))
         self.liveness.expect(self._config.election_timeout_ms)
+        if self.clocks.off:
+            for replica in self.replicas.values():
+                self.clocks.resign(replica, now_ms, self._turn)
 
     def _housekeep(self, now_ms: float) -> None:
         self._housekeeping_due_ms = now_ms + HOUSEKEEPING_MS

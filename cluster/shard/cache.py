@@ -32,6 +32,7 @@ class DocumentCache:
         "_directory",
         "_documents",
         "_records",
+        "doubted",
         "generation",
         "held",
         "unsaved",

@@ -113,6 +113,8 @@ class SimulatedNode:
         """A sync under way: the write and the engine's batches that it makes durable, and when it returns."""
         self.synced_batches = 0
         self.paused_until_ms = 0.0
+        self.clock_ahead_ms = 0
+        """How far this node's wall clock is ahead of the true time."""
         self.halts = False
         """Whether the tally's channel `halt` is a fault on this node."""
         self.inbox: list[tuple[float, int, NodeId, Lane, bytes]] = []
@@ -183,7 +185,7 @@ class SimulatedNode:
             self.engine.sync_through(batches)
             self.synced_batches = max(self.synced_batches, batches)
             self.carry(pump.persisted(write, now_ms))
-        self.carry(pump.step(now_ms, self.world.wall_ms))
+        self.carry(pump.step(now_ms, self.world.wall_ms + self.clock_ahead_ms))
         if pump.needs_sync and self.syncs and self.syncing is None:
             takes_ms = self.world.sync_ms()
             if takes_ms:
