@@ -1,4 +1,4 @@
-"""A shard's time is its leader's clock, held near the median of its voters' clocks; one with a wrong clock lets another lead."""
+"""A shard's time is its leader's clock, held near its voters' median; a leader with a wrong clock lets another lead."""
 
 from __future__ import annotations
 
