@@ -13,7 +13,6 @@ Work of a turn follows what arrived: shards without news, timer or committed ent
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from cluster.errors import RejectedError, StaleRoute, StorageFull
 from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
@@ -22,6 +21,7 @@ from cluster.pump import frames
 from cluster.pump.bundles import BundleFetch
 from cluster.pump.changes import Changes, status_of
 from cluster.pump.clocks import Clocks
+from cluster.pump.config import PumpConfig as PumpConfig
 from cluster.pump.divergence import Divergences
 from cluster.pump.facts import Held, HeldShards
 from cluster.pump.holdings import Holdings
@@ -31,7 +31,6 @@ from cluster.pump.liveness import Fenced, Heartbeat, HeartbeatReply, NodeLivenes
 from cluster.pump.outbox import Outbox, Output
 from cluster.pump.placing import Placing
 from cluster.pump.schedule import Schedule
-from cluster.pump.snapshot_sending import CHUNK_BYTES
 from cluster.pump.streams import Streams
 from cluster.pump.transfers import Transfers
 from cluster.pump.waking import Waking
@@ -48,21 +47,6 @@ from cluster.storage.engine import Batch
 HOUSEKEEPING_MS = 1_000.0
 STREAM_BITS = 32
 """Client streams are numbered on from (boot generation << 32)."""
-
-
-@dataclass(frozen=True, slots=True)
-class PumpConfig:
-    """heartbeat_ms: between liveness rounds. election_timeout_ms: a disk write older than this loses leadership.
-    step_slice_ms, apply_slice_ms: Raft and apply pause after this long, so that liveness and new messages get their turn.
-    snapshot_bytes_per_second: at most so much of snapshots and history is sent to all peers together, snapshot_chunk_bytes at
-    a time."""
-
-    heartbeat_ms: float = 100.0
-    election_timeout_ms: float = 1_000.0
-    step_slice_ms: float = 20.0
-    apply_slice_ms: float = 5.0
-    snapshot_bytes_per_second: int = 64 * 1024 * 1024
-    snapshot_chunk_bytes: int = CHUNK_BYTES
 
 
 class Pump:

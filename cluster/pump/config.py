@@ -1,0 +1,22 @@
+"""The numbers of a pump."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cluster.pump.snapshot_sending import CHUNK_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class PumpConfig:
+    """heartbeat_ms: between liveness rounds. election_timeout_ms: a disk write older than this loses leadership.
+    step_slice_ms, apply_slice_ms: Raft and apply pause after this long, so that liveness and new messages get their turn.
+    snapshot_bytes_per_second: at most so much of snapshots and history is sent to all peers together, snapshot_chunk_bytes at
+    a time."""
+
+    heartbeat_ms: float = 100.0
+    election_timeout_ms: float = 1_000.0
+    step_slice_ms: float = 20.0
+    apply_slice_ms: float = 5.0
+    snapshot_bytes_per_second: int = 64 * 1024 * 1024
+    snapshot_chunk_bytes: int = CHUNK_BYTES
