@@ -59,7 +59,8 @@ def decode_end(body: bytes) -> SnapshotEnd | None:
         configuration.check(end.meta.configuration)
     except InvalidRequest:
         return None
-    return end if end.meta.index > 0 and end.meta.term > 0 and end.now_ms >= 0 else None
+    meta = end.meta
+    return end if 0 <= meta.configured <= meta.index and meta.index > 0 < meta.term and end.now_ms >= 0 else None
 
 
 @dataclass(slots=True)
@@ -198,7 +199,7 @@ class SnapshotSending:
         end = b""
         if not records:
             raft = replica.raft
-            meta = SnapshotMeta(pull.point, raft.term_of(pull.point), raft.configuration_at(pull.point))
+            meta = raft.snapshot_at(pull.point)
             end = msgspec.msgpack.encode(SnapshotEnd(meta, replica.time_ms))
         transfer.pull = None
         self._bucket.charge(sum(len(name) + len(body) for name, body in records), now_ms)

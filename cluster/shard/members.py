@@ -62,8 +62,3 @@ class Members:
 
     def has(self, replica: ReplicaId) -> bool:
         return replica in self._nodes
-
-    @property
-    def nodes(self) -> set[NodeId]:
-        """Where the members run."""
-        return set(self._nodes.values())

@@ -47,10 +47,6 @@ class Shard(Struct, frozen=True, array_like=True):
         """This shard's replica on `node`, if it has one."""
         return next((place.replica for place in self.replicas if place.node == node), None)
 
-    def node_of(self, replica: ReplicaId) -> NodeId | None:
-        """The node that holds `replica`, if it belongs to this shard."""
-        return next((place.node for place in self.replicas if place.replica == replica), None)
-
 
 class MapState(Struct, frozen=True, array_like=True):
     """The map as it is stored and sent. `next_replica` is above every replica id that it ever named."""

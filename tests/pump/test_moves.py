@@ -136,6 +136,20 @@ def test_a_learner_is_brought_by_snapshot_while_the_log_is_compacted() -> None:
     finish(world, writers)
 
 
+def test_a_snapshot_says_which_entry_made_its_configuration() -> None:
+    """Whoever leads later compares changes, proves removals and corrects the map by it, whether it has that entry or not."""
+    world = started(compaction=SMALL)
+    client = world.client("n1")
+    for amount in range(40):
+        client.insist(Kind.SEND, KEY, "add", {"amount": amount})
+    step_of(world, None, "n4")
+    world.run_until(lambda: SHARD in world.nodes[NodeId("n4")].pump.replicas)
+    world.run_until(lambda: replica_at(world, "n4").applied == status(world).last_index)
+    newcomer = replica_at(world, "n4").raft
+    assert newcomer.snapshot.index >= status(world).index > 0, "the entry itself never came"
+    assert newcomer.configured_index == status(world).index
+
+
 def test_sessions_and_configuration_travel_inside_snapshots() -> None:
     """A command that was applied before the snapshot is not applied again after it; the newcomer knows all members."""
     world = started(compaction=SMALL)

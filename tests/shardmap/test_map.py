@@ -58,7 +58,7 @@ def test_intervals_meet_without_gap_and_cover_everything() -> None:
     ranged = shard_map.shards[1:]
     assert (ranged[0].start, ranged[-1].end) == (0, HASH_SPACE)
     assert all(left.end == right.start for left, right in itertools.pairwise(ranged))
-    assert shard_map.shard(ShardId(3)).node_of(ranged[2].replicas[0].replica) == ranged[2].replicas[0].node
+    assert shard_map.shard(ShardId(3)).replica_on(ranged[2].replicas[0].node) == ranged[2].replicas[0].replica
 
 
 @pytest.mark.parametrize(("nodes", "shards", "copies"), [([], 1, 3), (NODES[:1] * 2, 1, 3), (NODES, 0, 3), (NODES, 1, 0)])
