@@ -16,7 +16,7 @@ from cluster.raft.configuration import entries_in
 from cluster.raft.effects import Role
 from cluster.raft.events import SnapshotInstalled
 from cluster.raft.log import runs_after, size_of
-from cluster.raft.messages import Append, AppendReply, Message, SnapshotMeta, SnapshotOffer
+from cluster.raft.messages import Append, AppendReply, Message, Run, SnapshotMeta, SnapshotOffer
 from cluster.raft.state import State
 
 
@@ -38,7 +38,8 @@ def on_append(state: State, sender: ReplicaId, message: Append, now_ms: float) -
     log, runs = state.log, message.runs
     last = runs[-1].last_index if runs else message.previous_index
     if message.previous_index < log.snapshot.index:
-        # What a snapshot covers is committed, so it needs no comparing.
+        # What a snapshot covers is committed: of that, only its last entry is still known here, and must not differ.
+        _compare_with_snapshot(state, runs)
         runs = runs_after(runs, log.snapshot.index)
         last = max(last, log.snapshot.index)
     elif not log.matches(message.previous_index, message.previous_term):
@@ -60,6 +61,16 @@ def on_append(state: State, sender: ReplicaId, message: Append, now_ms: float) -
     if message.runs or message.commit <= commit_before:
         # An empty append that taught a commit index is a notice: silence. One that taught nothing asks for an answer.
         state.send_after_persist(sender, accepted(state, last))
+
+
+def _compare_with_snapshot(state: State, runs: list[Run]) -> None:
+    snapshot = state.log.snapshot
+    for run in runs:
+        if run.first_index <= snapshot.index <= run.last_index and run.term != snapshot.term:
+            raise StorageDamaged(
+                f"the leader of term {state.term} has entry {snapshot.index} of term {run.term}, "
+                f"but the snapshot here ends with it in term {snapshot.term}"
+            )
 
 
 def _reject(state: State, sender: ReplicaId, message: Append) -> None:

@@ -215,6 +215,13 @@ def test_append_that_begins_inside_the_snapshot_is_taken_from_behind_it() -> Non
     assert to(late, 2) == [accept(2, 5, 7)]
 
 
+def test_append_that_contradicts_the_snapshots_last_entry_is_reported_as_damage() -> None:
+    """Reference trap 25: what a snapshot covers is committed. Its last term is the only one that is still known."""
+    solo = Solo(term=3, snapshot=(4, 2), log=[2], applied=4)
+    with pytest.raises(StorageDamaged, match="entry 4 of term 1"):
+        solo.receive(2, append(3, (2, 1), run(3, 1, b"a", b"b", b"c")))
+
+
 def test_hint_inside_what_is_compacted_leads_to_a_snapshot() -> None:
     """The follower has an entry at the snapshot's index, but of an older term: the logs part below."""
     cluster = Cluster(seed=11)
