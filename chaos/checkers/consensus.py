@@ -56,7 +56,7 @@ class Consensus(Checker):
         self._votes: dict[tuple[ShardId, ReplicaId, Term], ReplicaId] = {}
         self._entries: dict[tuple[int, int, int], bytes] = {}
         self._before: dict[tuple[int, int, int], Term] = {}
-        self._acked: dict[tuple[NodeId, ShardId], tuple[Term, LogIndex]] = {}
+        self._acked: dict[tuple[NodeId, ShardId, ReplicaId], tuple[Term, LogIndex]] = {}
         self._seen: dict[tuple[NodeId, ShardId], tuple[int, Term, LogIndex, LogIndex]] = {}
 
     # -- what reaches a disk -----------------------------------------------------------------------------------------
@@ -117,8 +117,8 @@ class Consensus(Checker):
         )
         if not held:
             raise Violation("durability", f"{node.name} acknowledges entry {index} of shard {shard} before it is durable")
-        before = self._acked.get((node.name, shard), (Term(0), LogIndex(0)))
-        self._acked[(node.name, shard)] = max(before, (reply.term, index))
+        before = self._acked.get((node.name, shard, replica.replica), (Term(0), LogIndex(0)))
+        self._acked[(node.name, shard, replica.replica)] = max(before, (reply.term, index))
         leader = self.world.nodes[receiver]
         led = leader.pump.replicas[shard].raft if leader.up else None
         if led is None or led.role is not Role.LEADER or led.term != reply.term or replica.raft.term != reply.term:
@@ -174,7 +174,7 @@ class Consensus(Checker):
 
     def _remembers(self, node: SimulatedNode, shard: ShardId, replica: ShardReplica) -> None:
         """What was acknowledged in the present term is still here."""
-        term, index = self._acked.get((node.name, shard), (Term(0), LogIndex(0)))
+        term, index = self._acked.get((node.name, shard, replica.replica), (Term(0), LogIndex(0)))
         raft = replica.raft
         if raft.term == term and raft.last_index < index and not node.wiped:
             raise Violation(

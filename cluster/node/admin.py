@@ -16,7 +16,7 @@ import msgspec
 
 import cluster
 from cluster.documents.bundle import Bundle
-from cluster.errors import HistoryTrimmed, InvalidRequest, UnknownDocument
+from cluster.errors import HistoryTrimmed, InvalidRequest, LogLost, UnknownDocument
 from cluster.gossip.messages import State
 from cluster.ids import SYSTEM_SHARD, DocumentId, ShardId
 from cluster.node.decisions import Decisions
@@ -288,6 +288,17 @@ class Administration:
             for replica in self._pump.replicas.values()
             if replica.unwell or replica.stalled
         ]
+        rows += [
+            {
+                "shard_id": shard,
+                "raft_index": 0,
+                "offset": 0,
+                "document": None,
+                "cause": f"{LogLost.reason}: {held.why}; {_stage_of(self._pump.replicas.get(shard))}",
+                "node_id": self._pump.node,
+            }
+            for shard, held in self._pump.lost.items()
+        ]
         return {"halted": rows}
 
     async def _list_divergences(self, request: Row) -> Row:
@@ -323,6 +334,13 @@ class Administration:
         self._engine.write(turn.batch)
         self._engine.sync()
         return {"records": records}
+
+
+def _stage_of(replica: ShardReplica | None) -> str:
+    """How far the replacement of a lost replica is."""
+    if replica is None:
+        return "its shard's leader replaces it once a majority of the other voters is there"
+    return f"replica {replica.replica} learns in its place"
 
 
 _KIND_NAMES: dict[int, str] = {

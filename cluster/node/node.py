@@ -33,6 +33,7 @@ from cluster.ids import SYSTEM_SHARD, NodeId
 from cluster.node.admin import Administration
 from cluster.node.backend import NodeBackend, OneAnswer
 from cluster.node.decisions import Decisions
+from cluster.node.directory import open_directory
 from cluster.node.divergence_hook import loader_for
 from cluster.node.errors_log import ErrorsLog
 from cluster.node.loop import NodeLoop, monotonic_ms
@@ -47,8 +48,7 @@ from cluster.session.operations import Kind, Operation, Reply
 from cluster.shard.system.program import OPERATOR
 from cluster.shard.turn import Turn
 from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE
-from cluster.storage.format import begin_boot, ensure_format
-from cluster.storage.rocks import RocksEngine, RocksSettings
+from cluster.storage.rocks import RocksSettings
 from cluster.transport.gossip import GossipTransport
 from cluster.transport.gossip import clock_ms as gossip_clock_ms
 from cluster.transport.tcp import TcpPeerTransport
@@ -74,15 +74,20 @@ class Node:
         self._ended: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
-        """Open the directory and serve. Raises OperatorError with the directory as it was found, OSError for a taken port."""
+        """Open the directory and serve. Raises OperatorError with the directory as it was found, OSError for a taken port. A
+        store that is damaged as a whole is no error where other nodes can replace it: see `cluster.node.directory`.
+        """
         config = self.config
         self._ended = asyncio.get_running_loop().create_future()
         directory_path = Path(config.data_dir)
-        os.makedirs(directory_path, exist_ok=True)
-        self._engine = RocksEngine.open(directory_path / "store", RocksSettings(free_bytes_min=config.disk_free_bytes_min // 2))
-        ensure_format(self._engine)
         self._cluster_id = cluster_identity(self.first_nodes)
-        self._identity = begin_boot(self._engine, self._cluster_id, self.node)
+        self._engine, self._identity = open_directory(
+            directory_path,
+            RocksSettings(free_bytes_min=config.disk_free_bytes_min // 2),
+            self._cluster_id,
+            self.node,
+            replaceable=len(self.first_nodes) > 2,
+        )
         self._marker = PageMarker(directory_path, config.poison_hook)
         self._watchdog = Watchdog(self._marker, config.watchdog_ms)
         self.pump = self._build_pump()

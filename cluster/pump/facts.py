@@ -57,6 +57,12 @@ def own_store(engine: Engine, entropy: Callable[[int], bytes]) -> bytes:
     return found
 
 
+def verify(engine: Engine) -> None:
+    """Raise StorageDamaged unless everything opens that the node remembers of itself and its peers."""
+    for key, value in engine.scan(_META, b"\x00", b"\x01"):
+        keys.unseal(_META, key, value)
+
+
 def start_over(engine: Engine, store: bytes) -> None:
     """Make a new, empty engine the successor of one that was lost, durably: it has its name `store`, and holds nothing."""
     batch = Batch()

@@ -6,8 +6,9 @@ interpreter lock, so it may run in another thread. A stalled RocksDB refuses wri
 Invariant: after a failed sync, or any other error that leaves what is durable in doubt, every later call raises that error.
 What RocksDB reports as text is turned into typed errors in one place, `_typed`.
 
-The directory holds RocksDB's files, FORMAT (a copy of the layout's version, written last at creation) and OWNER (locked
-while a process uses the directory). Nothing in a directory that is in use, too new or damaged is touched.
+The directory holds RocksDB's files, FORMAT (a copy of the layout's version, written last at creation), OWNER (locked while a
+process uses the directory) and SYNCED (the number of a change that is durable: a write-ahead log that was cut off cleanly below
+it looks like a torn end otherwise). Nothing in a directory that is in use, too new or damaged is touched.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ SPACE_CHECK_BYTES = 8 * MIB
 """Free space is looked up when this much was written since, or this long ago, whichever comes first."""
 FORMAT_FILE = "FORMAT"
 OWNER_FILE = "OWNER"
+SYNCED_FILE = "SYNCED"
+SYNCED_INTERVAL_S = 1.0
+"""How often the number of the last durable change is noted: what a lost end of the log is noticed by, to within this."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -80,6 +84,8 @@ class RocksEngine:
         "_owner",
         "_path",
         "_settings",
+        "_synced",
+        "_synced_at",
         "_write_options",
     )
 
@@ -102,10 +108,14 @@ class RocksEngine:
         self._full = False
         self._bytes_since_check = 0
         self._checked_at = float("-inf")
+        self._synced_at = float("-inf")
+        self._synced = -1
         try:
             self._database = Rdict(str(path), _database_options(settings), _family_options(settings), AccessType.read_write())
         except Exception as error:
             raise _typed(error, f"open {path}") from error
+        _check_synced(path, self._database)
+        self._synced = os.open(path / SYNCED_FILE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._families: dict[Family, Rdict] = {f: self._database.get_column_family(f.value) for f in Family}
         self._handles: dict[Family, ColumnFamily] = {f: self._database.get_column_family_handle(f.value) for f in Family}
         self._write_options = WriteOptions()
@@ -202,11 +212,18 @@ class RocksEngine:
         """See Engine.sync. May run in a thread of its own while the owner's thread writes and reads."""
         if self._failure is not None:
             raise self._failure
+        now = self._clock()
+        noted = now - self._synced_at >= SYNCED_INTERVAL_S
+        change = self._database.latest_sequence_number() if noted else 0
         try:
             self._database.flush_wal(True)
         except Exception as error:
             self._failure = SyncFailed(f"sync of {self._path} failed: {error}")
             raise self._failure from error
+        if noted:
+            self._synced_at = now
+            # It need not be durable itself: an older number only notices less.
+            os.pwrite(self._synced, b"%020d\n" % change, 0)
 
     def flush(self, families: Iterable[Family] = tuple(Family)) -> None:
         """Move what was written to these families into table files, so that the next open has less to recover. Blocks."""
@@ -233,6 +250,7 @@ class RocksEngine:
         except Exception as error:
             raise _typed(error, "close") from error
         finally:
+            os.close(self._synced)
             os.close(self._owner)
             self._owner = -1
 
@@ -313,6 +331,21 @@ def _check_marker(path: Path) -> bool:
         # RocksDB keeps one from creation on, and would open without it as if nothing had been written since the last flush.
         raise StorageDamaged(f"the write-ahead log of {path} is gone", path=str(path))
     return True
+
+
+def _check_synced(path: Path, database: Rdict) -> None:
+    """Raise StorageDamaged, the database closed, when changes are gone that were durable."""
+    try:
+        noted = int((path / SYNCED_FILE).read_text("ascii", errors="replace"))
+    except (FileNotFoundError, ValueError):
+        return
+    last = database.latest_sequence_number()
+    if last < noted:
+        database.close()
+        raise StorageDamaged(
+            f"the newest change in {path} is {last}, but {noted} was durable: the end of the write-ahead log is gone",
+            path=str(path),
+        )
 
 
 def _write_marker(path: Path) -> None:
