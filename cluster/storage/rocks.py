@@ -48,8 +48,6 @@ SPACE_CHECK_BYTES = 8 * MIB
 FORMAT_FILE = "FORMAT"
 OWNER_FILE = "OWNER"
 SYNCED_FILE = "SYNCED"
-SYNCED_INTERVAL_S = 1.0
-"""How often the number of the last durable change is noted: what a lost end of the log is noticed by, to within this."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -85,7 +83,6 @@ class RocksEngine:
         "_path",
         "_settings",
         "_synced",
-        "_synced_at",
         "_write_options",
     )
 
@@ -108,7 +105,6 @@ class RocksEngine:
         self._full = False
         self._bytes_since_check = 0
         self._checked_at = float("-inf")
-        self._synced_at = float("-inf")
         self._synced = -1
         try:
             self._database = Rdict(str(path), _database_options(settings), _family_options(settings), AccessType.read_write())
@@ -212,18 +208,14 @@ class RocksEngine:
         """See Engine.sync. May run in a thread of its own while the owner's thread writes and reads."""
         if self._failure is not None:
             raise self._failure
-        now = self._clock()
-        noted = now - self._synced_at >= SYNCED_INTERVAL_S
-        change = self._database.latest_sequence_number() if noted else 0
+        change = self._database.latest_sequence_number()
         try:
             self._database.flush_wal(True)
         except Exception as error:
             self._failure = SyncFailed(f"sync of {self._path} failed: {error}")
             raise self._failure from error
-        if noted:
-            self._synced_at = now
-            # It need not be durable itself: an older number only notices less.
-            os.pwrite(self._synced, b"%020d\n" % change, 0)
+        # Not durable itself, and it need not be: an older number only notices less.
+        os.pwrite(self._synced, b"%020d\n" % change, 0)
 
     def flush(self, families: Iterable[Family] = tuple(Family)) -> None:
         """Move what was written to these families into table files, so that the next open has less to recover. Blocks."""

@@ -141,9 +141,8 @@ def test_another_nodes_identity_is_no_excuse_for_an_empty_store(tmp_path: Path) 
 
 def test_a_log_that_ends_cleanly_below_what_was_durable_is_damage(tmp_path: Path) -> None:
     """Reference traps 11 and 14: such an end looks like one that a crash tore, and votes may have been behind it."""
-    times = iter(range(10_000))
     path = tmp_path / "store"
-    engine = RocksEngine.open(path, SETTINGS, clock=lambda: float(next(times)))
+    engine = RocksEngine.open(path, SETTINGS)
     ends = []
     for number in range(40):
         batch = Batch()
