@@ -34,8 +34,8 @@ SHARDS_DEFAULT = 3
 SHARDS_MAX = 16_384
 """Ten thousand idle shards cost a node next to nothing; what grows with their number is the shard map (about 50 bytes each)."""
 ELECTION_HEARTBEATS_MIN = 3
-LEASE_HEARTBEATS_MIN = 2
-"""A shorter lease would end before the heartbeat that renews it is answered."""
+LEASE_HEARTBEATS_MIN = 3
+"""A shorter lease would end before the answer to the heartbeat that renews it, which may wait for a heartbeat of its own."""
 
 _BINARY_UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _BYTES = re.compile(r"([0-9]+) ?(B|KiB|MiB|GiB|TiB)?\Z")

@@ -129,10 +129,10 @@ def test_election_timeout_leaves_room_for_lost_heartbeats() -> None:
 
 def test_lease_leaves_room_for_the_heartbeat_that_renews_it() -> None:
     """Only when leases are on: the drift bound means nothing otherwise."""
-    make(lease_reads="on", lease_drift_ms=800)
-    make(lease_drift_ms=801)
-    with pytest.raises(ConfigurationInvalid, match="lease_drift_ms = 801"):
-        make(lease_reads="on", lease_drift_ms=801)
+    make(lease_reads="on", lease_drift_ms=700)
+    make(lease_drift_ms=701)
+    with pytest.raises(ConfigurationInvalid, match="lease_drift_ms = 701"):
+        make(lease_reads="on", lease_drift_ms=701)
 
 
 def test_ports_of_one_node_must_differ() -> None:
