@@ -156,3 +156,41 @@ def recover(
     say(f"{found['restart_to_all_replicas_s']:8.2f} s until all replicas had it")
     say(f"{found['replayed_per_s']:8,} commands replayed for each second in between")
     return Exit.DONE
+
+
+@app.command()
+@command
+def idle(
+    groups: Annotated[int, typer.Option("--groups", help="Raft groups of documents.", min=1, max=SHARDS_MAX)] = 10_000,
+    nodes: Annotated[int, typer.Option("--nodes", help="Nodes of the cluster.", min=1, max=7)] = 3,
+    seconds: Annotated[float, typer.Option("--seconds", help="Length of each measurement.", min=0.2)] = 30.0,
+    wakes: Annotated[int, typer.Option("--wakes", help="Sleeping groups to use once each afterwards.", min=0, max=1000)] = 5,
+    folder: InFolder = None,
+    as_json: AsJson = False,
+) -> Exit:
+    """Measure what groups cost that nobody uses: CPU of every node, and memory for each group beside a cluster with few.
+
+    A cluster with three groups is measured first, in the same way: what a node costs by itself is in both.
+
+    Exit codes: 0 measured. 1 groups stayed without a leader, or a node ended.
+
+    Example: moot bench idle --groups 1000 --seconds 10
+    """
+    from chaos.bench.idle import bench_idle
+
+    with tempfile.TemporaryDirectory(prefix="moot-bench-", dir=folder) as below:
+        found = _measured(bench_idle(Path(below), _tell, groups=groups, nodes=nodes, seconds=seconds, wakes=wakes))
+    if as_json:
+        print_json(found)
+        return Exit.DONE
+    shown = table("node", ">replicas", ">CPU % of a core", ">with few groups", ">bytes/group", ">memory MiB")
+    for name, percent in found["cpu_percent"].items():
+        few, memory = found["cpu_percent_baseline"][name], found["rss_bytes"][name] / (1 << 20)
+        replicas, size = f"{found['replicas'][name]:,}", f"{found['bytes_per_group'][name]:,}"
+        add_row(shown, name, replicas, f"{percent:.2f}", f"{few:.2f}", size, f"{memory:.0f}")
+    out.print(shown)
+    say(f"{found['start_s']:8.1f} s from start until every gateway answered")
+    say(f"{found['leaders_s']:8.1f} s until every node knew a leader of each of {groups:,} groups")
+    if found["first_use_ms"]:
+        say(f"{max(found['first_use_ms']):8.1f} ms at most for the first operation of {len(found['first_use_ms'])} of them")
+    return Exit.DONE

@@ -104,7 +104,7 @@ class NodeLoop:
             self._loop.call_soon(self._turn)
 
     def on_frame(self, node: NodeId, lane: Lane, frame: bytes) -> None:
-        self._guard(lambda: self.pump.on_frame(node, lane, frame, monotonic_ms()))
+        self._guard(lambda: self.pump.on_frame(node, lane, frame, monotonic_ms()), quiet=lane is Lane.LIVENESS)
 
     def on_connected(self, node: NodeId, boot_generation: int) -> None:
         _log.info("connected to %s (boot %d)", node, boot_generation)
@@ -130,14 +130,16 @@ class NodeLoop:
             self._timer.cancel()
         self._thread.shutdown(wait=True)
 
-    def _guard(self, event: Callable[[], None]) -> None:
+    def _guard(self, event: Callable[[], None], *, quiet: bool = False) -> None:
+        """Tell the pump, then turn it; after what is `quiet`, only if it asks for that."""
         if self._stopped:
             return
         try:
             event()
         except Exception as error:
             self._fail(error)
-        self.wake()
+        if not quiet or self.pump.calls_for_turn:
+            self.wake()
 
     # -- the turn ----------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from cluster.pump.snapshot_sending import CHUNK_BYTES
 
+HEARTBEATS_MIN_PATIENT = 6
+"""With acknowledgements that wait for a round, what a leader knows of a follower is up to two rounds and two messages old."""
+
 
 @dataclass(frozen=True, slots=True)
 class PumpConfig:
@@ -20,3 +23,9 @@ class PumpConfig:
     apply_slice_ms: float = 5.0
     snapshot_bytes_per_second: int = 64 * 1024 * 1024
     snapshot_chunk_bytes: int = CHUNK_BYTES
+
+    @property
+    def hasty(self) -> bool:
+        """Whether every heartbeat is acknowledged at once: the election timeout has no room for answers that wait for the
+        answerer's own next round."""
+        return self.election_timeout_ms < HEARTBEATS_MIN_PATIENT * self.heartbeat_ms

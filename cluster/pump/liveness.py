@@ -33,7 +33,7 @@ Led = tuple[tuple[ShardId, Term], ...]
 
 class Heartbeat(Struct, frozen=True, array_like=True, tag=1):
     """`led` is None when the receiver should still have the list with this digest. `store` names the sender's data
-    directory.
+    directory. `urgent`: somebody waits for the acknowledgement; otherwise it may wait for the receiver's own next round.
     """
 
     generation: int
@@ -41,6 +41,7 @@ class Heartbeat(Struct, frozen=True, array_like=True, tag=1):
     round: int
     digest: bytes
     led: Led | None
+    urgent: bool = False
 
 
 class HeartbeatReply(Struct, frozen=True, array_like=True, tag=2):
@@ -222,8 +223,8 @@ class NodeLiveness:
 
     # -- rounds ------------------------------------------------------------------------------------------------------
 
-    def begin_round(self, peers: list[NodeId], now_ms: float) -> list[tuple[NodeId, Heartbeat]]:
-        """One heartbeat to each connected peer."""
+    def begin_round(self, peers: list[NodeId], now_ms: float, *, urgent: bool = False) -> list[tuple[NodeId, Heartbeat]]:
+        """One heartbeat to each connected peer. urgent: somebody waits for its acknowledgement."""
         if not self._listed:
             self._relist()
         self._round += 1
@@ -233,7 +234,7 @@ class NodeLiveness:
             peer = self._peer(node)
             led = None if peer.sent_list == self._digest else self._list
             peer.sent_list = self._digest
-            beats.append((node, Heartbeat(self.generation, self.store, self._round, self._digest, led)))
+            beats.append((node, Heartbeat(self.generation, self.store, self._round, self._digest, led, urgent)))
         return beats
 
     def on_heartbeat(
@@ -331,6 +332,10 @@ class NodeLiveness:
             if peer.acking:
                 due_ms = min(due_ms, peer.acked[1] + timeout_ms)
         self.silence_due_ms = due_ms
+
+    @property
+    def has_news(self) -> bool:
+        return bool(self._news)
 
     def take_news(self) -> News:
         """Everything since the last call."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from cluster.ids import NodeId, ShardId, Term
 from cluster.pump import frames
 from cluster.pump.lanes import Lane
-from cluster.pump.liveness import LivenessMessage
+from cluster.pump.liveness import Heartbeat, HeartbeatReply, LivenessMessage
 from cluster.pump.streams import Streams
 from cluster.session.operations import Delta, Reply
 from cluster.shard.turn import AnswerItem, RaftItem, RaftLaneItem, ResetItem, Turn
@@ -49,9 +49,27 @@ class Outbox:
         self._turn = turn
         self._streams = streams
         self.liveness: list[tuple[NodeId, LivenessMessage]] = []
+        self._acknowledgements: dict[NodeId, HeartbeatReply] = {}
+        """That nobody waits for: they leave with the next round, so that idle nodes wake each other half as often."""
         self.resets: set[NodeId] = set()
         self.written = 0
         self._unsynced: deque[_Unsynced] = deque()
+
+    def acknowledge(self, node: NodeId, reply: HeartbeatReply, *, at_once: bool) -> None:
+        """Answer a peer's heartbeat. A later answer says all that an earlier one says."""
+        if at_once:
+            self._acknowledgements.pop(node, None)
+            self.liveness.append((node, reply))
+        else:
+            self._acknowledgements[node] = reply
+
+    def beat(self, beats: list[tuple[NodeId, Heartbeat]]) -> None:
+        """A liveness round leaves, and with it what waited for one."""
+        for node, beat in beats:
+            self.liveness.append((node, beat))
+            waited = self._acknowledgements.pop(node, None)
+            if waited is not None:
+                self.liveness.append((node, waited))
 
     @property
     def needs_sync(self) -> bool:

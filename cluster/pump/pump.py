@@ -191,7 +191,8 @@ class Pump:
         if isinstance(message, Heartbeat):
             reply, restarted = self.liveness.on_heartbeat(node, message, now_ms, self.clocks.wall_ms(now_ms))
             if reply is not None:
-                self._outbox.liveness.append((node, reply))
+                at_once = message.urgent or message.led is not None or reply.list_needed or self._config.hasty
+                self._outbox.acknowledge(node, reply, at_once=at_once)
             if restarted:
                 self._waking.process_gone(node, now_ms)
             return
@@ -341,6 +342,12 @@ class Pump:
         return min(due, self._transfers.deadline_ms(self._now_ms))
 
     @property
+    def calls_for_turn(self) -> bool:
+        """Whether what arrived asks for a turn before the next deadline: heartbeats and their answers mostly do not."""
+        waits = self.busy or self._outbox.liveness or self.liveness.has_news or not self._turn.empty
+        return bool(waits or self.fenced or self.deadline_ms <= self._now_ms)
+
+    @property
     def needs_sync(self) -> bool:
         """Whether something waits for durability."""
         return self._outbox.needs_sync
@@ -449,7 +456,8 @@ class Pump:
             self._turn.raft_now.setdefault(node, [])
         peers = [peer for peer in self._peers if peer in self.connected]
         self._holdings.losses.announce(peers)
-        self._outbox.liveness.extend(self.liveness.begin_round(peers, now_ms))
+        urgent = self._turn.round_needed or bool(self._schedule.reading)
+        self._outbox.beat(self.liveness.begin_round(peers, now_ms, urgent=urgent))
         self.liveness.expect(self._config.election_timeout_ms)
         if self.clocks.off:
             for replica in self.replicas.values():

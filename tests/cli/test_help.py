@@ -49,6 +49,7 @@ def test_there_is_everything_that_the_documentation_names() -> None:
         "shards list", "shards isolate", "space deploy", "space list", "space show", "space errors", "doc create", "doc send",
         "doc read", "doc watch", "doc log", "doc replay", "doc list", "doc delete", "doc inspect", "bench send",
         "bench recover",
+        "bench idle",
     }  # fmt: skip
 
 

@@ -60,6 +60,22 @@ def test_recovery_brings_everything_back_by_replay_alone(tmp_path: Path) -> None
     assert 0 < found["restart_to_gateway_s"] <= found["restart_to_read_s"] <= found["restart_to_all_replicas_s"]
 
 
+def test_idle_groups_have_leaders_and_are_measured_beside_a_cluster_with_few(tmp_path: Path) -> None:
+    arguments = ("--groups", "60", "--seconds", "1", "--wakes", "2")
+    shown = moot("bench", "idle", *arguments, "--json", cwd=tmp_path, TMPDIR=str(tmp_path))
+    assert shown.code == Exit.DONE, shown.err
+    found = shown.json
+    assert (found["groups"], found["nodes"]) == (60, 3)
+    names = {"n1", "n2", "n3"}
+    for figure in ("cpu_percent", "cpu_percent_baseline", "bytes_per_group", "rss_bytes", "rss_bytes_baseline"):
+        assert set(found[figure]) == names, figure
+    assert found["replicas"] == dict.fromkeys(names, 61), "the system shard comes on top"
+    assert 0 < found["start_s"] <= found["leaders_s"] <= found["quiet_s"]
+    assert len(found["first_use_ms"]) == 2
+    assert "of 61" in shown.err, "how many groups have leaders is told meanwhile"
+    assert nodes_below(tmp_path) == []
+
+
 @given(in_flight=st.integers(1, 5000), documents=st.integers(1, 200))
 def test_load_is_spread_evenly_and_is_exactly_what_was_asked(in_flight: int, documents: int) -> None:
     shares = windows(in_flight, documents)
