@@ -213,3 +213,29 @@ def test_nodes_that_differ_in_leases_read_by_rounds() -> None:
     assert numbers(leased.reader.insist(Kind.READ, "a").payload) == [0, 1]
     leased.cut_off()
     assert not answered_at_once(leased)
+
+
+def test_a_dead_leader_is_replaced_when_the_promises_end_and_not_much_later() -> None:
+    """Design section 6: leases are waited out, the random timeout is not. Its last heartbeat was at most one interval ago."""
+    leased = Leased()
+    world, leader = leased.world, leased.leader
+    died_ms = world.now_ms
+    leader.crash()
+    others = [node for node in world.nodes.values() if node is not leader]
+    shard = leased.other.pump.router.shard_of("tally", "a")
+    world.run_until(lambda: any(node.pump.replicas[shard].serves for node in others))
+    waited_ms = world.now_ms - died_ms
+    assert LEASES.election_timeout_ms_min - 150 < waited_ms < LEASES.election_timeout_ms_min + 4 * LEASES.stagger_ms
+
+
+def test_a_leader_that_restarts_ends_the_promise_to_the_process_before() -> None:
+    """A newer boot generation proves that nobody answers from the old lease: no more than appends promised is waited for."""
+    leased = Leased()
+    world, leader = leased.world, leased.leader
+    leader.crash()
+    world.run(50)
+    leader.boot()
+    began_ms = world.now_ms
+    world.run_until(world.settled)
+    assert world.now_ms - began_ms < LEASES.election_timeout_ms_max + 200
+    assert numbers(world.client(leased.other.name).insist(Kind.READ, "a").payload) == [0, 1]
