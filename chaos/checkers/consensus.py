@@ -6,7 +6,9 @@
 - state machine safety: one entry is committed at an index;
 - durability: a vote, an acknowledgement or a commit is told only when the disks it rests on have it, and is not forgotten;
 - time: the entries of a shard carry times that never fall;
-- commitment: a leader counts only entries of its own term (paper 5.4.2), and leads only by votes that were given.
+- commitment: a leader counts only entries of its own term (paper 5.4.2), and leads only by votes that were given;
+- configurations: quorums are those of the configuration that counted, each overlaps with the next (`configurations`), and a
+  snapshot brings the one that counted at its entry.
 
 Looked at after every turn, at the replicas of the node that took it: nothing else can have moved.
 """
@@ -18,12 +20,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from chaos.checkers.checker import Checker
+from chaos.checkers.configurations import Configurations, is_quorum
 from chaos.checkers.violation import Violation
 from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
-from cluster.raft.configuration import TAG
+from cluster.raft.configuration import TAG, voters_of
 from cluster.raft.effects import Role
-from cluster.raft.messages import AppendReply, HardState, SnapshotMeta, VoteReply, VoteRequest
-from cluster.raft.quorum import majority
+from cluster.raft.messages import AppendReply, Configuration, HardState, SnapshotMeta, VoteReply, VoteRequest
 from cluster.shard.commands import Command, decode_entry
 from cluster.shard.replica import ShardReplica
 from cluster.shard.turn import RaftItem
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from chaos.sim.world import World
 
 
+_CONFIGURATION = bytes([TAG])
 _HEADER_BYTES = keys.CHECKSUM_BYTES + 8
 _decode_hard_state = msgspec.msgpack.Decoder(HardState).decode
 _decode_snapshot = msgspec.msgpack.Decoder(SnapshotMeta).decode
@@ -50,14 +53,14 @@ class Consensus(Checker):
         self.committed: dict[ShardId, dict[int, tuple[Term, bytes]]] = {}
         self._committed_in: dict[tuple[ShardId, int], Term] = {}
         self.commands: dict[tuple[ShardId, int], list[Command]] = {}
-        self._shards = bootstrap(world.names, limits.shards, limits.replication_factor)
+        self.configurations = Configurations(bootstrap(world.names, limits.shards, limits.replication_factor))
         self._time_ms: dict[ShardId, int] = {}
         self._leaders: dict[tuple[ShardId, Term], ReplicaId] = {}
         self._votes: dict[tuple[ShardId, ReplicaId, Term], ReplicaId] = {}
         self._entries: dict[tuple[int, int, int], bytes] = {}
         self._before: dict[tuple[int, int, int], Term] = {}
-        self._acked: dict[tuple[NodeId, ShardId, ReplicaId], tuple[Term, LogIndex]] = {}
-        self._seen: dict[tuple[NodeId, ShardId], tuple[int, Term, LogIndex, LogIndex]] = {}
+        self._acked: dict[tuple[ShardId, ReplicaId], tuple[Term, LogIndex]] = {}
+        self._seen: dict[tuple[ShardId, ReplicaId], tuple[int, Term, LogIndex, LogIndex]] = {}
 
     # -- what reaches a disk -----------------------------------------------------------------------------------------
 
@@ -67,8 +70,13 @@ class Consensus(Checker):
             if family is not Family.LOG or value is None:
                 continue
             place = (int.from_bytes(key[:4], "big"), keys.log_entry_index(key), _term_in(value))
-            known = self._entries.setdefault(place, value)
-            if known != value:
+            known = self._entries.get(place)
+            if known is None:
+                self._entries[place] = value
+                if value[_HEADER_BYTES : _HEADER_BYTES + 1] == _CONFIGURATION:
+                    shard, index, term = ShardId(place[0]), LogIndex(place[1]), Term(place[2])
+                    self.configurations.written(shard, index, term, value[_HEADER_BYTES:])
+            elif known != value:
                 raise Violation(
                     "log matching", f"{node} writes another entry at shard, index, term {place} than was written before"
                 )
@@ -111,16 +119,21 @@ class Consensus(Checker):
     def _acknowledged(self, node: SimulatedNode, receiver: NodeId, shard: ShardId, reply: AppendReply) -> None:
         if node.wiped:
             return
-        index, disk, replica = reply.index, node.disk, node.pump.replicas[shard]
+        index, disk, replica = reply.index, node.disk, node.pump.replicas.get(shard)
+        if replica is None:
+            return  # it was removed in this very turn, and nobody counts it any more
         held = disk.durable(Family.LOG, keys.log_entry(shard, index)) is not None or index <= self._durable_snapshot(
             node, shard
         )
+        if not held and replica.raft.term > reply.term:
+            return  # it was there when the sync began; a later leader has had it removed since, which that sync saved too
         if not held:
             raise Violation("durability", f"{node.name} acknowledges entry {index} of shard {shard} before it is durable")
-        before = self._acked.get((node.name, shard, replica.replica), (Term(0), LogIndex(0)))
-        self._acked[(node.name, shard, replica.replica)] = max(before, (reply.term, index))
+        before = self._acked.get((shard, replica.replica), (Term(0), LogIndex(0)))
+        self._acked[(shard, replica.replica)] = max(before, (reply.term, index))
         leader = self.world.nodes[receiver]
-        led = leader.pump.replicas[shard].raft if leader.up else None
+        leading = leader.pump.replicas.get(shard) if leader.up else None
+        led = leading.raft if leading is not None else None
         if led is None or led.role is not Role.LEADER or led.term != reply.term or replica.raft.term != reply.term:
             return
         both = max(led.snapshot.index, replica.raft.snapshot.index) < index <= min(led.last_index, replica.raft.last_index)
@@ -138,7 +151,7 @@ class Consensus(Checker):
 
     def booted(self, node: SimulatedNode) -> None:
         for shard, replica in node.pump.replicas.items():
-            self._seen.pop((node.name, shard), None)
+            self._seen.pop((shard, replica.replica), None)
             raft = replica.raft
             told = self._votes.get((shard, raft.replica, raft.term))
             if told is not None and told != raft.vote and not node.wiped:
@@ -154,10 +167,11 @@ class Consensus(Checker):
             raft = replica.raft
             leads = raft.role is Role.LEADER
             now = (leads, raft.term, raft.commit_index, raft.last_index)
-            before = self._seen.get((node.name, shard))
+            before = self._seen.get((shard, replica.replica))
             if now == before:
                 continue
-            self._seen[(node.name, shard)] = now
+            self._seen[(shard, replica.replica)] = now
+            self._configured(node, shard, replica)
             self._remembers(node, shard, replica)
             counted = leads and before is not None and before[:2] == (True, raft.term) and raft.commit_index > before[2]
             if counted and raft.term_of(raft.commit_index) != raft.term:
@@ -174,13 +188,26 @@ class Consensus(Checker):
 
     def _remembers(self, node: SimulatedNode, shard: ShardId, replica: ShardReplica) -> None:
         """What was acknowledged in the present term is still here."""
-        term, index = self._acked.get((node.name, shard, replica.replica), (Term(0), LogIndex(0)))
+        term, index = self._acked.get((shard, replica.replica), (Term(0), LogIndex(0)))
         raft = replica.raft
         if raft.term == term and raft.last_index < index and not node.wiped:
             raise Violation(
                 "durability",
                 f"{node.name} acknowledged entry {index} of shard {shard} in term {term}; its log ends at {raft.last_index}",
             )
+
+    def _configured(self, node: SimulatedNode, shard: ShardId, replica: ShardReplica) -> None:
+        """A log that begins behind a snapshot begins with the configuration that counted there. A replica that joined later may
+        not know it, and needs none until its log has the one that it joined by.
+        """
+        meta = replica.raft.snapshot
+        if meta.index in self.committed.get(shard, ()):
+            counted = self.configurations.at_snapshot(shard, meta.index)
+            found = meta.configuration
+            if found.voters and found != counted:
+                raise Violation(
+                    "configurations", f"{node.name}'s snapshot of shard {shard} at {meta.index} has {found}, not {counted}"
+                )
 
     def _matches(self, shard: ShardId, replica: ShardReplica, known: LogIndex) -> None:
         """Whatever is new in this log follows the same entry as everywhere."""
@@ -209,12 +236,14 @@ class Consensus(Checker):
         payload = value[_HEADER_BYTES:]
         log[index] = (term, payload)
         self._committed_in[(shard, index)] = replica.raft.term
-        self.commands[(shard, index)] = self._open(shard, index, payload) if payload and payload[0] != TAG else []
+        configures = payload[:1] == _CONFIGURATION
+        self.commands[(shard, index)] = self._open(shard, index, payload) if payload and not configures else []
         if self.commands[(shard, index)]:
             self.world.committed(shard, index, self.commands[(shard, index)])
-        places = self._shards.shard(shard).replicas
-        holders = [place.node for place in places if self._has(self.world.nodes[place.node], shard, index, value)]
-        if len(holders) < majority(len(places)):
+        if configures:
+            self.configurations.committed(shard, LogIndex(index), term)
+        holders = [name for name, other in self.world.nodes.items() if self._has(other, shard, index, value)]
+        if not any(_holds(holders, counted) for counted in self.configurations.possible(shard, LogIndex(index))):
             raise Violation(
                 "durability",
                 f"{node.name} commits entry {index} of shard {shard}, which only {holders or 'nobody'} holds durably",
@@ -241,9 +270,12 @@ class Consensus(Checker):
         if first != raft.replica:
             raise Violation("election safety", f"replicas {first} and {raft.replica} of shard {shard} lead term {raft.term}")
         self.world.elected(node, shard, raft.term)
-        voters = [place.replica for place in self._shards.shard(shard).replicas]
-        given = [voter for voter in voters if self._votes.get((shard, voter, raft.term)) == raft.replica]
-        if len(given) < majority(len(voters)):
+        start = raft.last_index
+        while start > raft.snapshot.index and raft.term_of(start) == raft.term:
+            start = LogIndex(start - 1)
+        counted = self.configurations.of(shard, raft, start)
+        given = [voter for voter in voters_of(counted) if self._votes.get((shard, voter, raft.term)) == raft.replica]
+        if not is_quorum(given, counted):
             raise Violation(
                 "election safety", f"{node.name} leads shard {shard} in term {raft.term} by the votes of {given} only"
             )
@@ -255,6 +287,10 @@ class Consensus(Checker):
                     "leader completeness",
                     f"{node.name} leads shard {shard} in term {raft.term} without committed entry {index}",
                 )
+
+
+def _holds(nodes: list[NodeId], counted: Configuration) -> bool:
+    return is_quorum([replica for replica, node in counted.places if node in nodes], counted)
 
 
 def _term_in(value: bytes) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from chaos.checkers.history import Call, Name
+from chaos.checkers.listings import Row, decode_page
 from chaos.sim.workload import Work
 from cluster.session.client import ClientSession
 from cluster.session.client_events import (
@@ -249,6 +250,41 @@ class SessionClient:
             self.stream = None
             self._step(Disconnected())
             self._redial()
+
+
+class Listing:
+    """All pages of one space, one after the other, each asked for until it is answered."""
+
+    def __init__(self, world: World, source: random.Random, call: Call, principal: str, page_rows: int) -> None:
+        self._world = world
+        self._source = source
+        self._call = call
+        self._principal = principal
+        self._page_rows = page_rows
+        self._known = world.listings.began(call.name[0])
+        self._rows: list[Row] = []
+        self._pages: list[int] = []
+
+    def ask(self, token: str = "") -> None:
+        """Ask for the page behind `token`."""
+        call = self._call
+        operation = Operation(0, Kind.LIST, call.name[0], "", self._principal, "", token.encode(), credit=self._page_rows)
+        patience_ms = call.began_ms + call.patience_ms - self._world.now_ms
+        UnaryCall(self._world, self._source, operation, self._answered, patience_ms=patience_ms).start()
+
+    def _answered(self, reply: Reply) -> None:
+        if reply.failure is not None:
+            self._world.end(self._call, reply)
+            return
+        page = decode_page(reply.payload)
+        self._rows += page.documents
+        self._pages.append(len(page.documents))
+        if page.next_page_token:
+            self.ask(page.next_page_token)
+            return
+        self._world.end(self._call, Reply(0, payload=b"%d documents" % len(self._rows)))
+        self._world.listings.ended(self._call, self._known, self._rows, self._pages)
+        self._world.marks["listings_of_pages" if len(self._pages) > 1 else "listings_of_one_page"] += 1
 
 
 class UnaryCall:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from chaos.checkers.checker import Checker
 from chaos.checkers.history import Call
-from cluster.ids import NodeId, ShardId, Term
+from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.pump import frames
+from cluster.raft.messages import Configuration
 from cluster.session.operations import Failure, Kind
 from cluster.shard.commands import Command
 from cluster.shard.replica import ShardReplica
@@ -29,20 +30,30 @@ MARKS: dict[str, str] = {
     "bundles_fetched": "code came from a peer",
     "clients_gave_up": "a client's time for an operation was up, and the outcome unknown",
     "damaged_replicas_healed": "a replica was reinstalled from its peers",
+    "configurations_rolled_back": "a configuration was in a log and is no more",
     "deletions": "a document was deleted",
     "divergences_found": "a node's replicas of a document were found to differ from others",
     "divergences_undecided": "such a document was frozen, because a voter had lost what it needs to have a word",
     "elections": "a leader was elected",
+    "handovers_done": "leadership went where it was sent",
+    "handovers_failed": "leadership was sent somewhere and went elsewhere, or stayed",
     "histories_linearizable": "one order of all calls to a ledger was found",
     "histories_undecided": "the search for it gave up",
     "installed_equals_replayed": "a state that came as a snapshot was compared with one that came from the log",
+    "joint_configurations_entered": "a replica was in a joint configuration",
     "leader_deaths_with_traffic": "a leader's process ended while clients waited",
+    "learners_promoted": "a learner became a voter",
     "leases_held": "a leader held a lease",
+    "listings_of_one_page": "a space was listed on one page",
+    "listings_of_pages": "a space was listed page by page",
     "logs_compacted": "a log was cut at its old end",
     "logs_truncated": "a log was cut at its new end: its entries lost against another leader's",
+    "moves_done": "an operator moved a replica from node to node",
     "recreations": "a document was created again after its deletion",
     "repairs_asked": "a damaged replica asked for its state",
     "repeats_in_log": "a command stood in the log twice",
+    "replicas_born": "a node was given a replica",
+    "replicas_erased": "a node forgot a replica that was removed",
     "replicas_damaged": "a replica found its state damaged",
     "resets": "a viewer was given a whole view again",
     "restarts": "a process started again",
@@ -68,6 +79,9 @@ class Marks(Checker):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
+        self._held: dict[NodeId, frozenset[ShardId]] = {}
+        self._configurations: dict[tuple[ShardId, ReplicaId], tuple[LogIndex, Configuration]] = {}
+        self._handed: dict[ShardId, tuple[ReplicaId, Term, ReplicaId]] = {}
         self._leased: set[tuple[NodeId, ShardId, Term]] = set()
         self._created: set[tuple[str, str]] = set()
         self._generations: dict[tuple[NodeId, ShardId], int] = {}
@@ -105,8 +119,45 @@ class Marks(Checker):
                 marks["damaged_replicas_healed"] += 1
             if replica.stalled:
                 marks["applies_stalled"] += 1
+            self._configured(shard, replica)
             if replica.leads and node.world.scenario.limits.lease_reads:
                 self._look_for_lease(node, shard, replica)
+
+        held = self._held.get(node.name, frozenset())
+        if len(held) != len(node.pump.replicas) or held != node.pump.replicas.keys():
+            now = frozenset(node.pump.replicas)
+            if held and now - held:
+                marks["replicas_born"] += 1
+            if held - now:
+                marks["replicas_erased"] += 1
+            self._held[node.name] = now
+
+    def _configured(self, shard: ShardId, replica: ShardReplica) -> None:
+        """Who belongs to the shard, and who is to lead it, as this replica sees it."""
+        raft, marks = replica.raft, self.world.marks
+        index, before = raft.configured_index, self._configurations.get((shard, raft.replica))
+        if before is None:
+            self._configurations[(shard, raft.replica)] = (index, raft.configuration)
+        elif index != before[0]:
+            configuration = raft.configuration
+            self._configurations[(shard, raft.replica)] = (index, configuration)
+            if index < before[0]:
+                marks["configurations_rolled_back"] += 1
+            if configuration.outgoing:
+                marks["joint_configurations_entered"] += 1
+            if set(configuration.voters) & set(before[1].learners):
+                marks["learners_promoted"] += 1
+        to = raft.transferring_to if replica.leads else None
+        handed = self._handed.get(shard)
+        if handed is None:
+            if to is not None:
+                self._handed[shard] = (raft.replica, raft.term, to)
+        elif replica.leads and raft.term > handed[1]:
+            marks["handovers_done" if raft.replica == handed[2] else "handovers_failed"] += 1
+            del self._handed[shard]
+        elif replica.leads and raft.replica == handed[0] and to is None:
+            marks["handovers_failed"] += 1
+            del self._handed[shard]
 
     def _look_for_lease(self, node: SimulatedNode, shard: ShardId, replica: ShardReplica) -> None:
         term = (node.name, shard, replica.raft.term)

@@ -280,6 +280,15 @@ class SimulatedNode:
         self.world.note("refused" if refused else "lost", self.name, node)
         self._arrive(lambda: self.pump.on_disconnected(node, refused, self.clock_ms))
 
+    def ask(self, action: Callable[[Pump, float], None]) -> None:
+        """What somebody on this machine asks of the process. Errors that answer it are for `action` to catch."""
+        self._arrive(lambda: action(self.pump, self.clock_ms))
+
+    @property
+    def gone(self) -> bool:
+        """Whether this node will never again be what it was."""
+        return bool(self.lost) or self.wiped
+
     def open_stream(self, deliver: Deliver) -> int:
         stream = self.pump.streams.open()
         self.streams[stream] = deliver

@@ -24,6 +24,7 @@ def lines_of(scenario: Scenario, outcome: Outcome) -> list[str]:
         "faults",
     ]
     lines += [f"  {fault}" for fault in scenario.faults] or ["  none"]
+    lines += ["", "errands"] + ([f"  {errand}" for errand in scenario.errands] or ["  none"])
     lines += ["", "what happened"] + [f"  {line}" for line in outcome.story]
     lines += ["", f"calls ({len(outcome.calls)})"] + [f"  {line}" for line in outcome.calls[-CALLS_SHOWN:]]
     lines += ["", f"last {len(outcome.ring)} events"] + [f"  {line}" for line in outcome.ring]

@@ -93,6 +93,8 @@ def _live(world: World) -> float:
         world.after(fault.start_ms, "begin", fault)
         if fault.end_ms > fault.start_ms:
             world.after(fault.end_ms, "end", fault)
+    for errand in scenario.errands:
+        world.after(errand.at_ms, "errand", errand)
     world.run_until(world.began_ms + SAFETY_MS + 1.0)
     _heal(world)
     healing_since_ms = world.now_ms
@@ -161,6 +163,7 @@ def _heal(world: World) -> None:
         if node.up and node.wiped and not _takes_part(world, node):
             node.kill(1.0)
             node.lost = "its peers shut it out: taken out by the operator"
+    world.operator.give_up()
 
 
 def _converge(world: World) -> None:
@@ -180,6 +183,7 @@ def _unfinished(world: World) -> list[str]:
     ]
     owed += [f"unanswered: {call}" for call in world.history.open]
     owed += world.planted.unfinished()
+    owed += world.operator.unfinished()
     if owed:
         return owed
     for shard in range(world.scenario.limits.shards + 1):
@@ -189,7 +193,27 @@ def _unfinished(world: World) -> list[str]:
             owed.append(f"shard {shard} has {len(leaders)} leaders that serve")
         else:
             owed += [_stands(replica) for replica in held if not _caught_up(replica, leaders[0])]
+            owed += _misplaced(world, leaders[0])
     return owed or world.watches.behind()
+
+
+def _misplaced(world: World, leader: ShardReplica) -> list[str]:
+    """Where a shard's replicas are not where its configuration says, or the maps of nodes say otherwise."""
+    if leader.raft.configuration.outgoing:
+        return [f"shard {leader.id} is inside a joint configuration"]
+    places = dict(leader.raft.configuration.places)
+    voters = {places[voter] for voter in leader.raft.configuration.voters}
+    found = []
+    for node in world.running():
+        holds = leader.id in node.pump.replicas
+        if holds != (node.name in places.values()):
+            found.append(f"{node.name} {'still holds' if holds else 'does not hold'} a replica of shard {leader.id}")
+        if any(other.gone for other in world.nodes.values()):
+            continue  # its replicas are being replaced, which no map follows to the end without its node
+        named = {place.node for place in node.pump.router.map.shard(leader.id).replicas}
+        if named != voters:
+            found.append(f"{node.name} looks for shard {leader.id} at {sorted(named)}, it is at {sorted(voters)}")
+    return found
 
 
 def _takes_part(world: World, node: SimulatedNode) -> bool:

@@ -14,7 +14,8 @@ import random
 from dataclasses import dataclass
 
 from chaos.sim.fault_plan import draw_faults
-from chaos.sim.faults import Fault
+from chaos.sim.faults import SAFETY_MS, Divergence, Fault
+from chaos.sim.operator import Errand
 from chaos.sim.randomness import Streams
 from chaos.sim.workload import Work, Workload
 from cluster.ids import NodeId
@@ -27,6 +28,8 @@ LEASES = 0.25
 """Share of seeds in which reads are answered from leases."""
 LEASE_DRIFT = 0.2
 """How far two clocks may drift apart there, as a part of the election timeout."""
+HANDOVERS = 0.3
+"""Share of seeds in which leadership is handed over by hand."""
 RIVALS = 0.12
 """Share of seeds that are about old leaders beside new ones: leaders cut off with slow clocks, reads everywhere."""
 
@@ -88,6 +91,7 @@ class Scenario:
     clients: int
     faults: tuple[Fault, ...]
     work: tuple[Work, ...]
+    errands: tuple[Errand, ...] = ()
 
 
 def draw(seed: int) -> Scenario:
@@ -99,7 +103,28 @@ def draw(seed: int) -> Scenario:
     limits = _draw_limits(*sources, clients=clients)
     names = node_names(limits.nodes)
     work = Workload(streams.named("workload"), clients).draw(read_often=rivals)
-    return Scenario(seed, limits, clients, draw_faults(streams, names, clients, rivals=rivals, steady=limits.lease_reads), work)
+    drawn = draw_faults(streams, names, clients, rivals=rivals, steady=limits.lease_reads)
+    errands = draw_errands(streams, limits)
+    if any(not errand.handover for errand in errands):
+        # A replica that differs and is then moved away leaves a report that nobody closes.
+        drawn = tuple([fault for fault in drawn if not isinstance(fault, Divergence)])
+    return Scenario(seed, limits, clients, drawn, work, errands)
+
+
+def draw_errands(streams: Streams, limits: Limits) -> tuple[Errand, ...]:
+    """What an operator does meanwhile: handovers in some seeds, and moves where a node is free to move to."""
+    source = streams.named("operator/errands")
+    found: list[Errand] = []
+    if source.random() < HANDOVERS:
+        found += [_errand(source, limits.shards, handover=True) for _ in range(source.randint(1, 5))]
+    if limits.nodes > limits.replication_factor:
+        found += [_errand(source, limits.shards, handover=False) for _ in range(source.randint(1, 4))]
+    return tuple(sorted(found, key=lambda errand: errand.at_ms))
+
+
+def _errand(source: random.Random, shards: int, *, handover: bool) -> Errand:
+    at_ms, shard = round(source.uniform(50, SAFETY_MS * 0.8)), source.randint(0 if handover else 1, shards)
+    return Errand(at_ms, shard, source.randrange(12), source.randrange(12), handover)
 
 
 def node_names(nodes: int) -> list[NodeId]:
@@ -110,7 +135,7 @@ def _draw_limits(
     source: random.Random, patience: random.Random, leases: random.Random, shape: random.Random, *, clients: int
 ) -> Limits:
     pick = source.choice
-    nodes = pick((3, 3, 3, 3, 5))
+    nodes = pick((3, 3, 3, 4, 5))
     election = pick((300.0, 500.0))
     drift, skewed = pick((0.0, 0.0, 0.03, 0.3)), source.random() < 0.5
     lease_reads = leases.random() < LEASES

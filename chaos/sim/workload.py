@@ -52,9 +52,21 @@ class Workload:
         while at_ms < SAFETY_MS and len(self.work) < 260:
             self._act(at_ms, *source.choice(documents), deletes)
             at_ms += source.expovariate(1 / pace_ms)
+        self._list_and_create()
         if read_often:
             self._read_often(*documents[0])
         return tuple(sorted(self.work, key=lambda work: work.at_ms))
+
+    def _list_and_create(self) -> None:
+        """Many small documents come, and somebody asks again and again which there are."""
+        source = self.source
+        for number in range(source.choice((0, 3, 12))):
+            at_ms = source.uniform(60, SAFETY_MS)
+            key, alone = f"x{number:02}", source.random() < 0.5
+            self._add(at_ms, source.randrange(self.clients), Kind.CREATE, "counter", key, payload=b"{}", alone=alone)
+        for _ in range(source.randint(1, 6)):
+            at_ms, space = source.uniform(60, SAFETY_MS), source.choice(("counter", "ledger"))
+            self._add(at_ms, source.randrange(self.clients), Kind.LIST, space, "", alone=True)
 
     def _read_often(self, space: str, key: str) -> None:
         """Everybody reads and writes one document all the time: what is stale for a moment only shows to who looks then."""

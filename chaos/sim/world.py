@@ -25,15 +25,17 @@ from chaos.checkers.commands import Commands
 from chaos.checkers.consensus import Consensus
 from chaos.checkers.history import Call, History, Name, Place
 from chaos.checkers.ledgers import Ledgers
+from chaos.checkers.listings import Listings
 from chaos.checkers.replicas import Replicas
 from chaos.checkers.violation import Violation
 from chaos.checkers.watches import Watches
-from chaos.sim.clients import SessionClient, Stream, UnaryCall
+from chaos.sim.clients import Listing, SessionClient, Stream, UnaryCall
 from chaos.sim.divergence import Planted
 from chaos.sim.injector import Injector
 from chaos.sim.marks import Marks
 from chaos.sim.network import Network
 from chaos.sim.node import WALL_EPOCH_MS, SimulatedNode
+from chaos.sim.operator import Operator
 from chaos.sim.randomness import Streams
 from chaos.sim.scenario import Scenario, node_names
 from chaos.sim.workload import Work
@@ -88,6 +90,7 @@ class World:
             change_ring_bytes=limits.change_ring_bytes,
         )
         self.answers = Answers(self)
+        self.listings = Listings(self)
         self.watches = Watches(self, self.answers)
         self.consensus = Consensus(self)
         self.commands = Commands(self)
@@ -108,6 +111,7 @@ class World:
         self.principals: dict[str, str] = {}
         self.clients = [SessionClient(self, number) for number in range(scenario.clients)]
         self.injector = Injector(self)
+        self.operator = Operator(self)
         self._handlers: dict[str, Callable[..., None]] = {
             "frame": self.network.arrive,
             "silence": self.network.silence,
@@ -121,6 +125,7 @@ class World:
             "work": self._work,
             "begin": self.injector.begin,
             "end": self.injector.end,
+            "errand": self.operator.begin,
         }
 
     # -- time --------------------------------------------------------------------------------------------------------
@@ -255,6 +260,9 @@ class World:
             return
         call = self.begin(client.name, work)
         source = self.streams.named(f"unary/{work.at_ms}/{work.payload!r}")
+        if work.kind is Kind.LIST:
+            Listing(self, source, call, client.principal, source.randint(1, 5)).ask()
+            return
         key = b"" if work.kind is Kind.READ or work.keyless else source.randbytes(16)
         operation = Operation(
             0, work.kind, work.space, work.key, client.principal, work.channel, work.payload, key, 0, 0, work.consistency
@@ -286,7 +294,7 @@ class World:
         self.history.end(call, reply, self.now_ms)
         self.answers.answered(call)
         self.observed.answered(call)
-        if reply.failure is None:
+        if reply.failure is None and call.kind is not Kind.LIST:
             if call.alone and call.kind is not Kind.READ:
                 # a repeat is told its first place, which may be long past: nobody's newest, but somebody's truth.
                 self.history.learn(f"{call.client}/alone", call.name, call.place)

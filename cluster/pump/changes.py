@@ -146,9 +146,9 @@ class Changes:
         self._tell(replica, Transfer(successor), now_ms)
 
     def _tell(self, replica: ShardReplica, event: Event, now_ms: float) -> None:
-        """The replica moves between turns: the next one comes at once."""
+        """The replica moves between turns: the next one comes at once. Even a refusal may have woken it."""
         refusal = replica.handle(event, now_ms, self._turn).refusal
-        if refusal is not None:
-            raise refusal
         self._schedule.ready[replica.id] = None
         self._holder.look_at(replica, now_ms)
+        if refusal is not None:
+            raise refusal

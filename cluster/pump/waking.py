@@ -124,7 +124,7 @@ class Waking:
             self._first[shard] = self._waiting.pop(shard)
 
     def _hear(self) -> None:
-        """Enlist every sleeper that there is news for."""
+        """Enlist every sleeper that there is news for, and everybody who must ask a restarted peer what it still has."""
         news, replicas = self._holder.liveness.take_news(), self._holder.replicas
         for shard in sorted(news.shards):
             replica = replicas.get(shard)
@@ -133,7 +133,8 @@ class Waking:
         for node in sorted(news.nodes):
             restarted = {node} & news.restarted
             for shard, replica in replicas.items():
-                if replica.raft.asleep and _concerns(replica, node):
+                # One that is awake now may have slept when the connection to the process before was lost.
+                if (replica.raft.asleep or restarted) and _concerns(replica, node):
                     self._enlist(shard).update(restarted)
 
     def _enlist(self, shard: ShardId) -> set[NodeId]:

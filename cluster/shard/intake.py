@@ -267,6 +267,9 @@ class Intake:
         """This replica can no longer say what comes of anything that waits here: nobody may wait for it in vain."""
         self._gatherer.reset()
         self._proposals.lose(turn)
+        arrived, self._arrived = self._arrived, []
+        never_taken = [(asker, [asked for asked in operations if asked.kind != Kind.UNWATCH]) for asker, operations in arrived]
+        refuse_with(never_taken, self._not_leader(), turn)
         refuse(self._reads.refuse_all(), self._server.leader_node or "", turn)
         if len(self._feed):
             self._feed.end_all(self._not_leader(), turn)

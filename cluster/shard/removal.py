@@ -30,6 +30,6 @@ def take_leave(raft: Raft, shard: ShardId, leader: NodeId | None, departed: dict
     if raft.role is Role.LEADER:
         for replica, node in departed.items():
             removal = removal_of(raft, shard, leader, replica, node)
-            if removal is not None:
+            if removal is not None and node != leader:  # one that lived here is gone already
                 turn.send_now(node, removal)
     departed.clear()
