@@ -60,7 +60,8 @@ def decode_end(body: bytes) -> SnapshotEnd | None:
     except InvalidRequest:
         return None
     meta = end.meta
-    return end if 0 <= meta.configured <= meta.index and meta.index > 0 < meta.term and end.now_ms >= 0 else None
+    sound = 0 <= meta.configured <= meta.index and min(meta.index, meta.term) > 0 and end.now_ms >= 0
+    return end if sound else None
 
 
 @dataclass(slots=True)
