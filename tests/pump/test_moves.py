@@ -137,7 +137,9 @@ def test_a_learner_is_brought_by_snapshot_while_the_log_is_compacted() -> None:
 
 
 def test_a_snapshot_says_which_entry_made_its_configuration() -> None:
-    """Whoever leads later compares changes, proves removals and corrects the map by it, whether it has that entry or not."""
+    """Whoever leads later compares changes, proves removals and corrects the map by it, whether it has that entry or not
+    (reference trap 47).
+    """
     world = started(compaction=SMALL)
     client = world.client("n1")
     for amount in range(40):
