@@ -244,9 +244,7 @@ def deadline_ms(state: State) -> float:
 
 def on_deadline(state: State, _: Deadline, now_ms: float) -> None:
     if now_ms >= state.check_ms and not check_quorum(state, now_ms):
-        if state.disk_hangs(now_ms):
-            transfer.call_successor(state)
-        roles.become_follower(state, state.term, None, now_ms)
+        _stop(state, now_ms)
         return
     transfer.abort_if_due(state, now_ms)
     if now_ms >= state.retry_ms:
@@ -256,9 +254,15 @@ def on_deadline(state: State, _: Deadline, now_ms: float) -> None:
 def on_liveness_changed(state: State, _: LivenessChanged, now_ms: float) -> None:
     """Leader: a quorum may be gone, or somebody who was away may be back."""
     if not check_quorum(state, now_ms):
-        roles.become_follower(state, state.term, None, now_ms)
+        _stop(state, now_ms)
     elif now_ms >= state.retry_ms:
         _retry(state, now_ms)
+
+
+def _stop(state: State, now_ms: float) -> None:
+    if state.disk_hangs(now_ms):
+        transfer.call_successor(state)
+    roles.become_follower(state, state.term, None, now_ms)
 
 
 def check_quorum(state: State, now_ms: float) -> bool:
