@@ -191,7 +191,7 @@ def leader_without_quorum_goes_on(patch: Patch) -> None:
         state.check_ms = now_ms + state.config.election_timeout_ms_min
         return not state.disk_hangs(now_ms)
 
-    patch.set(replication, "_check_quorum", check)
+    patch.set(replication, "check_quorum", check)
 
 
 @mutant("a leader whose disk hangs goes on leading (trap 21)")

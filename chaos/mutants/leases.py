@@ -1,0 +1,109 @@
+"""Planted bugs in leases: promises that are broken, and answers that rest on more than was promised."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from chaos.mutants.mutant import Patch, collector
+from cluster.ids import NodeId, ShardId, Term
+from cluster.pump import liveness
+from cluster.pump.liveness import NodeLiveness
+from cluster.raft import core, election, lease, transfer
+from cluster.raft.messages import TimeoutNow
+from cluster.raft.state import State
+from cluster.shard.intake import Intake
+
+MUTANTS, mutant = collector()
+
+
+@mutant("voters that have promised to wait for a leader do not wait (trap 39)")
+def promise_not_kept(patch: Patch) -> None:
+    patch.set(lease, "promised_until_ms", lambda state: -math.inf)
+
+
+@mutant("evidence that a leader is gone ends the promise that it holds (trap 39)")
+def promise_ends_with_the_connection(patch: Patch) -> None:
+    def gone(known: NodeLiveness, *arguments: Any) -> Any:
+        kept, known.promise_ms = known.promise_ms, 0
+        try:
+            return original(known, *arguments)
+        finally:
+            known.promise_ms = kept
+
+    original = patch.set(NodeLiveness, "gone", gone)
+
+
+@mutant("a restart forgets what was promised (trap 39)")
+def promise_forgotten_at_restart(patch: Patch) -> None:
+    def construct(raft: core.Raft, **parts: Any) -> None:
+        original(raft, **parts)
+        raft._state.promised_until_ms = -math.inf
+
+    original = patch.set(core.Raft, "__init__", construct)
+
+
+@mutant("votes are given while another leader is heard (thesis 4.2.3)")
+def vote_while_a_leader_is_heard(patch: Patch) -> None:
+    patch.set(election, "_sticks_to_leader", lambda state, now_ms: False)
+    patch.set(election, "_waits_for_promise", lambda state, now_ms: False)
+
+
+@mutant("a lease counts from when the acknowledgement came, not from when the round was sent (trap 37)")
+def lease_counts_from_receipt(patch: Patch) -> None:
+    def on_reply(known: NodeLiveness, node: NodeId, reply: Any, now_ms: float) -> float | None:
+        sent_ms: float | None = original(known, node, reply, now_ms)
+        if sent_ms is not None:
+            received[(id(known), node)] = now_ms
+        return sent_ms
+
+    def promised_until_ms(known: NodeLiveness, node: NodeId, shard: ShardId, term: Term) -> float:
+        until_ms: float = until(known, node, shard, term)
+        if until_ms == liveness.NEVER:
+            return until_ms
+        return max(until_ms, received.get((id(known), node), liveness.NEVER) + known._peers[node].promise_ms)
+
+    received: dict[tuple[int, NodeId], float] = {}
+    original = patch.set(NodeLiveness, "on_reply", on_reply)
+    until = patch.set(NodeLiveness, "promised_until_ms", promised_until_ms)
+
+
+@mutant("a lease is believed for twice as long as it was promised")
+def lease_outlives_the_promise(patch: Patch) -> None:
+    def promised_until_ms(known: NodeLiveness, node: NodeId, shard: ShardId, term: Term) -> float:
+        until_ms: float = original(known, node, shard, term)
+        return until_ms + known.promise_ms
+
+    original = patch.set(NodeLiveness, "promised_until_ms", promised_until_ms)
+
+
+@mutant("one voter's promise is enough for a lease")
+def lease_of_one_voter(patch: Patch) -> None:
+    def holds(state: State, now_ms: float) -> bool:
+        if not state.config.lease_reads or transfer.may_still_campaign(state):
+            return False
+        until_ms = max([state.liveness.promised_until_ms(peer, state.term) for peer in state.peers], default=-math.inf)
+        return now_ms < until_ms - state.config.lease_drift_ms
+
+    patch.set(lease, "holds", holds)
+
+
+@mutant("the lease goes on while leadership is handed over (trap 38)")
+def lease_kept_while_handing_over(patch: Patch) -> None:
+    patch.set(transfer, "may_still_campaign", lambda state: False)
+
+
+@mutant("a call to campaign is obeyed whatever log it was for, and after the lease is back (trap 38)")
+def stale_call_obeyed(patch: Patch) -> None:
+    def on_timeout_now(state: State, sender: Any, message: TimeoutNow, now_ms: float) -> None:
+        transfer.on_timeout_now(state, sender, TimeoutNow(message.term, state.log.last_index), now_ms)
+
+    patch.handler(core.MESSAGES, transfer.on_timeout_now, on_timeout_now)
+
+
+@mutant("an answer by lease leaves although the lease has ended while it was computed")
+def lease_not_looked_at_again(patch: Patch) -> None:
+    def answer(intake: Intake, reads: Any, now_ms: float, turn: Any, clock: Any) -> None:
+        original(intake, reads, now_ms, turn, lambda: now_ms)
+
+    original = patch.set(Intake, "_answer_by_lease", answer)
