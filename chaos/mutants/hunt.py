@@ -26,9 +26,10 @@ SEEDS_MAX = 300
 
 @dataclass(frozen=True, slots=True)
 class Caught:
-    """What became of a planted bug. seeds: run until it was caught, or all of them. seconds: that this took, checks without
-    the bug included. seed: the one that did; None when missed. checker, what: the complaint. sick: seeds that fail without
-    the bug too.
+    """What became of a planted bug.
+
+    seeds: run until it was caught, or all of them. seconds: of processor time that this took, checks without the bug included.
+    seed: the one that did; None when missed. checker, what: the complaint. sick: seeds that fail without the bug too.
     """
 
     name: str
@@ -50,7 +51,7 @@ class Caught:
 def hunt(name: str, first: int = 1, seeds_max: int = SEEDS_MAX) -> Caught:
     """Run seeds with one bug planted until one fails that passes without it."""
     mutant = MUTANTS[name]
-    began = time.monotonic()
+    began = time.process_time()
     sick: list[int] = []
     for seed in range(first, first + seeds_max):
         scenario = draw(seed)
@@ -62,9 +63,9 @@ def hunt(name: str, first: int = 1, seeds_max: int = SEEDS_MAX) -> Caught:
         if run(scenario).failed:
             sick.append(seed)
             continue
-        verdict = (True, seed - first + 1, time.monotonic() - began, seed, outcome.checker, outcome.violation)
+        verdict = (True, seed - first + 1, time.process_time() - began, seed, outcome.checker, outcome.violation)
         return Caught(name, mutant.layer, mutant.story, *verdict, tuple(sick))
-    missed = (False, seeds_max, time.monotonic() - began, None, "", "")
+    missed = (False, seeds_max, time.process_time() - began, None, "", "")
     return Caught(name, mutant.layer, mutant.story, *missed, tuple(sick))
 
 

@@ -22,18 +22,6 @@ def promise_not_kept(patch: Patch) -> None:
     patch.set(lease, "promised_until_ms", lambda state: -math.inf)
 
 
-@mutant("evidence that a leader is gone ends the promise that it holds (trap 39)")
-def promise_ends_with_the_connection(patch: Patch) -> None:
-    def gone(known: NodeLiveness, *arguments: Any) -> Any:
-        kept, known.promise_ms = known.promise_ms, 0
-        try:
-            return original(known, *arguments)
-        finally:
-            known.promise_ms = kept
-
-    original = patch.set(NodeLiveness, "gone", gone)
-
-
 @mutant("a restart forgets what was promised (trap 39)")
 def promise_forgotten_at_restart(patch: Patch) -> None:
     def construct(raft: core.Raft, **parts: Any) -> None:
@@ -66,26 +54,6 @@ def lease_counts_from_receipt(patch: Patch) -> None:
     received: dict[tuple[int, NodeId], float] = {}
     original = patch.set(NodeLiveness, "on_reply", on_reply)
     until = patch.set(NodeLiveness, "promised_until_ms", promised_until_ms)
-
-
-@mutant("a lease is believed for twice as long as it was promised")
-def lease_outlives_the_promise(patch: Patch) -> None:
-    def promised_until_ms(known: NodeLiveness, node: NodeId, shard: ShardId, term: Term) -> float:
-        until_ms: float = original(known, node, shard, term)
-        return until_ms + known.promise_ms
-
-    original = patch.set(NodeLiveness, "promised_until_ms", promised_until_ms)
-
-
-@mutant("one voter's promise is enough for a lease")
-def lease_of_one_voter(patch: Patch) -> None:
-    def holds(state: State, now_ms: float) -> bool:
-        if not state.config.lease_reads or transfer.may_still_campaign(state):
-            return False
-        until_ms = max([state.liveness.promised_until_ms(peer, state.term) for peer in state.peers], default=-math.inf)
-        return now_ms < until_ms - state.config.lease_drift_ms
-
-    patch.set(lease, "holds", holds)
 
 
 @mutant("the lease goes on while leadership is handed over (trap 38)")

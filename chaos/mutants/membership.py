@@ -32,7 +32,8 @@ def joint_decided_by_the_new_alone(patch: Patch) -> None:
 @mutant("voters change in one step, without a joint configuration (thesis 4.3)")
 def voters_change_in_one_step(patch: Patch) -> None:
     def entered(*arguments: Any) -> Configuration:
-        return msgspec.structs.replace(original(*arguments), outgoing=())
+        goal: Configuration = original(*arguments)
+        return msgspec.structs.replace(goal, outgoing=())
 
     original = patch.set(configurations, "entered", entered)
 

@@ -233,7 +233,7 @@ class SessionClient:
         names = self.world.names
         node = self.world.nodes[names[self._next_node % len(names)]]
         self._next_node += 1
-        if not node.answers:
+        if not self.world.welcomes(node):
             self._redial()
             return
         self.stream = Stream(self.world, node, self.principal, self._source, self._on_events, self._on_end)
@@ -322,7 +322,7 @@ class UnaryCall:
         names = self._world.names
         node = self._world.nodes[names[self._next_node % len(names)]]
         self._next_node += 1
-        if not node.answers:
+        if not self._world.welcomes(node):
             self._again()
             return
         self.attempts += 1

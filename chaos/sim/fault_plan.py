@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -71,14 +72,35 @@ def _leader_crashes(source: random.Random, names: list[NodeId], _: int) -> list[
 
 def _leader_cuts(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
     return [
-        faults.LeaderCut(*_span(source, 150, 1_200), 1, source.choice((1.0, 1.0, 0.3))) for _cut in range(source.randint(1, 5))
+        faults.LeaderCut(*_span(source, 150, 1_200), 1, source.choice((1.0, 1.0, 0.3)), source.choice((0.0, 0.0, 300.0)))
+        for _cut in range(source.randint(1, 5))
     ]
 
 
-def _rival_cuts(source: random.Random) -> list[Fault]:
-    """Long enough for another leader, with a clock so slow that the old one is still there."""
-    starts = (300.0, 1_500.0, 2_700.0)
-    return [faults.LeaderCut(start, round(start + source.uniform(900, 1_150)), 1, 0.2) for start in starts]
+def _rival_cuts(source: random.Random, names: list[NodeId], *, steady: bool) -> list[Fault]:
+    """Long enough for another leader. The old one is still there: with a clock so slow that it does not know how late it is,
+    or, where clocks go as they should, heard by one voter; and voters restart and may forget what they promised.
+    """
+    found: list[Fault] = []
+    for start in (300.0, 1_500.0, 2_700.0):
+        end, lag_ms = round(start + source.uniform(900, 1_150)), source.choice((0.0, 300.0))
+        found.append(faults.LeaderCut(start, end, 1, 1.0 if steady else 0.2, lag_ms, steady and source.random() < 0.7))
+        if steady and source.random() < 0.5:
+            down = round(start + source.uniform(20, 300))
+            found.append(faults.Crash(down, down + 30, source.choice(names), "anywhere", 1.0, False))
+    return found
+
+
+def _storm(source: random.Random, names: list[NodeId]) -> list[Fault]:
+    """One leader after another is cut off, and what each was told long ago still arrives."""
+    links = tuple((one, other) for one in names for other in names if one != other)
+    found: list[Fault] = [faults.Unruly(100.0, SAFETY_MS, links, 0.02, 0.3, 0.3, source.choice((300.0, 900.0)), False)]
+    start = 150.0
+    while start < SAFETY_MS * 0.85:
+        end = round(start + source.uniform(250, 700))
+        found.append(faults.LeaderCut(round(start), end, 1, 1.0, source.choice((0.0, 0.0, 200.0))))
+        start = end + source.uniform(50, 400)
+    return found
 
 
 def _power_losses(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
@@ -112,8 +134,11 @@ def _congested(source: random.Random, names: list[NodeId], _: int) -> list[Fault
 
 
 def _unruly(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
-    rates = [source.choice((0.0, 0.05, 0.3)) for _rate in range(3)]
-    return [faults.Unruly(*_span(source, 200, 2_500), _some_links(source, names), *rates)]
+    loss, duplicates, reordering = [source.choice((0.0, 0.05, 0.3)) for _rate in range(3)]
+    late_ms, breaks = source.choice((100.0, 1_000.0)), source.random() < 0.5
+    return [
+        faults.Unruly(*_span(source, 200, 2_500), _some_links(source, names), loss, duplicates, reordering, late_ms, breaks)
+    ]
 
 
 def _breaks(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
@@ -264,21 +289,32 @@ _COSTLY = faults.Wipe | faults.BitFlip | faults.Misdirected | faults.TornCrash |
 """Takes from a node what it had synced, or takes the node, or its word about a document."""
 
 
-def draw_faults(streams: Streams, names: list[NodeId], clients: int, *, rivals: bool, steady: bool) -> tuple[Fault, ...]:
+class Theme(enum.Enum):
+    """What a seed is about. MIXED: everything. RIVALS: old leaders beside new ones. STORMS: leadership changes all the time,
+    while messages of long ago still arrive."""
+
+    MIXED = "mixed"
+    RIVALS = "rivals"
+    STORMS = "storms"
+
+
+def draw_faults(streams: Streams, names: list[NodeId], clients: int, theme: Theme, *, steady: bool) -> tuple[Fault, ...]:
     """All faults of a seed, in the order in which they begin. One node at most loses what it had synced.
 
-    rivals: mostly cut off leaders. steady: no clock goes at another rate than its own, for leases build on that.
+    steady: no clock goes at another rate than its own, for leases build on that.
     """
     found: list[Fault] = []
     for kind, maker in _MAKERS.items():
         stream = streams.named(f"faults/{kind}")
         likelihood = _LIKELIHOOD.get(kind, 0.35)
-        if rivals:
-            likelihood = 0.0 if kind == "leader_cut" else likelihood / 4
+        if theme is not Theme.MIXED:
+            likelihood = 0.0 if kind in ("leader_cut", "unruly") else likelihood / 4
         if stream.random() < likelihood:
             found.extend(maker(stream, names, clients))
-    if rivals:
-        found.extend(_rival_cuts(streams.named("faults/rivals")))
+    if theme is Theme.RIVALS:
+        found.extend(_rival_cuts(streams.named("faults/rivals"), names, steady=steady))
+    elif theme is Theme.STORMS:
+        found.extend(_storm(streams.named("faults/storms"), names))
     if steady:
         found = [replace(fault, rate=1.0) if isinstance(fault, faults.LeaderCut) else fault for fault in found]
         found = [fault for fault in found if not isinstance(fault, faults.ClockSlew)]

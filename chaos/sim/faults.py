@@ -37,7 +37,11 @@ class Fault:
 
     def __str__(self) -> str:
         own = [(field.name, getattr(self, field.name)) for field in fields(self) if not field.name.endswith("_ms")]
-        own += [(f.name, getattr(self, f.name)) for f in fields(self) if f.name in ("delay_ms", "by_ms", "period_ms")]
+        own += [
+            (f.name, getattr(self, f.name))
+            for f in fields(self)
+            if f.name in ("delay_ms", "by_ms", "period_ms", "late_ms", "lag_ms")
+        ]
         return f"{self.start_ms:7.0f}..{self.end_ms:<7.0f} {self.kind} " + " ".join(f"{key}={_short(at)}" for key, at in own)
 
 
@@ -113,10 +117,13 @@ class LeaderCrash(Fault):
 @dataclass(frozen=True, slots=True)
 class LeaderCut(Fault):
     """Whoever leads `shard` by then is cut off from all others, its clients excepted. rate: of its monotonic clock meanwhile,
-    against what it was; a slow one believes for longer that it leads."""
+    against what it was; a slow one believes for longer that it leads. lag_ms: for so long afterwards only heartbeats reach it,
+    as when one lane of a connection is there again before the others. partly: one of the others still reaches it."""
 
     shard: int
     rate: float
+    lag_ms: float = 0.0
+    partly: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +159,17 @@ class Congested(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Unruly(Fault):
-    """Frames of Raft, liveness and snapshots get lost, come twice or overtake each other: more than a connection may do. It
-    breaks at the end."""
+    """Frames of Raft, liveness and snapshots get lost, come twice or overtake each other: more than a connection may do.
+
+    late_ms: how much later a frame comes that was overtaken, or comes again, on average. breaks: whether the connection breaks
+    at the end; otherwise nobody is told of what was lost."""
 
     links: tuple[Link, ...]
     loss: float
     duplicates: float
     reordering: float
+    late_ms: float
+    breaks: bool
 
 
 @dataclass(frozen=True, slots=True)

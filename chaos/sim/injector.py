@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from chaos.sim import faults
-from chaos.sim.faults import Fault
+from chaos.sim.faults import Fault, Link
 from cluster.errors import StorageError, StorageFull
 from cluster.ids import ShardId
 from cluster.storage.engine import Family
@@ -65,11 +66,10 @@ class Injector:
             for link in fault.links:
                 network.links[link].slow_ms += fault.delay_ms
         elif isinstance(fault, faults.Congested):
-            for link in fault.links:
-                network.links[link].congested += 1
+            self._congest(fault.links, 1)
         elif isinstance(fault, faults.Unruly):
             for link in fault.links:
-                network.links[link].unruly = (fault.loss, fault.duplicates, fault.reordering)
+                network.links[link].unruly = fault
         elif isinstance(fault, faults.Break):
             for link in fault.links:
                 network.break_off(network.links[link])
@@ -89,7 +89,7 @@ class Injector:
                 fault, faults.Crash(now_ms, fault.end_ms, leader, fault.point, fault.keep, False, fault.passes)
             )
         else:
-            others = [name for name in self._world.names if name != leader]
+            others = [name for name in self._world.names if name != leader][fault.partly :]
             leaders[0].slew(fault.rate)
             self._slewed[id(fault)] = leaders[0]
             links = tuple(pair for other in others for pair in ((leader, other), (other, leader)))
@@ -102,6 +102,10 @@ class Injector:
             self._begin_node(found, self._world.nodes[found.node])
         else:
             self._begin_network(found)
+
+    def _congest(self, links: Iterable[Link], more: int) -> None:
+        for link in links:
+            self._world.network.links[link].congested += more
 
     def flap(self, fault: faults.Flapping) -> None:
         """Half a period is over."""
@@ -173,6 +177,10 @@ class Injector:
             found = self._found.pop(id(fault), None)
             if found is not None:
                 self.end(found)
+            if isinstance(fault, faults.LeaderCut) and isinstance(found, faults.Partition) and fault.lag_ms:
+                inward = found.links[1::2]
+                self._congest(inward, 1)
+                self._world.after(fault.lag_ms, "call", self._congest, inward, -1)
             node = self._slewed.pop(id(fault), None)
             if node is not None:
                 node.slew(1.0)
@@ -187,12 +195,12 @@ class Injector:
             for link in fault.links:
                 network.links[link].slow_ms = max(0.0, network.links[link].slow_ms - fault.delay_ms)
         elif isinstance(fault, faults.Congested):
-            for link in fault.links:
-                network.links[link].congested -= 1
+            self._congest(fault.links, -1)
         elif isinstance(fault, faults.Unruly):
             for link in fault.links:
                 network.links[link].unruly = None
-                network.break_off(network.links[link])
+                if fault.breaks:
+                    network.break_off(network.links[link])
         elif isinstance(fault, faults.PowerLoss):
             for node in self._world.nodes.values():
                 node.restart()

@@ -14,7 +14,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from chaos.sim.faults import Link
+from chaos.sim.faults import Link, Unruly
 from cluster.ids import NodeId
 from cluster.pump.lanes import Lane
 
@@ -22,8 +22,6 @@ DIAL_MS = (5.0, 60.0)
 """Between two dials of a connection that is down."""
 SILENCE_MS = 1_500.0
 """A connection to a host that vanished breaks after this long."""
-LATE_MS = 100.0
-"""How much later a frame of an unruly link comes that was overtaken, on average."""
 LANES = len(Lane)
 
 
@@ -75,7 +73,7 @@ class Connection:
     silence_ms: float = SILENCE_MS
     slow_ms: float = 0.0
     congested: int = 0
-    unruly: tuple[float, float, float] | None = None
+    unruly: Unruly | None = None
     held: list[tuple[Lane, bytes]] = field(default_factory=list)
     arrives_ms: list[float] = field(default_factory=lambda: [0.0] * LANES)
     dialing: bool = False
@@ -118,14 +116,14 @@ class Network:
             delay_ms += source.expovariate(1 / link.slow_ms)
         at_ms = self._clock.now_ms + delay_ms
         if link.unruly is not None and not orderly:
-            loss, duplicates, reordering = link.unruly
-            if source.random() < loss:
+            rule = link.unruly
+            if source.random() < rule.loss:
                 self.lost += 1
                 return
-            if source.random() < duplicates:
-                self._clock.after(delay_ms + source.expovariate(1 / LATE_MS), "frame", link, link.life, lane, frame)
-            if source.random() < reordering:
-                at_ms += source.expovariate(1 / LATE_MS)
+            if source.random() < rule.duplicates:
+                self._clock.after(delay_ms + source.expovariate(1 / rule.late_ms), "frame", link, link.life, lane, frame)
+            if source.random() < rule.reordering:
+                at_ms += source.expovariate(1 / rule.late_ms)
             else:
                 at_ms = link.arrives_ms[lane] = max(at_ms, link.arrives_ms[lane])
         else:

@@ -3,6 +3,7 @@
 warm up    processes start, a leader is elected, code is deployed; no faults
 safety     work and faults; nothing is asked but that no promise is broken
 heal       everything that is wrong ends, except for what a disk lost for good
+without    in some seeds a leader stays ill, and the others must get everything done without it; then it is healed too
 converge   within HEAL_MS everything accepted is answered, viewers have caught up, replicas are equal
 audit      all checkers look at the whole
 """
@@ -16,10 +17,12 @@ from dataclasses import dataclass, field
 import msgspec
 
 from chaos.checkers.violation import Violation
+from chaos.sim.ailments import Ailment, befall, relieve
 from chaos.sim.faults import SAFETY_MS
 from chaos.sim.guard import AmbientAccess, sealed
 from chaos.sim.node import SimulatedNode
 from chaos.sim.scenario import Scenario
+from chaos.sim.workload import Work
 from chaos.sim.world import SPACES, World
 from cluster.session.operations import Kind, Reply
 from cluster.shard.replica import ShardReplica
@@ -27,6 +30,8 @@ from cluster.storage.engine import Family
 
 WARM_UP_MS = 30_000.0
 HEAL_MS = 60_000.0
+LATE_NUMBERS = 1_000_000
+"""Ledgers are told these from here on when everything else is said."""
 OPERATOR_MS = 300.0
 """Until the operator looks at nodes that nobody talks to."""
 
@@ -97,6 +102,8 @@ def _live(world: World) -> float:
         world.after(errand.at_ms, "errand", errand)
     world.run_until(world.began_ms + SAFETY_MS + 1.0)
     _heal(world)
+    if scenario.limits.ailment is not None:
+        _without_a_leader(world, scenario.limits.ailment)
     healing_since_ms = world.now_ms
     _converge(world)
     healed_ms = world.now_ms - healing_since_ms
@@ -164,6 +171,21 @@ def _heal(world: World) -> None:
             node.kill(1.0)
             node.lost = "its peers shut it out: taken out by the operator"
     world.operator.give_up()
+
+
+def _without_a_leader(world: World, ailment: Ailment) -> None:
+    """A majority is well and must do without its leader."""
+    if world.operator.unfinished():
+        return  # a move can not end without the node that it is about
+    node = befall(world, ailment)
+    if node is not None:
+        for client in range(len(world.clients)):
+            # What nobody asks for shows nobody that it can not be had: a disk that hangs is noticed by a write.
+            payload = b'{"number":%d}' % (LATE_NUMBERS + client)
+            world.after(client * 10.0, "work", Work(SAFETY_MS, client, Kind.SEND, "ledger", "a", "append", payload))
+        world.run_until(world.now_ms + len(world.clients) * 10.0)
+        _converge(world)
+        relieve(world, node, ailment)
 
 
 def _converge(world: World) -> None:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from chaos.sim.fault_plan import draw_faults
+from chaos.sim.ailments import Ailment
+from chaos.sim.fault_plan import Theme, draw_faults
 from chaos.sim.faults import SAFETY_MS, Divergence, Fault
 from chaos.sim.operator import Errand
 from chaos.sim.randomness import Streams
@@ -25,13 +26,16 @@ from cluster.shard.commands import COMMANDS_MAX
 PATIENT_MS = 600_000.0
 """Longer than any run: what a client was promised an answer to must be answered."""
 LEASES = 0.25
-"""Share of seeds in which reads are answered from leases."""
+"""Share of seeds in which reads are answered from leases; of those with rivals it is half."""
 LEASE_DRIFT = 0.2
 """How far two clocks may drift apart there, as a part of the election timeout."""
 HANDOVERS = 0.3
 """Share of seeds in which leadership is handed over by hand."""
-RIVALS = 0.12
-"""Share of seeds that are about old leaders beside new ones: leaders cut off with slow clocks, reads everywhere."""
+RIVALS, STORMS = 0.12, 0.12
+"""Shares of seeds that are about one thing, see Theme: old leaders beside new ones, with slow clocks and reads everywhere; and
+leadership that changes all the time."""
+AILING = 0.3
+"""Share of seeds in which one leader stays ill when everything else is healed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,8 @@ class Limits:
     client takes the outcome of an operation as unknown. principals: how many users the clients are; one may have several
     sessions at a time. lease_reads, lease_drift_ms: as in RaftConfig. commands_max: in one entry of a log; the fewer, the
     longer are the tails that a leader leaves behind. reply_timeout_ms: a client without an answer for so long breaks its
-    stream. snapshot_chunk_bytes: of records or history sent at a time.
+    stream. snapshot_chunk_bytes: of records or history sent at a time. ailment: what a leader keeps when everything else
+    is healed.
     """
 
     nodes: int
@@ -80,6 +85,7 @@ class Limits:
     commands_max: int
     reply_timeout_ms: float
     snapshot_chunk_bytes: int
+    ailment: Ailment | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +103,14 @@ class Scenario:
 def draw(seed: int) -> Scenario:
     """The scenario of a seed."""
     streams = Streams(seed)
-    rivals = streams.named("theme").random() < RIVALS
+    chance = streams.named("theme").random()
+    theme = Theme.RIVALS if chance < RIVALS else Theme.STORMS if chance < RIVALS + STORMS else Theme.MIXED
     clients = streams.named("clients").randint(2, 4)
     sources = [streams.named(name) for name in ("limits", "limits/clients", "limits/leases", "limits/shape")]
-    limits = _draw_limits(*sources, clients=clients)
+    limits = _draw_limits(*sources, clients=clients, leased=0.5 if theme is Theme.RIVALS else LEASES)
     names = node_names(limits.nodes)
-    work = Workload(streams.named("workload"), clients).draw(read_often=rivals)
-    drawn = draw_faults(streams, names, clients, rivals=rivals, steady=limits.lease_reads)
+    work = Workload(streams.named("workload"), clients).draw(read_often=theme is Theme.RIVALS)
+    drawn = draw_faults(streams, names, clients, theme, steady=limits.lease_reads)
     errands = draw_errands(streams, limits)
     if any(not errand.handover for errand in errands):
         # A replica that differs and is then moved away leaves a report that nobody closes.
@@ -132,13 +139,19 @@ def node_names(nodes: int) -> list[NodeId]:
 
 
 def _draw_limits(
-    source: random.Random, patience: random.Random, leases: random.Random, shape: random.Random, *, clients: int
+    source: random.Random,
+    patience: random.Random,
+    leases: random.Random,
+    shape: random.Random,
+    *,
+    clients: int,
+    leased: float,
 ) -> Limits:
     pick = source.choice
     nodes = pick((3, 3, 3, 4, 5))
     election = pick((300.0, 500.0))
     drift, skewed = pick((0.0, 0.0, 0.03, 0.3)), source.random() < 0.5
-    lease_reads = leases.random() < LEASES
+    lease_reads = leases.random() < leased
     if lease_reads:
         drift = min(drift, LEASE_DRIFT / 3)  # two clocks that differ by what a lease allows for, and no more
     rates = [1.0 + source.uniform(-drift, drift) for _ in range(nodes)]
@@ -176,4 +189,5 @@ def _draw_limits(
         commands_max=shape.choice((1, 3, COMMANDS_MAX)),
         reply_timeout_ms=shape.choice((2_000.0, 2_000.0, PATIENT_MS)),
         snapshot_chunk_bytes=shape.choice((1, 1024, CHUNK_BYTES)),
+        ailment=shape.choice(tuple(Ailment)) if shape.random() < AILING else None,
     )
