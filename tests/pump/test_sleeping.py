@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pytest
 
+from cluster.errors import InvalidRequest
 from cluster.ids import NodeId, ShardId
 from cluster.pump import waking
 from cluster.pump.lanes import Lane
@@ -89,6 +90,17 @@ def test_one_operation_wakes_one_group(monkeypatch: pytest.MonkeyPatch) -> None:
     assert world.now_ms - began_ms <= 20, "it is as fast as ever"
     awake = {replica.id for replica in replicas(world) if not replica.raft.asleep}
     assert awake == {world.nodes[NodeId("n1")].pump.router.shard_of("tally", "a")}
+    world.run_until(lambda: all_asleep(world), 10_000)
+
+
+def test_what_an_operator_is_refused_wakes_a_group_for_a_moment_only() -> None:
+    """A refusal too has woken the core: without a timer it would neither sleep again nor ask again what it had asked."""
+    world, _ = sleeping_world()
+    leader = next(node for node in world.nodes.values() if led_by(world, node))
+    shard = led_by(world, leader)[0]
+    with pytest.raises(InvalidRequest):
+        leader.pump.transfer(shard, leader.name, world.now_ms)
+    assert not leader.pump.replicas[shard].raft.asleep
     world.run_until(lambda: all_asleep(world), 10_000)
 
 

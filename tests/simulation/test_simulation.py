@@ -31,6 +31,7 @@ FOUND_BUGS = {
     83: "a delta that the gateway dropped kept its credit: the watch waited for ever",
     109: "the reset after lost frames closed watches that had just been opened again",
     604: "a leader that contradicted its log stayed due for ever, and its node turned without end",
+    158: "a sleeping leader that refused an operator had no timer any more, and never asked its new replica again",
 }
 """Seeds that failed once, with what they found."""
 
