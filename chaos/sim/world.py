@@ -82,7 +82,7 @@ class World:
         self._order = 0
         self._digest = blake2b(digest_size=16)
         self._streams_open: list[Stream] = []
-        self._shunned: SimulatedNode | None = None
+        self.shunned: SimulatedNode | None = None
         self._documents: dict[ShardId, dict[Name, None]] = {}
         limits = scenario.limits
         settings = Settings(
@@ -212,14 +212,14 @@ class World:
 
     def shun(self, node: SimulatedNode | None) -> None:
         """Clients leave this node, and come to it again once it is None."""
-        self._shunned = node
+        self.shunned = node
         for stream in self._streams_open:
             if stream.node is node and stream.open:
                 self.after(self.streams.named("clients/breaks").uniform(0.1, 30.0), "call", stream.broken)
 
     def welcomes(self, node: SimulatedNode) -> bool:
         """Whether a client that dials this node gets an answer."""
-        return node.answers and node is not self._shunned
+        return node.answers and node is not self.shunned
 
     def stepped(self, node: SimulatedNode) -> None:
         """Raft has moved and nothing of it is applied yet, so nothing that it rests on is compacted."""
@@ -326,7 +326,7 @@ class World:
 
     def running(self) -> list[SimulatedNode]:
         """Nodes that run and are what they were, and well."""
-        return [node for node in self.nodes.values() if node.up and not node.wiped and node is not self._shunned]
+        return [node for node in self.nodes.values() if node.up and not node.wiped and node is not self.shunned]
 
     def documents_of(self, shard: ShardId) -> list[Name]:
         """Every document that a committed command of the shard names."""
