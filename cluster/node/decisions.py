@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from cluster.errors import Applied, OutcomeUnknown, Unavailable, UnknownDocument
+from cluster.errors import Applied, ClusterError, OutcomeUnknown, Unavailable, UnknownDocument
 from cluster.pump.pump import Pump
 from cluster.session.failures import error_of
 from cluster.session.operations import Failure, Kind, Operation, Reply
@@ -36,6 +36,7 @@ class Decisions:
         """Send the message under one idempotency key until it is answered; its answer. Raises ClusterError."""
         key = os.urandom(16)
         body = msgspec.json.encode(payload)
+        last: ClusterError = Unavailable("the system shard has no leader that answers", retry_after_ms=1000)
         for _ in range(CHANGE_ATTEMPTS_MAX):
             operation = Operation(1, Kind.SEND, SYSTEM_SPACE, SYSTEM_KEY, str(OPERATOR), channel, body, key)
             try:
@@ -47,8 +48,9 @@ class Decisions:
                 return answer
             if not reply.failure.retryable and reply.failure.reason != UnknownDocument.reason:
                 raise error_of(reply.failure)
+            last = error_of(reply.failure)
             await self._pause(reply.failure)
-        raise Unavailable("the system shard has no leader that answers", retry_after_ms=1000)
+        raise last
 
     async def learned(self, version: int) -> None:
         """Until this node knows the decisions of `version`: whoever decided here can rely on it here at once."""
