@@ -22,6 +22,7 @@ from cluster.ids import SYSTEM_SHARD, DocumentId, ShardId
 from cluster.node.decisions import Decisions
 from cluster.node.divergence_log import divergence_row
 from cluster.node.errors_log import ErrorsLog
+from cluster.node.leader_calls import AskLeader
 from cluster.node.loop import NodeLoop
 from cluster.node.shard_admin import ShardAdministration
 from cluster.node.views import NodeView
@@ -41,7 +42,8 @@ Row = dict[str, Any]
 class Administration:
     """One node's answers.
 
-    nodes: every known node as this one sees it, this one included. decisions: asks the system shard.
+    nodes: every known node as this one sees it, this one included. decisions: asks the system shard. ask_leader: sends an
+        operation to a shard's leader.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Administration:
         cluster_id: str,
         nodes: Callable[[], list[NodeView]],
         decisions: Decisions,
+        ask_leader: AskLeader,
         errors_log: ErrorsLog,
     ) -> None:
         self._loop = loop
@@ -60,7 +63,7 @@ class Administration:
         self._cluster_id = cluster_id
         self._nodes = nodes
         self._decisions = decisions
-        self._shards = ShardAdministration(loop, nodes)
+        self._shards = ShardAdministration(loop, nodes, ask_leader)
         self._errors = errors_log
         self._started_ms = time.monotonic() * 1000
         self._methods: dict[str, Callable[[Row], Awaitable[Row]]] = {

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster.gateway.backend import Deliver
+from cluster.ids import ShardId
 from cluster.node.admin import Administration
 from cluster.node.loop import NodeLoop, monotonic_ms
 from cluster.session.operations import Delta, Operation, Reply
@@ -25,6 +26,11 @@ class NodeStream:
 
     def grant(self, watch: int, credit_bytes: int) -> None:
         self._loop.pump.streams.grant(self._number, watch, credit_bytes)
+        self._loop.wake()
+
+    def submit_to(self, shard: ShardId, operation: Operation) -> None:
+        """To whoever leads this shard."""
+        self._loop.pump.streams.submit_to(self._number, shard, operation, monotonic_ms())
         self._loop.wake()
 
     def close(self) -> None:
@@ -62,10 +68,14 @@ class OneAnswer:
             if isinstance(event, Reply) and not self._answer.done():
                 self._answer.set_result(event)
 
-    async def ask(self, operation: Operation, timeout_ms: float) -> Reply:
-        """Raises TimeoutError; whether the operation had an effect is then unknown."""
+    async def ask(self, operation: Operation, timeout_ms: float, shard: ShardId | None = None) -> Reply:
+        """shard: whose leader to ask; that of the operation's document when not given. Raises TimeoutError; whether the
+        operation had an effect is then unknown."""
         try:
-            self._stream.submit([operation])
+            if shard is None:
+                self._stream.submit([operation])
+            else:
+                self._stream.submit_to(shard, operation)
             return await asyncio.wait_for(self._answer, timeout_ms / 1000)
         finally:
             self._stream.close()

@@ -17,14 +17,16 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from cluster.errors import IdentityFenced, Overloaded, StorageFull
+from cluster.errors import IdentityFenced, Overloaded, StorageFull, Unavailable
 from cluster.ids import NodeId
 from cluster.node.divergence_log import log_divergences
 from cluster.node.marker import PageMarker
 from cluster.pump.lanes import Lane
 from cluster.pump.outbox import Output
 from cluster.pump.pump import Pump
-from cluster.session.operations import Delta, Reply
+from cluster.session.failures import failure_of
+from cluster.session.operations import Delta, Operation, Reply
+from cluster.shard.turn import StreamKey
 from cluster.storage.engine import Batch, Engine
 from cluster.transport.peer import PeerTransport
 
@@ -92,6 +94,8 @@ class NodeLoop:
         self._deliver: dict[int, Callable[[list[Reply | Delta]], None]] = {}
         self._stopped = False
         self._collected_at_turn = 0
+        self.on_control: Callable[[StreamKey, Operation], None] = self._refuse_control
+        """Takes operators' calls that came from other nodes; set by who can answer them."""
         self._disk_full = disk_full
         self._disk_looked_at_ms = 0.0
 
@@ -123,6 +127,15 @@ class NodeLoop:
         if self._deliver.pop(stream, None) is not None:
             self.pump.close_stream(stream)
             self.wake()
+
+    def answer_control(self, stream: StreamKey, reply: Reply) -> None:
+        """Answer a call that `on_control` was given."""
+        self.pump.control.answer(stream, reply)
+        self.wake()
+
+    def _refuse_control(self, stream: StreamKey, operation: Operation) -> None:
+        error = Unavailable("this node is just starting", retry_after_ms=100)
+        self.answer_control(stream, Reply(operation.id, failure=failure_of(error)))
 
     def stop(self) -> None:
         self._stopped = True
@@ -167,6 +180,9 @@ class NodeLoop:
                 self._sync_in_thread()
         self._carry(pump.apply(monotonic_ms()))
         self._marker.clear()
+        if pump.control:
+            for stream, operation in pump.control.take():
+                self.on_control(stream, operation)
         if pump.leader_changes:
             self._log_leaders()
         if pump.divergences.reports.news:

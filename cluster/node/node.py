@@ -29,7 +29,7 @@ from cluster.gossip.config import GossipConfig
 from cluster.gossip.core import Gossip
 from cluster.gossip.effects import MemberChange
 from cluster.gossip.messages import Address, Labels, State
-from cluster.ids import SYSTEM_SHARD, NodeId
+from cluster.ids import SYSTEM_SHARD, NodeId, ShardId
 from cluster.node.admin import Administration
 from cluster.node.backend import NodeBackend, OneAnswer
 from cluster.node.decisions import Decisions
@@ -204,6 +204,7 @@ class Node:
             cluster_id=self._cluster_id.hex(),
             nodes=self._nodes,
             decisions=Decisions(self.pump, self._ask),
+            ask_leader=self._ask,
             errors_log=self._errors_log,
         )
         return NodeBackend(self.loop, administration, lambda: self.pump.directory.decisions.version > 0)
@@ -217,8 +218,8 @@ class Node:
             f"node {self.node} has {free} bytes of disk left; it takes commands again above {self.config.disk_free_bytes_min}"
         )
 
-    async def _ask(self, operation: Operation, timeout_ms: float) -> Reply:
-        return await OneAnswer(self.loop).ask(operation, timeout_ms)
+    async def _ask(self, operation: Operation, timeout_ms: float, shard: ShardId | None = None) -> Reply:
+        return await OneAnswer(self.loop).ask(operation, timeout_ms, shard)
 
     # -- gossip: an opinion about who is there, shown to operators; it never bypasses a vote -------------------------
 

@@ -1,7 +1,7 @@
 """Answers to operators about who belongs to a shard: showing it, moving a replica, handing leadership over.
 
-Changes happen at the shard's leader only; elsewhere the answer is who that is. Each call takes one step of what the shard needs
-next and returns, so an operator's program may die between any two of them and another one goes on.
+Changes happen at the shard's leader only; calls are passed on to it. Each takes one step of what the shard needs next and
+returns, so an operator's program may die between any two of them and another one goes on.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from cluster.errors import InvalidMove, NodeDown, NoReplica, NotLeader, UnknownNode, UnknownShard
+from cluster.errors import InvalidMove, NodeDown, NoReplica, NotLeader, OutcomeUnknown, Unavailable, UnknownNode, UnknownShard
 from cluster.gossip.messages import State
 from cluster.ids import SYSTEM_SHARD, NodeId, ShardId
+from cluster.node.leader_calls import AskLeader, LeaderCalls
 from cluster.node.loop import NodeLoop, monotonic_ms
 from cluster.node.views import NodeView
 from cluster.placement.move import Action, ConfigurationStatus, Member, Step
@@ -28,12 +29,13 @@ Row = dict[str, Any]
 
 
 class ShardAdministration:
-    """One node's part. nodes: every known node as this one sees it."""
+    """One node's part. nodes: every known node as this one sees it. ask: sends an operation to a shard's leader."""
 
-    def __init__(self, loop: NodeLoop, nodes: Callable[[], list[NodeView]]) -> None:
+    def __init__(self, loop: NodeLoop, nodes: Callable[[], list[NodeView]], ask: AskLeader) -> None:
         self._loop = loop
         self._pump = loop.pump
         self._nodes = nodes
+        self._calls = LeaderCalls(loop, {"MoveReplica": self._move, "TransferLeader": self._transfer}, ask)
 
     # -- showing -----------------------------------------------------------------------------------------------------
 
@@ -84,6 +86,10 @@ class ShardAdministration:
     # -- moving ------------------------------------------------------------------------------------------------------
 
     async def move(self, request: Row) -> Row:
+        return await self._calls.call("MoveReplica", self._shard(request), request)
+
+    async def _move(self, request: Row) -> Row:
+        """At the leader."""
         shard = self._shard(request)
         status = self._leading(shard)
         if shard == SYSTEM_SHARD:
@@ -132,6 +138,20 @@ class ShardAdministration:
 
     async def transfer(self, request: Row) -> Row:
         shard = self._shard(request)
+        led = self._pump.locate_leader(shard) or ""
+        try:
+            return await self._calls.call("TransferLeader", shard, request)
+        except (Unavailable, OutcomeUnknown):
+            # Whoever hears of the next leader gives up what the last one owes; but that there is another one is the answer.
+            await self._transferred(shard)
+            leader = self._pump.locate_leader(shard) or ""
+            if not led or not leader or leader == led:
+                raise
+            return self._outcome(shard, led, request["to_node"] or leader)
+
+    async def _transfer(self, request: Row) -> Row:
+        """At the leader."""
+        shard = self._shard(request)
         status = self._leading(shard)
         to = NodeId(request["to_node"]) or self._best_successor(status)
         self._check_known(status, to)
@@ -144,14 +164,13 @@ class ShardAdministration:
             self._pump.transfer(shard, to, monotonic_ms())
             self._loop.wake()
             await self._transferred(shard)
-        leader = self._pump.locate_leader(shard) or ""
-        return {
-            "from_node": self._pump.node,
-            "to_node": to,
-            "leader": leader,
-            "term": self._pump.replicas[shard].raft.term if shard in self._pump.replicas else 0,
-            "done": leader == to,
-        }
+        return self._outcome(shard, self._pump.node, to)
+
+    def _outcome(self, shard: ShardId, led: str, to: str) -> Row:
+        """How a transfer from `led` to `to` ended."""
+        leader, replica = self._pump.locate_leader(shard) or "", self._pump.replicas.get(shard)
+        term = replica.raft.term if replica is not None else 0
+        return {"from_node": led, "to_node": to, "leader": leader, "term": term, "done": leader == to}
 
     def _best_successor(self, status: ConfigurationStatus) -> NodeId:
         """The voter that lacks least, of those that answer."""

@@ -13,6 +13,7 @@ from cluster.errors import ClusterError, InvalidRequest, RejectedError, StaleRou
 from cluster.ids import SYSTEM_SHARD, NodeId, ShardId, check_key, check_space
 from cluster.pump import frames
 from cluster.pump.bundles import BundleFetch
+from cluster.pump.control import Control
 from cluster.pump.divergence import Divergences
 from cluster.pump.holdings import Holdings
 from cluster.pump.lanes import Lane
@@ -101,6 +102,7 @@ class Incoming:
         self._transfers = transfers
         self._holdings = holdings
         self._divergences = divergences
+        self.control = Control(turn)
         self._turn = turn
         self.met: set[NodeId] = set()
         """Peers whose liveness has named the directory that this node knows, since their connection last broke. Until then
@@ -214,6 +216,8 @@ class Incoming:
                 self._turn.reply(stream, Reply(operation.id, 0, 0, b"", failure_of(error)))
             else:
                 sound.append(operation)
+        if sound and sound[0].kind == Kind.CONTROL:
+            sound = self.control.arrived(stream, sound)
         if sound:
             self._holder.submit_to_replica(item.shard, stream, sound)
 
@@ -298,8 +302,8 @@ def check_forwarded(operation: Operation, shard: int, router: Router) -> None:
     check_space(operation.space)
     if max(operation.sequence, operation.acked_through, operation.epoch, operation.index) > NUMBER_MAX:
         raise InvalidRequest(f"numbers of an operation are at most {NUMBER_MAX}")
-    if operation.kind == Kind.LIST:
-        return
+    if operation.kind in (Kind.LIST, Kind.CONTROL):
+        return  # of a shard, not of a document
     check_key(operation.key)
     if router.shard_of(operation.space, operation.key) != shard:
         raise StaleRoute(f"{operation.space}/{operation.key} is not of shard {shard}", shard_map_version=router.map.version)

@@ -99,8 +99,7 @@ class Pump:
         self.leader_changes: list[tuple[ShardId, Term, NodeId | None]] = []
         """What this node came to believe since the owner last looked (and emptied it): for the log."""
         self._leaders: dict[ShardId, NodeId | None] = {}
-        self._heartbeat_due_ms = now_ms
-        self._housekeeping_due_ms = now_ms + HOUSEKEEPING_MS
+        self._heartbeat_due_ms, self._housekeeping_due_ms = now_ms, now_ms + HOUSEKEEPING_MS
         self._delisted = False
         first_stream = liveness.generation << STREAM_BITS
         self.streams = Streams(router, self._forward, self._grant, self.locate, self.replicas.__contains__, first_stream + 1)
@@ -124,6 +123,7 @@ class Pump:
             divergences=self.divergences,
             turn=self._turn,
         )
+        self.control = self._incoming.control
         for replica in replicas.values():
             self.look_at(replica, now_ms)
 

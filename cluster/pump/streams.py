@@ -157,6 +157,11 @@ class Streams:
         for shard, group in groups.items():
             self._send(number, shard, group, now_ms)
 
+    def submit_to(self, number: int, shard: ShardId, operation: Operation, now_ms: float) -> None:
+        """Send an operation to a shard's leader whatever it is about."""
+        if number in self._streams:
+            self._send(number, shard, [operation], now_ms)
+
     def grant(self, number: int, watch: int, credit_bytes: int) -> None:
         stream = self._streams.get(number)
         known = stream.watches.get(watch) if stream else None

@@ -21,6 +21,7 @@ class Kind(enum.IntEnum):
     WATCH = 5
     UNWATCH = 6
     LIST = 7
+    CONTROL = 8
 
 
 COMMAND_KINDS = frozenset((Kind.CREATE, Kind.SEND, Kind.DELETE))
@@ -40,8 +41,8 @@ class Operation(Struct, array_like=True, gc=False):
 
     id: unique among the submitting stream's open operations and watches. UNWATCH has the id of the WATCH that it ends.
     principal: `agent@authority`, authenticated by the gateway.
-    channel: SEND: the handler. LIST: the key prefix. Otherwise empty.
-    payload: UTF-8 JSON object of parameters (CREATE, SEND); LIST: page token.
+    channel: SEND: the handler. LIST: the key prefix. CONTROL: the operator's call; no client can send one. Otherwise empty.
+    payload: UTF-8 JSON object of parameters (CREATE, SEND, CONTROL); LIST: page token.
     session, sequence, acked_through: exactly-once identity (CREATE, SEND, DELETE). Sequence 0 means that `session` is an
         idempotency key (unary calls) and the order is nobody's.
     epoch, index: READ with AT_LEAST: the position to reach. WATCH: resume after this position; index -1 asks for a full view.

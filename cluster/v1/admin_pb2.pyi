@@ -5,8 +5,8 @@ The protocol of operators: what `moot status`, `where`, `shards`, `space` and `d
 
 Every node answers every call. Calls that say "of this node" show what the asked node itself has; where that needs a replica
 which it does not hold, the answer is FAILED_PRECONDITION (reason NO_REPLICA, with `holders` in its details). Calls that say
-"at the shard's leader" are answered elsewhere with UNAVAILABLE (reason NOT_LEADER, with `leader` and
-`leader_gateway_address` in its details, empty when not known). All others give the same answer everywhere, as fresh as the
+"at the shard's leader" are passed on to it; while that is changing the answer may be UNAVAILABLE (reason NOT_LEADER, with
+`leader` and `leader_gateway_address` in its details, empty when not known). All others give the same answer everywhere, as fresh as the
 asked node's knowledge. Errors are as described in documents.proto.
 """
 
