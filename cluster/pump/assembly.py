@@ -132,7 +132,8 @@ def open_pump(around: PumpSurroundings) -> Pump:
         number = one.shard.shard
         mapped = shard_map.get(number)
         if mapped is not None and mapped == one.shard:
-            one = msgspec.structs.replace(one, shard=mapped)  # one object, not two of each of thousands
+            first = facts.first_configuration(mapped)  # there are thousands: one object each, and not two that are equal
+            one = msgspec.structs.replace(one, shard=mapped, first=first if first == one.first else one.first)
         members = Members(one.first)
         watch = system.changed if number == SYSTEM_SHARD else None
         group = GroupLiveness(liveness, number, members)

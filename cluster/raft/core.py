@@ -59,7 +59,7 @@ from cluster.raft.messages import (
     VoteReply,
     VoteRequest,
 )
-from cluster.raft.state import State
+from cluster.raft.state import NOTHING_ASKED, State
 
 if TYPE_CHECKING:
     from random import Random
@@ -292,6 +292,7 @@ class Raft:
         effects.role_changed = role is not state.role or term != state.term or leader != state.leader
         if state.configuration is not configuration and state.configuration != configuration:
             effects.configuration = state.configuration
+        state.effects = NOTHING_ASKED
         if state.config.invariants_checked:
             state.invariants_all()
         else:

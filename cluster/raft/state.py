@@ -27,6 +27,9 @@ from cluster.raft.progress import Progress
 if TYPE_CHECKING:
     from random import Random
 
+NOTHING_ASKED = Effects()
+"""The effects between two steps: nobody keeps what an earlier step asked for."""
+
 NOBODY = ReplicaId(0)
 """The vote of a replica that has not voted in its term."""
 
@@ -168,7 +171,7 @@ class State:
         self.transfer_until_ms = math.inf
         self.timeouts_sent: dict[ReplicaId, LogIndex] = {}
 
-        self.effects = Effects()
+        self.effects = NOTHING_ASKED
 
     @property
     def votes_here(self) -> bool:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, cast
 
 from cluster.documents.runtime import Projection
 from cluster.errors import ClusterError, DocumentDeleted, Overloaded, PermissionDenied, PositionRewound
@@ -78,6 +80,10 @@ Encoded = tuple[bool, bytes]
 """(reset, body) of a delta."""
 
 
+_NOTHING: Final = cast("dict[Any, Any]", MappingProxyType({}))
+"""In place of the dictionaries of a feed without watches: most have none, and there can be thousands. Can not be changed."""
+
+
 class Feed:
     """The open watches of one shard's leader."""
 
@@ -89,10 +95,10 @@ class Feed:
     )
 
     def __init__(self) -> None:
-        self._watched: dict[tuple[str, str], _Watched] = {}
-        self._by_watch: dict[tuple[StreamKey, int], tuple[str, str]] = {}
-        self._by_stream: dict[StreamKey, set[int]] = {}
-        self._changed: dict[tuple[str, str], None] = {}
+        self._watched: dict[tuple[str, str], _Watched] = _NOTHING
+        self._by_watch: dict[tuple[StreamKey, int], tuple[str, str]] = _NOTHING
+        self._by_stream: dict[StreamKey, set[int]] = _NOTHING
+        self._changed: dict[tuple[str, str], None] = _NOTHING
 
     def __len__(self) -> int:
         return len(self._by_watch)
@@ -125,6 +131,8 @@ class Feed:
             raise PermissionDenied("the document's gate says no")
         if seen is not None and seen > (live.epoch, live.index):
             raise PositionRewound(f"{live.id} is at {live.position}", current=live.position)
+        if not self._by_watch:
+            self._watched, self._by_watch, self._by_stream, self._changed = {}, {}, {}, {}
         self.close(stream, watch)  # opened again, after something on the way was lost
         name = (live.id.space, live.id.key)
         watched = self._watched.get(name)
@@ -142,6 +150,8 @@ class Feed:
 
     def close(self, stream: StreamKey, watch: int) -> None:
         """End a watch; unknown ones are ignored."""
+        if not self._by_watch:
+            return
         name = self._by_watch.pop((stream, watch), None)
         if name is None:
             return
