@@ -127,7 +127,7 @@ HAPPENINGS: st.SearchStrategy[Event | Callable[[Solo], None]] = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     st.lists(HAPPENINGS, max_size=40),
     st.booleans(),

@@ -15,14 +15,14 @@ from cluster.raft.events import Campaign, ChangeConfiguration, LeaderLost, PeerU
 from tests.raft.network import Cluster, Faults
 from tests.raft.node import PAUSE_MS_MAX, Node
 
-SEEDS = 200
+SEEDS = 140
 SEEDS_PER_TEST = 20
-CHANGE_SEEDS = 60
+CHANGE_SEEDS = 40
 MEMBERS_MAX = 7
 STEPS = 120
 ELECTION_SEEDS = 20
 LEASE_SEEDS = 20
-LEASE_STEPS = 300
+LEASE_STEPS = 150
 ROOMY = RaftConfig(election_timeout_ms_min=150, election_timeout_ms_max=300, stagger_ms=20, resend_timeout_ms=50)
 TIGHT = replace(
     ROOMY, append_bytes_max=100, window_bytes_max=200, window_appends=2, tail_bytes_max=200, uncommitted_bytes_max=1_000
@@ -236,9 +236,9 @@ def test_leases_never_answer_stale_however_processes_stop(first: int) -> None:
         answered += cluster.leased_reads
         thrown_away += cluster.leased_reads_thrown_away
         leaders += len(cluster.leaders)
-    assert answered > 100 * SEEDS_PER_TEST, "leases did answer"
-    assert thrown_away > SEEDS_PER_TEST, "and had ended while an answer was computed"
-    assert leaders > 3 * SEEDS_PER_TEST, "elections did succeed"
+    assert answered > 30 * SEEDS_PER_TEST, "leases did answer"
+    assert thrown_away > SEEDS_PER_TEST // 4, "and had ended while an answer was computed"
+    assert leaders > 2 * SEEDS_PER_TEST, "elections did succeed"
 
 
 def test_terms_have_one_leader_when_replicas_crash_during_elections() -> None:
