@@ -100,7 +100,7 @@ _NEXT_STEPS: Final = {
     "INVALID_PAYLOAD": "moot space show NAME lists the parameters of each channel",
     "DOCUMENT_EXISTS": "read it: moot doc read SPACE/KEY",
     "DOCUMENT_DELETED": "moot doc create SPACE/KEY makes a new one in a later epoch",
-    "DOCUMENT_FROZEN": "reads go on; moot doc inspect SPACE/KEY shows it, moot shards list --halted why",
+    "DOCUMENT_FROZEN": "reads go on; moot shards list --halted or moot doc divergences says why",
     "HANDLER_FAILED": "moot space errors SPACE shows the traceback under this error id",
     "PERMISSION_DENIED": "act as somebody else: --as agent@authority",
     "UNAUTHENTICATED": "say who you are: --as agent@authority, from this machine",

@@ -439,6 +439,7 @@ class Pump:
             self.streams.leader_changed(replica.id, leader, now_ms)
             if leader == self.node:
                 self._heartbeat_due_ms = min(self._heartbeat_due_ms, self.liveness.list_due_ms(now_ms))
+                self.divergences.reports.led()
         if replica.id in self._holdings.absent:
             self._holdings.invite(replica)
         if replica.snapshots_wanted:

@@ -109,6 +109,10 @@ class Reports:
             self._settled.append(report)
             del self._settled[:-REPORTS_KEPT]
 
+    def led(self) -> None:
+        """This node leads a shard more: perhaps one with an open report, and it is the leader's to go on with."""
+        self.fresh = bool(self.open) or self.fresh
+
     def seen_equal(self, replica: ShardReplica, name: Name, replicas: Iterable[ReplicaId], turn: Turn) -> None:
         """These have what the majority has. With the last voter the report is settled."""
         report = self.open.get((replica.id, name))
