@@ -4,7 +4,6 @@ mutant.py          what a planted bug is
 elections.py       in votes, terms, and who stops leading when
 consensus.py       in the log: appending, acknowledging, committing, and the order of writing and telling
 membership.py      in configurations, moves and handovers
-leases.py          in promises to wait for a leader
 sleeping.py        in groups without timers
 storage.py         in what a disk is trusted with
 documents.py       in apply, records, sessions
@@ -19,14 +18,13 @@ docs/internals/known-bugs.md says which is which, and what stands against those 
 
 from __future__ import annotations
 
-from chaos.mutants import clients, consensus, documents, elections, leases, membership, sleeping, snapshots, storage, telling
+from chaos.mutants import clients, consensus, documents, elections, membership, sleeping, snapshots, storage, telling
 from chaos.mutants.mutant import Mutant
 
 CATALOGUE: tuple[Mutant, ...] = (
     *elections.MUTANTS,
     *consensus.MUTANTS,
     *membership.MUTANTS,
-    *leases.MUTANTS,
     *sleeping.MUTANTS,
     *storage.MUTANTS,
     *documents.MUTANTS,

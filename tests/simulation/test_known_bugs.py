@@ -33,3 +33,8 @@ def test_every_test_that_the_pages_name_exists() -> None:
 def test_all_forty_two_findings_have_a_row() -> None:
     rows = [int(number) for number in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)]
     assert rows == list(range(1, 43))
+
+
+def test_the_published_table_is_about_the_planted_bugs_that_there_are() -> None:
+    rows = re.findall(r"^\| `([a-z0-9_]+)` \|", TESTING, re.MULTILINE)
+    assert sorted(rows) == sorted(MUTANTS)

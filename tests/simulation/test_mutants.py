@@ -26,7 +26,7 @@ QUICK = {
 
 
 LAYERS = {
-    "elections", "consensus", "membership", "leases", "sleeping", "storage", "documents", "snapshots", "telling", "clients",
+    "elections", "consensus", "membership", "sleeping", "storage", "documents", "snapshots", "telling", "clients",
 }  # fmt: skip
 
 
