@@ -14,9 +14,20 @@ from cluster.documents.loader import BundleLoader
 from cluster.documents.runtime import Program
 from cluster.ids import LogIndex, NodeId, ShardId
 from cluster.node.divergence_hook import LeakingLoader
+from cluster.pump import frames
+from cluster.pump.lanes import Lane
 from cluster.raft.events import Transfer
 from cluster.session.operations import Kind, Reply
-from cluster.shard.divergence import Divergence, Remedy
+from cluster.shard.divergence import (
+    ChainMark,
+    CompareRequest,
+    Divergence,
+    DivergenceItem,
+    EvidenceRequest,
+    Remedy,
+    Side,
+    VerdictItem,
+)
 from cluster.shard.replica import CompactionConfig, ShardReplica
 from cluster.shard.system.program import OPERATOR
 from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE
@@ -405,3 +416,37 @@ def test_it_is_healed_although_messages_are_lost(lost: float) -> None:
     world.loss = 0.0
     world.mend()
     world.run_until(lambda: healed(world))
+
+
+def test_what_a_peer_can_not_mean_is_counted_and_changes_nothing() -> None:
+    """Another shard's document, numbers that no store holds, a verdict of somebody who does not lead."""
+    world = planted(lambda name: "", shards=2)
+    leader = leader_of(world)
+    follower, other = followers_of(world)
+    mine, theirs = replica_of(follower), replica_of(leader)
+    foreign = next(key for key in "bcdefgh" if leader.pump.router.shard_of("board", key) != mine.id)
+    head = (mine.id, theirs.replica, mine.replica)
+    side = Side(b"1" * 8, (follower.name,))
+    report = Divergence(
+        mine.id, "board", "a", 1, 1, 1, 0, "", ("state",), "", (side,), (leader.name,), leader.name, False, Remedy.FROZEN, 1
+    )
+    before = world.records("a", "board")
+    garbage: list[DivergenceItem] = [
+        CompareRequest(*head, 1, LogIndex(1), [ChainMark("board", foreign, 1, 1, b"")]),
+        CompareRequest(*head, 1, LogIndex(1), [ChainMark("board", "a", 1 << 40, 1, b"")]),
+        EvidenceRequest(*head, 1, "board", "a\0", LogIndex(1), b"", 1, 1, []),
+        EvidenceRequest(*head, 1, "board", "a", LogIndex(-1), b"", 1, 1, []),
+        VerdictItem(*head, theirs.raft.term, msgspec.structs.replace(report, key=foreign), False, b"", []),
+        VerdictItem(*head, theirs.raft.term, report, True, b"", [(1, 0, b"")]),
+    ]
+    counted = follower.pump.garbage_frames
+    for item in garbage:
+        for frame in frames.pack_bulk([item]):
+            follower.pump.on_frame(leader.name, Lane.BULK, frame, world.now_ms)
+    assert follower.pump.garbage_frames == counted + len(garbage)
+    stranger = VerdictItem(mine.id, replica_of(other).replica, mine.replica, theirs.raft.term, report, False, b"", [])
+    for frame in frames.pack_bulk([stranger]):
+        follower.pump.on_frame(other.name, Lane.BULK, frame, world.now_ms)
+    world.run(100)
+    assert world.records("a", "board") == before
+    assert follower.pump.divergences.reports.all() == []
