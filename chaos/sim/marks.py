@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from chaos.checkers.checker import Checker
 from chaos.checkers.history import Call
+from chaos.sim.sites import SITES
 from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.pump import frames
 from cluster.raft.messages import Configuration
@@ -71,6 +72,7 @@ MARKS: dict[str, str] = {
     "watches_ended": "a watch ended with its document",
     "windows_full": "a client waited for an acknowledgement before it could send on",
 }
+MARKS |= {f"site_{name}": f"done at an odd moment: {name.replace('_', ' ')}" for name in SITES}
 """What a sweep should meet, and what each means. A run may meet other refusals too, counted as told_ and their reason."""
 
 

@@ -364,6 +364,8 @@ class SimulatedNode:
     def _run_turn(self) -> None:
         pump = self.pump
         pump.storage_full = self.storage_full
+        if pump.replicas and (site := self.world.sites.visit(self)):
+            self.world.marks[f"site_{site}"] += 1
         self._carry(pump.step(self.clock_ms, self.wall_ms), "stepped")
         if pump.needs_sync and not self._syncing:
             self._sync()

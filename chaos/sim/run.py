@@ -154,6 +154,7 @@ def _warm_up(world: World) -> None:
 def _heal(world: World) -> None:
     """End everything that is wrong. What stays: rot in a log or its metadata, which an operator replaces the node for."""
     world.note("heal", "world", "")
+    world.sites.over()
     for link in world.network.links.values():
         link.slow_ms = 0.0
         if link.unruly is not None:

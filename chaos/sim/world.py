@@ -38,6 +38,7 @@ from chaos.sim.node import WALL_EPOCH_MS, SimulatedNode
 from chaos.sim.operator import Operator
 from chaos.sim.randomness import Streams
 from chaos.sim.scenario import Scenario, node_names
+from chaos.sim.sites import Sites
 from chaos.sim.workload import Work
 from cluster.documents.bundle import from_path
 from cluster.documents.loader import BundleLoader
@@ -113,6 +114,7 @@ class World:
         self.clients = [SessionClient(self, number) for number in range(scenario.clients)]
         self.injector = Injector(self)
         self.operator = Operator(self)
+        self.sites = Sites(self.streams.named("sites/armed"), self.streams.named("sites"))
         self._handlers: dict[str, Callable[..., None]] = {
             "frame": self.network.arrive,
             "silence": self.network.silence,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from cluster.ids import NodeId, ReplicaId
 from cluster.placement.move import Action
-from cluster.pump.frames import pack_raft
+from cluster.pump.frames import pack_liveness, pack_raft
 from cluster.pump.lanes import Lane
+from cluster.pump.liveness import Heartbeat, digest_of
+from cluster.raft.progress import Pace
 from cluster.session.operations import Kind
 from cluster.shard.removal import take_leave
 from cluster.shard.turn import RemovedItem, Turn
-from tests.pump.moving import SHARD, leader_of, move, started, step_of
+from tests.pump.moving import KEY, SHARD, leader_of, move, started, step_of
 
 
 def test_commands_that_gather_at_a_replica_when_it_is_removed_are_refused_and_not_forgotten() -> None:
@@ -61,3 +63,24 @@ def test_a_leader_tells_its_own_node_nothing_about_a_replica_that_lived_there_be
     take_leave(replica.raft, SHARD, leader.name, departed, turn)
     assert list(turn.raft_now) == ["n9"]
     assert not departed
+
+
+def test_a_leader_that_is_awake_when_a_restarted_follower_is_heard_asks_what_it_still_has() -> None:
+    """It may have slept when the connection to the process before broke. A follower that has forgotten what is committed was
+    taken for one that knows."""
+    world = started()
+    leader = leader_of(world)
+    replica = leader.pump.replicas[SHARD]
+    world.run_until(lambda: replica.raft.asleep)
+    follower = next(node for node in world.holders(SHARD) if node is not leader)
+    world.delay_ms = lambda sender, receiver, lane: 20.0
+    world.client(leader.name).submit(Kind.READ, KEY)
+    world.run(5)
+    assert not replica.raft.asleep
+    store = leader.pump._stores[follower.name]
+    beat = Heartbeat(follower.generation + 1, store, 1 << 40, digest_of({}), ())
+    leader.pump.on_frame(follower.name, Lane.LIVENESS, pack_liveness(beat), world.now_ms)
+    leader.turn()
+    number = replica.members.replica_on(follower.name)
+    assert number is not None
+    assert replica.raft._state.progress[number].pace is Pace.PROBE

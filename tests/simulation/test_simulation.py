@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from chaos.mutants.hunt import MUTANTS
-from chaos.sim.batch import sweep
+from chaos.sim.batch import Totals, sweep
 from chaos.sim.guard import AmbientAccess, sealed
+from chaos.sim.marks import MARKS
 from chaos.sim.report import failure_lines, lines_of, summary
 from chaos.sim.run import run
 from chaos.sim.scenario import draw
@@ -115,6 +116,15 @@ def test_a_failing_seed_tells_its_story_and_how_to_see_it_again() -> None:
     whole = lines_of(draw(2), outcome)
     assert len(outcome.ring) == 40
     assert set(outcome.ring) <= {line.removeprefix("  ") for line in whole}
+
+
+def test_what_no_seed_has_met_is_named() -> None:
+    totals = Totals()
+    assert summary(totals, 1, 1.0)["marks_unmet"] == sorted(MARKS)
+    totals.add(run(draw(3)))
+    told = summary(totals, 3, 1.0)
+    assert "answers" not in told["marks_unmet"]
+    assert set(told["marks_unmet"]) == {mark for mark in MARKS if told["marks"][mark]["count"] == 0}
 
 
 def test_a_sweep_adds_up() -> None:
