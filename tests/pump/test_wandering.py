@@ -78,7 +78,7 @@ def test_a_leader_that_is_awake_when_a_restarted_follower_is_heard_asks_what_it_
     world.run(5)
     assert not replica.raft.asleep
     store = leader.pump._stores[follower.name]
-    beat = Heartbeat(follower.generation + 1, store, 1 << 40, digest_of({}), ())
+    beat = Heartbeat(follower.generation + 1, store, 1 << 40, digest_of(()), ())
     leader.pump.on_frame(follower.name, Lane.LIVENESS, pack_liveness(beat), world.now_ms)
     leader.turn()
     number = replica.members.replica_on(follower.name)
