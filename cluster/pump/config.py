@@ -29,3 +29,8 @@ class PumpConfig:
         """Whether every heartbeat is acknowledged at once: the election timeout has no room for answers that wait for the
         answerer's own next round."""
         return self.election_timeout_ms < HEARTBEATS_MIN_PATIENT * self.heartbeat_ms
+
+    def beat_due_ms(self, due_ms: float, now_ms: float) -> float:
+        """When a round due at `due_ms` should leave, now that a peer's heartbeat has woken this node: at once if it is due
+        soon, for nodes that beat together wake each other less often."""
+        return now_ms if due_ms - now_ms <= self.heartbeat_ms / 4 else due_ms

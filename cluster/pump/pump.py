@@ -193,6 +193,7 @@ class Pump:
             if reply is not None:
                 at_once = message.urgent or message.led is not None or reply.list_needed or self._config.hasty
                 self._outbox.acknowledge(node, reply, at_once=at_once)
+            self._heartbeat_due_ms = self._config.beat_due_ms(self._heartbeat_due_ms, now_ms)
             if restarted:
                 self._waking.process_gone(node, now_ms)
             return
