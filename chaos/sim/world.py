@@ -23,7 +23,7 @@ from chaos.checkers.answers import Answers
 from chaos.checkers.checker import Checker
 from chaos.checkers.commands import Commands
 from chaos.checkers.consensus import Consensus
-from chaos.checkers.history import Call, History, Name, Place
+from chaos.checkers.history import NOWHERE, Call, History, Name, Place
 from chaos.checkers.ledgers import Ledgers
 from chaos.checkers.listings import Listings
 from chaos.checkers.replicas import Replicas
@@ -43,6 +43,7 @@ from chaos.sim.workload import Work
 from cluster.documents.bundle import from_path
 from cluster.documents.loader import BundleLoader
 from cluster.documents.runtime import Program, Settings
+from cluster.errors import StorageDamaged
 from cluster.ids import NodeId, Principal, ShardId, Term
 from cluster.pump import frames
 from cluster.pump.lanes import Lane
@@ -341,8 +342,12 @@ class World:
             for shard, replica in node.pump.replicas.items():
                 if replica.serves:
                     for name in self.documents_of(shard):
-                        live = replica.cache.get(*name)
-                        places[name] = (live.epoch, live.index)
+                        try:
+                            live = replica.cache.get(*name)
+                        except StorageDamaged:
+                            places[name] = self.replicas.newest.get(name, NOWHERE)  # rot that no reader has met yet
+                        else:
+                            places[name] = (live.epoch, live.index)
         return places
 
     def final_view(self, name: Name, client: str) -> Any:
@@ -363,7 +368,10 @@ class World:
             for shard, replica in node.pump.replicas.items():
                 if replica.serves and shard != 0:
                     for name in self.documents_of(shard):
-                        live = replica.cache.get(*name)
+                        try:
+                            live = replica.cache.get(*name)
+                        except StorageDamaged:
+                            continue  # likewise
                         if live.instance is not None:
                             views[name] = msgspec.json.decode(live.instance.view(who))
         return views
