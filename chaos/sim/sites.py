@@ -30,8 +30,9 @@ def early_checkpoint(node: SimulatedNode, replica: ShardReplica) -> None:
 
 
 def early_compaction(node: SimulatedNode, replica: ShardReplica) -> None:
-    """A shard looks whether its log can be cut."""
-    replica.compact(node.clock_ms, node.pump._turn)
+    """A shard looks whether its log can be cut, once Raft knows of everything that is applied."""
+    if replica.raft._state.applied == replica.applied:
+        replica.compact(node.clock_ms, node.pump._turn)
 
 
 def early_housekeeping(node: SimulatedNode, replica: ShardReplica) -> None:
