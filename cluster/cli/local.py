@@ -43,6 +43,7 @@ SEARCH_PORTS: Final = range(20_000, 32_000)
 """Below the range from which operating systems take ports for outgoing connections, so that nobody grabs one in between."""
 SEARCH_ATTEMPTS_MAX: Final = 2_000
 STOP_TIMEOUT_S: Final = 15.0
+PAUSE_TIMEOUT_S = 5.0
 EXIT_TIMEOUT_S: Final = 10.0
 START_TIME_TOLERANCE_S: Final = 2.0
 POLL_INTERVAL_S: Final = 0.02
@@ -283,12 +284,17 @@ class LocalCluster:
         return len(found)
 
     def pause(self, node: LocalNode) -> bool:
-        """Stop the process from running without ending it: a node that hangs. Returns whether there was one."""
+        """Stop the process from running without ending it: a node that hangs. Returns whether there was one; when this returns,
+        it stands still.
+        """
         process = self.process(node)
         if process is None:
             return False
         self._signal(process, signal.SIGSTOP)
-        return True
+        deadline = time.monotonic() + PAUSE_TIMEOUT_S
+        while self.state(node) == "running" and time.monotonic() < deadline:
+            time.sleep(POLL_INTERVAL_S)  # a thread that sits in the kernel takes the signal when it comes out
+        return self.state(node) == "paused"
 
     def resume(self, node: LocalNode) -> bool:
         """Let a paused process go on. Returns whether it was paused."""
