@@ -75,6 +75,8 @@ class Answers(Checker):
             if other.client == call.client and other.name == call.name and not other.alone
         ]
         failures = [other.reply.failure for other in others if other.reply is not None]
+        if any(other.gave_up for other in others):
+            return True  # it may have been refused so after its client had stopped waiting
         return any(failure is not None and failure.reason in _BEFORE_THE_LOG for failure in failures)
 
     def _acked(self, call: Call) -> None:
