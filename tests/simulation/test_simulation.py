@@ -1,4 +1,4 @@
-"""Whole clusters under faults: fresh seeds every time (`fresh`), seeds that once found a bug, and the honesty of the simulator itself."""
+"""Whole clusters under faults: fresh seeds, seeds that once found a bug, and the honesty of the simulator itself."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from chaos.sim.report import failure_lines, lines_of, summary
 from chaos.sim.run import run
 from chaos.sim.scenario import draw
 from chaos.sim.shrink import Shrinker
+from tests.simulation.fresh import first_seed
 
 ROOT = Path(__file__).parents[2]
 FRESH_SEEDS = 300
