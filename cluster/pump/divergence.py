@@ -203,10 +203,8 @@ class Divergences:
 
     def _examine(self, replica: ShardReplica, watch: Watch, name: Name, now_ms: float) -> None:
         self._number += 1
-        replica.cache.held[name] = None
         report = self.reports.open.get((replica.id, name))
-        if report is None or not report.right:
-            replica.cache.doubted[name] = None
+        replica.cache.hold(name, doubted=report is None or not report.right)
         began_ms = watch.waiting.get(name, now_ms)
         watch.examined = Examination(self._number, name, replica.raft.last_index, began_ms, now_ms + ANSWER_MS)
 

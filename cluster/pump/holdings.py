@@ -212,7 +212,10 @@ class Holdings:
     def map_changed(self) -> None:
         """Look again which replicas of this node the map does not name."""
         self._unnamed.clear()
-        for shard in self._holder.replicas:
+        for shard, replica in self._holder.replicas.items():
+            known = self._router.map.get(shard)
+            if known is not None and known == replica.shard:
+                replica.shard = known  # there are thousands: one object each, and not two that are equal
             self._check_named(shard)
 
     def _check_named(self, shard: ShardId) -> None:

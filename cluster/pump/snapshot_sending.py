@@ -127,7 +127,7 @@ class SnapshotSending:
         point = replica.applied
         transfer = self._outgoing[place] = _Outgoing(replica, peer, self._number, point, now_ms)
         broken = replica.broken_snapshots.pop(peer, point)
-        replica.held_for_snapshots[peer] = max(replica.raft.snapshot.index, min(point, broken))
+        replica.hold_for_snapshot(peer, max(replica.raft.snapshot.index, min(point, broken)))
         _send_opening(transfer, node, turn)
 
     def on_pull(self, replica: ShardReplica, pull: SnapshotPull, now_ms: float, turn: Turn) -> None:
@@ -141,7 +141,7 @@ class SnapshotSending:
         else:
             transfer.heard_ms = now_ms
             transfer.pull = pull
-            replica.held_for_snapshots[pull.sender] = pull.point
+            replica.hold_for_snapshot(pull.sender, pull.point)
 
     def on_close(self, replica: ShardReplica, close: SnapshotClose, now_ms: float, turn: Turn) -> None:
         """The receiver has what it needs, or can not take it now."""
@@ -234,7 +234,7 @@ class SnapshotSending:
             _close(replica, peer, transfer.number, turn)
         if failed:
             if held is not None and replica.leads:
-                replica.broken_snapshots[peer] = held
+                replica.snapshot_broke(peer, held)
             replica.snapshot_failed(peer, now_ms, turn)
         while self._waiting and len(self._outgoing) < TRANSFERS_MAX:
             shard, waiting = next(iter(self._waiting))

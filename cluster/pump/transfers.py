@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cluster.empty import NO_ITEMS
 from cluster.errors import InvalidRequest
 from cluster.ids import NodeId, ShardId
 from cluster.pump.history_pulling import HistoryPulling
@@ -85,7 +86,7 @@ class Transfers:
 
     def start(self, replica: ShardReplica, now_ms: float, turn: Turn) -> None:
         """Begin the transfers that a leader's Raft core asked for."""
-        wanted, replica.snapshots_wanted = replica.snapshots_wanted, []
+        wanted, replica.snapshots_wanted = replica.snapshots_wanted, NO_ITEMS
         for peer in wanted:
             self._sending.open(replica, peer, now_ms, turn)
 

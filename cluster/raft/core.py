@@ -19,6 +19,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from cluster.empty import NO_ITEMS
 from cluster.errors import StorageDamaged
 from cluster.ids import LogIndex, ReplicaId, Term
 from cluster.raft import election, following, lease, membership, reads, replication, roles, sleeping, transfer
@@ -110,7 +111,7 @@ def _settle_writes(state: State, event: Persisted) -> bool:
     if not 0 <= place < len(writes) or writes[place][1] != event.term:
         return False
     state.log.persisted = max(state.log.persisted, writes[place][2])
-    del writes[: place + 1]
+    state.writes = writes[place + 1 :] or NO_ITEMS
     return True
 
 
@@ -488,8 +489,10 @@ def _persist(state: State, now_ms: float) -> None:
         state.unsaved_runs,
         state.unsaved_snapshot,
     )
+    if not state.writes:
+        state.writes = []
     state.writes.append((state.sequence, state.term, state.log.last_index, now_ms))
     state.unsaved_vote = False
     state.unsaved_truncate = None
-    state.unsaved_runs = []
+    state.unsaved_runs = NO_ITEMS
     state.unsaved_snapshot = None

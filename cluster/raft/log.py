@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
+from cluster.empty import NO_ITEMS
 from cluster.errors import InvalidRequest
 from cluster.ids import LogIndex, Term
 from cluster.raft.configuration import entries_in
@@ -74,9 +75,9 @@ class Log:
 
     def __init__(self, storage: LogStorage) -> None:
         self._storage = storage
-        self._firsts: list[int] = []
-        self._runs: list[Run] = []
-        self._sizes: list[int] = []
+        self._firsts: list[int] = NO_ITEMS
+        self._runs: list[Run] = NO_ITEMS
+        self._sizes: list[int] = NO_ITEMS
         self.tail_bytes = 0
         self.snapshot: SnapshotMeta = storage.snapshot
         self.last_index: LogIndex = storage.last_index
@@ -108,6 +109,8 @@ class Log:
         """Put `run`, of `size` bytes as `size_of` counts, behind the last entry."""
         assert run.first_index == self.last_index + 1, "a run must follow the log without a gap"
         assert run.term >= self.last_term, "terms never fall along a log"
+        if not self._runs:
+            self._firsts, self._runs, self._sizes = [], [], []
         self._firsts.append(run.first_index)
         self._runs.append(run)
         self._sizes.append(size)
@@ -203,9 +206,7 @@ class Log:
 
     def reset_to(self, meta: SnapshotMeta) -> None:
         """The log is now exactly the snapshot, and durable."""
-        self._firsts.clear()
-        self._runs.clear()
-        self._sizes.clear()
+        self._firsts = self._runs = self._sizes = NO_ITEMS
         self.tail_bytes = 0
         self.snapshot = meta
         self.last_index = self.persisted = meta.index
@@ -223,8 +224,11 @@ class Log:
             held -= self._sizes[drop]
             drop += 1
         if drop:
-            del self._firsts[:drop], self._runs[:drop], self._sizes[:drop]
             self.tail_bytes = held
+            if drop == len(self._runs):
+                self._firsts = self._runs = self._sizes = NO_ITEMS
+            else:
+                del self._firsts[:drop], self._runs[:drop], self._sizes[:drop]
 
     def invariants(self) -> None:
         """Assert what the module docstring promises; cost grows with the tail."""

@@ -80,6 +80,8 @@ def _append(state: State, wanted: Configuration, now_ms: float) -> None:
         del state.progress[peer]
     for peer in state.peers:
         if peer not in state.progress:
+            if not state.progress:
+                state.progress = {}
             state.progress[peer] = Progress(index, now_ms)
 
 

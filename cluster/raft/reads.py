@@ -31,6 +31,8 @@ def on_read(state: State, event: Read, now_ms: float) -> None:
     if event.by_lease and lease.holds(state, now_ms):
         state.effects.reads_leased.append((event.context, index))
         return
+    if not state.reads_waiting:
+        state.reads_waiting = []
     state.reads_waiting.append((event.context, index, now_ms))
     _answer(state)
     state.effects.round_needed = bool(state.reads_waiting)
@@ -48,6 +50,8 @@ def on_peer_acked(state: State, event: PeerAcked, now_ms: float) -> None:
     progress = state.progress[event.peer]
     progress.heard_ms = max(progress.heard_ms, event.sent_at_ms)
     if event.sent_at_ms > state.reads_acked.get(event.peer, -math.inf):
+        if not state.reads_acked:
+            state.reads_acked = {}
         state.reads_acked[event.peer] = event.sent_at_ms
         _answer(state)
 

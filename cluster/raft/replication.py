@@ -47,6 +47,8 @@ def on_propose(state: State, event: Propose, now_ms: float) -> None:
     run = Run(LogIndex(state.log.last_index + 1), state.term, payloads)
     state.append(run, size)
     last = state.log.last_index
+    if not state.proposals:
+        state.proposals = []
     state.proposals.append((last, size))
     state.uncommitted_bytes += size
     state.effects.ticket = Ticket(state.term, run.first_index, last)

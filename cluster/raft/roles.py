@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+from cluster.empty import NO_ENTRIES, NO_ITEMS
 from cluster.ids import LogIndex, ReplicaId, Term
 from cluster.raft import lease
 from cluster.raft.effects import Role
@@ -41,7 +42,7 @@ def become_follower(state: State, term: Term, leader: ReplicaId | None, now_ms: 
         _leave_leadership(state)
     state.role = Role.FOLLOWER
     state.leader = leader
-    state.votes.clear()
+    state.votes = NO_ENTRIES
     state.self_vote = 0
     if leader is not None:
         state.heard_ms = now_ms
@@ -81,7 +82,7 @@ def become_leader(state: State, now_ms: float) -> None:
     state.leader = state.replica
     state.lost_leader = None
     state.lost_retries = 0
-    state.votes.clear()
+    state.votes = NO_ENTRIES
     state.self_vote = 0
     state.term_start = LogIndex(state.log.last_index + 1)
     state.progress = {peer: Progress(state.term_start, now_ms) for peer in state.peers}
@@ -92,12 +93,9 @@ def become_leader(state: State, now_ms: float) -> None:
 
 def _leave_leadership(state: State) -> None:
     state.effects.reads_refused.extend(context for context, _, _ in state.reads_waiting)
-    state.reads_waiting.clear()
-    state.reads_acked.clear()
-    state.progress = {}
-    state.proposals.clear()
+    state.reads_waiting = state.proposals = NO_ITEMS
+    state.reads_acked = state.progress = state.timeouts_sent = NO_ENTRIES
     state.uncommitted_bytes = 0
     state.check_ms = state.retry_ms = state.transfer_until_ms = math.inf
     state.transfer_to = None
     state.retiring = state.transfer_told = False
-    state.timeouts_sent.clear()

@@ -39,6 +39,8 @@ def rest(state: State, now_ms: float) -> None:
             state.asleep = not election.could_win(state, now_ms)
         else:
             state.asleep = done and _recent(state, state.liveness.leader_heard_ms(state.leader, state.term), now_ms)
+    if state.asleep:
+        state.log.trim(state.applied, 0)  # the stable log gives it back to whoever still asks
 
 
 def wake(state: State, now_ms: float) -> None:

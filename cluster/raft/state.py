@@ -1,6 +1,7 @@
 """The fields of one replica, and the few ways in which handlers change them.
 
-Lists rather than deques hold the short queues: an empty deque costs 600 bytes, and a node has thousands of idle groups.
+Lists rather than deques hold the short queues, and what is empty is shared (`cluster.empty`): an empty deque costs 600 bytes,
+an empty list or dictionary 60, and a node has thousands of idle groups.
 
 Handlers (election, following, replication, membership, transfer, reads) are functions over this; `core` owns it and calls them.
 A handler that changes what must be durable does it through `save_vote`, `append`, `adopt`, `truncate_from` and `compact_to`,
@@ -14,6 +15,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from cluster.empty import NO_ENTRIES, NO_ITEMS
 from cluster.errors import InvalidRequest, LogLost, StorageDamaged
 from cluster.ids import LogIndex, ReplicaId, Term
 from cluster.raft.config import RaftConfig
@@ -146,30 +148,30 @@ class State:
         self.promised_until_ms = -math.inf
         self.lost_retries = 0
 
-        self.votes: dict[ReplicaId, bool] = {}
+        self.votes: dict[ReplicaId, bool] = NO_ENTRIES
         self.self_vote = 0
 
         self.sequence = 0
-        self.writes: list[tuple[int, Term, LogIndex, float]] = []
+        self.writes: list[tuple[int, Term, LogIndex, float]] = NO_ITEMS
         # An index left behind by a log that a snapshot replaced must not come to mean an entry that is yet to be written.
         self.unsaved_vote = any(index > self.log.last_index for index in hard_state.configured)
         self.unsaved_truncate: LogIndex | None = None
-        self.unsaved_runs: list[Run] = []
+        self.unsaved_runs: list[Run] = NO_ITEMS
         self.unsaved_snapshot: SnapshotMeta | None = None
 
-        self.progress: dict[ReplicaId, Progress] = {}
+        self.progress: dict[ReplicaId, Progress] = NO_ENTRIES
         self.term_start: LogIndex = LogIndex(0)
-        self.proposals: list[tuple[LogIndex, int]] = []
+        self.proposals: list[tuple[LogIndex, int]] = NO_ITEMS
         self.uncommitted_bytes = 0
         self.check_ms = math.inf
         self.retry_ms = math.inf
-        self.reads_waiting: list[tuple[int, LogIndex, float]] = []
-        self.reads_acked: dict[ReplicaId, float] = {}
+        self.reads_waiting: list[tuple[int, LogIndex, float]] = NO_ITEMS
+        self.reads_acked: dict[ReplicaId, float] = NO_ENTRIES
         self.transfer_to: ReplicaId | None = None
         self.transfer_told = False
         self.retiring = False
         self.transfer_until_ms = math.inf
-        self.timeouts_sent: dict[ReplicaId, LogIndex] = {}
+        self.timeouts_sent: dict[ReplicaId, LogIndex] = NO_ENTRIES
 
         self.effects = NOTHING_ASKED
 
@@ -254,6 +256,8 @@ class State:
         """Append a run of `size` bytes and have it persisted."""
         assert run.term <= self.term, "the term is durable no later than its entries (reference trap 4)"
         self.log.append(run, size)
+        if not self.unsaved_runs:
+            self.unsaved_runs = []
         self.unsaved_runs.append(run)
 
     def truncate_from(self, index: LogIndex) -> None:

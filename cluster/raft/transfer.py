@@ -58,6 +58,8 @@ def tell_successor(state: State) -> None:
     last = state.log.last_index
     if state.progress[to].match == last:
         state.transfer_told = True
+        if not state.timeouts_sent:
+            state.timeouts_sent = {}
         state.timeouts_sent[to] = last
         state.send_now(to, TimeoutNow(state.term, last))
 

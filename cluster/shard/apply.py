@@ -16,6 +16,7 @@ from typing import Protocol
 import msgspec
 
 from cluster.documents.runtime import DELETE_CHANNEL, Code, Invocation, Outcome
+from cluster.empty import NO_ENTRIES
 from cluster.errors import (
     ApplyHalted,
     ClusterError,
@@ -122,7 +123,7 @@ class Applier:
         self._directory = directory
         self._marker = marker
         self._on_failure = on_failure
-        self._principals: dict[str, Principal] = {}
+        self._principals: dict[str, Principal] = NO_ENTRIES
         self.now_ms = 0
         self.commands_run = 0
         self.within_entry = False
@@ -278,8 +279,8 @@ class Applier:
         """Who sends it. Raises InvalidName, alike on all replicas, for what no leader should have let into the log."""
         sender = self._principals.get(command.principal)
         if sender is None:
-            if len(self._principals) >= PRINCIPALS_KEPT_MAX:
-                self._principals.clear()
+            if not self._principals or len(self._principals) >= PRINCIPALS_KEPT_MAX:
+                self._principals = {}
             sender = self._principals[command.principal] = Principal.parse(command.principal)
         return sender
 

@@ -7,6 +7,7 @@ Writing policy is this node's own business: it decides when a record is stored, 
 
 from __future__ import annotations
 
+from cluster.empty import NO_ENTRIES
 from cluster.errors import StorageDamaged
 from cluster.ids import DocumentId, LogIndex
 from cluster.shard.directory import Directory
@@ -46,11 +47,11 @@ class DocumentCache:
         self.generation = generation
         self._bytes_max = bytes_max
         self._checkpoints = checkpoints
-        self._documents: dict[tuple[str, str], LiveDocument] = {}
-        self.unsaved: dict[tuple[str, str], LiveDocument] = {}
-        self.held: dict[tuple[str, str], None] = {}
+        self._documents: dict[tuple[str, str], LiveDocument] = NO_ENTRIES
+        self.unsaved: dict[tuple[str, str], LiveDocument] = NO_ENTRIES
+        self.held: dict[tuple[str, str], None] = NO_ENTRIES
         """Documents that are being compared with other replicas: this leader takes nothing for them meanwhile."""
-        self.doubted: dict[tuple[str, str], None] = {}
+        self.doubted: dict[tuple[str, str], None] = NO_ENTRIES
         """Those of them of which nobody knows yet whose state is right: it is not spread by snapshots."""
 
     def __len__(self) -> int:
@@ -61,7 +62,8 @@ class DocumentCache:
         name = (space, key)
         live = self._documents.get(name)
         if live is None:
-            live = self._documents[name] = self._load(DocumentId(space, key))
+            live = self._load(DocumentId(space, key))
+            self._keep(name, live)
         return live
 
     def find(self, space: str, key: str) -> LiveDocument | None:
@@ -73,12 +75,23 @@ class DocumentCache:
             live = self._load(DocumentId(space, key))
             if not live.applied_through:
                 return None
-            self._documents[(space, key)] = live
+            self._keep((space, key), live)
         return live
 
     def peek(self, space: str, key: str) -> LiveDocument | None:
         """The document if it is in memory."""
         return self._documents.get((space, key))
+
+    def hold(self, name: tuple[str, str], *, doubted: bool) -> None:
+        """A document is being compared with other replicas."""
+        self.held = {**self.held, name: None}
+        if doubted:
+            self.doubted = {**self.doubted, name: None}
+
+    def _keep(self, name: tuple[str, str], live: LiveDocument) -> None:
+        if not self._documents:
+            self._documents = {}
+        self._documents[name] = live
 
     def _load(self, document: DocumentId) -> LiveDocument:
         body = self._records.get(self.generation, document)
@@ -97,6 +110,8 @@ class DocumentCache:
         live.unsaved_bytes += command_bytes
         if not live.first_unsaved:
             live.first_unsaved = index
+            if not self.unsaved:
+                self.unsaved = {}
             self.unsaved[(live.id.space, live.id.key)] = live
 
     def save_if_due(self, live: LiveDocument, batch: Batch, *, now: bool) -> None:
@@ -124,7 +139,7 @@ class DocumentCache:
         name = (document.space, document.key)
         self._records.put(batch, self.generation, document, body)
         self.unsaved.pop(name, None)
-        self._documents[name] = live
+        self._keep(name, live)
         return live
 
     def save_all(self, batch: Batch) -> None:

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, Final, cast
 
 from cluster.documents.runtime import Projection
+from cluster.empty import NO_ENTRIES
 from cluster.errors import ClusterError, DocumentDeleted, Overloaded, PermissionDenied, PositionRewound
 from cluster.ids import DocumentId, NodeId, Principal
 from cluster.session.failures import failure_of
@@ -80,10 +79,6 @@ Encoded = tuple[bool, bytes]
 """(reset, body) of a delta."""
 
 
-_NOTHING: Final = cast("dict[Any, Any]", MappingProxyType({}))
-"""In place of the dictionaries of a feed without watches: most have none, and there can be thousands. Can not be changed."""
-
-
 class Feed:
     """The open watches of one shard's leader."""
 
@@ -95,10 +90,10 @@ class Feed:
     )
 
     def __init__(self) -> None:
-        self._watched: dict[tuple[str, str], _Watched] = _NOTHING
-        self._by_watch: dict[tuple[StreamKey, int], tuple[str, str]] = _NOTHING
-        self._by_stream: dict[StreamKey, set[int]] = _NOTHING
-        self._changed: dict[tuple[str, str], None] = _NOTHING
+        self._watched: dict[tuple[str, str], _Watched] = NO_ENTRIES
+        self._by_watch: dict[tuple[StreamKey, int], tuple[str, str]] = NO_ENTRIES
+        self._by_stream: dict[StreamKey, set[int]] = NO_ENTRIES
+        self._changed: dict[tuple[str, str], None] = NO_ENTRIES
 
     def __len__(self) -> int:
         return len(self._by_watch)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cluster.empty import NO_ENTRIES
 from cluster.errors import ClusterError, InvalidName, InvalidRequest, StorageDamaged, StorageError, UnknownDocument
 from cluster.ids import Principal, check_channel, check_key, check_space
 from cluster.session.failures import failure_of
@@ -72,9 +73,9 @@ class Gatherer:
         self._commands_max = commands_max
         self.damaged = ""
         """What could not be read while checking an operation; the replica looks at it after every gathering."""
-        self._principals: dict[str, None] = {}
-        self._channels: dict[str, None] = {}
-        self._creating: dict[tuple[str, str], bytes] = {}
+        self._principals: dict[str, None] = NO_ENTRIES
+        self._channels: dict[str, None] = NO_ENTRIES
+        self._creating: dict[tuple[str, str], bytes] = NO_ENTRIES
         """Code of documents whose creation is proposed but not applied yet: what is pipelined behind it is checked against
         it.
         """
@@ -139,6 +140,8 @@ class Gatherer:
         if kind == _CREATE:
             code_hash = self._directory.code_for(operation.space)
             payload = self._directory.program(code_hash).check("", payload or NO_PARAMETERS)
+            if not self._creating:
+                self._creating = {}
             self._creating[name] = code_hash
         else:
             code_hash = self._code_of(operation)
@@ -165,8 +168,8 @@ class Gatherer:
     def _learn_channel(self, channel: str) -> None:
         """Legal names are remembered, so that each is looked at once."""
         check_channel(channel)
-        if len(self._channels) >= PRINCIPALS_KEPT_MAX:
-            self._channels.clear()
+        if not self._channels or len(self._channels) >= PRINCIPALS_KEPT_MAX:
+            self._channels = {}
         self._channels[channel] = None
 
     def _check(self, operation: Operation) -> None:
@@ -179,8 +182,8 @@ class Gatherer:
             raise InvalidRequest(f"a session or idempotency key has {SESSION_BYTES} bytes, not {len(operation.session)}")
         if operation.principal not in self._principals:
             Principal.parse(operation.principal)
-            if len(self._principals) >= PRINCIPALS_KEPT_MAX:
-                self._principals.clear()
+            if not self._principals or len(self._principals) >= PRINCIPALS_KEPT_MAX:
+                self._principals = {}
             self._principals[operation.principal] = None
         if operation.kind == Kind.CREATE:
             check_space(operation.space)

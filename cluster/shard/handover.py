@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from cluster.empty import NO_ENTRIES
 from cluster.ids import ReplicaId, Term
 from cluster.raft.core import Raft
 from cluster.raft.effects import Effects
@@ -32,7 +33,7 @@ class Handover:
 
     def __init__(self) -> None:
         self._term = Term(0)
-        self._tried: dict[ReplicaId, int] = {}
+        self._tried: dict[ReplicaId, int] = NO_ENTRIES
 
     def attempt(self, replica: Leading, now_ms: float, turn: Turn) -> None:
         """Hand over now, unless that is under way or there is nobody."""
@@ -46,7 +47,7 @@ class Handover:
             return None
         if raft.term != self._term:
             self._term = raft.term
-            self._tried.clear()
+            self._tried = {}
         matches = raft.progress
         others = [voter for voter in raft.configuration.voters if voter != raft.replica and voter in matches]
         if not others:

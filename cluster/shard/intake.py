@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from cluster.empty import NO_ITEMS
 from cluster.errors import ClusterError, CodeMissing, InvalidRequest, NotLeader, Overloaded, Unavailable
 from cluster.ids import LogIndex, NodeId, ShardId, Term
 from cluster.raft.core import Raft
@@ -79,7 +80,7 @@ class Intake:
         self._applier = applier
         self._reader = reader
         self._feed = feed
-        self._arrived: list[tuple[StreamKey, list[Operation]]] = []
+        self._arrived: list[tuple[StreamKey, list[Operation]]] = NO_ITEMS
         self._proposals = Proposals()
         self._reads = WaitingReads()
         self._stamped_ms = stamped_ms
@@ -117,6 +118,8 @@ class Intake:
     # -- taking ------------------------------------------------------------------------------------------------------
 
     def submit(self, stream: StreamKey, operations: list[Operation]) -> None:
+        if not self._arrived:
+            self._arrived = []
         self._arrived.append((stream, operations))
 
     def ask(self, now_ms: float, turn: Turn) -> None:
@@ -134,7 +137,7 @@ class Intake:
         """Propose what may be proposed, and let reads wait."""
         if not self._arrived:
             return
-        arrived, self._arrived = self._arrived, []
+        arrived, self._arrived = self._arrived, NO_ITEMS
         commands: list[tuple[StreamKey, list[Operation]]] = []
         for stream, operations in arrived:
             wanted = [operation for operation in operations if operation.kind in COMMAND_KINDS]
@@ -267,7 +270,7 @@ class Intake:
         """This replica can no longer say what comes of anything that waits here: nobody may wait for it in vain."""
         self._gatherer.reset()
         self._proposals.lose(turn)
-        arrived, self._arrived = self._arrived, []
+        arrived, self._arrived = self._arrived, NO_ITEMS
         never_taken = [(asker, [asked for asked in operations if asked.kind != Kind.UNWATCH]) for asker, operations in arrived]
         refuse_with(never_taken, self._not_leader(), turn)
         refuse(self._reads.refuse_all(), self._server.leader_node or "", turn)

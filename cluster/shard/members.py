@@ -11,28 +11,34 @@ Invariant: a known replica is where its configuration says and nowhere else: wha
 
 from __future__ import annotations
 
+from cluster.empty import NO_ENTRIES
 from cluster.ids import NodeId, ReplicaId
 from cluster.raft.configuration import MEMBERS_MAX
-from cluster.raft.messages import Configuration
+from cluster.raft.messages import Configuration, Places
 
 STRANGERS_MAX = MEMBERS_MAX
 """Senders remembered beside the configuration; the oldest goes."""
 
 
 class Members:
-    """Replicas and nodes of one shard, as one of its replicas knows them."""
+    """Replicas and nodes of one shard, as one of its replicas knows them.
 
-    __slots__ = ("_nodes", "_strangers")
+    They are few, and looked up in the configuration's own places: a node has thousands of these.
+    """
+
+    __slots__ = ("_places", "_strangers")
 
     def __init__(self, configuration: Configuration) -> None:
-        self._nodes: dict[ReplicaId, NodeId] = dict(configuration.places)
-        self._strangers: dict[ReplicaId, NodeId] = {}
+        self._places: Places = configuration.places
+        self._strangers: dict[ReplicaId, NodeId] = NO_ENTRIES
 
     def adopt(self, configuration: Configuration) -> dict[ReplicaId, NodeId]:
         """Another configuration counts now. Returns who was a member and is none any more."""
-        known = dict(configuration.places)
-        left = {replica: node for replica, node in self._nodes.items() if replica not in known}
-        self._nodes = known
+        before, self._places = self._places, configuration.places
+        if before == self._places:
+            return NO_ENTRIES
+        known = {replica for replica, _ in self._places}
+        left = {replica: node for replica, node in before if replica not in known}
         for replica in known:
             self._strangers.pop(replica, None)
         for replica, node in left.items():
@@ -41,12 +47,15 @@ class Members:
 
     def admits(self, replica: ReplicaId, node: NodeId) -> bool:
         """Whether what `node` says in the name of `replica` can come from it."""
-        return self._nodes.get(replica, node) == node
+        place = self._place(replica)
+        return place is None or place == node
 
     def heard(self, replica: ReplicaId, node: NodeId) -> None:
         """`replica` spoke from `node`; it is remembered if the configuration does not name it."""
-        if replica in self._nodes or self._strangers.get(replica) == node:
+        if self.has(replica) or self._strangers.get(replica) == node:
             return
+        if not self._strangers:
+            self._strangers = {}
         self._strangers.pop(replica, None)
         if len(self._strangers) >= STRANGERS_MAX:
             del self._strangers[next(iter(self._strangers))]
@@ -54,11 +63,17 @@ class Members:
 
     def node_of(self, replica: ReplicaId) -> NodeId | None:
         """Where to reach a replica; None when nothing is known of it."""
-        return self._nodes.get(replica) or self._strangers.get(replica)
+        return self._place(replica) or self._strangers.get(replica)
 
     def replica_on(self, node: NodeId) -> ReplicaId | None:
         """The member that `node` holds."""
-        return next((replica for replica, where in self._nodes.items() if where == node), None)
+        return next((replica for replica, where in self._places if where == node), None)
 
     def has(self, replica: ReplicaId) -> bool:
-        return replica in self._nodes
+        return self._place(replica) is not None
+
+    def _place(self, replica: ReplicaId) -> NodeId | None:
+        for known, node in self._places:
+            if known == replica:
+                return node
+        return None

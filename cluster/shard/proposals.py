@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cluster.empty import NO_ITEMS
 from cluster.errors import Applied, Unavailable
 from cluster.ids import LogIndex, Term
 from cluster.session.failures import failure_of
@@ -40,7 +41,7 @@ class Proposals:
     )
 
     def __init__(self) -> None:
-        self._waiting: list[Proposed] = []
+        self._waiting: list[Proposed] = NO_ITEMS
         self._commands = 0
 
     @property
@@ -48,6 +49,8 @@ class Proposals:
         return self._commands >= COMMANDS_WAITING_MAX
 
     def add(self, proposed: Proposed) -> None:
+        if not self._waiting:
+            self._waiting = []
         self._waiting.append(proposed)
         self._commands += len(proposed.commands)
 

@@ -11,6 +11,7 @@ import base64
 
 import msgspec
 
+from cluster.empty import NO_ENTRIES, NO_ITEMS
 from cluster.errors import (
     ClusterError,
     DocumentDeleted,
@@ -168,10 +169,10 @@ class WaitingReads:
     )
 
     def __init__(self) -> None:
-        self._arrived: list[Waiting] = []
-        self._asked: dict[int, list[Waiting]] = {}
-        self._confirmed: list[tuple[int, list[Waiting]]] = []
-        self._leased: list[tuple[int, list[Waiting]]] = []
+        self._arrived: list[Waiting] = NO_ITEMS
+        self._asked: dict[int, list[Waiting]] = NO_ENTRIES
+        self._confirmed: list[tuple[int, list[Waiting]]] = NO_ITEMS
+        self._leased: list[tuple[int, list[Waiting]]] = NO_ITEMS
         self._context = 0
         self._count = 0
 
@@ -193,6 +194,8 @@ class WaitingReads:
         if self._count >= READS_WAITING_MAX:
             return False
         self._count += 1
+        if not self._arrived:
+            self._arrived = []
         self._arrived.append((stream, operation))
         return True
 
@@ -200,14 +203,18 @@ class WaitingReads:
         """A context for everything that arrived and was not asked for yet, or only for what a lease may answer; None when there
         is nothing.
         """
+        if not self._arrived:
+            return None
         if by_lease:
             batch = [read for read in self._arrived if read[1].kind != Kind.WATCH]
             self._arrived = [read for read in self._arrived if read[1].kind == Kind.WATCH]
         else:
-            batch, self._arrived = self._arrived, []
+            batch, self._arrived = self._arrived, NO_ITEMS
         if not batch:
             return None
         self._context += 1
+        if not self._asked:
+            self._asked = {}
         self._asked[self._context] = batch
         return self._context
 
@@ -216,8 +223,12 @@ class WaitingReads:
         refused meanwhile because this replica became unwell.
         """
         batch = self._asked.pop(context, None)
-        if batch is not None:
-            (self._leased if by_lease else self._confirmed).append((index, batch))
+        if batch is None:
+            return
+        if by_lease:
+            self._leased = [*self._leased, (index, batch)]
+        else:
+            self._confirmed = [*self._confirmed, (index, batch)]
 
     def answerable(self, applied: int) -> bool:
         """Whether `ready` would return anything."""
@@ -254,10 +265,8 @@ class WaitingReads:
         """Leadership ended, or this replica is unwell: everything, removed from here."""
         reads = [read for batch in self._asked.values() for read in batch] + self._arrived
         reads += [read for _, batch in self._confirmed + self._leased for read in batch]
-        self._asked.clear()
-        self._arrived = []
-        self._confirmed = []
-        self._leased = []
+        self._asked = NO_ENTRIES
+        self._arrived = self._confirmed = self._leased = NO_ITEMS
         self._count = 0
         return reads
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cluster.empty import NO_ENTRIES, NO_ITEMS
 from cluster.errors import ApplyHalted, CodeMissing, InvalidRequest, PositionRewound, StorageDamaged
 from cluster.ids import DocumentId, LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.raft.core import Raft
@@ -109,15 +110,15 @@ class ShardReplica:
         """Whether a replica with a shorter log wants to lead, and this one is to campaign although it is unwell."""
         self._applier = applier
         self._on_changed = on_changed
-        self._messages: list[tuple[ReplicaId, Message]] = []
+        self._messages: list[tuple[ReplicaId, Message]] = NO_ITEMS
         self._departed = members.adopt(raft.configuration)
         """Members of an earlier configuration: told once it is committed that they are none any more."""
         self._intake = Intake(self, gatherer, applier, reader, feed, stored.metadata().now_ms)
         self._compaction = compaction
         self._compact_looked_at = applied
-        self.snapshots_wanted: list[ReplicaId] = []
-        self.held_for_snapshots: dict[ReplicaId, LogIndex] = {}
-        self.broken_snapshots: dict[ReplicaId, LogIndex] = {}
+        self.snapshots_wanted: list[ReplicaId] = NO_ITEMS
+        self.held_for_snapshots: dict[ReplicaId, LogIndex] = NO_ENTRIES
+        self.broken_snapshots: dict[ReplicaId, LogIndex] = NO_ENTRIES
 
     # -- what it is --------------------------------------------------------------------------------------------------
 
@@ -204,6 +205,8 @@ class ShardReplica:
     def receive(self, sender: ReplicaId, node: NodeId, message: Message) -> None:
         """`node` speaks for `sender`, which `members` admits."""
         self.members.heard(sender, node)
+        if not self._messages:
+            self._messages = []
         self._messages.append((sender, message))
 
     def submit(self, stream: StreamKey, operations: list[Operation]) -> None:
@@ -214,7 +217,7 @@ class ShardReplica:
     def step(self, now_ms: float, wall_ms: int, turn: Turn) -> None:
         """Take everything that arrived."""
         if self._messages:
-            messages, self._messages = self._messages, []
+            messages, self._messages = self._messages, NO_ITEMS
             for sender, message in messages:
                 if type(message) is AppendReply and message.rejected:
                     short = short_log_of(self.raft, self.id, sender, message)
@@ -253,7 +256,7 @@ class ShardReplica:
             self.log.persist(turn.batch, persist)
             turn.persisted.append((self.id, persist.term, persist.sequence))
         if effects.configuration is not None:
-            self._departed |= self.members.adopt(effects.configuration)
+            self._departed = self._departed | self.members.adopt(effects.configuration)
         for receiver, message in effects.send_now:
             node = self.members.node_of(receiver)
             if node is not None:
@@ -269,7 +272,8 @@ class ShardReplica:
         if effects.reads_ready or effects.reads_leased or effects.reads_refused:
             self._intake.confirm_reads(effects, turn)
         turn.round_needed |= effects.round_needed
-        self.snapshots_wanted.extend(effects.snapshot_to)
+        if effects.snapshot_to:
+            self.snapshots_wanted = self.snapshots_wanted + effects.snapshot_to
         if effects.role_changed:
             self.digest.retell()
             self._on_role_change(turn)
@@ -321,6 +325,14 @@ class ShardReplica:
     def _answer_all(self, turn: Turn) -> None:
         """This replica can no longer say what comes of anything that waits here: nobody may wait for it in vain."""
         self._intake.answer_all(turn)
+
+    def hold_for_snapshot(self, peer: ReplicaId, point: LogIndex) -> None:
+        """Keep the log behind `point` for a peer that is being sent a snapshot."""
+        self.held_for_snapshots = {**self.held_for_snapshots, peer: point}
+
+    def snapshot_broke(self, peer: ReplicaId, point: LogIndex) -> None:
+        """Keep it for a while for one whose snapshot broke off."""
+        self.broken_snapshots = {**self.broken_snapshots, peer: point}
 
     # -- members -----------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ interval: it holds the documents of the reserved space `system`. A map with a hi
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_right
 from dataclasses import dataclass, field
 
@@ -27,6 +28,10 @@ class Placement(Struct, frozen=True, array_like=True, gc=False):
 
     replica: ReplicaId
     node: NodeId
+
+    def __post_init__(self) -> None:
+        # A map that was decoded has thousands of these, on a few nodes.
+        msgspec.structs.force_setattr(self, "node", sys.intern(self.node))
 
 
 class Shard(Struct, frozen=True, array_like=True):
