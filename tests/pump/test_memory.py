@@ -34,5 +34,4 @@ def settled_bytes(shards: int) -> int:
 
 def test_a_group_that_nobody_uses_weighs_little() -> None:
     more = settled_bytes(MANY) - settled_bytes(FEW)
-    print(more / (3 * (MANY - FEW)))
     assert more / (3 * (MANY - FEW)) < REPLICA_BYTES_MAX
