@@ -32,12 +32,13 @@ def test_what_is_shared_reads_and_clears_like_any_empty_container() -> None:
     NO_ITEMS.clear()
     del NO_ITEMS[:0]
     NO_ENTRIES.clear()
-    assert (NO_ITEMS + [1], NO_ENTRIES | {1: 2}) == ([1], {1: 2})
+    assert (list(NO_ITEMS), NO_ENTRIES | {1: 2}) == ([], {1: 2})
     assert (NO_ENTRIES.get(1), NO_ENTRIES.pop(1, None), list(NO_ENTRIES.items())) == (None, None, [])
 
 
 def test_what_is_made_of_the_shared_ones_can_be_filled() -> None:
-    items, entries = NO_ITEMS + [1], NO_ENTRIES | {1: 2}
+    items, entries = NO_ITEMS + [*NO_ITEMS], NO_ENTRIES | {1: 2}
+    items.append(1)
     items.append(2)
     entries[2] = 3
     assert (items, entries) == ([1, 2], {1: 2, 2: 3})

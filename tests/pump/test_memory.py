@@ -11,7 +11,7 @@ from tests.pump.world import World
 
 FEW, MANY = 10, 90
 REPLICA_BYTES_MAX = 5_000
-"""Traced bytes of one replica, of the map and of a node's lists for it; not of the engine, which on a real node is no Python."""
+"""Traced bytes of a replica, of the map and of a node's lists for it; not of the engine, which on a real node is not Python."""
 
 
 def settled_bytes(shards: int) -> int:
