@@ -36,8 +36,8 @@ def test_what_is_shared_reads_and_clears_like_any_empty_container() -> None:
     assert (NO_ENTRIES.get(1), NO_ENTRIES.pop(1, None), list(NO_ENTRIES.items())) == (None, None, [])
 
 
-def test_what_is_made_of_the_shared_ones_can_be_filled() -> None:
-    items, entries = NO_ITEMS + [*NO_ITEMS], NO_ENTRIES | {1: 2}
+def test_what_is_copied_from_the_shared_ones_can_be_filled() -> None:
+    items, entries = NO_ITEMS.copy(), NO_ENTRIES | {1: 2}
     items.append(1)
     items.append(2)
     entries[2] = 3
