@@ -25,7 +25,7 @@ def settled_bytes(shards: int) -> int:
         world.run_until(lambda: all(raft.asleep for raft in asleep))
         assert all(raft.tail_bytes == 0 for raft in asleep), "entries of a sleeper are on disk alone"
         gc.collect()
-        engine = [tracemalloc.Filter(False, module.__file__) for module in (keys, memory)]
+        engine = [tracemalloc.Filter(False, str(module.__file__)) for module in (keys, memory)]
         traced = tracemalloc.take_snapshot().filter_traces(engine)
         return sum(trace.size for trace in traced.traces)
     finally:
