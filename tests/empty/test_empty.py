@@ -1,3 +1,5 @@
+"""What many share because they have nothing: it stays empty."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
