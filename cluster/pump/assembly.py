@@ -126,11 +126,11 @@ def open_pump(around: PumpSurroundings) -> Pump:
     liveness = NodeLiveness(around.node, around.generation, facts.own_store(around.engine, around.entropy), promise_ms)
     system = _Decided(directory, bundles)
 
-    shard_map = ShardMap(decided) if decided is not None else first_map
+    router = Router(around.node, ShardMap(decided) if decided is not None else first_map)
 
     def begin(one: Held, now_ms: float) -> ShardReplica:
         number = one.shard.shard
-        mapped = shard_map.get(number)
+        mapped = router.map.get(number)
         if mapped is not None and mapped == one.shard:
             first = facts.first_configuration(mapped)  # there are thousands: one object each, and not two that are equal
             one = msgspec.structs.replace(one, shard=mapped, first=first if first == one.first else one.first)
@@ -142,7 +142,7 @@ def open_pump(around: PumpSurroundings) -> Pump:
     system.pump = Pump(
         node=around.node,
         peers=[node for node in around.first_nodes if node != around.node],
-        router=Router(around.node, shard_map),
+        router=router,
         directory=directory,
         liveness=liveness,
         replicas=_opened(held, begin, around.engine, now_ms),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 import math
 
+from cluster.empty import NO_ITEMS
 from cluster.ids import LogIndex
 
 
@@ -60,11 +61,13 @@ class Progress:
         self.awaiting = False
         self.retries = 0
         self.retry_at_ms = math.inf
-        self.inflight: list[tuple[LogIndex, int]] = []  # (last index, bytes) of each append, in order sent
+        self.inflight: list[tuple[LogIndex, int]] = NO_ITEMS  # (last index, bytes) of each append, in order sent
         self.inflight_bytes = 0
 
     def sent(self, last: LogIndex, size: int) -> None:
         """An append that ends at `last` is on its way."""
+        if not self.inflight:
+            self.inflight = []
         self.inflight.append((last, size))
         self.inflight_bytes += size
         self.next = LogIndex(last + 1)
@@ -98,7 +101,7 @@ class Progress:
         self.pace = pace
         self.awaiting = False
         self.pending_snapshot = LogIndex(0)
-        self.inflight.clear()
+        self.inflight = NO_ITEMS
         self.inflight_bytes = 0
 
     def invariants(self) -> None:

@@ -80,8 +80,9 @@ class ShardLog:
         self._snapshot = NO_SNAPSHOT
         self._last_index = LogIndex(0)
         # Entry _term_starts[i] is the first of term _terms[i]; the first start may lie below first_index.
-        self._term_starts: list[LogIndex] = []
-        self._terms: list[Term] = []
+        # Tuples: they hardly ever change, and a node has thousands that are short.
+        self._term_starts: tuple[LogIndex, ...] = ()
+        self._terms: tuple[Term, ...] = ()
 
     @classmethod
     def open(cls, engine: Engine, shard: ShardId) -> ShardLog:
@@ -184,7 +185,7 @@ class ShardLog:
         kept = bisect_left(self._term_starts, index)
         if kept < len(self._term_starts):
             batch.delete_range(_META, keys.term_start(self._shard, index), keys.term_start(self._shard, keys.INDEX_MAX))
-            del self._term_starts[kept:], self._terms[kept:]
+            self._term_starts, self._terms = self._term_starts[:kept], self._terms[:kept]
         self._last_index = LogIndex(index - 1)
 
     def _append(self, batch: Batch, run: Run) -> None:
@@ -196,8 +197,8 @@ class ShardLog:
         if not self._terms or term != self._terms[-1]:
             key = keys.term_start(self._shard, index)
             batch.put(_META, key, keys.seal(_META, key, _TERM.pack(term)))
-            self._term_starts.append(index)
-            self._terms.append(term)
+            self._term_starts += (index,)
+            self._terms += (term,)
         # One loop per entry, so it is kept to what an entry needs; Batch.put is inlined for the same reason.
         prefix, seed, packed_term = self._log_prefix, self._log_seed, _TERM.pack(term)
         pack_index, pack_header, append = _INDEX.pack, _HEADER.pack, batch.operations.append
@@ -227,7 +228,7 @@ class ShardLog:
         if stale:
             last_stale = self._term_starts[stale - 1]
             batch.delete_range(_META, keys.term_start(self._shard, 0), keys.term_start(self._shard, last_stale + 1))
-            del self._term_starts[:stale], self._terms[:stale]
+            self._term_starts, self._terms = self._term_starts[stale:], self._terms[stale:]
         self._set_snapshot(batch, snapshot)
 
     def _set_snapshot(self, batch: Batch, snapshot: SnapshotMeta) -> None:
@@ -245,8 +246,7 @@ class ShardLog:
 
     def _drop_entries(self, batch: Batch) -> None:
         _drop_entries(self._shard, batch)
-        self._term_starts.clear()
-        self._terms.clear()
+        self._term_starts, self._terms = (), ()
 
     def _load(self, kind: int, decode: Callable[[bytes], _Stored]) -> _Stored | None:
         key = keys.shard_meta(self._shard, kind)
@@ -261,13 +261,16 @@ class ShardLog:
 
     def _load_term_starts(self) -> None:
         start, end = keys.term_start(self._shard, 0), keys.term_start(self._shard, keys.INDEX_MAX)
+        starts: list[LogIndex] = []
+        terms: list[Term] = []
         for key, value in self._engine.scan(_META, start, end):
             body = keys.unseal(_META, key, value)
             term = Term(_TERM.unpack(body)[0])
-            if self._terms and term <= self._terms[-1]:
+            if terms and term <= terms[-1]:
                 raise self._damaged(f"terms do not rise at {keys.term_start_index(key)}")
-            self._term_starts.append(keys.term_start_index(key))
-            self._terms.append(term)
+            starts.append(keys.term_start_index(key))
+            terms.append(term)
+        self._term_starts, self._terms = tuple(starts), tuple(terms)
 
     def _find_last_index(self) -> LogIndex:
         """Seeks from first_index on: a seek that started lower would walk over every entry that compaction has deleted."""
