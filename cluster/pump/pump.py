@@ -480,7 +480,7 @@ class Pump:
             self.look_at(replica, now_ms)
 
     def new_decisions(self, shard_map: ShardMap | None) -> None:
-        """The system shard decided something: stalled and halted replicas look again. Of equal maps one is enough, and it is this."""
+        """The system shard decided something: stalled and halted replicas look again. Of equal maps this one is kept."""
         if shard_map is not None and (shard_map.version > self.router.map.version or shard_map.state == self.router.map.state):
             self.router.map = shard_map
             self._holdings.map_changed()
