@@ -33,6 +33,7 @@ FOUND_BUGS = {
     109: "the reset after lost frames closed watches that had just been opened again",
     604: "a leader that contradicted its log stayed due for ever, and its node turned without end",
     158: "a sleeping leader that refused an operator had no timer any more, and never asked its new replica again",
+    12228: "the simulator's own: it froze a leader while one follower was damaged and the other needed a snapshot",
 }
 """Seeds that failed once, with what they found."""
 
