@@ -53,6 +53,7 @@ class Planted(Checker):
         self._keys: dict[str, bool] = {}
         self._acked: dict[str, set[int]] = {}
         self._waiting = 0
+        self._seen_undecided: set[str] = set()
 
     def spaces(self) -> dict[str, bytes]:
         """What must be deployed for it."""
@@ -129,9 +130,10 @@ class Planted(Checker):
 
     def _undecided(self) -> set[str]:
         """Documents that are frozen because a voter could not testify: what it needed to replay them was cut from all logs,
-        and a snapshot would have made it repeat what its leader says.
+        and a snapshot made it, or would have made it, repeat what its leader says. Their records stay frozen when no process is
+        left that remembers the report.
         """
-        found = set()
+        found = self._seen_undecided
         for node in self.world.running():
             for report in node.pump.divergences.reports.all():
                 heard = sum(len(side.nodes) for side in report.sides)

@@ -40,6 +40,7 @@ from cluster.shard.divergence import (
     Remedy,
     VerdictItem,
     majority_chain,
+    with_a_word,
 )
 from cluster.shard.replica import ShardReplica
 from cluster.shard.turn import Turn
@@ -214,6 +215,7 @@ class Divergences:
         live = replica.cache.get(*examined.name)
         first, marks = evidence.chain_marks(replica, document, live.epoch, live.index)
         peers = self._peers(replica)
+        replica.cache.doubt_yields = False
         examined.first = first
         examined.asked = set(peers) | {replica.replica}
         examined.until_ms = now_ms + ANSWER_MS
@@ -236,7 +238,8 @@ class Divergences:
         examined.answers = {sender: answer for sender, answer in examined.answers.items() if sender in members}
         chains = {sender: answer.chain for sender, answer in examined.answers.items()} | {replica.replica: own}
         voters = replica.raft.configuration.voters
-        right = majority_chain(chains, voters)
+        words = self._words(replica, examined, chains)
+        right = majority_chain(words, voters)
         if right is not None and set(chains.values()) == {right}:
             self.reports.seen_equal(replica, examined.name, chains, turn)
             self._release(replica, watch)
@@ -245,14 +248,19 @@ class Divergences:
             else:
                 self._look_later(replica, examined.name, now_ms)  # who made it suspected may be the one not heard
             return
+        known = (replica.id, examined.name) in self.reports.open
+        if right is None and not known and all(chain == own for chain in chains.values()):
+            self._release(replica, watch)
+            self._look_later(replica, examined.name, now_ms)  # whoever differs was not heard
+            return
         if right is None and not all(voter in chains for voter in voters) and now_ms - examined.began_ms < UNDECIDED_MS_MAX:
-            report = self.reports.write(replica, examined.name, examined.answers, chains, None, Remedy.WAITING)
+            report = self.reports.write(replica, examined.name, examined.answers, words, None, Remedy.WAITING)
             self.reports.publish(replica, report, turn)
             watch.waiting[examined.name] = examined.began_ms
             watch.examined = None  # it stays held, and others have their turn
             return
         remedy = Remedy.FROZEN if right is None else Remedy.HEALING
-        report = self.reports.write(replica, examined.name, examined.answers, chains, right, remedy)
+        report = self.reports.write(replica, examined.name, examined.answers, words, right, remedy)
         self.reports.publish(replica, report, turn)
         if right is None:
             evidence.freeze(replica, examined.name, turn)
@@ -261,6 +269,14 @@ class Divergences:
             self._heal(replica, watch, examined, chains, report, now_ms, turn)
         else:
             self._step_aside(replica, watch, chains, right, report, now_ms, turn)
+
+    def _words(self, replica: ShardReplica, examined: Examination, chains: dict[ReplicaId, bytes]) -> dict[ReplicaId, bytes]:
+        """The chains that count. Raises StorageDamaged."""
+        copied = {sender: answer.copied_through for sender, answer in examined.answers.items()}
+        copied[replica.replica] = replica.cache.copied_through
+        if not any(copied.values()):
+            return chains
+        return with_a_word(chains, copied, self.reports.parted_at(replica, examined.name, examined.answers.values()))
 
     def _heal(
         self,
@@ -413,6 +429,8 @@ class Divergences:
             self._decide(replica, watch, examined, now_ms, turn)
         else:
             examined.until_ms = now_ms + ANSWER_MS  # apply is behind; nothing can be said before
+            # Doubt that withholds a snapshot from whom a quorum needs would wait for itself.
+            replica.cache.doubt_yields = replica.raft.commit_index < examined.settled
 
     def _look_later(self, replica: ShardReplica, name: Name, now_ms: float) -> None:
         key = (replica.id, name)
@@ -469,6 +487,7 @@ class Divergences:
         """Leadership is over: the next leader goes on with what is open."""
         replica.cache.held.clear()
         replica.cache.doubted.clear()
+        replica.cache.doubt_yields = False
         self._busy.discard(replica.id)
         self._watches.pop(replica.id, None)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from cluster.ids import NodeId, ReplicaId, ShardId
+from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId
 from cluster.shard import evidence
 from cluster.shard.divergence import (
     Divergence,
@@ -64,13 +64,14 @@ class Reports:
         nodes = dict(replica.raft.configuration.places)
         sides = sides_of(chains, nodes)
         good = tuple(sorted(nodes[peer] for peer, chain in chains.items() if chain == right))
-        own = chains[replica.replica]
+        own = replica.cache.get(*name).chain
         misled = right is not None and own != right
         known = self.open.get((replica.id, name))
-        if known is not None and known.index:
+        against = next((answer for answer in answers.values() if answer.chain != own), None)
+        if known is not None and (known.index or against is None):
             return msgspec.structs.replace(known, remedy=remedy, sides=sides, right=good, misled=known.misled or misled)
         live = replica.cache.get(*name)
-        against = next(answer for answer in answers.values() if answer.chain != own)
+        assert against is not None, "there is nothing to report where nobody differs"
         index = min((answer.parts_at for answer in answers.values() if answer.parts_at), default=0)
         differs, path = what_differs(live.record(), against.record)
         log_index, offset, channel = 0, 0, ""
@@ -85,6 +86,16 @@ class Reports:
         differs = differs or ("history",)
         place_at = (replica.id, *name, live.epoch, index, log_index, offset, channel)
         return Divergence(*place_at, differs, path, sides, good, self._node, misled, remedy, replica.time_ms)
+
+    def parted_at(self, replica: ShardReplica, name: Name, answers: Iterable[EvidenceReply]) -> LogIndex:
+        """The entry with the first command after which chains differ; 0 when it is not known. Raises StorageDamaged."""
+        known = self.open.get((replica.id, name))
+        if known is not None and known.log_index:
+            return LogIndex(known.log_index)
+        index = min((answer.parts_at for answer in answers if answer.parts_at), default=0)
+        live = replica.cache.get(*name)
+        found = evidence.row_at(replica, live.id, live.epoch, index) if index else None
+        return LogIndex(found[0].log_index) if found is not None else LogIndex(0)
 
     def publish(self, replica: ShardReplica, report: Divergence, turn: Turn) -> None:
         """Keep a report here and at every replica that can be told."""

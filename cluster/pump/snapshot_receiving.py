@@ -139,6 +139,8 @@ class SnapshotReceiving:
         if not resets and not replica.applied <= end.meta.index <= replica.raft.commit_index:
             return False
         replica.install(end.meta, ShardMetadata(end.now_ms), resets_log=resets, turn=turn)
+        if end.doubted:
+            replica.cache.copied_through = max(replica.cache.copied_through, chunk.through)
         replica.handle(SnapshotInstalled(chunk.sender, end.meta), now_ms, turn)
         self.installed += 1
         return True

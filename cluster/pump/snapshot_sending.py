@@ -43,10 +43,13 @@ Place = tuple[ShardId, ReplicaId]
 
 
 class SnapshotEnd(Struct, frozen=True, array_like=True):
-    """What the last chunk brings beside records: where the snapshot stands, and the shard's time there."""
+    """What the last chunk brings beside records: where the snapshot stands, and the shard's time there. doubted: some of it
+    may be wrong, so that whoever has copied it is no witness for it.
+    """
 
     meta: SnapshotMeta
     now_ms: int
+    doubted: bool = False
 
 
 def decode_end(body: bytes) -> SnapshotEnd | None:
@@ -67,7 +70,7 @@ def decode_end(body: bytes) -> SnapshotEnd | None:
 @dataclass(slots=True)
 class _Outgoing:
     """number: its name between the two. point: where the records stood at the beginning. pull: what the receiver asked for
-    and has not got. heard_ms: when it last asked.
+    and has not got. heard_ms: when it last asked. doubted: whether it began while nobody knew whether all of this is right.
     """
 
     replica: ShardReplica
@@ -75,6 +78,7 @@ class _Outgoing:
     number: int
     point: LogIndex
     heard_ms: float
+    doubted: bool
     pull: SnapshotPull | None = None
 
 
@@ -110,7 +114,10 @@ class SnapshotSending:
         """
         place = (replica.id, peer)
         node = replica.members.node_of(peer)
-        if node is None or not replica.serves or replica.cache.doubted:  # what may be wrong is not spread
+        doubted = bool(replica.cache.doubted)
+        if (
+            node is None or not replica.serves or (doubted and not replica.cache.doubt_yields)
+        ):  # what may be wrong is not spread
             return
         under_way = self._outgoing.get(place)
         if under_way is not None:
@@ -125,7 +132,7 @@ class SnapshotSending:
         replica.save_all(turn)
         self._number += 1
         point = replica.applied
-        transfer = self._outgoing[place] = _Outgoing(replica, peer, self._number, point, now_ms)
+        transfer = self._outgoing[place] = _Outgoing(replica, peer, self._number, point, now_ms, doubted)
         broken = replica.broken_snapshots.pop(peer, point)
         replica.hold_for_snapshot(peer, max(replica.raft.snapshot.index, min(point, broken)))
         _send_opening(transfer, node, turn)
@@ -201,7 +208,7 @@ class SnapshotSending:
         if not records:
             raft = replica.raft
             meta = raft.snapshot_at(pull.point)
-            end = msgspec.msgpack.encode(SnapshotEnd(meta, replica.time_ms))
+            end = msgspec.msgpack.encode(SnapshotEnd(meta, replica.time_ms, transfer.doubted or bool(replica.cache.doubted)))
         transfer.pull = None
         self._bucket.charge(sum(len(name) + len(body) for name, body in records), now_ms)
         node = replica.members.node_of(transfer.peer)

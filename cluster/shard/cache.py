@@ -33,6 +33,8 @@ class DocumentCache:
         "_directory",
         "_documents",
         "_records",
+        "copied_through",
+        "doubt_yields",
         "doubted",
         "generation",
         "held",
@@ -53,6 +55,10 @@ class DocumentCache:
         """Documents that are being compared with other replicas: this leader takes nothing for them meanwhile."""
         self.doubted: dict[tuple[str, str], None] = NO_ENTRIES
         """Those of them of which nobody knows yet whose state is right: it is not spread by snapshots."""
+        self.doubt_yields = False
+        """It is spread nevertheless, for entries can not be committed without a replica that needs a snapshot."""
+        self.copied_through = LogIndex(0)
+        """What entries up to here made of documents is copied from a leader that doubted: on that this replica has no word."""
 
     def __len__(self) -> int:
         return len(self._documents)

@@ -178,6 +178,8 @@ class EvidenceRequest(Struct, frozen=True, array_like=True, tag=34):
 class EvidenceReply(Struct, frozen=True, array_like=True, tag=35):
     """What a replica has of the document: its chain, and when that is not the leader's, its record and the first place at
     which it parts from the leader's marks (0: unknown), with the result code and a salted digest of the answer there.
+
+    copied_through: what entries up to here made of it is a copy, not this replica's own word; 0 when all is its own.
     """
 
     shard: ShardId
@@ -189,6 +191,7 @@ class EvidenceReply(Struct, frozen=True, array_like=True, tag=35):
     parts_at: int
     code: int
     answer: bytes
+    copied_through: LogIndex = LogIndex(0)
 
 
 class VerdictItem(Struct, frozen=True, array_like=True, tag=36):
@@ -243,6 +246,15 @@ def majority_chain(chains: Mapping[ReplicaId, bytes], voters: Sequence[ReplicaId
         if voter in chains:
             counts[chains[voter]] = counts.get(chains[voter], 0) + 1
     return next((chain for chain, count in counts.items() if 2 * count > len(voters)), None)
+
+
+def with_a_word(
+    chains: Mapping[ReplicaId, bytes], copied: Mapping[ReplicaId, LogIndex], parted: LogIndex
+) -> dict[ReplicaId, bytes]:
+    """The chains of replicas that ran the command themselves after which chains differ. A copy repeats what another replica
+    says. copied: through which entry each is a copy, 0 for none. parted: that command's entry, 0 when it is not known.
+    """
+    return {peer: chain for peer, chain in chains.items() if not copied.get(peer) or copied[peer] < parted}
 
 
 # -- where they part ------------------------------------------------------------------------------------------------------

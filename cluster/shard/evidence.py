@@ -117,12 +117,12 @@ def testify(replica: ShardReplica, request: EvidenceRequest) -> EvidenceReply:
     live = replica.cache.get(request.space, request.key)
     head = (replica.id, replica.replica, request.sender, request.round, live.chain)
     if live.chain == request.chain:
-        return EvidenceReply(*head, b"", 0, 0, b"")
+        return EvidenceReply(*head, b"", 0, 0, b"", replica.cache.copied_through)
     first, marks = chain_marks(replica, live.id, request.epoch, request.first + len(request.marks) - 1)
     own = {first + place: mark for place, mark in enumerate(marks)}
     parts_at = first_parting(request.first, request.marks, own)
     code, answer = outcome_at(replica, live.id, request.epoch, parts_at)
-    return EvidenceReply(*head, live.record(), parts_at, code, answer)
+    return EvidenceReply(*head, live.record(), parts_at, code, answer, replica.cache.copied_through)
 
 
 def outcome_at(replica: ShardReplica, document: DocumentId, epoch: int, index: int) -> tuple[int, bytes]:
