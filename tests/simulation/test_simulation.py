@@ -32,6 +32,7 @@ FOUND_BUGS = {
     83: "a delta that the gateway dropped kept its credit: the watch waited for ever",
     109: "the reset after lost frames closed watches that had just been opened again",
     604: "a leader that contradicted its log stayed due for ever, and its node turned without end",
+    12122: "doubt about a document withheld the snapshot without which nothing more could be committed or the doubt settled",
     158: "a sleeping leader that refused an operator had no timer any more, and never asked its new replica again",
     12228: "the simulator's own: it froze a leader while one follower was damaged and the other needed a snapshot",
 }
