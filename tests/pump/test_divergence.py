@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import random
-from collections.abc import Callable
 
 import msgspec
 import pytest
 
-from cluster.documents.bundle import Bundle
-from cluster.documents.loader import BundleLoader
-from cluster.documents.runtime import Program
 from cluster.ids import LogIndex, NodeId, ShardId
-from cluster.node.divergence_hook import LeakingLoader
 from cluster.pump import frames
 from cluster.pump.lanes import Lane
-from cluster.raft.events import Transfer
-from cluster.session.operations import Kind, Reply
+from cluster.session.operations import Kind
 from cluster.shard.divergence import (
     ChainMark,
     CompareRequest,
@@ -28,99 +21,21 @@ from cluster.shard.divergence import (
     Side,
     VerdictItem,
 )
-from cluster.shard.replica import CompactionConfig, ShardReplica
-from cluster.shard.system.program import OPERATOR
-from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE
-from tests.pump.tally import TallyLoader, session_id
-from tests.pump.world import Client, SimulatedNode, World
-
-MARKER = "the-host"
-BOARD = b'''
-from cluster import Command, Document, Record, anyone, field, on
-
-class Cell(Record):
-    owner: str
-    moves: int
-
-class Board(Document, version=1):
-    """Cells and who has them."""
-
-    gate = anyone
-    board: dict[int, Cell] = field.private()
-
-    @on.message
-    def claim(self, ctx: Command, cell: int, owner: str) -> str:
-        self.board[cell] = Cell(owner, len(self.board))
-        return owner
-
-    @on.message
-    def hush(self, ctx: Command, cell: int, owner: str) -> None:
-        self.board[cell] = Cell(owner, len(self.board))
-
-    @on.message
-    def count(self, ctx: Command) -> int:
-        return len(self.board)
-'''
-
-
-class Loader:
-    """The tally, and authors' code that leaks on the nodes that a test says."""
-
-    def __init__(self, leak: str) -> None:
-        self._tally = TallyLoader()
-        self._real = LeakingLoader(MARKER, lambda: leak) if leak else BundleLoader()
-
-    def load(self, code: bytes) -> Program:
-        return self._tally.load(code) if code.startswith(b"tally") else self._real.load(code)
-
-
-def planted(leaks: Callable[[NodeId], str], seed: int = 1, shards: int = 1, **more: object) -> World:
-    """A cluster with the board deployed and one document `a`. leaks: what handlers of a node see instead of the marker."""
-    world = World(shards=shards, seed=seed, loader=lambda node: Loader(leaks(node.name)), **more)  # type: ignore[arg-type]
-    client = world.start()
-    bundle = Bundle("board", (("board.py", BOARD),)).encode()
-    request = {"space": "board", "bundle": base64.b64encode(bundle).decode()}
-    system = {"space": SYSTEM_SPACE, "principal": str(OPERATOR)}
-    assert client.insist(Kind.SEND, SYSTEM_KEY, "deploy", request, **system).failure is None
-    world.run_until(lambda: all(node.directory.decisions.version == 3 for node in world.nodes.values()))
-    assert client.insist(Kind.CREATE, "a", space="board").failure is None
-    return world
-
-
-def replica_of(node: SimulatedNode, key: str = "a") -> ShardReplica:
-    return node.pump.replicas[node.pump.router.shard_of("board", key)]
-
-
-def leader_of(world: World) -> SimulatedNode:
-    return next(node for node in world.nodes.values() if node.up and replica_of(node).leads)
-
-
-def followers_of(world: World) -> list[SimulatedNode]:
-    return [node for node in world.nodes.values() if node.up and not replica_of(node).leads]
-
-
-def reports(world: World) -> dict[NodeId, list[Divergence]]:
-    return {node.name: node.pump.divergences.reports.all() for node in world.nodes.values() if node.up}
-
-
-def healed(world: World) -> bool:
-    """Everybody has settled the report, and has the same record."""
-    known = reports(world)
-    return (
-        all(each and all(report.remedy is Remedy.HEALED for report in each) for each in known.values())
-        and len(set(world.records("a", "board"))) == 1
-    )
-
-
-def claim(client: Client, cell: int, owner: str, channel: str = "claim", **more: object) -> Reply:
-    return client.insist(Kind.SEND, "a", channel, {"cell": cell, "owner": owner}, space="board", **more)
-
-
-def state(node: SimulatedNode) -> dict[str, dict[int, dict[str, object]]]:
-    live = replica_of(node).cache.get("board", "a")
-    assert live.instance is not None
-    decoded: dict[str, dict[int, dict[str, object]]] = msgspec.msgpack.decode(live.instance.dump(), strict=False)
-    return decoded
+from cluster.shard.replica import CompactionConfig
+from tests.pump.planting import (
+    MARKER,
+    claim,
+    followers_of,
+    healed,
+    lead,
+    leader_of,
+    planted,
+    replica_of,
+    reports,
+    restarted,
+    state,
+)
+from tests.pump.tally import session_id
 
 
 def test_diverged_follower_is_found_named_and_healed_without_losing_a_command() -> None:
@@ -148,15 +63,6 @@ def test_diverged_follower_is_found_named_and_healed_without_losing_a_command() 
     world.run(2_000)
     assert len(set(world.records("a", "board"))) == 1
     assert len(reports(world)[victim.name]) == 1, "it is told once"
-
-
-def restarted(world: World, node: SimulatedNode) -> None:
-    """Start a node anew, so that its loader is made as the test now says."""
-    node.crash()
-    world.run(50)
-    node.boot()
-    world.run_until(world.settled)
-    world.run(300)
 
 
 def test_divergence_in_state_alone_is_found_although_every_answer_was_the_same() -> None:
@@ -218,23 +124,6 @@ def test_a_leader_in_the_minority_hands_over_and_is_healed() -> None:
     assert (repeated.index, repeated.payload) == (told[2].index, b'"the-host"'), "the majority's answer, not the one told first"
     assert told[2].payload == b'"its-own-host"'
     assert not replica_of(wrong).unwell
-
-
-def lead(world: World, node: SimulatedNode) -> None:
-    """Make a node lead the board's shard."""
-    replica = replica_of(node)
-    for _ in range(50):
-        if replica.serves:
-            return
-        now = leader_of(world)
-        transfer(world, now, node)
-        world.run(400)
-    raise AssertionError("it does not come to lead")
-
-
-def transfer(world: World, now: SimulatedNode, then: SimulatedNode) -> None:
-    replica = replica_of(now)
-    replica.handle(Transfer(replica_of(then).replica), world.now_ms, now.pump._turn)
 
 
 def test_without_a_majority_only_that_document_freezes() -> None:
@@ -450,94 +339,3 @@ def test_what_a_peer_can_not_mean_is_counted_and_changes_nothing() -> None:
     world.run(100)
     assert world.records("a", "board") == before
     assert follower.pump.divergences.reports.all() == []
-
-
-FAR_BEHIND = CompactionConfig(every_entries=4, kept_entries=4, lagging_entries=8)
-
-
-def differing_without_the_third(seed: int = 1) -> tuple[World, SimulatedNode, SimulatedNode, SimulatedNode]:
-    """Two replicas differ about `a` and the third, which would decide, needs a snapshot: (world, leader, follower, third)."""
-    leaking: set[NodeId] = set()
-    world = planted(lambda name: "its-own-host" if name in leaking else "", seed=seed, compaction=FAR_BEHIND)
-    victim = followers_of(world)[0]
-    leaking.add(victim.name)
-    restarted(world, victim)
-    leader = leader_of(world)
-    assert world.client(leader.name).insist(Kind.CREATE, "b", space="board").failure is None
-    world.run(300)
-    third = next(node for node in followers_of(world) if node is not victim)
-    third.crash(lose_unsynced=False)
-    client = world.client(leader.name)
-    assert claim(client, 1, MARKER).failure is None
-    world.run_until(lambda: any(report.remedy is Remedy.WAITING for report in leader.pump.divergences.reports.all()))
-    for cell in range(30):
-        assert beside(client, cell).failure is None
-        world.run(30)
-    world.run(500)
-    return world, leader, victim, third
-
-
-def beside(client: Client, cell: int) -> Reply:
-    return client.insist(Kind.SEND, "b", "claim", {"cell": cell, "owner": "ann"}, space="board")
-
-
-def report_on(node: SimulatedNode) -> Divergence:
-    return node.pump.divergences.reports.all()[0]
-
-
-def test_a_shard_goes_on_when_its_quorum_needs_the_snapshot_that_doubt_withholds() -> None:
-    """The document could only be examined once entries on their way were committed, these waited for a replica that needed a
-    snapshot, and no snapshot left while the document was doubted.
-    """
-    world, leader, victim, third = differing_without_the_third()
-    third.boot()
-    world.run(2_500)
-    assert replica_of(leader).serves
-    assert replica_of(third).applied < replica_of(leader).raft.snapshot.index, "while a quorum does without, doubt withholds it"
-    victim.crash(lose_unsynced=False)
-    number = world.client(leader.name).submit(Kind.SEND, "b", "claim", {"cell": 99, "owner": "ann"}, space="board")
-    client = next(reversed(leader.clients.values()))
-    world.run_until(lambda: number in client.replies, within_ms=5_000)
-    assert client.replies[number][0].failure is None
-    assert report_on(leader).remedy is Remedy.WAITING, "a copy of the leader's state decides nothing"
-    world.run_until(lambda: report_on(leader).remedy is Remedy.FROZEN, within_ms=40_000)
-    assert report_on(leader).right == ()
-    assert replica_of(third).cache.get("board", "a").frozen
-
-
-def test_a_copy_that_was_sent_in_doubt_does_not_outvote_who_ran_the_command() -> None:
-    """Nor when it leads: it knows itself that it is one."""
-    world, leader, victim, third = differing_without_the_third()
-    third.boot()
-    victim.crash(lose_unsynced=False)
-    assert beside(world.client(leader.name), 99).failure is None
-    world.run_until(lambda: bool(third.pump.divergences.reports.all()))
-    leader.crash(lose_unsynced=False)
-    victim.boot()
-    world.run_until(lambda: replica_of(third).serves or replica_of(victim).serves)
-    lead(world, third)
-    leader.boot()
-    world.run_until(lambda: all(known and known[0].settled for known in reports(world).values()), within_ms=40_000)
-    assert {known[0].remedy for known in reports(world).values()} == {Remedy.FROZEN}
-    assert report_on(third).right == ()
-    assert state(victim)["board"][1]["owner"] == "its-own-host", "nobody was overruled"
-    assert state(third)["board"][1]["owner"] == MARKER
-    assert beside(world.client(third.name), 100).failure is None, "its neighbours go on"
-
-
-def test_a_difference_that_nobody_heard_shows_is_looked_for_later() -> None:
-    """All answers to the examination come too late: there is nothing to report yet, and nothing to fail over."""
-    leaking: set[NodeId] = set()
-    world = planted(lambda name: "its-own-host" if name in leaking else "")
-    victim = followers_of(world)[0]
-    leaking.add(victim.name)
-    restarted(world, victim)
-    leader = leader_of(world)
-    assert claim(world.client(leader.name), 1, MARKER).failure is None
-    world.run_until(lambda: bool(replica_of(leader).cache.held))
-    world.delay_ms = lambda sender, receiver, lane: 1_500.0 if lane is Lane.BULK and receiver == leader.name else 0.0
-    world.run(1_200)
-    assert leader.pump.divergences.reports.all() == []
-    world.delay_ms = lambda sender, receiver, lane: 0.0
-    world.run_until(lambda: healed(world))
-    assert report_on(leader).wrong == (victim.name,)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.documents.runtime import Code
-from cluster.ids import DocumentId, NodeId, ReplicaId, ShardId
+from cluster.ids import DocumentId, LogIndex, NodeId, ReplicaId, ShardId
 from cluster.shard.commands import CHAIN_MARK_BYTES, decode_row
 from cluster.shard.divergence import (
     Divergence,
@@ -22,6 +22,7 @@ from cluster.shard.divergence import (
     majority_chain,
     sides_of,
     what_differs,
+    with_a_word,
 )
 from tests.shard.parts import Parts
 
@@ -42,6 +43,14 @@ def test_a_learner_has_no_say() -> None:
     one, other, learner = ReplicaId(1), ReplicaId(2), ReplicaId(3)
     chains = {one: b"a", other: b"b", learner: b"b"}
     assert majority_chain(chains, [one, other]) is None
+
+
+def test_a_copy_has_a_word_only_on_commands_behind_what_it_copied() -> None:
+    own, copy = ReplicaId(1), ReplicaId(2)
+    chains, copied = {own: b"a", copy: b"a"}, {own: LogIndex(0), copy: LogIndex(10)}
+    assert with_a_word(chains, copied, LogIndex(10)) == {own: b"a"}
+    assert with_a_word(chains, copied, LogIndex(11)) == chains
+    assert with_a_word(chains, copied, LogIndex(0)) == {own: b"a"}, "it is not known where they part"
 
 
 @given(chains=CHAINS)

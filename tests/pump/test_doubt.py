@@ -1,0 +1,113 @@
+"""While nobody knows who is right: what waits for that, what must not, and whose word counts."""
+
+from __future__ import annotations
+
+from cluster.ids import NodeId
+from cluster.pump.lanes import Lane
+from cluster.session.operations import Kind, Reply
+from cluster.shard.divergence import Divergence, Remedy
+from cluster.shard.replica import CompactionConfig
+from tests.pump.planting import (
+    MARKER,
+    claim,
+    followers_of,
+    healed,
+    lead,
+    leader_of,
+    planted,
+    replica_of,
+    reports,
+    restarted,
+    state,
+)
+from tests.pump.world import Client, SimulatedNode, World
+
+FAR_BEHIND = CompactionConfig(every_entries=4, kept_entries=4, lagging_entries=8)
+
+
+def differing_without_the_third(seed: int = 1) -> tuple[World, SimulatedNode, SimulatedNode, SimulatedNode]:
+    """Two replicas differ about `a` and the third, which would decide, needs a snapshot: (world, leader, follower, third)."""
+    leaking: set[NodeId] = set()
+    world = planted(lambda name: "its-own-host" if name in leaking else "", seed=seed, compaction=FAR_BEHIND)
+    victim = followers_of(world)[0]
+    leaking.add(victim.name)
+    restarted(world, victim)
+    leader = leader_of(world)
+    assert world.client(leader.name).insist(Kind.CREATE, "b", space="board").failure is None
+    world.run(300)
+    third = next(node for node in followers_of(world) if node is not victim)
+    third.crash(lose_unsynced=False)
+    client = world.client(leader.name)
+    assert claim(client, 1, MARKER).failure is None
+    world.run_until(lambda: any(report.remedy is Remedy.WAITING for report in leader.pump.divergences.reports.all()))
+    for cell in range(30):
+        assert beside(client, cell).failure is None
+        world.run(30)
+    world.run(500)
+    return world, leader, victim, third
+
+
+def beside(client: Client, cell: int) -> Reply:
+    return client.insist(Kind.SEND, "b", "claim", {"cell": cell, "owner": "ann"}, space="board")
+
+
+def report_on(node: SimulatedNode) -> Divergence:
+    return node.pump.divergences.reports.all()[0]
+
+
+def test_a_shard_goes_on_when_its_quorum_needs_the_snapshot_that_doubt_withholds() -> None:
+    """The document could only be examined once entries on their way were committed, these waited for a replica that needed a
+    snapshot, and no snapshot left while the document was doubted.
+    """
+    world, leader, victim, third = differing_without_the_third()
+    third.boot()
+    world.run(2_500)
+    assert replica_of(leader).serves
+    assert replica_of(third).applied < replica_of(leader).raft.snapshot.index, "while a quorum does without, doubt withholds it"
+    victim.crash(lose_unsynced=False)
+    number = world.client(leader.name).submit(Kind.SEND, "b", "claim", {"cell": 99, "owner": "ann"}, space="board")
+    client = next(reversed(leader.clients.values()))
+    world.run_until(lambda: number in client.replies, within_ms=5_000)
+    assert client.replies[number][0].failure is None
+    assert report_on(leader).remedy is Remedy.WAITING, "a copy of the leader's state decides nothing"
+    world.run_until(lambda: report_on(leader).remedy is Remedy.FROZEN, within_ms=40_000)
+    assert report_on(leader).right == ()
+    assert replica_of(third).cache.get("board", "a").frozen
+
+
+def test_a_copy_that_was_sent_in_doubt_does_not_outvote_who_ran_the_command() -> None:
+    """Nor when it leads: it knows itself that it is one."""
+    world, leader, victim, third = differing_without_the_third()
+    third.boot()
+    victim.crash(lose_unsynced=False)
+    assert beside(world.client(leader.name), 99).failure is None
+    world.run_until(lambda: bool(third.pump.divergences.reports.all()))
+    leader.crash(lose_unsynced=False)
+    victim.boot()
+    world.run_until(lambda: replica_of(third).serves or replica_of(victim).serves)
+    lead(world, third)
+    leader.boot()
+    world.run_until(lambda: all(known and known[0].settled for known in reports(world).values()), within_ms=40_000)
+    assert {known[0].remedy for known in reports(world).values()} == {Remedy.FROZEN}
+    assert report_on(third).right == ()
+    assert state(victim)["board"][1]["owner"] == "its-own-host", "nobody was overruled"
+    assert state(third)["board"][1]["owner"] == MARKER
+    assert beside(world.client(third.name), 100).failure is None, "its neighbours go on"
+
+
+def test_a_difference_that_nobody_heard_shows_is_looked_for_later() -> None:
+    """All answers to the examination come too late: there is nothing to report yet, and nothing to fail over."""
+    leaking: set[NodeId] = set()
+    world = planted(lambda name: "its-own-host" if name in leaking else "")
+    victim = followers_of(world)[0]
+    leaking.add(victim.name)
+    restarted(world, victim)
+    leader = leader_of(world)
+    assert claim(world.client(leader.name), 1, MARKER).failure is None
+    world.run_until(lambda: bool(replica_of(leader).cache.held))
+    world.delay_ms = lambda sender, receiver, lane: 1_500.0 if lane is Lane.BULK and receiver == leader.name else 0.0
+    world.run(1_200)
+    assert leader.pump.divergences.reports.all() == []
+    world.delay_ms = lambda sender, receiver, lane: 0.0
+    world.run_until(lambda: healed(world))
+    assert report_on(leader).wrong == (victim.name,)
