@@ -5,6 +5,7 @@
 - leader completeness: who leads has everything that was committed in earlier terms;
 - state machine safety: one entry is committed at an index;
 - durability: a vote, an acknowledgement or a commit is told only when the disks it rests on have it, and is not forgotten;
+  a disk that was wiped since counts for what it was said to have;
 - time: the entries of a shard carry times that never fall;
 - commitment: a leader counts only entries of its own term (paper 5.4.2), and leads only by votes that were given;
 - configurations: quorums are those of the configuration that counted, each overlaps with the next (`configurations`), and a
@@ -60,6 +61,7 @@ class Consensus(Checker):
         self._entries: dict[tuple[int, int, int], bytes] = {}
         self._before: dict[tuple[int, int, int], Term] = {}
         self._acked: dict[tuple[ShardId, ReplicaId], tuple[Term, LogIndex]] = {}
+        self._acked_by: dict[tuple[ShardId, NodeId], tuple[Term, LogIndex]] = {}
         self._seen: dict[tuple[ShardId, ReplicaId], tuple[int, Term, LogIndex, LogIndex]] = {}
 
     # -- what reaches a disk -----------------------------------------------------------------------------------------
@@ -129,8 +131,9 @@ class Consensus(Checker):
             return  # it was there when the sync began; a later leader has had it removed since, which that sync saved too
         if not held:
             raise Violation("durability", f"{node.name} acknowledges entry {index} of shard {shard} before it is durable")
-        before = self._acked.get((shard, replica.replica), (Term(0), LogIndex(0)))
-        self._acked[(shard, replica.replica)] = max(before, (reply.term, index))
+        told = (reply.term, index)
+        self._acked[(shard, replica.replica)] = max(self._acked.get((shard, replica.replica), told), told)
+        self._acked_by[(shard, node.name)] = max(self._acked_by.get((shard, node.name), told), told)
         leader = self.world.nodes[receiver]
         leading = leader.pump.replicas.get(shard) if leader.up else None
         led = leading.raft if leading is not None else None
@@ -242,7 +245,11 @@ class Consensus(Checker):
             self.world.committed(shard, index, self.commands[(shard, index)])
         if configures:
             self.configurations.committed(shard, LogIndex(index), term)
-        holders = [name for name, other in self.world.nodes.items() if self._has(other, shard, index, value)]
+        holders = [
+            name
+            for name, other in self.world.nodes.items()
+            if self._has(other, shard, index, value) or self._had(other, shard, replica.raft.term, index)
+        ]
         if not any(_holds(holders, counted) for counted in self.configurations.possible(shard, LogIndex(index))):
             raise Violation(
                 "durability",
@@ -263,6 +270,13 @@ class Consensus(Checker):
     def _has(self, node: SimulatedNode, shard: ShardId, index: int, value: bytes) -> bool:
         key = keys.log_entry(shard, index)
         return value in (node.disk.durable(Family.LOG, key), node.disk.rotten.get((Family.LOG, key)))
+
+    def _had(self, node: SimulatedNode, shard: ShardId, term: Term, index: int) -> bool:
+        """Whether a wiped node acknowledged this to the leader of `term` while it had its disk: that was true when it was said,
+        and who counts it can not know that the disk is gone since.
+        """
+        acked_in, acked = self._acked_by.get((shard, node.name), (Term(0), LogIndex(0)))
+        return node.wiped and acked_in == term and acked >= index
 
     def _leads(self, node: SimulatedNode, shard: ShardId, replica: ShardReplica) -> None:
         raft = replica.raft

@@ -35,6 +35,7 @@ FOUND_BUGS = {
     12122: "doubt about a document withheld the snapshot without which nothing more could be committed or the doubt settled",
     158: "a sleeping leader that refused an operator had no timer any more, and never asked its new replica again",
     12228: "the simulator's own: it froze a leader while one follower was damaged and the other needed a snapshot",
+    20035: "the simulator's own: it held against a commit that one of those who had acknowledged the entry was wiped since",
 }
 """Seeds that failed once, with what they found."""
 
