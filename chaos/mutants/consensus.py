@@ -98,7 +98,7 @@ def _commit(patch: Patch, reached_by: Any, *, old_terms: bool = False) -> None:
         reached = LogIndex(reached_by(state))
         if reached > state.commit and (old_terms or reached >= state.term_start):
             state.commit_to(reached)
-            state.proposals[:] = [item for item in state.proposals if item[0] > reached]
+            state.proposals = [item for item in state.proposals if item[0] > reached]
             state.uncommitted_bytes = sum(size for _, size in state.proposals)
 
     patch.set(replication, "maybe_commit", maybe_commit)

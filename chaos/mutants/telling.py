@@ -97,10 +97,11 @@ def credit_swallows_changes(patch: Patch) -> None:
 @mutant("a read is confirmed by a round that began before it was asked (trap 35)")
 def read_confirmed_by_an_earlier_round(patch: Patch) -> None:
     def answer(state: State) -> None:
-        state.reads_waiting[:] = [(context, index, -1e300) for context, index, _ in state.reads_waiting]
+        state.reads_waiting = [(context, index, -1e300) for context, index, _ in state.reads_waiting]
         known = state.liveness
         for peer in state.peers:
-            state.reads_acked[peer] = max(state.reads_acked.get(peer, -math.inf), known.acked_sent_ms(peer, state.term))
+            acked_ms = max(state.reads_acked.get(peer, -math.inf), known.acked_sent_ms(peer, state.term))
+            state.reads_acked = {**state.reads_acked, peer: acked_ms}
         original(state)
 
     original = patch.set(reads, "_answer", answer)
@@ -110,7 +111,7 @@ def read_confirmed_by_an_earlier_round(patch: Patch) -> None:
 def read_quorum_one_short(patch: Patch) -> None:
     def answer(state: State) -> None:
         for peer in state.peers[:1]:
-            state.reads_acked[peer] = math.inf
+            state.reads_acked = {**state.reads_acked, peer: math.inf}
         original(state)
 
     original = patch.set(reads, "_answer", answer)
