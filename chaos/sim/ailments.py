@@ -6,7 +6,8 @@ it hears nobody, its disk hangs, its process stands still (Huang et al., 2017, c
 
 Invariant: whoever falls ill can be done without. A record that rots on one node is made good from another, which takes a
 while, and a replica that is far behind can meanwhile be given a snapshot only by one that has all records whole. If that is the
-leader alone, its illness would be the second loss of the same state, which three replicas can not stand.
+leader alone, its illness would be the second loss of the same state, which three replicas can not stand. So it is where one of
+three replicas has diverged and the other two must outvote it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 FOR_EVER_MS = 1e9
 RECOVERY_MS = 5_000.0
-"""Until what rotted on one node should have come back from another."""
+"""Until what rotted or diverged on one node should have come back from another."""
 
 
 class Ailment(enum.Enum):
@@ -44,6 +45,7 @@ def befall(world: World, ailment: Ailment) -> SimulatedNode | None:
     """
     if any(node.lost or not node.up or node.wiped for node in world.nodes.values()):
         return None
+    world.planted.touch()  # a command shows which replicas of a document differ
     world.run_until(world.now_ms + RECOVERY_MS, lambda: _leader_to_spare(world) is not None)
     node = _leader_to_spare(world)
     if node is None:
@@ -64,7 +66,7 @@ def befall(world: World, ailment: Ailment) -> SimulatedNode | None:
 
 def _leader_to_spare(world: World) -> SimulatedNode | None:
     """Who leads shard 1, if that leaves a majority of every shard up and a whole state of every shard within it."""
-    if any(node.lost or not node.up or node.wiped for node in world.nodes.values()):
+    if any(node.lost or not node.up or node.wiped for node in world.nodes.values()) or world.planted.unfinished():
         return None
     shard = ShardId(1)
     for node in world.running():
