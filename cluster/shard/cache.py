@@ -36,6 +36,7 @@ class DocumentCache:
         "copied_through",
         "doubt_yields",
         "doubted",
+        "fresh",
         "generation",
         "held",
         "unsaved",
@@ -51,6 +52,8 @@ class DocumentCache:
         self._checkpoints = checkpoints
         self._documents: dict[tuple[str, str], LiveDocument] = NO_ENTRIES
         self.unsaved: dict[tuple[str, str], LiveDocument] = NO_ENTRIES
+        self.fresh: dict[tuple[str, str], LiveDocument] = NO_ENTRIES
+        """Created or deleted in this turn: their records are in its batch, where a listing does not find them yet."""
         self.held: dict[tuple[str, str], None] = NO_ENTRIES
         """Documents that are being compared with other replicas: this leader takes nothing for them meanwhile."""
         self.doubted: dict[tuple[str, str], None] = NO_ENTRIES
@@ -127,6 +130,10 @@ class DocumentCache:
             or (self._checkpoints and live.unsaved_bytes >= CHECKPOINT_BYTES_MIN and live.unsaved_bytes >= live.record_bytes())
         ):
             self.save(live, batch)
+            if now:
+                if not self.fresh:
+                    self.fresh = {}
+                self.fresh[(live.id.space, live.id.key)] = live
 
     def save(self, live: LiveDocument, batch: Batch) -> None:
         """Write the record into `batch`; the document is clean from here on."""
@@ -190,3 +197,4 @@ class DocumentCache:
         self.generation = generation
         self._documents.clear()
         self.unsaved.clear()
+        self.fresh = NO_ENTRIES

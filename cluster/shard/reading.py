@@ -136,7 +136,7 @@ class Reader:
             if looked_at >= LIST_ROWS_MAX:
                 more = base64.urlsafe_b64encode(after.encode()).decode()
                 break
-            pairs = list(self._records.scan(self._cache.generation, operation.space, operation.channel, after, limit + 1))
+            pairs = self._rows(operation.space, operation.channel, after, limit + 1)
             looked_at += len(pairs)
             for key, body in pairs:
                 after = key
@@ -150,6 +150,17 @@ class Reader:
             if len(pairs) <= limit:
                 break
         return Reply(operation.id, 0, 0, msgspec.json.encode({"documents": documents, "next_page_token": more}))
+
+    def _rows(self, space: str, prefix: str, after: str, count: int) -> list[tuple[str, bytes]]:
+        """The next records in key order. What this very turn created is among them, without a body: it is in memory, and its
+        record is not visible before the turn's write.
+        """
+        rows = list(self._records.scan(self._cache.generation, space, prefix, after, count))
+        if self._cache.fresh:
+            stored = {key for key, _ in rows}
+            names = [key for within, key in self._cache.fresh if within == space and key.startswith(prefix)]
+            rows = sorted(rows + [(key, b"") for key in names if key > after and key not in stored])[:count]
+        return rows
 
 
 class WaitingReads:

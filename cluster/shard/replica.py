@@ -351,6 +351,7 @@ class ShardReplica:
         """Apply committed entries until there are none or `expired()`; answer reads; serve viewers. clock: monotonic
         milliseconds, read after answers that rest on a lease are computed.
         """
+        self.cache.fresh = NO_ENTRIES  # what the last turn created is written by now
         while self.apply_waits:
             if not self._apply_some(now_ms, turn, expired) or expired():
                 break

@@ -38,6 +38,22 @@ def test_pages_hold_every_living_document_once_in_order() -> None:
     assert all(len(page) <= 3 for page in pages)
 
 
+@pytest.mark.parametrize("page", [1, 2, 3])
+def test_a_listing_shows_what_the_same_turn_created_before_its_batch_is_written(
+    page: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new leader applies what its predecessor committed and answers waiting listings in one turn."""
+    parts = Parts()
+    for key in ("b", "d", "e"):
+        parts.apply(parts.create(key))
+    monkeypatch.setattr(parts, "write", lambda turn: None)
+    for key in ("c", "a", "f", "g"):
+        parts.apply(parts.create(key))
+    for key in ("d", "f"):
+        parts.apply(parts.command(CommandKind.DELETE, key))
+    assert [key for keys in listed(parts, page=page) for key in keys] == ["a", "b", "c", "e", "g"]
+
+
 def test_a_page_behind_many_deleted_documents_is_short_and_the_next_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "LIST_ROWS_MAX", 8)
     parts = Parts()

@@ -37,6 +37,7 @@ FOUND_BUGS = {
     12228: "the simulator's own: it froze a leader while one follower was damaged and the other needed a snapshot",
     20035: "the simulator's own: it held against a commit that one of those who had acknowledged the entry was wiped since",
     31001: "the simulator's own: one of two voters that could outvote a diverged replica could not be heard for good",
+    31067: "a listing answered in the turn that applied a creation did not show it: its record was not written yet",
 }
 """Seeds that failed once, with what they found."""
 
