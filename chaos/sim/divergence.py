@@ -6,6 +6,10 @@ and every report must say that it is healed.
 
 Whoever crashes between the wrong command and its discovery may come back wrong and unsuspected, until the document is
 touched: so everything is touched once more when all faults are over.
+
+A document may freeze only where a voter had no word, and why it had none is looked up when it freezes: it was not there, or it
+lacked entries that nobody has any more. That is remembered here, for nodes forget their reports when they restart and the
+document stays frozen.
 """
 
 from __future__ import annotations
@@ -28,17 +32,20 @@ from cluster.documents.runtime import Settings
 from cluster.errors import StorageDamaged
 from cluster.ids import NodeId
 from cluster.node.divergence_hook import LeakingLoader
+from cluster.pump.divergence import ANSWER_MS
 from cluster.session.operations import Kind, Operation, Reply
+from cluster.shard.divergence import Divergence as Report
 from cluster.shard.divergence import Remedy
+from cluster.shard.replica import ShardReplica
 
 if TYPE_CHECKING:
+    from chaos.sim.node import SimulatedNode
     from chaos.sim.world import World
 
 SPACE = "leaky"
 MARKER = "the-host"
 BUNDLE = from_path(Path(chaos.sim.leaky.__file__)).encode()
 NOTES = 8
-REPLICAS = 3
 PRINCIPAL = "planter@chaos"
 
 
@@ -53,7 +60,12 @@ class Planted(Checker):
         self._keys: dict[str, bool] = {}
         self._acked: dict[str, set[int]] = {}
         self._waiting = 0
-        self._seen_undecided: set[str] = set()
+        self._undecided: set[str] = set()
+        """Documents that are frozen because a voter could not testify: it was away, or what it needed to replay them was cut
+        from all logs, and a snapshot made it, or would have made it, repeat what its leader says."""
+        self._frozen: set[str] = set()
+        self._turned_ms: dict[NodeId, float] = {}
+        self._back_ms: dict[NodeId, float] = {}
 
     def spaces(self) -> dict[str, bytes]:
         """What must be deployed for it."""
@@ -94,7 +106,7 @@ class Planted(Checker):
     def _noted(self, key: str, number: int, reply: Reply) -> None:
         if reply.failure is None:
             self._acked[key].add(number)
-        elif reply.failure.reason == "DOCUMENT_FROZEN" and key not in self._undecided():
+        elif reply.failure.reason == "DOCUMENT_FROZEN" and key not in self._undecided:
             raise Violation("divergence", f"{SPACE}/{key} refuses a command for good: {reply.failure}")
 
     def _send(self, kind: Kind, key: str, payload: bytes, on_reply: Callable[[Reply], None]) -> None:
@@ -120,26 +132,48 @@ class Planted(Checker):
         owed = [f"{self._waiting} commands to {SPACE} are unanswered"] if self._waiting else []
         for node in self.world.running() if not (self._somebody_is_lost or self.world.shunned) else ():
             owed += [f"{node.name} holds open: {report.told()}" for report in node.pump.divergences.reports.open.values()]
-        decided = self._keys.keys() - self._undecided()
+        decided = self._keys.keys() - self._undecided
         owed += [f"{SPACE}/{key} differs" for key in sorted(decided) if len(self._records((SPACE, key))) > 1]
         return owed
 
     def undecided(self, name: Name) -> bool:
         """Whether a document stays as it is until somebody repairs it."""
-        return name[0] == SPACE and name[1] in self._undecided()
+        return name[0] == SPACE and name[1] in self._undecided
 
-    def _undecided(self) -> set[str]:
-        """Documents that are frozen because a voter could not testify: what it needed to replay them was cut from all logs,
-        and a snapshot made it, or would have made it, repeat what its leader says. Their records stay frozen when no process is
-        left that remembers the report.
-        """
-        found = self._seen_undecided
-        for node in self.world.running():
-            for report in node.pump.divergences.reports.all():
-                heard = sum(len(side.nodes) for side in report.sides)
-                if report.remedy is Remedy.FROZEN and heard < REPLICAS:
-                    found.add(report.key)
-        return found
+    def turned(self, node: SimulatedNode) -> None:
+        """See who could not testify when a document froze."""
+        if not self.planted:
+            return
+        now_ms = self.world.now_ms
+        if node is self.world.shunned or now_ms - self._turned_ms.get(node.name, 0.0) > ANSWER_MS:
+            self._back_ms[node.name] = now_ms
+        self._turned_ms[node.name] = now_ms
+        for report in node.pump.divergences.reports.all():
+            if report.remedy is Remedy.FROZEN and report.key not in self._frozen:
+                self._frozen.add(report.key)
+                if self._may_freeze(node, report):
+                    self._undecided.add(report.key)
+
+    def _may_freeze(self, leader: SimulatedNode, report: Report) -> bool:
+        """Whether a voter that was not heard had a reason. leader: where it was decided, just now."""
+        replica = leader.pump.replicas[report.shard]
+        nodes = dict(replica.raft.configuration.places)
+        heard = {name for side in report.sides for name in side.nodes}
+        silent = [nodes[voter] for voter in replica.raft.configuration.voters if nodes[voter] not in heard]
+        return any(self._speechless(leader, self.world.nodes[name], replica) for name in silent)
+
+    def _speechless(self, leader: SimulatedNode, node: SimulatedNode, led: ShardReplica) -> bool:
+        """Whether a voter has no word: it is or was just away, is unwell, has copied its state, or only a snapshot helps it."""
+        replica = node.pump.replicas.get(led.id) if node.up else None
+        if replica is not None and replica.cache.copied_through:
+            return True  # it repeats what a leader in doubt had
+        if node is leader:
+            return False
+        if node not in self.world.running() or node.name not in leader.pump.connected:
+            return True
+        if replica is None or replica.damaged or replica.halted or replica.applied < led.log.snapshot.index:
+            return True
+        return self.world.now_ms - self._back_ms.get(node.name, 0.0) <= 2 * ANSWER_MS
 
     @property
     def _somebody_is_lost(self) -> bool:
@@ -164,12 +198,12 @@ class Planted(Checker):
                 self.world.marks["divergences_found"] += 1
                 if report.space != SPACE:
                     raise Violation("divergence", f"a document that nothing was done to diverged: {report.told()}")
-                if report.key in self._undecided():
+                if report.key in self._undecided:
                     self.world.marks["divergences_undecided"] += 1
                 elif report.remedy not in ((Remedy.HEALED, Remedy.HEALING) if self._somebody_is_lost else (Remedy.HEALED,)):
                     raise Violation("divergence", f"{node.name} ends with {report.told()}")
         for key, made in self._keys.items():
-            if made and key not in self._undecided():
+            if made and key not in self._undecided:
                 self._complete(key)
 
     def _complete(self, key: str) -> None:

@@ -34,7 +34,7 @@ MARKS: dict[str, str] = {
     "configurations_rolled_back": "a configuration was in a log and is no more",
     "deletions": "a document was deleted",
     "divergences_found": "a node's replicas of a document were found to differ from others",
-    "divergences_undecided": "such a document was frozen, because a voter had lost what it needs to have a word",
+    "divergences_undecided": "such a document was frozen, because a voter was away or had lost what it needs to have a word",
     "elections": "a leader was elected",
     "handovers_done": "leadership went where it was sent",
     "handovers_failed": "leadership was sent somewhere and went elsewhere, or stayed",

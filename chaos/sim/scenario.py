@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from chaos.sim.ailments import Ailment
 from chaos.sim.fault_plan import Theme, draw_faults
-from chaos.sim.faults import SAFETY_MS, Divergence, Fault
+from chaos.sim.faults import SAFETY_MS, Fault
 from chaos.sim.operator import Errand
 from chaos.sim.randomness import Streams
 from chaos.sim.workload import Work, Workload
@@ -112,9 +112,6 @@ def draw(seed: int) -> Scenario:
     work = Workload(streams.named("workload"), clients).draw(read_often=theme is Theme.RIVALS)
     drawn = draw_faults(streams, names, clients, theme, steady=limits.lease_reads)
     errands = draw_errands(streams, limits)
-    if any(not errand.handover for errand in errands):
-        # A replica that differs and is then moved away leaves a report that nobody closes.
-        drawn = tuple([fault for fault in drawn if not isinstance(fault, Divergence)])
     return Scenario(seed, limits, clients, drawn, work, errands)
 
 

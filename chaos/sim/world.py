@@ -234,6 +234,7 @@ class World:
 
     def turned(self, node: SimulatedNode) -> None:
         self.observed.turned(node)
+        self.planted.turned(node)
 
     def observe_write(self, name: NodeId) -> Callable[[object, Batch], None]:
         """What the disk of a node calls with each batch."""

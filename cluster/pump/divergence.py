@@ -452,9 +452,10 @@ class Divergences:
         for (shard, name), report in list(self.reports.open.items()):
             replica = self._replicas.get(shard)
             if replica is None:
+                self.reports.forget(shard, name)
                 continue
             if replica.serves:
-                self._look_at(replica, self._watch(replica), name, now_ms)
+                self._look_at(replica, self._watch(replica), name, now_ms, turn)
                 continue
             self._drop(replica)
             if replica.leader_node in self._connected and not replica.leads:
@@ -462,8 +463,14 @@ class Divergences:
                 assert leader is not None
                 turn.send_bulk(node, VerdictItem(shard, replica.replica, leader, Term(0), report, False, b"", []))
 
-    def _look_at(self, replica: ShardReplica, watch: Watch, name: Name, now_ms: float) -> None:
-        """Examine a document with an open report again, if there is somebody new to hear; less and less often."""
+    def _look_at(self, replica: ShardReplica, watch: Watch, name: Name, now_ms: float, turn: Turn) -> None:
+        """Examine a document with an open report again, if there is somebody new to hear; less and less often. It is settled
+        when who was wrong is no member any more.
+        """
+        if name not in watch.waiting and self.reports.equal.get((replica.id, name)):
+            self.reports.seen_equal(replica, name, (), turn)
+            if (replica.id, name) not in self.reports.open:
+                return
         count, due_ms = watch.looked.get(name, (0, 0.0))
         if now_ms < due_ms:
             return

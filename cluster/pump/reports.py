@@ -1,7 +1,8 @@
 """Reports on documents whose replicas differ: written by the leader that finds it, kept by every replica until it is settled.
 
 A report is settled when every voter was seen to have the majority's state, or when the document is frozen. Until then each
-replica holds it open, so that whoever leads next goes on with it.
+replica holds it open, so that whoever leads next goes on with it. Who was removed from the shard has no state of it: neither is
+it waited for, nor does its node keep the report open.
 
 Invariant: one open report a document. What is settled is a bounded memory, the oldest goes.
 """
@@ -131,8 +132,14 @@ class Reports:
             return
         equal = self.equal.setdefault((replica.id, name), set())
         equal.update(replicas)
-        if equal.issuperset(replica.raft.configuration.voters):
+        voters = {*replica.raft.configuration.voters, *replica.raft.committed_configuration.voters}
+        if equal >= voters:
             self.publish(replica, msgspec.structs.replace(report, remedy=Remedy.HEALED), turn)
+
+    def forget(self, shard: ShardId, name: Name) -> None:
+        """This node has no replica of the shard any more. Those that stayed hold the report open."""
+        self.open.pop((shard, name), None)
+        self.equal.pop((shard, name), None)
 
     def end_of(self, report: Divergence) -> Divergence | None:
         """How a report ended that somebody else still holds open."""

@@ -57,7 +57,8 @@ class DocumentCache:
         self.held: dict[tuple[str, str], None] = NO_ENTRIES
         """Documents that are being compared with other replicas: this leader takes nothing for them meanwhile."""
         self.doubted: dict[tuple[str, str], None] = NO_ENTRIES
-        """Those of them of which nobody knows yet whose state is right: it is not spread by snapshots."""
+        """Those of them of which nobody knows yet whose state is right: it is not spread by snapshots,
+        and the log is not cut, so that whoever is behind can still run the commands himself."""
         self.doubt_yields = False
         """It is spread nevertheless, for entries can not be committed without a replica that needs a snapshot."""
         self.copied_through = LogIndex(0)

@@ -483,7 +483,7 @@ class ShardReplica:
         """Cut the log below what every record holds, keeping some for followers that are a little behind."""
         self._compact_looked_at = self.applied
         floor = LogIndex(self.applied - self._compaction.kept_entries)
-        if floor <= self.log.snapshot.index:
+        if floor <= self.log.snapshot.index or self.cache.doubted:  # no snapshot is sent meanwhile: voters need the log
             return
         self.cache.save_older_than(floor, turn.batch)
         behind = [*self.raft.progress.values(), *self.broken_snapshots.values()] if self.leads else []

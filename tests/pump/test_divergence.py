@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 
 import msgspec
 import pytest
 
+from cluster.errors import RetryableError
 from cluster.ids import LogIndex, NodeId, ShardId
+from cluster.placement.move import Action
 from cluster.pump import frames
 from cluster.pump.lanes import Lane
 from cluster.session.operations import Kind
@@ -36,6 +39,7 @@ from tests.pump.planting import (
     state,
 )
 from tests.pump.tally import session_id
+from tests.pump.world import SimulatedNode, World
 
 
 def test_diverged_follower_is_found_named_and_healed_without_losing_a_command() -> None:
@@ -339,3 +343,51 @@ def test_what_a_peer_can_not_mean_is_counted_and_changes_nothing() -> None:
     world.run(100)
     assert world.records("a", "board") == before
     assert follower.pump.divergences.reports.all() == []
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_report_is_settled_when_the_replica_that_was_wrong_is_moved_away(replaced: bool) -> None:
+    """It is not there to be healed; neither those that stayed nor the node that it left keep the report open."""
+    leaking: set[NodeId] = set()
+    world = planted(lambda name: "its-own-host" if name in leaking else "", nodes=4)
+    shard = leader_of(world).pump.router.shard_of("board", "a")
+    victim = next(node for node in world.holders(shard) if not replica_of(node).leads)
+    leaking.add(victim.name)
+    restarted(world, victim)
+    client = world.client(leader_of_shard(world, shard).name)
+    assert claim(client, 1, MARKER).failure is None
+    leader = leader_of_shard(world, shard)
+    world.run_until(lambda: bool(leader.pump.divergences.reports.open))
+    free = next(node for node in world.nodes.values() if shard not in node.pump.replicas)
+    world.cut |= {(victim.name, name) for name in world.names}
+    world.run_until(lambda: bool(victim.pump.divergences.reports.open))
+    world.cut |= {(name, victim.name) for name in world.names}
+    moved(world, shard, victim, free if replaced else None)
+    world.run_until(lambda: not leader_of_shard(world, shard).pump.divergences.reports.open, within_ms=40_000)
+    for node in world.holders(shard):
+        if node is not victim:
+            assert [report.remedy for report in node.pump.divergences.reports.all()] in ([Remedy.HEALED], [])
+            assert not node.pump.divergences.reports.open
+    assert victim.pump.divergences.reports.open, "it was told, and nobody heard that it is right now"
+    world.cut.clear()
+    world.mend()
+    world.run_until(lambda: shard not in victim.pump.replicas)
+    world.run(2_500)
+    assert not victim.pump.divergences.reports.open
+
+
+def leader_of_shard(world: World, shard: ShardId) -> SimulatedNode:
+    world.run_until(lambda: any(node.up and node.pump.replicas[shard].serves for node in world.holders(shard)))
+    return next(node for node in world.holders(shard) if node.up and node.pump.replicas[shard].serves)
+
+
+def moved(world: World, shard: ShardId, leaving: SimulatedNode, joining: SimulatedNode | None) -> None:
+    """Drive a move of a replica to its end."""
+    target = joining.name if joining is not None else None
+    for _ in range(2_000):
+        with contextlib.suppress(RetryableError):
+            pump = leader_of_shard(world, shard).pump
+            if pump.move_step(shard, leaving.name, target, world.now_ms).action is Action.DONE:
+                return
+        world.run(20)
+    raise AssertionError("the move does not end")

@@ -38,11 +38,11 @@ def differing_without_the_third(seed: int = 1) -> tuple[World, SimulatedNode, Si
     third = next(node for node in followers_of(world) if node is not victim)
     third.crash(lose_unsynced=False)
     client = world.client(leader.name)
-    assert claim(client, 1, MARKER).failure is None
-    world.run_until(lambda: any(report.remedy is Remedy.WAITING for report in leader.pump.divergences.reports.all()))
     for cell in range(30):
         assert beside(client, cell).failure is None
         world.run(30)
+    assert claim(client, 1, MARKER).failure is None
+    world.run_until(lambda: any(report.remedy is Remedy.WAITING for report in leader.pump.divergences.reports.all()))
     world.run(500)
     return world, leader, victim, third
 
@@ -111,3 +111,31 @@ def test_a_difference_that_nobody_heard_shows_is_looked_for_later() -> None:
     world.delay_ms = lambda sender, receiver, lane: 0.0
     world.run_until(lambda: healed(world))
     assert report_on(leader).wrong == (victim.name,)
+
+
+def test_a_voter_that_is_behind_finds_the_log_whole_while_its_word_is_waited_for() -> None:
+    """No snapshot is sent while nobody knows who is right, so a log that is cut meanwhile would leave it nothing to run."""
+    leaking: set[NodeId] = set()
+    small = CompactionConfig(every_entries=4, kept_entries=2, lagging_entries=2)
+    world = planted(lambda name: "its-own-host" if name in leaking else "", compaction=small)
+    victim = followers_of(world)[0]
+    leaking.add(victim.name)
+    restarted(world, victim)
+    client = world.client(leader_of(world).name)
+    assert client.insist(Kind.CREATE, "b", space="board").failure is None
+    world.run(1_000)
+    third = next(node for node in followers_of(world) if node is not victim)
+    third.crash(lose_unsynced=False)
+    assert claim(client, 1, MARKER).failure is None
+    leader = leader_of(world)
+    world.run_until(lambda: bool(leader.pump.divergences.reports.open))
+    for cell in range(20):
+        beside = client.insist(Kind.SEND, "b", "claim", {"cell": cell, "owner": "ann"}, space="board")
+        assert beside.failure is None, "its neighbours go on"
+    third.boot()
+    world.run_until(lambda: healed(world), within_ms=10_000)
+    assert reports(world)[leader_of(world).name][0].wrong == (victim.name,)
+    first = replica_of(leader_of(world)).log.snapshot.index
+    for cell in range(20):
+        assert client.insist(Kind.SEND, "b", "claim", {"cell": cell, "owner": "bob"}, space="board").failure is None
+    assert replica_of(leader_of(world)).log.snapshot.index > first, "it is cut again afterwards"

@@ -33,6 +33,8 @@ FOUND_BUGS = {
     109: "the reset after lost frames closed watches that had just been opened again",
     604: "a leader that contradicted its log stayed due for ever, and its node turned without end",
     12122: "doubt about a document withheld the snapshot without which nothing more could be committed or the doubt settled",
+    12025: "a leader cut the log that a voter needed to say which of two differing replicas was right",
+    12284: "the checker forgot with the nodes' restart that a document had frozen because a voter was away for 30 s",
     158: "a sleeping leader that refused an operator had no timer any more, and never asked its new replica again",
     12228: "the simulator's own: it froze a leader while one follower was damaged and the other needed a snapshot",
     20035: "the simulator's own: it held against a commit that one of those who had acknowledged the entry was wiped since",
