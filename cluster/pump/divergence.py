@@ -464,13 +464,9 @@ class Divergences:
                 turn.send_bulk(node, VerdictItem(shard, replica.replica, leader, Term(0), report, False, b"", []))
 
     def _look_at(self, replica: ShardReplica, watch: Watch, name: Name, now_ms: float, turn: Turn) -> None:
-        """Examine a document with an open report again, if there is somebody new to hear; less and less often. It is settled
-        when who was wrong is no member any more.
-        """
-        if name not in watch.waiting and self.reports.equal.get((replica.id, name)):
-            self.reports.seen_equal(replica, name, (), turn)
-            if (replica.id, name) not in self.reports.open:
-                return
+        """Examine a document with an open report again, if there is somebody new to hear; less and less often."""
+        if name not in watch.waiting and self.reports.over(replica, name, turn):
+            return
         count, due_ms = watch.looked.get(name, (0, 0.0))
         if now_ms < due_ms:
             return

@@ -136,6 +136,12 @@ class Reports:
         if equal >= voters:
             self.publish(replica, msgspec.structs.replace(report, remedy=Remedy.HEALED), turn)
 
+    def over(self, replica: ShardReplica, name: Name, turn: Turn) -> bool:
+        """Settle a report if whoever was not seen to be right is no voter any more; says whether it is settled."""
+        if self.equal.get((replica.id, name)):
+            self.seen_equal(replica, name, (), turn)
+        return (replica.id, name) not in self.open
+
     def forget(self, shard: ShardId, name: Name) -> None:
         """This node has no replica of the shard any more. Those that stayed hold the report open."""
         self.open.pop((shard, name), None)
