@@ -241,7 +241,7 @@ class Divergences:
         words = self._words(replica, examined, chains)
         right = majority_chain(words, voters)
         if right is not None and set(chains.values()) == {right}:
-            self.reports.seen_equal(replica, examined.name, chains, turn)
+            self.reports.agreed(replica, examined.name, examined.answers, chains, right, turn)
             self._release(replica, watch)
             if examined.asked <= chains.keys():
                 self._later.pop((replica.id, examined.name), None)

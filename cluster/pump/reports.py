@@ -20,6 +20,7 @@ from cluster.shard.divergence import (
     EvidenceReply,
     Name,
     Remedy,
+    Side,
     VerdictItem,
     merged,
     sides_of,
@@ -70,6 +71,9 @@ class Reports:
         known = self.open.get((replica.id, name))
         against = next((answer for answer in answers.values() if answer.chain != own), None)
         if known is not None and (known.index or against is None):
+            heard = {nodes[peer] for peer in chains}
+            unheard = (Side(side.chain, tuple(node for node in side.nodes if node not in heard)) for side in known.sides)
+            sides = (*sides, *(side for side in unheard if side.nodes))
             return msgspec.structs.replace(known, remedy=remedy, sides=sides, right=good, misled=known.misled or misled)
         live = replica.cache.get(*name)
         assert against is not None, "there is nothing to report where nobody differs"
@@ -135,6 +139,21 @@ class Reports:
         voters = {*replica.raft.configuration.voters, *replica.raft.committed_configuration.voters}
         if equal >= voters:
             self.publish(replica, msgspec.structs.replace(report, remedy=Remedy.HEALED), turn)
+
+    def agreed(
+        self,
+        replica: ShardReplica,
+        name: Name,
+        answers: Mapping[ReplicaId, EvidenceReply],
+        chains: Mapping[ReplicaId, bytes],
+        right: bytes,
+        turn: Turn,
+    ) -> None:
+        """Everybody who was heard has the majority's state. Who differed when last heard is healed when it is heard again."""
+        report = self.open.get((replica.id, name))
+        if report is not None and not report.right:
+            self.publish(replica, self.write(replica, name, answers, chains, right, Remedy.HEALING), turn)
+        self.seen_equal(replica, name, chains, turn)
 
     def over(self, replica: ShardReplica, name: Name, turn: Turn) -> bool:
         """Settle a report if whoever was not seen to be right is no voter any more; says whether it is settled."""

@@ -139,3 +139,25 @@ def test_a_voter_that_is_behind_finds_the_log_whole_while_its_word_is_waited_for
     for cell in range(20):
         assert client.insist(Kind.SEND, "b", "claim", {"cell": cell, "owner": "bob"}, space="board").failure is None
     assert replica_of(leader_of(world)).log.snapshot.index > first, "it is cut again afterwards"
+
+
+def test_a_majority_that_agrees_while_the_wrong_one_is_away_decides() -> None:
+    """The third's word came when the one that differs was gone. The report waited on, although nothing was in doubt any more."""
+    leaking: set[NodeId] = set()
+    world = planted(lambda name: "its-own-host" if name in leaking else "")
+    victim = followers_of(world)[0]
+    leaking.add(victim.name)
+    restarted(world, victim)
+    leader = leader_of(world)
+    third = next(node for node in followers_of(world) if node is not victim)
+    third.crash(lose_unsynced=False)
+    assert claim(world.client(leader.name), 1, MARKER).failure is None
+    world.run_until(lambda: any(report.remedy is Remedy.WAITING for report in leader.pump.divergences.reports.all()))
+    victim.crash(lose_unsynced=False)
+    third.boot()
+    world.run_until(lambda: report_on(leader).remedy is Remedy.HEALING, within_ms=20_000)
+    assert set(report_on(leader).right) == {leader.name, third.name}
+    assert report_on(leader).wrong == (victim.name,)
+    leaking.clear()
+    victim.boot()
+    world.run_until(lambda: healed(world), within_ms=40_000)
