@@ -131,10 +131,10 @@ class Planted(Checker):
         """What is still owed: answers, reports that are not settled, replicas that are not equal."""
         owed = [f"{self._waiting} commands to {SPACE} are unanswered"] if self._waiting else []
         for node in self.world.running() if not self.world.shunned else ():
-            for report in node.pump.divergences.reports.open.values():
-                # One that is never seen to be right keeps a report open, but whoever is there has to come to a decision.
-                if report.remedy is Remedy.WAITING or not self._somebody_is_lost:
-                    owed.append(f"{node.name} holds open: {report.told()}")
+            opened = node.pump.divergences.reports.open.values()
+            # One that is never seen to be right keeps a report open, but whoever is there has to come to a decision.
+            due = [report for report in opened if report.remedy is Remedy.WAITING or not self._somebody_is_lost]
+            owed += [f"{node.name} holds open: {report.told()}" for report in due]
         decided = self._keys.keys() - self._undecided
         owed += [f"{SPACE}/{key} differs" for key in sorted(decided) if len(self._records((SPACE, key))) > 1]
         return owed

@@ -142,7 +142,7 @@ def test_a_voter_that_is_behind_finds_the_log_whole_while_its_word_is_waited_for
 
 
 def test_a_majority_that_agrees_while_the_wrong_one_is_away_decides() -> None:
-    """The third's word came when the one that differs was gone. The report waited on, although nothing was in doubt any more."""
+    """The third's word came when the one that differs was gone. The report waited on, though nothing was in doubt."""
     leaking: set[NodeId] = set()
     world = planted(lambda name: "its-own-host" if name in leaking else "")
     victim = followers_of(world)[0]
