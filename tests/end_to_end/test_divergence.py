@@ -51,7 +51,10 @@ async def test_documents_that_diverge_on_one_node_are_found_named_and_healed(fol
             assert report.field == "value"
             assert VICTIM not in report.right
             assert [list(side.nodes) for side in report.sides][-1] == [VICTIM]
-            assert report.misled == (key == led), "a leader that is wrong has told wrong answers, and the report says so"
+            # Whoever led when it was found; a busy machine may have elected another since the command.
+            assert report.misled == (report.leader == VICTIM), (
+                "a leader that is wrong has told wrong answers, and the report says so"
+            )
         for key in keys:
             inspected = await live.converged("counter", key, SENDS + 1 + (key in chosen))
             assert len({each.record_hash for each in inspected.values()}) == 1, key
