@@ -18,7 +18,7 @@ from typing import Protocol
 
 import msgspec
 
-from cluster.errors import ChangePending, InvalidRequest, LearnerBehind, Transferring
+from cluster.errors import ChangePending, InvalidRequest, LearnerBehind, NotLeader, Transferring
 from cluster.ids import SYSTEM_SHARD, NodeId, ReplicaId, ShardId
 from cluster.placement.move import Action
 from cluster.placement.replacement import next_replacement
@@ -161,8 +161,8 @@ class Losses:
                 self._changes.take_step(replica, status, step, now_ms)
             elif step.action is Action.DONE and status.on(node) is None:
                 self._tell(node, replica, lost, over=True)
-        except (ChangePending, LearnerBehind, Transferring, InvalidRequest):
-            pass  # it is said again at the next heartbeat
+        except (NotLeader, ChangePending, LearnerBehind, Transferring, InvalidRequest):
+            pass  # it is said again at the next heartbeat; a sleeper may find only now that it leads no more
 
     def _tell(self, node: NodeId, replica: ShardReplica, lost: ReplicaId, *, over: bool) -> None:
         shard = msgspec.structs.replace(replica.shard, replicas=())
