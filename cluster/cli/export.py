@@ -31,6 +31,7 @@ KINDS: Final = {
     "COMMAND_KIND_CREATE": CommandKind.CREATE,
     "COMMAND_KIND_MESSAGE": CommandKind.SEND,
     "COMMAND_KIND_DELETE": CommandKind.DELETE,
+    "COMMAND_KIND_UPGRADE": CommandKind.UPGRADE,
 }
 
 

@@ -20,6 +20,8 @@ from cluster.ids import DocumentId, Principal
 CONSTRUCT_CHANNEL = ""
 DELETE_CHANNEL = "-delete"
 """Not a legal handler name, so no author's channel can be it. A class without @on.delete refuses it: DENIED."""
+UPGRADE_CHANNEL = "-upgrade"
+"""The document gets the code of the command. Its payload says from which."""
 
 
 class Code(enum.IntEnum):

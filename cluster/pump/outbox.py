@@ -15,7 +15,7 @@ from cluster.pump.lanes import Lane
 from cluster.pump.liveness import Heartbeat, HeartbeatReply, LivenessMessage
 from cluster.pump.streams import Streams
 from cluster.session.operations import Delta, Reply
-from cluster.shard.turn import AnswerItem, RaftItem, RaftLaneItem, ResetItem, Turn
+from cluster.shard.turn import NOBODY, AnswerItem, RaftItem, RaftLaneItem, ResetItem, Turn
 from cluster.storage.engine import Batch
 
 
@@ -109,6 +109,7 @@ class Outbox:
             return output
         turn = self._turn.take()
         output = Output(turn.batch)
+        turn.replies.pop(NOBODY, None)
         for stream, deltas in turn.deltas.items():
             self._answer(stream, deltas, turn.replies.pop(stream, []), turn, now_ms)
         for stream, replies in turn.replies.items():

@@ -35,6 +35,11 @@ class CommandKind(enum.IntEnum):
     CREATE = 1
     SEND = 2
     DELETE = 3
+    ALARM = 4
+    ANSWER = 5
+    UPGRADE = 6
+    CONNECT = 7
+    DISCONNECT = 8
 
 
 class Command(Struct, array_like=True, frozen=True, gc=False):

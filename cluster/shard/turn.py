@@ -20,6 +20,9 @@ from cluster.storage.engine import Batch
 StreamKey = tuple[NodeId, int]
 """A client stream, wherever it ends: the node whose gateway holds it, and its number there."""
 
+NOBODY: StreamKey = (NodeId(""), 0)
+"""Who waits for a command that a shard's leader made. What is replied to nobody is dropped when the turn is emitted."""
+
 
 class RaftItem(Struct, frozen=True, array_like=True, tag=1):
     """A Raft message on its way to one replica."""
