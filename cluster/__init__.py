@@ -10,6 +10,7 @@ Everything that an author needs is a name of this package; a name is looked up w
     Record       the base class of an author's values       read    functions that may not: gate, policy, view
     Refused      the base class of declared refusals        field   state: public, private, visible
     Table Text OrderedSet   containers of state             anyone  the gate that admits everybody
+    Tally        a number that many add to                  latest  the newest rows, as the window of a table
     Principal    who acts                                   StaleEdit   a Text edit of a past that is no longer kept
     Random       what ctx.random is
 
@@ -37,7 +38,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cluster.documents.context import Command, Random
     from cluster.documents.declare import Document, anyone, field, on, read
-    from cluster.documents.state import OrderedSet, Record, Refused, StaleEdit, Table, Text
+    from cluster.documents.state import OrderedSet, Record, Refused, StaleEdit, Table, Tally, Text, latest
     from cluster.ids import Principal
 
 __version__ = "0.1.0"
@@ -51,9 +52,11 @@ __all__ = [
     "Refused",
     "StaleEdit",
     "Table",
+    "Tally",
     "Text",
     "anyone",
     "field",
+    "latest",
     "on",
     "read",
 ]

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
-from cluster.documents.state import FieldOptions, StateRoot
+from cluster.documents.state import FieldOptions, StateRoot, Window
 from cluster.documents.state.fields import ABSENT
 from cluster.ids import Principal
 
@@ -33,10 +33,6 @@ class Mark:
 
     kind: str
     allow: Callable[..., bool] | None = None
-
-
-def _options(visibility: object, default: Any, key: str | None, was: str | None) -> FieldOptions:
-    return FieldOptions(default=default, visibility=visibility, key=key, was=was)
 
 
 def _mark(function: F, mark: Mark) -> F:
@@ -93,23 +89,54 @@ class _Read:
 
 
 class _Field:
-    """Declarations of state. Without a default, construct must set the field."""
+    """Declarations of state. Without a default, construct must set the field.
+
+    key, index: of a Table: the field of its rows that names them, and those that can be looked up by value.
+    window: of a Table: which of its rows a viewer is shown, `latest(50)`. add: of a Tally: the policy of those who may add to
+    it by a message. was: the field's name in the previous version.
+    """
 
     __slots__ = ()
 
-    def public(self, default: Any = ABSENT, *, key: str | None = None, was: str | None = None) -> Any:
+    def public(
+        self,
+        default: Any = ABSENT,
+        *,
+        key: str | None = None,
+        index: tuple[str, ...] = (),
+        window: Window | None = None,
+        add: Callable[..., bool] | None = None,
+        was: str | None = None,
+    ) -> Any:
         """Everybody whom the gate admits sees it."""
-        return _options("public", default, key, was)
+        return FieldOptions(default, "public", key, was, index=index, window=window, add=add)
 
-    def private(self, default: Any = ABSENT, *, key: str | None = None, was: str | None = None) -> Any:
+    def private(
+        self,
+        default: Any = ABSENT,
+        *,
+        key: str | None = None,
+        index: tuple[str, ...] = (),
+        add: Callable[..., bool] | None = None,
+        was: str | None = None,
+    ) -> Any:
         """Nobody sees it; views may tell what follows from it."""
-        return _options("private", default, key, was)
+        return FieldOptions(default, "private", key, was, index=index, add=add)
 
     def visible(
-        self, policy: Callable[..., bool], default: Any = ABSENT, *, key: str | None = None, was: str | None = None
+        self,
+        policy: Callable[..., bool],
+        default: Any = ABSENT,
+        *,
+        key: str | None = None,
+        index: tuple[str, ...] = (),
+        window: Window | None = None,
+        add: Callable[..., bool] | None = None,
+        was: str | None = None,
     ) -> Any:
-        """Those see it whom the policy admits; for a table the policy is asked row by row."""
-        return _options(policy, default, key, was)
+        """Those see it whom the policy admits; for a table the policy is asked row by row. In a Record: a policy of the
+        record, `(self, who)`."""
+        return FieldOptions(default, policy, key, was, index=index, window=window, add=add)
 
 
 on: Final = _On()

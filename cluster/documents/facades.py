@@ -22,10 +22,12 @@ from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any, Final
 
+import msgspec
+
 from cluster.documents import iteration, library, operators
 from cluster.documents.context import Command, Random
 from cluster.documents.declare import Document, anyone, field, on, read
-from cluster.documents.state import OrderedSet, Record, Refused, StaleEdit, Table, Text
+from cluster.documents.state import OrderedSet, Record, Refused, StaleEdit, Table, Tally, Text, latest
 from cluster.ids import Principal
 
 AUTHOR_NAMES: Final[dict[str, object]] = {
@@ -38,9 +40,11 @@ AUTHOR_NAMES: Final[dict[str, object]] = {
     "Refused": Refused,
     "StaleEdit": StaleEdit,
     "Table": Table,
+    "Tally": Tally,
     "Text": Text,
     "anyone": anyone,
     "field": field,
+    "latest": latest,
     "on": on,
     "read": read,
 }
@@ -75,6 +79,7 @@ _NAMES: Final[dict[str, Mapping[str, object]]] = {
     "enum": _from(enum, "Enum IntEnum StrEnum auto unique"),
     "functools": {"reduce": iteration.reduce} | _from(functools, "cmp_to_key partial total_ordering"),
     "itertools": iteration.NAMES,
+    "msgspec": {"Struct": msgspec.Struct},
     "math": _from(math, "copysign e fabs fmod gcd inf isclose isfinite isinf isnan isqrt lcm pi tau")
     | {
         "ceil": lambda number: library.integer_of(number, math.ceil),

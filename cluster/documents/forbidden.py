@@ -16,7 +16,7 @@ from cluster.documents.instrument import AMBIENT_METHODS
 from cluster.documents.lazy import Lazy
 from cluster.documents.library import BUILTIN_NAMES
 from cluster.documents.ordered import PlainSet
-from cluster.documents.state import Dict, List, OrderedSet, Record, Refused, StateRoot, Table, Text
+from cluster.documents.state import Dict, List, OrderedSet, Record, Refused, StateRoot, Table, Tally, Text
 from cluster.ids import Principal
 
 _Why = tuple[str, str, str]
@@ -123,7 +123,7 @@ def _private_of(*classes: type) -> frozenset[str]:
 
 
 FRAMEWORK_PRIVATE: Final = _private_of(
-    Command, Dict, Document, Lazy, List, OrderedSet, PlainSet, Principal, Random, Record, Refused, StateRoot, Table, Text
+    Command, Dict, Document, Lazy, List, OrderedSet, PlainSet, Principal, Random, Record, Refused, StateRoot, Table, Tally, Text
 )
 """Private names of what authors hold: no bundle may define or reach them."""
 

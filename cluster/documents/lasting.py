@@ -18,13 +18,16 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Any, Final
 
+import msgspec
+
 from cluster.documents.declare import Document
 from cluster.documents.ordered import FrozenSet
 from cluster.documents.sizes import ATOMS
-from cluster.documents.state import FieldOptions, Record, Refused
+from cluster.documents.state import FieldOptions, Record, Refused, Window
 
 LEVELS_MAX: Final = 16
 _OURS: Final = ("typing", "types", "__future__", "cluster.documents.declare", "cluster.documents.state.fields")
+_CONSTANT: Final = (str, bytes, type, types.ModuleType, Enum, range, FieldOptions, Window)
 _DESCRIPTORS: Final = (types.MemberDescriptorType, types.GetSetDescriptorType, types.WrapperDescriptorType)
 
 
@@ -61,7 +64,7 @@ def is_constant(value: Any, levels: int = LEVELS_MAX) -> bool:
     """Whether neither the value nor anything that it holds can change."""
     if levels == 0:
         return False
-    if type(value) in ATOMS or isinstance(value, str | bytes | type | types.ModuleType | Enum | range | FieldOptions):
+    if type(value) in ATOMS or isinstance(value, _CONSTANT):
         return True
     if isinstance(value, tuple | FrozenSet):
         return all(is_constant(item, levels - 1) for item in value)
@@ -72,6 +75,11 @@ def is_constant(value: Any, levels: int = LEVELS_MAX) -> bool:
         names = [field.name for field in dataclasses.fields(value)]
         frozen = bool(type(value).__dataclass_params__.frozen)
         return frozen and all(is_constant(getattr(value, name), levels - 1) for name in names)
+    if isinstance(value, msgspec.Struct):
+        names = list(type(value).__struct_fields__)
+        return bool(type(value).__struct_config__.frozen) and all(
+            is_constant(getattr(value, name), levels - 1) for name in names
+        )
     return isinstance(value, _DESCRIPTORS) or type(value).__module__ in _OURS
 
 

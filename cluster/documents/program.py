@@ -17,13 +17,16 @@ from cluster.documents import payload as json
 from cluster.documents.context import Command
 from cluster.documents.declare import MARK, RESERVED, Document, FieldDescriptor, Mark, anyone
 from cluster.documents.instance import DocumentInstance
+from cluster.documents.meter import charge
 from cluster.documents.methods import TYPES_BY_GUARD
 from cluster.documents.runtime import CONSTRUCT_CHANNEL, DELETE_CHANNEL, Settings
-from cluster.documents.state import FieldOptions, FieldSpec, Refused, StateType, field_spec, state_type
+from cluster.documents.state import FieldOptions, FieldSpec, Refused, StateType, Tally, field_spec, state_type
+from cluster.documents.state.tally import ADDED
 from cluster.errors import InvalidName, InvalidPayload, UnknownChannel
 from cluster.ids import DocumentId, Principal, check_channel
 
 PARAMETERS_MAX: Final = 64
+ADDING_STEPS: Final = 4
 
 
 class Undeclarable(Exception):
@@ -230,6 +233,26 @@ def _construct_nothing(document: Document, ctx: Command) -> None:
     return None
 
 
+class _Adding:
+    """The handler of a Tally's own channel."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, document: Document, ctx: Command, by: int = 1) -> int:
+        charge(ADDING_STEPS)
+        tally: Tally = document._moot_root.get(self._name)
+        return tally.add(by)
+
+
+def _is_policy(function: object) -> bool:
+    mark = getattr(function, MARK, None)
+    return function is anyone or (mark is not None and mark.kind == "policy")
+
+
+_INT: Final = state_type(int, owner=Document)
 _NO_CONSTRUCT: Final = Channel(CONSTRUCT_CHANNEL, _construct_nothing, (), None)
 
 
@@ -300,11 +323,20 @@ class _Reader:
             return
         self.declaration.fields[name] = spec
         setattr(owner, name, FieldDescriptor(name))
+        if spec.add is not None:
+            self._adding(name, spec.add)
+
+    def _adding(self, name: str, policy: Callable[..., bool]) -> None:
+        """The channel through which a Tally is added to."""
+        if not _is_policy(policy) or len(inspect.signature(policy).parameters) != 2:
+            self._refuse(policy, "policy", f"who may add to {name} is said by something else", "mark it with @read.policy")
+        self._check_name(policy, name)
+        by = Parameter("by", ADDED, required=False)
+        self.declaration.channels[name] = Channel(name, _Adding(name), (by,), _INT, policy)
 
     def _guarded(self, spec: FieldSpec) -> Guarded:
         policy = spec.visibility
-        mark = getattr(policy, MARK, None)
-        if policy is not anyone and (mark is None or mark.kind != "policy"):
+        if not _is_policy(policy):
             self._refuse(policy, "policy", f"field {spec.name} is visible by something else", "mark it with @read.policy")
         count = len(inspect.signature(policy).parameters)
         by_row = count == 3
@@ -340,13 +372,16 @@ class _Reader:
             if declaration.delete.parameters or self._hints(function).get("return") is not bool:
                 self._refuse(function, "signature", "it takes (self, ctx: Command) -> bool", "change its signature")
         elif mark.kind == "message":
-            try:
-                check_channel(name)
-            except InvalidName as error:
-                self._refuse(function, "channel", str(error), "choose another name")
+            self._check_name(function, name)
             declaration.channels[name] = self._channel(name, function, mark)
         elif mark.kind == "view":
             self._view(name, function)
+
+    def _check_name(self, function: object, name: str) -> None:
+        try:
+            check_channel(name)
+        except InvalidName as error:
+            self._refuse(function, "channel", str(error), "choose another name")
 
     def _channel(self, name: str, function: Callable[..., Any], mark: Mark) -> Channel:
         parameters = list(inspect.signature(function).parameters.values())

@@ -94,7 +94,7 @@ class Refusals(ast.NodeVisitor):
         module = node.module or ""
         if not self._check_module(node, module) or module in self._modules:
             return
-        if module not in ("cluster", "enum", "typing"):
+        if module not in ("cluster", "enum", "msgspec", "typing"):
             self._foreign.update(alias.asname or alias.name for alias in node.names)
         allowed = facades.names(module) or frozenset()
         for alias in node.names:
@@ -213,7 +213,7 @@ class Refusals(ast.NodeVisitor):
             if not enumeration and (name in GUARDED_TYPES or name == "property" or name in self._foreign or not name):
                 self.refuse(base, "base-class", f"a subclass of {ast.unparse(base)} would step around the budget", "hold one")
         for option in node.keywords:
-            if option.arg not in ("version", "total"):
+            if option.arg not in ("version", "total", "frozen", "kw_only"):
                 self.refuse(node, "base-class", f"class option {option.arg} is not available", "leave it out")
         for part in [*node.decorator_list, *node.bases, *node.keywords]:
             self.visit(part)

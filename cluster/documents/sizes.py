@@ -89,7 +89,7 @@ def _children(value: object) -> list[object]:
         return list(value.__dict__.values())
     if isinstance(value, tuple | list | dict):
         return list(value)
-    names = getattr(kind, "__dataclass_fields__", None)
+    names = getattr(kind, "__dataclass_fields__", None) or getattr(kind, "__struct_fields__", None)
     if names is None or isinstance(value, type):
         return []
     return [getattr(value, name, None) for name in names]

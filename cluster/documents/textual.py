@@ -22,7 +22,7 @@ from uuid import UUID
 from cluster.documents.meter import METER, charge, charge_items
 from cluster.documents.ordered import FrozenSet
 from cluster.documents.sizes import NESTING_MAX
-from cluster.documents.state import Dict, List, OrderedSet, Record, Text
+from cluster.documents.state import Dict, List, OrderedSet, Record, Tally, Text
 from cluster.ids import Principal
 
 AUTHORED: Final = "_moot_authored"
@@ -245,8 +245,11 @@ def _show_fields(value: object, levels: int) -> str:
     if isinstance(value, Record):
         names: list[str] = list(value.__dict__)
     else:
-        names = list(getattr(type(value), "__dataclass_fields__", ()))
+        kind = type(value)
+        names = list(getattr(kind, "__dataclass_fields__", ()) or getattr(kind, "__struct_fields__", ()))
     if not names and not isinstance(value, Record):
+        if isinstance(value, Tally):
+            return f"Tally({value.value})"
         return f"<{type(value).__name__}>"
     parts = [f"{name}={_show(getattr(value, name, None), levels - 1)}" for name in names]
     return f"{type(value).__name__}({', '.join(parts)})"

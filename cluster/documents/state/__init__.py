@@ -3,10 +3,12 @@
     types.py                            from annotations to types, and what can not be declared
     forms.py                            StateType: a value's three forms (the author's, plain, JSON)
     scalars.py moments.py named.py      the immutable types
+    frozen.py                           the author's own immutable types: frozen dataclasses and Structs, tuples
     node.py                             what mutable values share: where they hang, which journal they write to
     lists.py dicts.py sets.py           List, Dict, OrderedSet
     record.py                           Record: the author's own value classes
-    table.py                            Table: records under a key or under stable row ids
+    table.py index.py                   Table: records under a key or under stable row ids; its indexes
+    tally.py                            Tally: a number that many add to
     text.py splices.py                  Text: a string edited by splices that are transformed over later ones
     journal.py                          Journal: the writes of the running command; commit and rollback
     fields.py root.py                   FieldOptions, FieldSpec, StateRoot: a document's fields; dump and load
@@ -19,8 +21,8 @@ copied, so no object is reachable twice. It does not know handlers, budgets, pol
 
 How the code half uses it
 -------------------------
-Types. `state_type(annotation, *, owner, key=None) -> StateType` raises TypeError with a clear text for what can not be
-declared (`owner` is the class, for resolving string annotations; `key` is the option of a Table). A StateType has
+Types. `state_type(annotation, *, owner, key=None, index=()) -> StateType` raises TypeError with a clear text for what can not
+be declared (`owner` is the class, for resolving string annotations; `key` and `index` are options of a Table). A StateType has
 
     admit(value) -> value          check and copy in: raises TypeError or ValueError; the result may be kept
     check(value) -> None           the same without the result
@@ -65,6 +67,7 @@ Patches. `operations(changes, visible) -> list[dict]` takes Changes or a list of
 from __future__ import annotations
 
 from cluster.documents.state.dicts import Dict
+from cluster.documents.state.fields import Window, latest
 from cluster.documents.state.journal import Changes, Journal
 from cluster.documents.state.lists import List
 from cluster.documents.state.patch import apply_patch, diff, encode, operations, touched_rows
@@ -73,6 +76,7 @@ from cluster.documents.state.refusals import Refused, StaleEdit, StaleHandle, Wr
 from cluster.documents.state.root import FieldOptions, FieldSpec, StateRoot, field_spec
 from cluster.documents.state.sets import OrderedSet
 from cluster.documents.state.table import Table
+from cluster.documents.state.tally import Tally
 from cluster.documents.state.text import Text
 from cluster.documents.state.types import StateType, state_type
 
@@ -91,12 +95,15 @@ __all__ = [
     "StateRoot",
     "StateType",
     "Table",
+    "Tally",
     "Text",
+    "Window",
     "WriteInReadHandler",
     "apply_patch",
     "diff",
     "encode",
     "field_spec",
+    "latest",
     "operations",
     "state_type",
     "touched_rows",

@@ -24,7 +24,7 @@ V = TypeVar("V")
 class Keyed(Node):
     """What Dict, OrderedSet and Table share: a dict in insertion order whose deletions can be undone in place.
 
-    A dict can not put an entry back into its middle, so entries get sequence numbers (from the first deletion on, `_order`)
+    A dict can not put an entry back into its middle, so entries get sequence numbers (once they are needed, `_order`)
     and the order is restored once, at the end of a rollback.
     """
 
@@ -60,12 +60,17 @@ class Keyed(Node):
             del self._items[key]
             self._order = None
             return
+        order = self._sequences()
+        value = self._items.pop(key)
+        sequence = order.pop(key)
+        journal.undo.append((self._undo_delete, key, value, sequence, journal))
+
+    def _sequences(self) -> dict[Any, int]:
+        """A number for each entry that rises in insertion order."""
         if self._order is None:
             self._order = {present: sequence for sequence, present in enumerate(self._items)}
             self._next = len(self._order)
-        value = self._items.pop(key)
-        sequence = self._order.pop(key)
-        journal.undo.append((self._undo_delete, key, value, sequence, journal))
+        return self._order
 
     def _undo_delete(self, key: Any, value: Any, sequence: int, journal: Journal) -> None:
         assert self._order is not None
@@ -81,13 +86,14 @@ class Keyed(Node):
 
     def _reset(self, journal: Journal | None) -> None:
         if journal is not None:
-            journal.undo.append((self._undo_reset, self._items, self._order))
+            journal.undo.append((self._undo_reset, self._items, self._order, self._next))
         self._items = {}
         self._order = None
 
-    def _undo_reset(self, items: dict[Any, Any], order: dict[Any, int] | None) -> None:
+    def _undo_reset(self, items: dict[Any, Any], order: dict[Any, int] | None, following: int) -> None:
         self._items = items
         self._order = order
+        self._next = following
 
     def __len__(self) -> int:
         self._check_live()

@@ -11,10 +11,13 @@ has no path and can not be written. Reading a plain field of a record does not c
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cluster.documents.state.journal import Journal, Lifetime, Path
 from cluster.documents.state.refusals import StaleHandle
+
+if TYPE_CHECKING:
+    from cluster.documents.state.index import Indexes
 
 DEPTH_MAX = 32
 """How deep values may be nested. It also ends values that contain themselves."""
@@ -32,6 +35,8 @@ class Node:
     _slot: Any
     _key_field: str | None = None
     """The field of the rows below that names them: only a Table has one."""
+    _indexes: Indexes | None = None
+    """What has to know when a field of the rows below is written: only a Table has some."""
 
     def _locate(self, child: Node) -> str | int:
         """The path step that leads to `child`. Raises StaleHandle when it is not (any longer) here."""

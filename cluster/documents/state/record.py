@@ -146,6 +146,9 @@ def write_field(record: Record, name: str, field_type: StateType, new: Any, jour
     journal.log.append((REPLACE, path, field_type, plain))
     journal.size += delta
     values[name] = new
+    parent = record._parent
+    if parent is not None and parent._indexes is not None:
+        parent._indexes.replace(name, record._slot, old, new, journal)
 
 
 def new_record(cls: type[Record]) -> Record:

@@ -7,18 +7,19 @@ It does not know handlers or viewers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from cluster.documents.state.fields import ABSENT, FieldOptions
+from cluster.documents.state.fields import ABSENT, FieldOptions, Window
 from cluster.documents.state.forms import StateType, located
 from cluster.documents.state.journal import ADD, REPLACE, Journal
 from cluster.documents.state.node import Node, adopt, hand_out
 from cluster.documents.state.refusals import StaleHandle
-from cluster.documents.state.types import state_type
+from cluster.documents.state.tally import TALLY
+from cluster.documents.state.types import TableType, state_type
 
 __all__ = ["FieldOptions", "FieldSpec", "StateRoot", "field_spec"]
 
@@ -28,7 +29,10 @@ _decode = msgspec.msgpack.Decoder().decode
 
 @dataclass(slots=True, frozen=True)
 class FieldSpec:
-    """One declared field. visibility: "private", "public" or the author's policy. was: its name in the previous version."""
+    """One declared field. visibility: "private", "public" or the author's policy. was: its name in the previous version.
+
+    window: which rows of a Table are shown. add: who may add to a Tally by a message.
+    """
 
     name: str
     type: StateType
@@ -37,6 +41,8 @@ class FieldSpec:
     visibility: Any = "private"
     was: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    window: Window | None = None
+    add: Callable[..., bool] | None = None
 
 
 def field_spec(name: str, annotation: Any, value: Any = ABSENT, *, owner: type) -> FieldSpec:
@@ -44,9 +50,13 @@ def field_spec(name: str, annotation: Any, value: Any = ABSENT, *, owner: type) 
     Containers without a default start empty. Raises TypeError or ValueError for a type or a default that can not be stored."""
     options = value if isinstance(value, FieldOptions) else FieldOptions(default=value)
     try:
-        found = state_type(annotation, owner=owner, key=options.key)
+        found = state_type(annotation, owner=owner, key=options.key, index=options.index)
         if options.default is not ABSENT:
             found.check(options.default)
+        if options.window is not None and not isinstance(found, TableType):
+            raise TypeError("only a Table has a window")
+        if options.add is not None and found is not TALLY:
+            raise TypeError("only a Tally can be added to")
     except (TypeError, ValueError) as error:
         raise located(error, name) from None
     starts_empty = options.default is ABSENT and hasattr(found, "empty")
@@ -58,6 +68,8 @@ def field_spec(name: str, annotation: Any, value: Any = ABSENT, *, owner: type) 
         visibility=options.visibility,
         was=options.was,
         options=dict(options.options),
+        window=options.window,
+        add=options.add,
     )
 
 

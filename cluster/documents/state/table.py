@@ -1,6 +1,6 @@
 """Table: records under stable names, in insertion order.
 
-    bids: Table[Bid] = field.visible(may_see, key="bidder")
+    bids: Table[Bid] = field.visible(may_see, key="bidder", index=("cents",))
 
 A row is named by its key field, or, without `key=`, by a row id below 2**64 that is drawn from the command's seed: ids tell
 nothing about rows that a viewer may not see. In JSON a table is an object from row name to row; a row id is 16 hexadecimal
@@ -13,10 +13,12 @@ Invariant: a row's name never changes, and the key field of a live row can not b
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from cluster.documents.state.dicts import Keyed
 from cluster.documents.state.forms import KeyType, Schema, StateType, expected
+from cluster.documents.state.index import Indexes
 from cluster.documents.state.journal import ADD, REMOVE, REPLACE, Journal
 from cluster.documents.state.node import Node, adopt, clone, hand_out
 from cluster.documents.state.record import Record, RecordType, write_field
@@ -48,12 +50,13 @@ class RowIdType(KeyType):
 class Table(Keyed, Generic[R]):
     """Rows of one Record class. Iteration yields live rows in insertion order; `in` takes a name or a live row."""
 
-    __slots__ = ("_key_field", "_type")
+    __slots__ = ("_indexes", "_key_field", "_type")
 
     def __init__(self, table_type: TableType, items: dict[Any, Any]) -> None:
         self._start(items)
         self._type = table_type
         self._key_field = table_type.key_field
+        self._indexes = Indexes(table_type.index) if table_type.index else None
         for key, row in items.items():
             adopt(row, self, key)
 
@@ -97,29 +100,79 @@ class Table(Keyed, Generic[R]):
         self._locate(row)
         return row._slot
 
+    # queries
+
     def where(self, **equals: Any) -> list[R]:
-        """The rows whose fields have these values, in insertion order. Raises TypeError for an undeclared field."""
-        return list(self._matching(equals))
+        """The rows whose fields have these values, in insertion order. What it costs follows the rows that are found if one
+        of the fields has an index, else the table. Raises TypeError for an undeclared field."""
+        lifetime = self._lifetime
+        return [hand_out(row, lifetime) for row in self._matching(equals)]
 
     def find(self, **equals: Any) -> R | None:
         """The first row whose fields have these values."""
-        return next(self._matching(equals), None)
+        found = self._matching(equals)
+        return hand_out(found[0], self._lifetime) if found else None
 
     def count(self, **equals: Any) -> int:
         """How many rows have these values."""
-        return sum(1 for _ in self._matching(equals))
+        return len(self._matching(equals)) if equals else len(self)
 
-    def _matching(self, equals: dict[str, Any]) -> Iterator[R]:
+    def order_by(self, name: str, *, reverse: bool = False, limit: int | None = None, **equals: Any) -> list[R]:
+        """The rows that have these values by rising (or, with `reverse`, falling) value of a field; rows of equal value in
+        insertion order. limit: only the first so many. Raises TypeError for an undeclared field or values without an order."""
+        if name not in self._type.row.fields:
+            raise TypeError(f"{self._type.row.name} declares no field {name!r}")
+        found = self._matching(equals)
+        self._charge(len(found) * len(found).bit_length())
+        found.sort(key=lambda row: row.__dict__[name], reverse=reverse)
+        lifetime = self._lifetime
+        return [hand_out(row, lifetime) for row in (found if limit is None else found[: max(limit, 0)])]
+
+    def latest(self, count: int = 1) -> list[R]:
+        """The `count` rows that were put last (or all), in insertion order. What it costs follows `count`."""
+        self._check_live()
+        count = min(max(count, 0), len(self._items))
+        self._charge(count)
+        newest = list(islice(reversed(self._items.values()), count))
+        newest.reverse()
+        return [hand_out(row, self._lifetime) for row in newest]
+
+    def _matching(self, equals: dict[str, Any]) -> list[Any]:
+        """The rows that have these values, in insertion order, not handed out."""
         self._check_live()
         for name in equals:
             if name not in self._type.row.fields:
                 raise TypeError(f"{self._type.row.name} declares no field {name!r}")
-        self._charge(len(self._items))
+        items = self._items
+        names = self._indexed(equals)
+        if names is None:
+            self._charge(len(items))
+            candidates = list(items.values())
+        else:
+            self._charge(2 * len(names))
+            candidates = [items[name] for name in names]
         wanted = list(equals.items())
-        for row in list(self._items.values()):
-            values = row.__dict__
-            if all(values[name] == value for name, value in wanted):
-                yield hand_out(row, self._lifetime)
+        return [row for row in candidates if all(row.__dict__[name] == value for name, value in wanted)]
+
+    def _indexed(self, equals: dict[str, Any]) -> list[Any] | None:
+        """The fewest names that an index gives, in insertion order, or None when there is none."""
+        indexes, lifetime = self._indexes, self._lifetime
+        if indexes is None or lifetime is None:  # a free table is not followed by its indexes
+            return None
+        fewest: list[Any] | None = None
+        for field in indexes.fields:
+            if field not in equals:
+                continue
+            try:
+                found = indexes.names(field, equals[field], self._items, lifetime.journal)
+            except TypeError:  # not hashable: nothing in the table equals it, and the scan says so at its usual cost
+                return None
+            names = list(found)
+            if fewest is None or len(names) < len(fewest):
+                fewest = names
+        if fewest is not None:
+            fewest.sort(key=self._sequences().__getitem__)
+        return fewest
 
     def __eq__(self, other: object) -> bool:
         return bool(self._items == other._items) if isinstance(other, Table) else NotImplemented
@@ -152,6 +205,8 @@ class Table(Keyed, Generic[R]):
             journal.size += table_type.row.size(new) + 9
             journal.log.append((ADD, path, table_type.row, plain))
         self._insert(name, new, journal)
+        if self._indexes is not None:
+            self._indexes.insert(name, new, journal)
         adopt(new, self, name)
         return hand_out(new, self._lifetime)  # type: ignore[no-any-return]
 
@@ -193,6 +248,8 @@ class Table(Keyed, Generic[R]):
             journal.size -= self._type.row.size(present) + 9
             journal.log.append((REMOVE, path, None, None))
         self._delete(name, journal)
+        if self._indexes is not None:
+            self._indexes.delete(name, present, journal)
 
     def discard(self, row: Any) -> bool:
         """Remove a row if it is here. Returns whether it was."""
@@ -217,6 +274,16 @@ class Table(Keyed, Generic[R]):
             journal.log.append((REPLACE, path, self._type, {}))
         self._reset(journal)
 
+    def _reset(self, journal: Journal | None) -> None:
+        super()._reset(journal)
+        if self._indexes is not None:
+            self._indexes.forget()
+
+    def _undo_reset(self, items: dict[Any, Any], order: dict[Any, int] | None, following: int) -> None:
+        super()._undo_reset(items, order, following)
+        if self._indexes is not None:
+            self._indexes.forget()
+
     def _date(self, index: int) -> None:
         for row in self._items.values():
             row._date(index)
@@ -230,17 +297,28 @@ class Table(Keyed, Generic[R]):
 
 
 class TableType(StateType):
-    """`Table[R]`. key_field: the field that names rows, None for row ids. name_type: the type of row names."""
+    """`Table[R]`. key_field: the field that names rows, None for row ids. name_type: the type of row names.
 
-    __slots__ = ("key_field", "name_type", "row")
+    index: the fields that have an index.
+    """
+
+    __slots__ = ("index", "key_field", "name_type", "row")
 
     leaf = False
     exact = False
 
-    def __init__(self, row: RecordType, key_field: str | None) -> None:
+    def __init__(self, row: RecordType, key_field: str | None, index: tuple[str, ...] = ()) -> None:
         super().__init__(f"Table[{row.name}]")
         self.row = row
         self.key_field = key_field
+        self.index = index
+        for field in index:
+            indexed = row.fields.get(field)
+            if indexed is None or not (indexed.leaf and indexed.exact):
+                what = "is not declared" if indexed is None else f"is {indexed.name}"
+                raise TypeError(
+                    f"{self.name}: the index {field!r} {what}: what is indexed is immutable and equal only to itself"
+                )
         self.name_type: KeyType = RowIdType("row id")
         if key_field is not None:
             found = row.fields.get(key_field)

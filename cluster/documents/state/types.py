@@ -17,6 +17,7 @@ from typing import Any
 
 from cluster.documents.state.dicts import Dict, DictType
 from cluster.documents.state.forms import KeyType, NoneType, OptionalType, Schema, StateType
+from cluster.documents.state.frozen import TupleType, frozen_type, is_frozen
 from cluster.documents.state.lists import List, ListType
 from cluster.documents.state.moments import DatetimeType, TimedeltaType
 from cluster.documents.state.named import EnumType, LiteralType, PrincipalType
@@ -24,6 +25,7 @@ from cluster.documents.state.record import Record, RecordType, record_type_of
 from cluster.documents.state.scalars import BoolType, BytesType, DecimalType, FloatType, IntType, StrType, UuidType
 from cluster.documents.state.sets import OrderedSet, OrderedSetType
 from cluster.documents.state.table import Table, TableType
+from cluster.documents.state.tally import TALLY, Tally
 from cluster.documents.state.text import Text, TextType
 from cluster.ids import Principal
 
@@ -41,6 +43,7 @@ _SIMPLE: dict[Any, StateType] = {
     uuid.UUID: UuidType("UUID"),
     Principal: PrincipalType("Principal"),
     Text: TextType("Text"),
+    Tally: TALLY,
     None: NoneType("None"),
     types.NoneType: NoneType("None"),
 }
@@ -48,7 +51,7 @@ _SIMPLE: dict[Any, StateType] = {
 _INSTEAD: dict[Any, str] = {
     set: "use OrderedSet[T]: a set has no order that is the same everywhere",
     frozenset: "use OrderedSet[T]: a set has no order that is the same everywhere",
-    tuple: "use a Record or list[T]",
+    tuple: "use a Record, list[T] or tuple[T, ...]",
     complex: "use two floats in a Record",
     object: "say which type",
     Any: "say which type",
@@ -64,11 +67,11 @@ _INSTEAD: dict[Any, str] = {
 }
 
 
-def state_type(annotation: Any, *, owner: type, key: str | None = None) -> StateType:
+def state_type(annotation: Any, *, owner: type, key: str | None = None, index: tuple[str, ...] = ()) -> StateType:
     """The type of an annotation.
 
     owner: the class in whose module string annotations are resolved. key: the field that names the rows of a Table.
-    Raises TypeError, saying what to use instead, for what can not be stored.
+    index: the fields of its rows that have an index. Raises TypeError, saying what to use instead, for what can not be stored.
     """
     resolved = _resolve(annotation, owner)
     origin = typing.get_origin(resolved)
@@ -77,9 +80,9 @@ def state_type(annotation: Any, *, owner: type, key: str | None = None) -> State
         row_type = _of(row, owner)
         if not isinstance(row_type, RecordType):
             raise TypeError(f"{row_type.name}: the rows of a Table are Records")
-        return TableType(row_type, key)
-    if key is not None:
-        raise TypeError("only a Table has a key")
+        return TableType(row_type, key, index)
+    if key is not None or index:
+        raise TypeError("only a Table has a key or an index")
     return _of(resolved, owner)
 
 
@@ -96,6 +99,8 @@ def _of(annotation: Any, owner: type) -> StateType:
             return record_type_of(resolved)
         if issubclass(resolved, enum.Enum):
             return EnumType(resolved)
+        if is_frozen(resolved):
+            return frozen_type(resolved, _of)
     return _generic(resolved, owner)
 
 
@@ -110,6 +115,8 @@ def _generic(resolved: Any, owner: type) -> StateType:
         if not isinstance(key, KeyType):
             raise TypeError(f"the keys of a dict are str, int, Principal or Enum, not {key.name}")
         return DictType(key, _of(args[1], owner))
+    if origin is tuple and len(args) == 2 and args[1] is ...:
+        return TupleType(_of(args[0], owner))
     if origin is OrderedSet:
         return OrderedSetType(_of(args[0], owner))
     if origin in (typing.Union, types.UnionType):
