@@ -172,6 +172,15 @@ class Reports:
         settled = reversed(self._settled)
         return next((each for each in settled if (each.shard, each.name, each.epoch, each.index) == place), None)
 
-    def contradicted(self, shard: ShardId, besides: Name) -> bool:
-        """Whether this node is in the minority at another document of a shard too."""
-        return any(at == shard and name != besides and self._node in each.wrong for (at, name), each in self.open.items())
+    def taken_over(self, report: Divergence) -> None:
+        """This node has the majority's state of the document now; the report stays open for whoever has not."""
+        self.keep(msgspec.structs.replace(report, right=tuple(sorted({*report.right, self._node}))))
+
+    def contradicted(self, shard: ShardId) -> bool:
+        """Whether a majority has another state of a document of the shard than this node, or had when it was last heard. Where
+        no majority ever agreed nobody is wrong.
+        """
+        return any(
+            at == shard and self._node in each.wrong and (bool(each.right) or each.misled)
+            for (at, _), each in self.open.items()
+        )

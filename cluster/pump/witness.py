@@ -72,11 +72,13 @@ class Witness:
         """The leader says what was found, and what to do about it here."""
         if replica.leads or verdict.term != replica.raft.term or verdict.sender != replica.raft.leader:
             return
+        self._reports.keep(verdict.divergence)
         if verdict.heals:
             self._take_over(replica, verdict, turn)
         elif verdict.divergence.remedy is Remedy.FROZEN:
             evidence.freeze(replica, verdict.divergence.name, turn)
-        self._reports.keep(verdict.divergence)
+        if replica.diverged and not self._reports.contradicted(replica.id):
+            replica.diverged = ""
 
     def _take_over(self, replica: ShardReplica, verdict: VerdictItem, turn: Turn) -> None:
         """This replica was wrong about a document and gets what is right."""
@@ -86,9 +88,8 @@ class Witness:
         node = replica.members.node_of(verdict.sender)
         if chain is None or node is None:
             return
+        self._reports.taken_over(verdict.divergence)
         name = verdict.divergence.name
-        if not self._reports.contradicted(replica.id, name):
-            replica.diverged = ""
         turn.send_after_sync(node, HealedItem(replica.id, replica.replica, verdict.sender, *name, chain))
 
 

@@ -161,3 +161,35 @@ def test_a_majority_that_agrees_while_the_wrong_one_is_away_decides() -> None:
     leaking.clear()
     victim.boot()
     world.run_until(lambda: healed(world), within_ms=40_000)
+
+
+def test_a_leader_that_took_over_what_is_right_is_well_although_nobody_knows_who_is_right_elsewhere() -> None:
+    """Two against two about one document and three against one about the other, with the fifth voter away: nobody is wrong
+    about the first.
+    """
+    leaks: dict[NodeId, str] = {}
+    world = planted(lambda name: leaks.get(name, ""), nodes=5, replication_factor=5)
+    assert world.client(leader_of(world).name).insist(Kind.CREATE, "b", space="board").failure is None
+    wrong = leader_of(world)
+    away, *others = [node for node in world.nodes.values() if node is not wrong]
+    leaks |= {wrong.name: "a-host", others[0].name: "a-host"}
+    for node in (wrong, others[0]):
+        restarted(world, node)
+    lead(world, wrong)
+    away.crash(lose_unsynced=False)
+    client = world.client(wrong.name)
+    told = client.insist(Kind.SEND, "b", "claim", {"cell": 1, "owner": MARKER}, space="board")
+    assert told.failure is None
+    world.run_until(lambda: ("b", Remedy.WAITING) in {(each.key, each.remedy) for each in reports(world)[wrong.name]})
+    leaks.pop(others[0].name)
+    restarted(world, others[0])
+    lead(world, wrong)
+    assert claim(world.client(wrong.name), 1, MARKER).failure is None
+    world.run_until(lambda: bool(replica_of(wrong).diverged))
+    world.run_until(lambda: not replica_of(wrong).unwell, within_ms=10_000)
+    open_now = {each.key: each for each in wrong.pump.divergences.reports.open.values()}
+    assert open_now["b"].right == ()
+    assert not replica_of(wrong).diverged
+    away.boot()
+    world.run_until(lambda: all(not node.pump.divergences.reports.open for node in world.nodes.values()), within_ms=40_000)
+    assert len(set(world.records("a", "board"))) == len(set(world.records("b", "board"))) == 1

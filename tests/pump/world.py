@@ -133,7 +133,7 @@ class SimulatedNode:
                 generation=self.generation,
                 first_nodes=world.names,
                 shard_count=world.shards,
-                replication_factor=3,
+                replication_factor=world.replication_factor,
                 loader=world.loader(self),
                 marker=self.marker,
                 on_failure=self.failures.append,
@@ -223,6 +223,7 @@ class World:
         loader: Callable[[SimulatedNode], Loader] | None = None,
         raft: RaftConfig | None = None,
         pump: PumpConfig | None = None,
+        replication_factor: int = 3,
     ) -> None:
         self.raft = raft or RaftConfig(invariants_checked=True)
         self.pump = pump or PumpConfig()
@@ -240,6 +241,7 @@ class World:
         self.random = random.Random(seed)
         self.now_ms = 1_000.0
         self.shards = shards
+        self.replication_factor = replication_factor
         self.cache_bytes_max = cache_bytes_max
         self.checkpoints = checkpoints
         self.names = [NodeId(f"n{number}") for number in range(1, nodes + 1)]

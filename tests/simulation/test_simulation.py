@@ -42,6 +42,7 @@ FOUND_BUGS = {
     31067: "a listing answered in the turn that applied a creation did not show it: its record was not written yet",
     1001822: "a sleeping leader woke to replace a lost replica, found that it led no more, and its node ended",
     22021: "a majority that agreed once the wrong one was gone left the report waiting for ever",
+    357474087579: "a leader that had taken over what is right stayed unwell, because nobody was right about another document",
 }
 """Seeds that failed once, with what they found."""
 
