@@ -1,11 +1,13 @@
 """The Python client of a cluster: `connect` is the way in.
 
 `client.py` is what applications call, `connection.py` keeps the session's stream open, `wire.py` speaks the public protocol,
-`watch.py` holds the view of a watched document, `failures.py` rebuilds the errors. What is decided about numbering, resending
-and resuming is decided in `cluster.session.client`, which is pure.
+`watch.py` holds the view of a watched document, `editor.py` a text that is typed into (`editing.py` decides its characters),
+`failures.py` rebuilds the errors. What is decided about numbering, resending and resuming is decided in
+`cluster.session.client`, which is pure.
 """
 
 from cluster.client.client import Answer, Client, Document, PendingAnswer, connect
+from cluster.client.editor import TextEditor
 from cluster.client.failures import Refusal
 from cluster.client.watch import Change, Watch
 from cluster.session.client_events import Settings
@@ -20,6 +22,7 @@ __all__ = [
     "PendingAnswer",
     "Refusal",
     "Settings",
+    "TextEditor",
     "Watch",
     "connect",
 ]

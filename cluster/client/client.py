@@ -25,6 +25,8 @@ from google.protobuf.message import Message
 from grpc import aio
 
 from cluster.client.connection import Connection
+from cluster.client.editing import Splice
+from cluster.client.editor import TextEditor
 from cluster.client.failures import NO_REFUSALS, error_of, error_of_rpc
 from cluster.client.watch import Watch
 from cluster.errors import ConfigurationInvalid, Unavailable
@@ -272,6 +274,17 @@ class Document:
     def watch(self, *, resume_after: Position | None = None) -> Watch:
         """See Client.watch."""
         return self._client.watch(self.id.space, self.id.key, resume_after=resume_after)
+
+    def edit_text(
+        self, field: str, *, channel: str = "edit", on_change: Callable[[list[Splice]], None] | None = None
+    ) -> TextEditor:
+        """Type into a public text of the document together with others: `async with`, see cluster.client.editor.
+
+        field: the text's name in the view. channel: takes `patches` and `base`. on_change: is told what others changed in the
+        author's text, as (at, deleted, inserted), to carry a cursor over.
+        """
+        check_channel(channel)
+        return TextEditor(self, field, channel, on_change)
 
 
 def _unix_time_ms() -> int:

@@ -24,11 +24,14 @@ class SharedText(Document, version=1):
 
     @on.message
     def edit(self, ctx: Command, patches: list[Splice], base: int | None = None) -> int:
-        """Apply splices and answer the length of the text.
+        """Apply splices, each an edit of what the one before it left, and answer the length of the text.
 
-        Without `base` each splice is an edit of what the one before it left. With `base`, the index of the state that the
-        editor had seen, all of them give places in the text as it was then; StaleEdit answers one that is too old.
+        base: the index of the state that the first one is an edit of, if it is not the present one: all are carried over what
+        others wrote since. StaleEdit answers one that is too old.
         """
-        for patch in patches:
-            self.body.splice(patch.at, patch.delete, patch.insert, base=base)
+        if base is None:
+            for patch in patches:
+                self.body.splice(patch.at, patch.delete, patch.insert)
+        else:
+            self.body.edit([(patch.at, patch.delete, patch.insert) for patch in patches], base=base)
         return len(self.body)

@@ -22,7 +22,7 @@ def test_an_edit_is_carried_over_what_others_wrote_since_its_base(deploy: Callab
     text.watch("alice", "bob")
     base = text.index
     text.answer("edit", "alice", patches=[{"at": 0, "insert": "zero "}], base=base)
-    text.answer("edit", "bob", patches=[{"at": 4, "insert": "two "}, {"at": 9, "insert": "!"}], base=base)
+    text.answer("edit", "bob", patches=[{"at": 4, "insert": "two "}, {"at": 13, "insert": "!"}], base=base)
     assert text.view("alice") == {"body": "zero one two three!"}
 
 
