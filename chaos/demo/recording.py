@@ -33,6 +33,11 @@ class Recording:
     end: str
     transactions: list[list[Patch]]
 
+    @property
+    def count(self) -> int:
+        """Transactions."""
+        return len(self.transactions)
+
     def first(self, count: int) -> Recording:
         """The recording of only its first transactions."""
         transactions = self.transactions[:count]
@@ -54,23 +59,32 @@ def load(path: Path = DEFAULT) -> Recording:
 
     Raises NotARecording, or OSError when the file can not be read.
     """
-    raw = path.read_bytes()
     try:
-        if raw[:2] == b"\x1f\x8b":
-            unpack = zlib.decompressobj(wbits=31)
-            raw = unpack.decompress(raw, BYTES_MAX)
-            if unpack.unconsumed_tail:
-                raise NotARecording(f"{path} has more than {BYTES_MAX} bytes")
-        found = json.loads(raw)
+        found = json.loads(unpacked(path))
         transactions = [[_patch(patch) for patch in each["patches"]] for each in found["txns"]]
         start, end = found["startContent"], found["endContent"]
-    except (ValueError, KeyError, TypeError, zlib.error) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise NotARecording(f"{path} is not a recording: {error!r}") from None
     if not isinstance(start, str) or not isinstance(end, str) or not transactions:
         raise NotARecording(f"{path} is not a recording: it lacks a text or transactions")
     if apply_all(start, transactions) != end:
         raise NotARecording(f"{path} contradicts itself: its transactions do not lead to its end")
     return Recording(path.name, start, end, transactions)
+
+
+def unpacked(path: Path) -> bytes:
+    """The bytes of a file, gzipped or not. Raises NotARecording, or OSError when the file can not be read."""
+    raw = path.read_bytes()
+    if raw[:2] != b"\x1f\x8b":
+        return raw
+    unpack = zlib.decompressobj(wbits=31)
+    try:
+        raw = unpack.decompress(raw, BYTES_MAX)
+    except zlib.error as error:
+        raise NotARecording(f"{path} is not a recording: {error!r}") from None
+    if unpack.unconsumed_tail:
+        raise NotARecording(f"{path} has more than {BYTES_MAX} bytes")
+    return raw
 
 
 def _patch(patch: list[Any]) -> Patch:

@@ -16,7 +16,10 @@ from cluster.cli.output import AsJson, CommandFailed, Exit, add_row, command, er
 from cluster.cli.reach import run
 
 if TYPE_CHECKING:
+    from chaos.demo.recording import Recording
     from chaos.demo.run import Result
+    from chaos.demo.session import Session
+    from chaos.demo.together import Together
 
 SEED_MAX: Final = 2**32
 LINES: Final = 10
@@ -52,26 +55,35 @@ def demo(
     last third. Then every node must have the same record and history: every message once, in its place. Then all nodes are
     killed at once, started again, and asked again. It works in a temporary directory and leaves nothing behind.
 
+    A recording of two authors (kind "concurrent") is typed by two live clients at once, each at the places it typed at, and the
+    leader is killed once; both and every node must end with one text that holds every character once.
+
     Exit codes: 0 nothing was lost, doubled, reordered or different. 1 something was: the report says what. 2 the recording is
     not one.
 
     Example: moot demo; moot demo --trace sveltecomponent.json.gz --json
     """
-    from chaos.demo.recording import DEFAULT, NotARecording, load
+    from chaos.demo.recording import NotARecording
     from chaos.demo.run import run_demo
+    from chaos.demo.session import Session
+    from chaos.demo.together import run_together
     from chaos.live.processes import NotReached
 
     try:
-        recording = load(trace or DEFAULT)
+        recording = _recording(trace)
     except (NotARecording, OSError) as error:
         raise CommandFailed(str(error), state="nothing was started", code=Exit.USAGE, reason="USAGE") from None
     if messages:
         recording = recording.first(messages)
     seed = secrets.randbelow(SEED_MAX) if seed is None else seed
-    spectator: Picture | Lines = Lines() if as_json or not out.is_terminal else Picture(len(recording.transactions))
+    spectator: Picture | Lines = Lines() if as_json or not out.is_terminal else Picture(recording.count)
+    result: Result | Together
     with tempfile.TemporaryDirectory(prefix="moot-demo-") as folder, spectator:
         try:
-            result = run(run_demo(recording, Path(folder), spectator, nodes=nodes, seed=seed))
+            if isinstance(recording, Session):
+                result = run(run_together(recording, Path(folder), spectator, nodes=nodes, seed=seed))
+            else:
+                result = run(run_demo(recording, Path(folder), spectator, nodes=nodes, seed=seed))
         except NotReached as error:
             raise CommandFailed(
                 f"the cluster did not recover: {error}",
@@ -81,8 +93,19 @@ def demo(
     if as_json:
         print_json(result.to_dict())
     else:
-        _report(result)
+        (_report_together if isinstance(recording, Session) else _report)(result.to_dict())
+        _verdict(result)
     return Exit.DONE if result.passed else Exit.NO
+
+
+def _recording(trace: Path | None) -> Recording | Session:
+    """What is to be typed. Raises NotARecording, or OSError."""
+    from chaos.demo.recording import DEFAULT, load
+    from chaos.demo.session import is_session, load_session
+
+    if trace is None:
+        return load(DEFAULT)
+    return load_session(trace) if is_session(trace) else load(trace)
 
 
 class Lines:
@@ -165,8 +188,7 @@ class Picture:
         self._progress.print(f"[green]✓[/] {node} is back; writing had paused for {unavailable_ms:.0f} ms")
 
 
-def _report(result: Result) -> None:
-    values: dict[str, Any] = result.to_dict()
+def _report(values: dict[str, Any]) -> None:
     after = values["after_restart"]
     out.print()
     shown = table("", "on every node", "after killing all nodes at once")
@@ -181,13 +203,40 @@ def _report(result: Result) -> None:
     add_row(shown, "watcher's text as typed", _cell(values["watcher_matches"]), "")
     add_row(shown, "watcher's view replaced", _cell(values["watcher_resets"]), "")
     out.print(shown)
-    pauses = ", ".join(f"{value:.0f} ms" for value in values["unavailable_ms"]) or "none"
     say(
         f"\n{values['messages']:,} messages in {values['seconds'] - values['held_s']:.1f} s ({values['messages_per_s']:,}/s), "
-        f"{values['kills']} leaders killed, pauses: {pauses}; all nodes killed and back in {after['seconds']:.1f} s"
+        f"{values['kills']} leaders killed, pauses: {_pauses(values)}; all nodes killed and back in {after['seconds']:.1f} s"
     )
-    for line in (values["trouble"] + after["trouble"])[:LINES]:
+    _trouble(values["trouble"] + after["trouble"])
+
+
+def _report_together(values: dict[str, Any]) -> None:
+    out.print()
+    shown = table("", "")
+    for name, text in (
+        ("texts_equal", "one text: both authors, every node"),
+        ("characters_match", "every character that was typed and not deleted is there once"),
+        ("hashes_equal", "records equal, byte for byte"),
+    ):
+        add_row(shown, text, _cell(values[name]))
+    out.print(shown)
+    say(
+        f"\n{values['strokes']:,} strokes by {values['authors']} authors in {values['messages']:,} messages and "
+        f"{values['seconds']:.1f} s ({values['strokes_per_s']:,}/s), {values['kills']} leader killed, pauses: {_pauses(values)}"
+    )
+    _trouble(values["trouble"])
+
+
+def _pauses(values: dict[str, Any]) -> str:
+    return ", ".join(f"{value:.0f} ms" for value in values["unavailable_ms"]) or "none"
+
+
+def _trouble(lines: list[str]) -> None:
+    for line in lines[:LINES]:
         out.print(Text(f"  {line}", style="red"))
+
+
+def _verdict(result: Result | Together) -> None:
     if result.passed:
         out.print("[bold green]nothing was lost[/]")
     else:
