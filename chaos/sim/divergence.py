@@ -7,9 +7,11 @@ and every report must say that it is healed.
 Whoever crashes between the wrong command and its discovery may come back wrong and unsuspected, until the document is
 touched: so everything is touched once more when all faults are over.
 
-A document may freeze only where a voter had no word, and why it had none is looked up when it freezes: it was not there, or it
-lacked entries that nobody has any more. That is remembered here, for nodes forget their reports when they restart and the
-document stays frozen.
+A document may freeze only where a voter had no word, and why it had none is looked up when it freezes: it was not there, it
+lacked entries that nobody has any more, or its state is a copy of what a leader had that was wrong before anybody could doubt
+it. Such a copy is right about nothing and repeats nobody, for its replica has run later commands rightly on top of it: with one
+of three replicas wrong and one a copy, no majority is left that could know. That is remembered here, for nodes forget their
+reports when they restart and the document stays frozen.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from cluster.documents.bundle import from_path
 from cluster.documents.loader import BundleLoader
 from cluster.documents.runtime import Settings
 from cluster.errors import StorageDamaged
-from cluster.ids import NodeId
+from cluster.ids import NodeId, ShardId
 from cluster.node.divergence_hook import LeakingLoader
 from cluster.pump.divergence import ANSWER_MS
 from cluster.session.operations import Kind, Operation, Reply
@@ -64,6 +66,10 @@ class Planted(Checker):
         """Documents that are frozen because a voter could not testify: it was away, or what it needed to replay them was cut
         from all logs, and a snapshot made it, or would have made it, repeat what its leader says."""
         self._frozen: set[str] = set()
+        self._leaked: set[NodeId] = set()
+        self._copies: set[tuple[NodeId, ShardId]] = set()
+        """Replicas whose state came from one on which something had leaked, at first or second hand."""
+        self._generations: dict[tuple[NodeId, ShardId], int] = {}
         self._turned_ms: dict[NodeId, float] = {}
         self._back_ms: dict[NodeId, float] = {}
 
@@ -93,6 +99,7 @@ class Planted(Checker):
         self._keys[key] = True
         if self.world.now_ms < self.world.safety_ms(fault.end_ms):
             self.leaking.add(fault.node)
+            self._leaked.add(fault.node)
         pause_ms = max(1.0, self.world.safety_ms(fault.end_ms) - self.world.now_ms) / NOTES
         for place in range(NOTES):
             self.world.after(pause_ms * place, "call", self._note, key, MARKER if place % 2 else "nothing")
@@ -147,6 +154,8 @@ class Planted(Checker):
         """See who could not testify when a document froze."""
         if not self.planted:
             return
+        for shard, replica in node.pump.replicas.items():
+            self._note_copy(node.name, shard, replica)
         now_ms = self.world.now_ms
         if node is self.world.shunned or now_ms - self._turned_ms.get(node.name, 0.0) > ANSWER_MS:
             self._back_ms[node.name] = now_ms
@@ -157,10 +166,22 @@ class Planted(Checker):
                 if self._may_freeze(node, report):
                     self._undecided.add(report.key)
 
+    def _note_copy(self, node: NodeId, shard: ShardId, replica: ShardReplica) -> None:
+        """See whether a replica's state was replaced since the last look, and by what."""
+        generation = self._generations.get((node, shard))
+        if generation == replica.cache.generation:
+            return
+        self._generations[(node, shard)] = replica.cache.generation
+        sender = replica.leader_node
+        if generation is not None and sender is not None and (sender in self._leaked or (sender, shard) in self._copies):
+            self._copies.add((node, shard))
+
     def _may_freeze(self, leader: SimulatedNode, report: Report) -> bool:
         """Whether a voter that was not heard had a reason. leader: where it was decided, just now."""
         replica = leader.pump.replicas[report.shard]
         nodes = dict(replica.raft.configuration.places)
+        if any((nodes[voter], report.shard) in self._copies for voter in replica.raft.configuration.voters):
+            return True
         heard = {name for side in report.sides for name in side.nodes}
         silent = [nodes[voter] for voter in replica.raft.configuration.voters if nodes[voter] not in heard]
         return any(self._speechless(leader, self.world.nodes[name], replica) for name in silent)

@@ -43,6 +43,7 @@ FOUND_BUGS = {
     1001822: "a sleeping leader woke to replace a lost replica, found that it led no more, and its node ended",
     22021: "a majority that agreed once the wrong one was gone left the report waiting for ever",
     357474087579: "a leader that had taken over what is right stayed unwell, because nobody was right about another document",
+    9100016: "the simulator's own: with one replica wrong and another a copy of it there is no majority to know better",
 }
 """Seeds that failed once, with what they found."""
 
