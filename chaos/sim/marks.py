@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from chaos.checkers.checker import Checker
 from chaos.checkers.history import Call
+from chaos.sim.paths import PATHS
 from chaos.sim.sites import SITES
 from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.pump import frames
@@ -16,7 +17,7 @@ from cluster.raft.messages import Configuration
 from cluster.session.operations import Failure, Kind
 from cluster.shard.commands import Command
 from cluster.shard.replica import ShardReplica
-from cluster.shard.turn import BundleReply, SnapshotClose, SnapshotRequest
+from cluster.shard.turn import BundleReply, RaftLaneItem, SnapshotClose, SnapshotPull, SnapshotRequest
 from cluster.storage import keys
 from cluster.storage.engine import Batch, Family
 
@@ -69,9 +70,11 @@ MARKS: dict[str, str] = {
     "told_unavailable": "a client was told that nothing was changed",
     "told_unknown_document": "a client was told that there is no such document",
     "transfers_refused": "a chunk of a snapshot was refused",
+    "transfers_resumed": "a snapshot's transfer went on where an earlier one had broken off",
     "watches_ended": "a watch ended with its document",
     "windows_full": "a client waited for an acknowledgement before it could send on",
 }
+MARKS |= PATHS
 MARKS |= {f"site_{name}": f"done at an odd moment: {name.replace('_', ' ')}" for name in SITES}
 """What a sweep should meet, and what each means. A run may meet other refusals too, counted as told_ and their reason."""
 
@@ -90,6 +93,7 @@ class Marks(Checker):
         self._snapshots: dict[tuple[NodeId, ShardId], int] = {}
         self._damaged: set[tuple[NodeId, ShardId]] = set()
         self._numbered: set[tuple[str, str, bytes, int]] = set()
+        self._pulled: set[tuple[NodeId, ShardId, ReplicaId, int]] = set()
 
     def booted(self, node: SimulatedNode) -> None:
         if node.generation > 1:
@@ -181,6 +185,14 @@ class Marks(Checker):
                 self.world.marks["transfers_refused"] += 1
             elif type(item) is BundleReply and item.bundle:
                 self.world.marks["bundles_fetched"] += 1
+
+    def said(self, node: SimulatedNode, item: RaftLaneItem) -> None:
+        """Anything but a Raft message leaves a node in a frame of Raft's lane."""
+        if type(item) is SnapshotPull:
+            transfer = (node.name, item.shard, item.receiver, item.transfer)
+            if item.after and transfer not in self._pulled:
+                self.world.marks["transfers_resumed"] += 1
+            self._pulled.add(transfer)
 
     def committed(self, commands: list[Command]) -> None:
         """An entry is committed."""

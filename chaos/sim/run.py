@@ -21,6 +21,7 @@ from chaos.sim.ailments import Ailment, befall, relieve
 from chaos.sim.faults import SAFETY_MS
 from chaos.sim.guard import AmbientAccess, sealed
 from chaos.sim.node import SimulatedNode
+from chaos.sim.paths import watched
 from chaos.sim.scenario import Scenario
 from chaos.sim.workload import Work
 from chaos.sim.world import SPACES, World
@@ -64,7 +65,8 @@ def run(scenario: Scenario, *, told: bool = False) -> Outcome:
         world = World(scenario)
         violation, checker, healed_ms = "", "", 0.0
         try:
-            healed_ms = _live(world)
+            with watched(world.marks):
+                healed_ms = _live(world)
         except Violation as broken:
             violation, checker = broken.what, broken.checker
         except AmbientAccess as access:

@@ -195,6 +195,7 @@ class World:
                     self.consensus.sent(node, receiver, item)
                 else:
                     orderly = True
+                    self.observed.said(node, item)
         elif lane is Lane.BULK:
             self.observed.bulk(node, frame)
         return self.network.send(node.name, receiver, lane, frame, orderly=orderly)
