@@ -9,8 +9,10 @@ it is loaded, so nothing survives a command except declared state.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from cluster.documents.state import FieldOptions, StateRoot, Window
@@ -18,7 +20,9 @@ from cluster.documents.state.fields import ABSENT
 from cluster.ids import Principal
 
 if TYPE_CHECKING:
+    from cluster.documents.runtime import Settings
     from cluster.documents.views import RecordingRoot
+    from cluster.simulate import Simulation
 
 F = TypeVar("F", bound=Callable[..., object])
 P = TypeVar("P", bound=Callable[..., bool])
@@ -179,6 +183,30 @@ class Document(metaclass=DocumentType):
     if TYPE_CHECKING:
         _moot_root: StateRoot | RecordingRoot
         _moot_version: int
+
+    @classmethod
+    def simulate(
+        cls,
+        *,
+        by: str = "creator@test",
+        key: str = "document",
+        now: datetime | None = None,
+        seed: int = 0,
+        settings: Settings | None = None,
+        **parameters: Any,
+    ) -> Simulation:
+        """For tests: a document of this class in a cluster of one in this process, with time that moves when it is told to.
+
+        by: the principal that creates it. now: where time begins. seed: of everything random. settings: of the space.
+        parameters: of the constructor. See cluster.simulate. Raises InvalidBundle with every reason why the class could not be
+        deployed, or what its constructor raises.
+        """
+        # the simulation runs a whole node, which is far above this layer; only a test's call gets there.
+        simulation = importlib.import_module("cluster.simulate")
+        made: Simulation = simulation.simulate(
+            cls, by=by, key=key, seed=seed, settings=settings, parameters=parameters, **({} if now is None else {"now": now})
+        )
+        return made
 
     def __init_subclass__(cls, version: int = 1, **options: object) -> None:
         super().__init_subclass__(**options)

@@ -25,6 +25,7 @@ from cluster.errors import InvalidBundle
 
 LOAD_STEPS_MAX: Final = 1_000_000
 LOAD_DEPTH_MAX: Final = 64
+FINDINGS_SHOWN_MAX: Final = 100
 
 
 class _Compiled:
@@ -60,9 +61,12 @@ class BundleLoader:
 
 
 def invalid(findings: list[Finding]) -> InvalidBundle:
-    """The error that lists findings, by file and line."""
+    """The error that lists findings, by file and line; of very many it shows the first."""
     ordered = sorted(findings)
-    return InvalidBundle("\n".join(str(finding) for finding in ordered), findings=len(ordered), first=ordered[0].code)
+    lines = [str(finding) for finding in ordered[:FINDINGS_SHOWN_MAX]]
+    if len(ordered) > len(lines):
+        lines.append(f"and {len(ordered) - len(lines)} more")
+    return InvalidBundle("\n".join(lines), findings=len(ordered), first=ordered[0].code)
 
 
 def _compile(bundle: bundles.Bundle, code_hash: bytes) -> _Compiled:

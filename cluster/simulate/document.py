@@ -1,0 +1,286 @@
+"""What a test holds: a document under simulated time, whoever comes to it, and what they see.
+
+Views, answers and refusals are what a client of a real cluster gets, decoded from JSON; refusals are raised as the author's own
+classes. A visitor's calls wait for their answer in simulated time, so a test is plain synchronous code.
+
+Invariant: everything follows from the arguments and the calls: a test that fails fails again.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from cluster.documents.bundle import from_path
+from cluster.documents.context import EPOCH
+from cluster.documents.declare import Document
+from cluster.documents.loader import BundleLoader
+from cluster.documents.program import DocumentProgram
+from cluster.documents.runtime import Settings
+from cluster.documents.state import Refused
+from cluster.errors import HandlerFailed, HandlerRefused, Unavailable
+from cluster.ids import Position, Principal
+from cluster.session.failures import error_of
+from cluster.session.operations import Failure, Kind
+from cluster.simulate.connection import Connection, Screen
+from cluster.simulate.node import SimulatedNode
+
+SPACE: Final = "simulated"
+NOON: Final = datetime(2030, 1, 1, 12, tzinfo=UTC)
+AUTHORS_PACKAGE: Final = "cluster"
+"""What every author imports from; it is no part of a bundle."""
+CREATOR: Final = "creator@test"
+
+
+def simulate(
+    cls: type[Document],
+    *,
+    by: str = CREATOR,
+    key: str = "document",
+    now: datetime = NOON,
+    seed: int = 0,
+    settings: Settings | None = None,
+    parameters: dict[str, Any] | None = None,
+) -> Simulation:
+    """A cluster of one in this process with one document of `cls`, made by `by`. See `Document.simulate`.
+
+    parameters: of the constructor. Raises InvalidBundle with every reason why the class could not be deployed, or what its
+    constructor raises; nothing remains then.
+    """
+    return Simulation(cls, by, key, now, seed, settings, parameters or {})
+
+
+class Simulation:
+    """One document in a cluster of one.
+
+    key: the document's. errors: the author's frames of every handler that failed, oldest first.
+    """
+
+    def __init__(
+        self,
+        cls: type[Document],
+        by: str,
+        key: str,
+        now: datetime,
+        seed: int,
+        settings: Settings | None,
+        parameters: dict[str, Any],
+    ) -> None:
+        self.key = key
+        self._settings = settings
+        self._node = SimulatedNode(seed, _milliseconds(now), settings)
+        self._visitors: dict[str, Visitor] = {}
+        self._program: DocumentProgram
+        self._refusals: dict[str, type[Exception]]
+        self.deploy(cls)
+        self.visitor(by).create(**parameters)
+
+    def deploy(self, cls: type[Document]) -> None:
+        """Give the space other code: documents take it up at their next command. Raises InvalidBundle; nothing changed then."""
+        bundle = _bundle_of(cls)
+        self._program = BundleLoader(self._settings).load(bundle)
+        self._node.deploy(SPACE, bundle)
+        self._refusals = _refusals(self._program, cls.__module__)
+
+    # who comes
+
+    def visitor(self, who: str | Principal) -> Visitor:
+        """Somebody with a connection of their own; the same one for the same name."""
+        name = str(who)
+        found = self._visitors.get(name)
+        if found is None:
+            Principal.parse(name)
+            found = self._visitors[name] = Visitor(self, name)
+        return found
+
+    # time
+
+    @property
+    def now(self) -> datetime:
+        """The simulated time."""
+        return EPOCH + timedelta(milliseconds=self._node.now_ms)
+
+    def advance(self, by: timedelta) -> None:
+        """Let time pass: whatever falls due on the way happens at its time, in order."""
+        self.advance_to(self.now + by)
+
+    def advance_to(self, until: datetime) -> None:
+        """Let time pass until a moment. One that is past already changes nothing."""
+        until_ms = _milliseconds(until)
+        while self._node.now_ms < until_ms:
+            self._node.pass_time(until_ms)
+            self.settle()
+
+    def settle(self) -> None:
+        """Do everything that needs no time. Tests rarely call it: every call of a visitor does."""
+        self._node.run()
+        for visitor in self._visitors.values():
+            visitor._connection.look()
+
+    # what happened
+
+    @property
+    def errors(self) -> list[str]:
+        return [failure.traceback for failure in self._node.failures]
+
+    def traceback(self, error_id: str) -> str:
+        """The author's frames of one failure; empty for an id that is not known."""
+        return next((each.traceback for each in self._node.failures if each.error_id == error_id), "")
+
+    def restart(self) -> None:
+        """Kill the node and start it again on what its disk has: connections drop and come back by themselves."""
+        connected = [visitor for visitor in self._visitors.values() if visitor._connection.connected]
+        for visitor in connected:
+            visitor.drop()
+        self._node.restart()
+        for visitor in connected:
+            visitor.connect()
+
+    def failed(self, failure: Failure) -> Exception:
+        """The exception for a failure, as a client of the author raises it."""
+        error = error_of(failure)
+        if isinstance(error, HandlerRefused):
+            cls = self._refusals.get(error.details.get("name", ""))
+            if cls is not None:
+                arguments = msgspec.json.decode(error.details.get("arguments", "[]"))
+                refusal = cls(*arguments)
+                refusal.__cause__ = error
+                return refusal
+        if isinstance(error, HandlerFailed) and (frames := self.traceback(error.details.get("error_id", ""))):
+            error.add_note(frames)
+        return error
+
+    def channels(self) -> list[str]:
+        """The channels that the class has."""
+        return sorted(self._program.declaration.channels)
+
+    @property
+    def node(self) -> SimulatedNode:
+        """The node, for tests of the simulation itself."""
+        return self._node
+
+
+class Visitor:
+    """One principal at the document, over one session. A channel is a method: `alice.bid(cents=500)`; `send` is for channels
+    that have the name of a method of this class.
+
+    who: the principal. position: where the document was at the last answer.
+    """
+
+    def __init__(self, simulation: Simulation, who: str) -> None:
+        self.who = who
+        self.position: Position | None = None
+        self._simulation = simulation
+        self._connection = Connection(simulation.node, SPACE, simulation.key, who, simulation.failed)
+        self._connection.connect()
+
+    def __getattr__(self, channel: str) -> Callable[..., Any]:
+        if channel.startswith("_"):
+            raise AttributeError(channel)
+        return lambda **parameters: self.send(channel, parameters)
+
+    def send(self, channel: str, parameters: dict[str, Any] | None = None) -> Any:
+        """Send a message and return its answer. Raises the class's refusals, HandlerFailed with the author's frames as a note,
+        and every other error of cluster.errors."""
+        return self._ask(Kind.SEND, channel, parameters)
+
+    def create(self, **parameters: Any) -> Any:
+        """Create the document: what `simulate` has done already, unless it was deleted since."""
+        return self._ask(Kind.CREATE, "", parameters)
+
+    def delete(self) -> None:
+        """Delete the document. Raises PermissionDenied where the class does not let them."""
+        self._ask(Kind.DELETE, "", None)
+
+    def view(self) -> Any:
+        """What they may see now. Raises PermissionDenied where the gate says no."""
+        return self._ask(Kind.READ, "", None)
+
+    def watch(self) -> Screen:
+        """Follow the document: a screen that changes by itself. Raises PermissionDenied where the gate says no."""
+        screen = self._connection.watch()
+        self._simulation.settle()
+        if screen.ended is not None:
+            raise screen.ended
+        return screen
+
+    def drop(self) -> None:
+        """Lose the connection. Nothing that was sent is lost; screens stand still."""
+        self._connection.drop()
+        self._simulation.settle()
+
+    def connect(self) -> None:
+        """Have a connection again: screens go on where they were."""
+        self._connection.connect()
+        self._simulation.settle()
+
+    def _ask(self, kind: Kind, channel: str, parameters: dict[str, Any] | None) -> Any:
+        payload = msgspec.json.encode(parameters or {}, enc_hook=_plain)
+        ticket = self._connection.submit(kind, channel, payload)
+        self._simulation.settle()
+        while (reply := self._connection.reply(ticket)) is None:
+            wake_ms = self._connection.wake_at_ms
+            if wake_ms is None:
+                raise Unavailable(f"{self.who} has no connection")
+            self._simulation.advance_to(EPOCH + timedelta(milliseconds=wake_ms + 1))
+        if reply.failure is not None:
+            raise self._simulation.failed(reply.failure)
+        self.position = Position(reply.epoch, reply.index)
+        return msgspec.json.decode(reply.payload) if reply.payload else None
+
+
+def _milliseconds(moment: datetime) -> int:
+    """Unix milliseconds. Raises ValueError for a moment without a zone."""
+    if moment.tzinfo is None:
+        raise ValueError("a moment needs a time zone: datetime(..., tzinfo=UTC)")
+    return (moment - EPOCH) // timedelta(milliseconds=1)
+
+
+def _plain(value: object) -> object:
+    """Values that authors write in tests and JSON has no word for."""
+    if isinstance(value, Principal):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} can not be a parameter")
+
+
+def _bundle_of(cls: type[Document]) -> bytes:
+    """The bundle that defines a class that was imported from a file. Raises TypeError for one that was not."""
+    module = sys.modules.get(cls.__module__)
+    source = getattr(module, "__file__", None)
+    if source is None or not Path(source).is_file():
+        raise TypeError(f"{cls.__qualname__} comes from no file that could be deployed")
+    file = Path(source)
+    top = cls.__module__.partition(".")[0]
+    if not _imports(file, top):
+        return from_path(file, entry=f"{file.stem}:{cls.__name__}").encode()
+    return from_path(Path(str(sys.modules[top].__file__)).parent, entry=f"{cls.__module__}:{cls.__name__}").encode()
+
+
+def _imports(file: Path, package: str) -> bool:
+    """Whether a module imports others of its package, so that the whole package is what is deployed."""
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level or (module.partition(".")[0] == package and module != AUTHORS_PACKAGE):
+                return True
+        elif isinstance(node, ast.Import) and any(name.name.partition(".")[0] == package for name in node.names):
+            return True
+    return False
+
+
+def _refusals(program: DocumentProgram, module: str) -> dict[str, type[Exception]]:
+    """The refusals of a program as a test knows them: of the modules that it imported, else the bundle's."""
+    found: dict[str, type[Exception]] = {cls.__name__: cls for cls in program.declaration.refusals}
+    top, _, _ = module.partition(".")
+    for name, loaded in list(sys.modules.items()):
+        if name == module or (name.startswith(f"{top}.") and module.startswith(f"{top}.")):
+            for value in list(vars(loaded).values()):
+                if isinstance(value, type) and issubclass(value, Refused) and value.__module__ == name:
+                    found[value.__name__] = value
+    return found

@@ -1,0 +1,168 @@
+"""One node of a cluster of one, in this process: the real pump on a memory engine, with a clock that moves when it is told to.
+
+Invariant: the same seed and the same calls give the same bytes: time, session names and seeds of commands come from here alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from cluster.documents.loader import BundleLoader
+from cluster.documents.runtime import Settings
+from cluster.ids import NodeId
+from cluster.pump.assembly import PumpSurroundings, open_pump
+from cluster.pump.config import PumpConfig
+from cluster.pump.outbox import Output
+from cluster.pump.pump import Pump
+from cluster.session.failures import error_of
+from cluster.session.operations import Delta, Kind, Operation, Reply
+from cluster.shard.apply import HandlerFailure
+from cluster.shard.commands import Command
+from cluster.shard.system.program import OPERATOR
+from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE
+from cluster.storage.memory import MemoryEngine
+
+NODE: Final = NodeId("simulated")
+CACHE_BYTES_MAX: Final = 64 * 1024 * 1024
+HEARTBEAT_MS: Final = 3_600_000.0
+"""Nobody listens; a day that passes in a test need not be full of them."""
+START_MS: Final = 60_000
+"""Time that starting may take, before the test's time begins."""
+TURNS_MAX: Final = 10_000
+"""More turns than this without time moving is a loop, and a bug."""
+
+Deliver = Callable[[list[Reply | Delta]], None]
+
+
+class SimulatedNode:
+    """now_ms: Unix milliseconds of the simulated time. failures: bugs of authors' handlers, newest last."""
+
+    def __init__(self, seed: int, now_ms: int, settings: Settings | None) -> None:
+        self.now_ms = now_ms - START_MS
+        self.failures: list[HandlerFailure] = []
+        self.random = random.Random(seed)
+        self._began_ms = self.now_ms
+        self._engine = MemoryEngine()
+        self._loader = BundleLoader(settings)
+        self._generation = 0
+        self._streams: dict[int, Deliver] = {}
+        self.pump: Pump
+        self._boot()
+        assert self.now_ms <= now_ms, "it has started when the test's time begins"
+        self.now_ms = now_ms
+        shard_map = base64.b64encode(self.pump.router.map.encode()).decode()
+        self.operate(Kind.CREATE, "", {"shard_map": shard_map})
+
+    @property
+    def _clock_ms(self) -> float:
+        return float(self.now_ms - self._began_ms)
+
+    def _boot(self) -> None:
+        self._generation += 1
+        self._streams.clear()
+        self.pump = open_pump(
+            PumpSurroundings(
+                node=NODE,
+                engine=self._engine,
+                generation=self._generation,
+                first_nodes=[NODE],
+                shard_count=1,
+                replication_factor=1,
+                loader=self._loader,
+                marker=self,
+                on_failure=self.failures.append,
+                clock=lambda: self._clock_ms,
+                entropy=self.random.randbytes,
+                random=self.random,
+                cache_bytes_max=CACHE_BYTES_MAX,
+                pump=PumpConfig(heartbeat_ms=HEARTBEAT_MS),
+            )
+        )
+        while not all(replica.serves for replica in self.pump.replicas.values()):
+            self.now_ms = max(self.now_ms, self._began_ms + int(self.pump.deadline_ms) + 1)
+            self.run()
+
+    def restart(self) -> None:
+        """Lose everything that is not on the disk, as a killed process does, and come back."""
+        self._engine = self._engine.crash()
+        self._boot()
+
+    # RunningMarker
+
+    def note(self, shard: int, index: int, offset: int, command: Command) -> None:
+        """A command runs next. A test that does not end shows where by itself."""
+
+    def suspected(self, shard: int, index: int) -> int | None:
+        """Nothing is suspected: a test is not tried again."""
+        return None
+
+    # time
+
+    def pass_time(self, until_ms: int) -> None:
+        """Move the clock to the next moment at which something falls due, at most to `until_ms`."""
+        self.now_ms = until_ms
+
+    def run(self) -> None:
+        """Do everything that can be done now."""
+        pump = self.pump
+        for _ in range(TURNS_MAX):
+            self._carry(pump.step(self._clock_ms, self.now_ms))
+            while pump.needs_sync:
+                self._engine.sync()
+                self._carry(pump.persisted(pump.written, self._clock_ms))
+            self._carry(pump.apply(self._clock_ms))
+            if not pump.busy and not pump.needs_sync and not pump.calls_for_turn:
+                return
+        raise AssertionError(f"the node does not come to rest at {self.now_ms}")
+
+    def _carry(self, output: Output) -> None:
+        if output.write and output.batch:
+            self._engine.write(output.batch)
+        for stream, events in output.deliveries:
+            deliver = self._streams.get(stream)
+            if deliver is not None:
+                deliver(events)
+
+    # streams
+
+    def open_stream(self, deliver: Deliver) -> int:
+        """A client's stream; what comes on it goes to `deliver`, at once."""
+        stream = self.pump.streams.open()
+        self._streams[stream] = deliver
+        return stream
+
+    def submit(self, stream: int, operations: list[Operation], grants: list[tuple[int, int]]) -> None:
+        """What a gateway takes out of one frame of a client."""
+        for watch, credit_bytes in grants:
+            self.pump.streams.grant(stream, watch, credit_bytes)
+        if operations:
+            self.pump.submit(stream, operations, self._clock_ms)
+
+    def close_stream(self, stream: int) -> None:
+        """The client is gone, or its connection is."""
+        if self._streams.pop(stream, None) is not None:
+            self.pump.close_stream(stream)
+
+    def operate(self, kind: Kind, channel: str, payload: dict[str, object]) -> None:
+        """What an operator does to the system document. Raises the error that answers it."""
+        replies: list[Reply | Delta] = []
+        stream = self.open_stream(replies.extend)
+        body = msgspec.json.encode(payload)
+        key = self.random.randbytes(16)
+        operation = Operation(1, kind, SYSTEM_SPACE, SYSTEM_KEY, str(OPERATOR), channel, body, key)
+        self.submit(stream, [operation], [])
+        self.run()
+        self.close_stream(stream)
+        (reply,) = replies
+        assert isinstance(reply, Reply)
+        if reply.failure is not None:
+            raise error_of(reply.failure)
+
+    def deploy(self, space: str, bundle: bytes) -> None:
+        """Give a space its code. Raises InvalidBundle and what else a cluster says."""
+        self.operate(Kind.SEND, "deploy", {"space": space, "bundle": base64.b64encode(bundle).decode()})
