@@ -74,6 +74,10 @@ class Watch:
         first, last = self.postponed or (since, through)
         self.postponed = min(first, since), max(last, through)
 
+    def look_soon(self) -> None:
+        """Somebody who was missed is back: no document with an open report waits longer for its next look."""
+        self.looked.clear()
+
     @property
     def busy(self) -> bool:
         return bool(self.comparison or self.postponed or self.examined or self.suspected)

@@ -40,7 +40,7 @@ from cluster.shard.divergence import (
     Remedy,
     VerdictItem,
     majority_chain,
-    with_a_word,
+    majority_possible,
 )
 from cluster.shard.replica import ShardReplica
 from cluster.shard.turn import Turn
@@ -121,7 +121,12 @@ class Divergences:
             turn.send_now(node, replica.tell_applied(leader))
 
     def reconnected(self, node: NodeId) -> list[ShardId]:
-        """What was told to a leader there may be lost. Returns the shards that are to tell it again when they are next kept."""
+        """What was told to a leader there may be lost. Returns the shards that are to tell it again when they are next kept. A
+        voter there may decide what waits.
+        """
+        for watch in self._watches.values():
+            watch.look_soon()
+        self.reports.look_soon()
         again = [replica for replica in self._replicas.values() if replica.leader_node == node and replica.digest.retell()]
         return [replica.id for replica in again]
 
@@ -231,6 +236,9 @@ class Divergences:
         examined.answers[reply.sender] = reply
         if examined.asked <= examined.answers.keys() | {replica.replica}:
             self._decide(replica, watch, examined, now_ms, turn)
+        else:
+            own = replica.cache.get(*examined.name).chain
+            self.reports.doubt(replica, examined.name, examined.answers, own, turn)
 
     def _decide(self, replica: ShardReplica, watch: Watch, examined: Examination, now_ms: float, turn: Turn) -> None:
         own = replica.cache.get(*examined.name).chain
@@ -238,7 +246,7 @@ class Divergences:
         examined.answers = {sender: answer for sender, answer in examined.answers.items() if sender in members}
         chains = {sender: answer.chain for sender, answer in examined.answers.items()} | {replica.replica: own}
         voters = replica.raft.configuration.voters
-        words = self._words(replica, examined, chains)
+        words = self.reports.words(replica, examined.name, examined.answers, chains)
         right = majority_chain(words, voters)
         if right is not None and set(chains.values()) == {right}:
             self.reports.agreed(replica, examined.name, examined.answers, chains, right, turn)
@@ -253,7 +261,9 @@ class Divergences:
             self._release(replica, watch)
             self._look_later(replica, examined.name, now_ms)  # whoever differs was not heard
             return
-        if right is None and not all(voter in chains for voter in voters) and now_ms - examined.began_ms < UNDECIDED_MS_MAX:
+        awaited = [voter for voter in voters if voter not in chains and voter not in replica.cache.withheld]
+        undecided = right is None and now_ms - examined.began_ms < UNDECIDED_MS_MAX
+        if undecided and majority_possible(words, voters, awaited):
             report = self.reports.write(replica, examined.name, examined.answers, words, None, Remedy.WAITING)
             self.reports.publish(replica, report, turn)
             watch.waiting[examined.name] = examined.began_ms
@@ -269,14 +279,6 @@ class Divergences:
             self._heal(replica, watch, examined, chains, report, now_ms, turn)
         else:
             self._step_aside(replica, watch, chains, right, report, now_ms, turn)
-
-    def _words(self, replica: ShardReplica, examined: Examination, chains: dict[ReplicaId, bytes]) -> dict[ReplicaId, bytes]:
-        """The chains that count. Raises StorageDamaged."""
-        copied = {sender: answer.copied_through for sender, answer in examined.answers.items()}
-        copied[replica.replica] = replica.cache.copied_through
-        if not any(copied.values()):
-            return chains
-        return with_a_word(chains, copied, self.reports.parted_at(replica, examined.name, examined.answers.values()))
 
     def _heal(
         self,
@@ -338,8 +340,7 @@ class Divergences:
         """Take commands for the examined document again."""
         if watch.examined is not None:
             name, watch.examined = watch.examined.name, None
-            replica.cache.held.pop(name, None)
-            replica.cache.doubted.pop(name, None)
+            replica.cache.release(name)
             watch.waiting.pop(name, None)
 
     def _on_reminder(self, replica: ShardReplica, reminder: VerdictItem, turn: Turn) -> None:
@@ -488,9 +489,7 @@ class Divergences:
 
     def _drop(self, replica: ShardReplica) -> None:
         """Leadership is over: the next leader goes on with what is open."""
-        replica.cache.held.clear()
-        replica.cache.doubted.clear()
-        replica.cache.doubt_yields = False
+        replica.cache.release_all()
         self._busy.discard(replica.id)
         self._watches.pop(replica.id, None)
 

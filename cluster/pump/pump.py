@@ -440,7 +440,7 @@ class Pump:
             self.streams.leader_changed(replica.id, leader, now_ms)
             if leader == self.node:
                 self._heartbeat_due_ms = min(self._heartbeat_due_ms, self.liveness.list_due_ms(now_ms))
-                self.divergences.reports.led()
+                self.divergences.reports.look_soon()
         if replica.id in self._holdings.absent:
             self._holdings.invite(replica)
         if replica.snapshots_wanted:

@@ -9,6 +9,7 @@ Invariant: one open report a document. What is settled is a bounded memory, the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
@@ -25,6 +26,7 @@ from cluster.shard.divergence import (
     merged,
     sides_of,
     what_differs,
+    with_a_word,
 )
 from cluster.shard.replica import ShardReplica
 from cluster.shard.turn import Turn
@@ -46,6 +48,7 @@ class Reports:
         self.open: dict[tuple[ShardId, Name], Divergence] = {}
         self.equal: dict[tuple[ShardId, Name], set[ReplicaId]] = {}
         self._settled: list[Divergence] = []
+        self._said: dict[tuple[ShardId, Name], Remedy] = {}
         self.fresh = False
         self.news: list[Divergence] = []
 
@@ -62,35 +65,65 @@ class Reports:
         right: bytes | None,
         remedy: Remedy,
     ) -> Divergence:
-        """What is known about a document now. What an earlier leader found out stays. Raises CodeMissing or StorageDamaged."""
+        """What is known about a document now. What was found out before stays, unless replicas are seen to part earlier. Raises
+        CodeMissing or StorageDamaged.
+        """
         nodes = dict(replica.raft.configuration.places)
         sides = sides_of(chains, nodes)
         good = tuple(sorted(nodes[peer] for peer, chain in chains.items() if chain == right))
         own = replica.cache.get(*name).chain
         misled = right is not None and own != right
         known = self.open.get((replica.id, name))
-        against = next((answer for answer in answers.values() if answer.chain != own), None)
-        if known is not None and (known.index or against is None):
+        differing = [answer for answer in answers.values() if answer.chain != own]
+        against = min(differing, key=lambda answer: answer.parts_at or math.inf, default=None)
+        index = against.parts_at if against is not None else 0
+        if known is not None:
             heard = {nodes[peer] for peer in chains}
             unheard = (Side(side.chain, tuple(node for node in side.nodes if node not in heard)) for side in known.sides)
             sides = (*sides, *(side for side in unheard if side.nodes))
-            return msgspec.structs.replace(known, remedy=remedy, sides=sides, right=good, misled=known.misled or misled)
+            misled = misled or known.misled
+            if against is None or 0 < known.index <= (index or known.index):
+                return msgspec.structs.replace(known, remedy=remedy, sides=sides, right=good, misled=misled)
         live = replica.cache.get(*name)
         assert against is not None, "there is nothing to report where nobody differs"
-        index = min((answer.parts_at for answer in answers.values() if answer.parts_at), default=0)
         differs, path = what_differs(live.record(), against.record)
         log_index, offset, channel = 0, 0, ""
         found = evidence.row_at(replica, live.id, live.epoch, index) if index else None
         if found is not None:
             row, place = found
             log_index, offset, channel = row.log_index, row.offsets[place], row.commands[place].channel
-            if against.parts_at == index:
-                code, answer = evidence.outcome_at(replica, live.id, live.epoch, index)
-                told = [what for what, other in (("code", code != against.code), ("answer", answer != against.answer)) if other]
-                differs = merged([told, differs])
+            code, answer = evidence.outcome_at(replica, live.id, live.epoch, index)
+            told = [what for what, other in (("code", code != against.code), ("answer", answer != against.answer)) if other]
+            differs = merged([told, differs])
         differs = differs or ("history",)
         place_at = (replica.id, *name, live.epoch, index, log_index, offset, channel)
         return Divergence(*place_at, differs, path, sides, good, self._node, misled, remedy, replica.time_ms)
+
+    def doubt(
+        self, replica: ShardReplica, name: Name, answers: Mapping[ReplicaId, EvidenceReply], own: bytes, turn: Turn
+    ) -> None:
+        """The first who differs was heard: every replica opens the report at once, though others will decide. A doubt that only
+        the leader knew would end with it, and the next leader, perhaps the one that is wrong, would send its state around.
+        Raises CodeMissing or StorageDamaged.
+        """
+        if (replica.id, name) in self.open or all(answer.chain == own for answer in answers.values()):
+            return
+        chains = {sender: answer.chain for sender, answer in answers.items()} | {replica.replica: own}
+        self._spread(replica, self.write(replica, name, answers, chains, None, Remedy.WAITING), turn)
+
+    def words(
+        self,
+        replica: ShardReplica,
+        name: Name,
+        answers: Mapping[ReplicaId, EvidenceReply],
+        chains: Mapping[ReplicaId, bytes],
+    ) -> Mapping[ReplicaId, bytes]:
+        """The chains that count. Raises StorageDamaged."""
+        copied = {sender: answer.copied_through for sender, answer in answers.items()}
+        copied[replica.replica] = replica.cache.copied_through
+        if not any(copied.values()):
+            return chains
+        return with_a_word(chains, copied, self.parted_at(replica, name, answers.values()))
 
     def parted_at(self, replica: ShardReplica, name: Name, answers: Iterable[EvidenceReply]) -> LogIndex:
         """The entry with the first command after which chains differ; 0 when it is not known. Raises StorageDamaged."""
@@ -103,10 +136,14 @@ class Reports:
         return LogIndex(found[0].log_index) if found is not None else LogIndex(0)
 
     def publish(self, replica: ShardReplica, report: Divergence, turn: Turn) -> None:
-        """Keep a report here and at every replica that can be told."""
-        known = self.open.get((report.shard, report.name))
-        if known is None or known.remedy != report.remedy:
+        """Keep a report here and at every replica that can be told. It is news if this node has not said so before."""
+        key = (report.shard, report.name)
+        if self._said.get(key) is not report.remedy:
+            self._said[key] = report.remedy
             self.news.append(report)
+        self._spread(replica, report, turn)
+
+    def _spread(self, replica: ShardReplica, report: Divergence, turn: Turn) -> None:
         self.keep(report)
         for peer, node in self._peers(replica).items():
             head = (replica.id, replica.replica, peer, replica.raft.term)
@@ -121,12 +158,15 @@ class Reports:
             return
         self.open.pop(key, None)
         self.equal.pop(key, None)
+        self._said.pop(key, None)
         if report not in self._settled:
             self._settled.append(report)
             del self._settled[:-REPORTS_KEPT]
 
-    def led(self) -> None:
-        """This node leads a shard more: perhaps one with an open report, and it is the leader's to go on with."""
+    def look_soon(self) -> None:
+        """This node leads a shard more, perhaps one with an open report, and it is the leader's to go on with; or somebody who
+        was missed is back.
+        """
         self.fresh = bool(self.open) or self.fresh
 
     def seen_equal(self, replica: ShardReplica, name: Name, replicas: Iterable[ReplicaId], turn: Turn) -> None:
@@ -165,6 +205,7 @@ class Reports:
         """This node has no replica of the shard any more. Those that stayed hold the report open."""
         self.open.pop((shard, name), None)
         self.equal.pop((shard, name), None)
+        self._said.pop((shard, name), None)
 
     def end_of(self, report: Divergence) -> Divergence | None:
         """How a report ended that somebody else still holds open."""

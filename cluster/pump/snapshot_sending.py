@@ -115,9 +115,7 @@ class SnapshotSending:
         place = (replica.id, peer)
         node = replica.members.node_of(peer)
         doubted = bool(replica.cache.doubted)
-        if (
-            node is None or not replica.serves or (doubted and not replica.cache.doubt_yields)
-        ):  # what may be wrong is not spread
+        if node is None or not replica.serves or replica.cache.withhold(peer):  # what may be wrong is not spread
             return
         under_way = self._outgoing.get(place)
         if under_way is not None:

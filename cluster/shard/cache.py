@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from cluster.empty import NO_ENTRIES
 from cluster.errors import StorageDamaged
-from cluster.ids import DocumentId, LogIndex
+from cluster.ids import DocumentId, LogIndex, ReplicaId
 from cluster.shard.directory import Directory
 from cluster.shard.document import LiveDocument, decode_record
 from cluster.storage.engine import Batch
@@ -40,6 +40,7 @@ class DocumentCache:
         "generation",
         "held",
         "unsaved",
+        "withheld",
     )
 
     def __init__(
@@ -61,6 +62,9 @@ class DocumentCache:
         and the log is not cut, so that whoever is behind can still run the commands himself."""
         self.doubt_yields = False
         """It is spread nevertheless, for entries can not be committed without a replica that needs a snapshot."""
+        self.withheld: frozenset[ReplicaId] = frozenset()
+        """Who needs a snapshot that doubt withholds. Their logs do not reach back to what is doubted, or they are damaged: they
+        will have no word on it, and nobody waits for one."""
         self.copied_through = LogIndex(0)
         """What entries up to here made of documents is copied from a leader that doubted: on that this replica has no word."""
 
@@ -97,6 +101,27 @@ class DocumentCache:
         self.held = {**self.held, name: None}
         if doubted:
             self.doubted = {**self.doubted, name: None}
+
+    def withhold(self, peer: ReplicaId) -> bool:
+        """Whether doubt keeps a snapshot from a replica that needs it; it is remembered then."""
+        if not self.doubted or self.doubt_yields:
+            return False
+        self.withheld |= {peer}
+        return True
+
+    def release(self, name: tuple[str, str]) -> None:
+        """A document is not compared any more."""
+        self.held.pop(name, None)
+        self.doubted.pop(name, None)
+        if not self.doubted:
+            self.withheld = frozenset()
+
+    def release_all(self) -> None:
+        """No document is compared any more: whoever leads next begins anew."""
+        self.held.clear()
+        self.doubted.clear()
+        self.doubt_yields = False
+        self.withheld = frozenset()
 
     def _keep(self, name: tuple[str, str], live: LiveDocument) -> None:
         if not self._documents:

@@ -12,6 +12,7 @@ alone, because keys of a private table are values too.
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -246,6 +247,13 @@ def majority_chain(chains: Mapping[ReplicaId, bytes], voters: Sequence[ReplicaId
         if voter in chains:
             counts[chains[voter]] = counts.get(chains[voter], 0) + 1
     return next((chain for chain, count in counts.items() if 2 * count > len(voters)), None)
+
+
+def majority_possible(words: Mapping[ReplicaId, bytes], voters: Sequence[ReplicaId], awaited: Iterable[ReplicaId]) -> bool:
+    """Whether a strict majority of all voters could still come to have one chain. awaited: who may still say something."""
+    counts = Counter(chain for voter, chain in words.items() if voter in voters)
+    silent = sum(voter not in words for voter in set(awaited) & set(voters))
+    return 2 * (max(counts.values(), default=0) + silent) > len(voters)
 
 
 def with_a_word(

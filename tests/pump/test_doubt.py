@@ -60,11 +60,8 @@ def test_a_shard_goes_on_when_its_quorum_needs_the_snapshot_that_doubt_withholds
     snapshot, and no snapshot left while the document was doubted.
     """
     world, leader, victim, third = differing_without_the_third()
-    third.boot()
-    world.run(2_500)
-    assert replica_of(leader).serves
-    assert replica_of(third).applied < replica_of(leader).raft.snapshot.index, "while a quorum does without, doubt withholds it"
     victim.crash(lose_unsynced=False)
+    third.boot()
     number = world.client(leader.name).submit(Kind.SEND, "b", "claim", {"cell": 99, "owner": "ann"}, space="board")
     client = next(reversed(leader.clients.values()))
     world.run_until(lambda: number in client.replies, within_ms=5_000)
@@ -73,6 +70,45 @@ def test_a_shard_goes_on_when_its_quorum_needs_the_snapshot_that_doubt_withholds
     world.run_until(lambda: report_on(leader).remedy is Remedy.FROZEN, within_ms=40_000)
     assert report_on(leader).right == ()
     assert replica_of(third).cache.get("board", "a").frozen
+
+
+def test_a_voter_that_will_have_no_word_is_not_waited_for() -> None:
+    """It needed the snapshot that doubt withheld, and doubt waited for its word: for 30 s, for nothing."""
+    world, leader, _, third = differing_without_the_third()
+    assert replica_of(third).applied < replica_of(leader).raft.snapshot.index
+    third.boot()
+    world.run_until(lambda: report_on(leader).remedy is Remedy.FROZEN, within_ms=4_000)
+    assert report_on(leader).right == ()
+    world.run_until(lambda: replica_of(third).applied == replica_of(leader).applied, within_ms=4_000)
+    assert replica_of(third).cache.copied_through == 0, "nothing is in doubt any more when it is sent"
+    assert replica_of(leader).cache.withheld == frozenset()
+    assert beside(world.client(third.name), 99).failure is None, "its neighbours go on"
+
+
+def test_a_doubt_does_not_end_with_the_leader_that_had_it() -> None:
+    """The next leader was the wrong one. It knew of nothing and sent what it had as a snapshot, so that it was two to one."""
+    leaking: set[NodeId] = set()
+    world = planted(lambda name: "its-own-host" if name in leaking else "", compaction=FAR_BEHIND)
+    victim = followers_of(world)[0]
+    leaking.add(victim.name)
+    restarted(world, victim)
+    leader = leader_of(world)
+    third = next(node for node in followers_of(world) if node is not victim)
+    world.delay_ms = lambda sender, receiver, lane: 5_000.0 if lane is Lane.BULK and sender == third.name else 0.0
+    assert claim(world.client(leader.name), 1, MARKER).failure is None
+    world.run_until(lambda: bool(victim.pump.divergences.reports.all()), within_ms=500)
+    assert report_on(victim).remedy is Remedy.WAITING, "it is told while the third is still being heard"
+    assert leader.pump.divergences.reports.news == [], "and logged when it is known what follows"
+    leader.crash(lose_unsynced=False)
+    world.run_until(lambda: replica_of(victim).serves or replica_of(third).serves)
+    lead(world, victim)
+    world.run_until(lambda: ("board", "a") in replica_of(victim).cache.doubted, within_ms=2_000)
+    world.delay_ms = lambda sender, receiver, lane: 0.0
+    leaking.clear()
+    leader.boot()
+    world.run_until(lambda: healed(world), within_ms=20_000)
+    assert report_on(third).wrong == (victim.name,)
+    assert state(third)["board"][1]["owner"] == MARKER
 
 
 def test_a_copy_that_was_sent_in_doubt_does_not_outvote_who_ran_the_command() -> None:

@@ -20,6 +20,7 @@ from cluster.shard.divergence import (
     first_difference,
     first_parting,
     majority_chain,
+    majority_possible,
     sides_of,
     what_differs,
     with_a_word,
@@ -43,6 +44,24 @@ def test_a_learner_has_no_say() -> None:
     one, other, learner = ReplicaId(1), ReplicaId(2), ReplicaId(3)
     chains = {one: b"a", other: b"b", learner: b"b"}
     assert majority_chain(chains, [one, other]) is None
+
+
+@given(words=CHAINS, silent=st.integers(0, 4), mute=st.integers(0, 4), data=st.data())
+def test_a_majority_is_possible_exactly_while_those_who_may_still_speak_could_make_one(
+    words: dict[ReplicaId, bytes], silent: int, mute: int, data: st.DataObject
+) -> None:
+    awaited = [ReplicaId(100 + number) for number in range(silent)]
+    voters = [*words, *awaited, *(ReplicaId(200 + number) for number in range(mute))]
+    possible = majority_possible(words, voters, awaited)
+    together = [majority_chain(words | dict.fromkeys(awaited, chain), voters) for chain in [*words.values(), b"d" * 32]]
+    assert possible == any(together)
+    said = words | {voter: data.draw(st.sampled_from([b"a" * 32, b"b" * 32])) for voter in awaited}
+    assert possible or majority_chain(said, voters) is None
+
+
+def test_a_learner_makes_no_majority_possible() -> None:
+    one, other, learner = ReplicaId(1), ReplicaId(2), ReplicaId(3)
+    assert not majority_possible({one: b"a", learner: b"a"}, [one, other], [learner])
 
 
 def test_a_copy_has_a_word_only_on_commands_behind_what_it_copied() -> None:
