@@ -217,6 +217,9 @@ def test_a_leader_that_took_over_what_is_right_is_well_although_nobody_knows_who
     told = client.insist(Kind.SEND, "b", "claim", {"cell": 1, "owner": MARKER}, space="board")
     assert told.failure is None
     world.run_until(lambda: ("b", Remedy.WAITING) in {(each.key, each.remedy) for each in reports(world)[wrong.name]})
+    replica_of(others[0]).save_all(others[0].pump._turn)  # or replay would make it right
+    assert claim(client, 0, "ann").failure is None
+    world.run(100)
     leaks.pop(others[0].name)
     restarted(world, others[0])
     lead(world, wrong)
