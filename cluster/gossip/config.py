@@ -63,6 +63,11 @@ class GossipConfig:
         """How long a helper waits before its nack. Shorter than the asker's patience, or every nack comes too late."""
         return max(1, min(self.probe_timeout_ms * 4 // 5, (self.probe_interval_ms - self.probe_timeout_ms) * 4 // 5))
 
+    @property
+    def early_ms(self) -> int:
+        """How far ahead of its time a probe period may begin when the process is awake anyway."""
+        return self.probe_interval_ms // 5
+
     def suspicion_min_ms(self, members: int) -> int:
         scale = max(1.0, math.log10(max(1, members)))
         return int(self.suspicion_multiplier * scale * self.probe_interval_ms)

@@ -23,6 +23,7 @@ from cluster.errors import TooLarge
 from cluster.gossip.broadcast import BroadcastQueue
 from cluster.gossip.config import MEMBERS_MAX, PACKET_BYTES_MAX, GossipConfig
 from cluster.gossip.effects import (
+    Awake,
     Datagram,
     Effects,
     Endpoint,
@@ -151,6 +152,11 @@ class Gossip:
         return self._prober.failed
 
     @property
+    def early_ms(self) -> int:
+        """From when on `Awake` has something to do."""
+        return self._prober.early_ms
+
+    @property
     def news_waiting(self) -> int:
         return len(self._news)
 
@@ -175,7 +181,7 @@ class Gossip:
         self._outbox.transmits_max = self._config.transmits_max(self._members.size)
         self._notice_stall(now_ms)
         self._handle(event, now_ms)
-        self._prober.tick(now_ms)
+        self._prober.tick(now_ms, awake=isinstance(event, Awake))
         self._members.expire(now_ms)  # after the prober: its accusation may be the confirmation that ends a suspicion
         self._tick_sync(now_ms)
         self._tick_gossip(now_ms)

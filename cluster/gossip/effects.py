@@ -49,6 +49,13 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
+class Awake:
+    """The process is awake for another reason, and its peers are about to be: what is periodic and due soon begins now, so that
+    an idle node does not wake for it. The period keeps its average.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class SetHints:
     """Tell everybody these hints about this node. Raises TooLarge from `step`; nothing was changed."""
 
@@ -79,7 +86,9 @@ class Remove:
     nodes: Iterable[NodeId]
 
 
-Event = Datagram | StreamRequested | StreamReplied | StreamFailed | Tick | SetHints | SetAddress | Leave | Rejoin | Remove
+Event = (
+    Datagram | StreamRequested | StreamReplied | StreamFailed | Tick | Awake | SetHints | SetAddress | Leave | Rejoin | Remove
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,12 @@ class Prober:
         for probe in self._probes.values():
             probe.postpone(stalled_ms)
 
-    def tick(self, now_ms: int) -> None:
+    @property
+    def early_ms(self) -> int:
+        """From when on the next period may begin if the process is awake anyway."""
+        return self._period_ms - self._config.early_ms
+
+    def tick(self, now_ms: int, *, awake: bool = False) -> None:
         for sequence, relay in [item for item in self._relays.items() if item[1].deadline_ms <= now_ms]:
             del self._relays[sequence]
             self._outbox.send(relay.asker, Nack(relay.sequence))
@@ -160,7 +165,7 @@ class Prober:
                 self._judge(probe, now_ms)
             else:
                 self._ask_helpers(sequence, probe)
-        if self._period_ms <= now_ms:
+        if (self.early_ms if awake else self._period_ms) <= now_ms:
             self._start_period(now_ms)
         if self._remind_ms is not None and self._remind_ms <= now_ms:
             self._remind_suspects(now_ms)
@@ -178,7 +183,7 @@ class Prober:
     def _start_period(self, now_ms: int) -> None:
         interval_ms = self._health.scale(self._config.probe_interval_ms)
         timeout_ms = self._health.scale(self._config.probe_timeout_ms)
-        self._period_ms = now_ms + interval_ms
+        self._period_ms = max(now_ms, self._period_ms) + interval_ms
         if self._members.leaving:
             return
         for node in self._schedule.take(self._config.probes_per_period(self._members.size), self._is_live):

@@ -49,6 +49,10 @@ LEADERS_TOLD_MAX = 8
 """Changes of leaders of one turn that are logged one by one. Thousands of groups change theirs within seconds."""
 IDLE_MS = 20.0
 """Nothing is due for this long: time for a full collection."""
+TIMER_LATE_MS = 2
+"""Timers count whole milliseconds from a moment cut to one. A timer that rings before its time finds nothing due, so they are
+set to ring up to this much after it.
+"""
 _log = logging.getLogger(__name__)
 
 
@@ -98,6 +102,8 @@ class NodeLoop:
         """Takes operators' calls that came from other nodes; set by who can answer them."""
         self._disk_full = disk_full
         self._disk_looked_at_ms = 0.0
+        self.on_beat: Callable[[], None] = lambda: None
+        """Called when a liveness round has left: the process is awake, and its peers are about to be."""
 
     # -- inputs ------------------------------------------------------------------------------------------------------
 
@@ -108,7 +114,15 @@ class NodeLoop:
             self._loop.call_soon(self._turn)
 
     def on_frame(self, node: NodeId, lane: Lane, frame: bytes) -> None:
-        self._guard(lambda: self.pump.on_frame(node, lane, frame, monotonic_ms()), quiet=lane is Lane.LIVENESS)
+        """Tell the pump, then turn it; after what is about liveness only if it asks for that."""
+        if self._stopped:
+            return
+        try:
+            self.pump.on_frame(node, lane, frame, monotonic_ms())
+        except Exception as error:
+            self._fail(error)
+        if lane is not Lane.LIVENESS or self.pump.calls_for_turn:
+            self.wake()
 
     def on_connected(self, node: NodeId, boot_generation: int) -> None:
         _log.info("connected to %s (boot %d)", node, boot_generation)
@@ -143,16 +157,15 @@ class NodeLoop:
             self._timer.cancel()
         self._thread.shutdown(wait=True)
 
-    def _guard(self, event: Callable[[], None], *, quiet: bool = False) -> None:
-        """Tell the pump, then turn it; after what is `quiet`, only if it asks for that."""
+    def _guard(self, event: Callable[[], None]) -> None:
+        """Tell the pump, then turn it."""
         if self._stopped:
             return
         try:
             event()
         except Exception as error:
             self._fail(error)
-        if not quiet or self.pump.calls_for_turn:
-            self.wake()
+        self.wake()
 
     # -- the turn ----------------------------------------------------------------------------------------------------
 
@@ -168,6 +181,7 @@ class NodeLoop:
     def _run_turn(self) -> None:
         pump = self.pump
         now_ms = monotonic_ms()
+        round_before = pump.liveness.round
         self.turns += 1
         if now_ms - self._disk_looked_at_ms > DISK_LOOK_EVERY_MS:
             self._disk_looked_at_ms = now_ms
@@ -191,6 +205,8 @@ class NodeLoop:
             raise IdentityFenced(pump.fenced)
         if self.turns % GARBAGE_EVERY_TURNS == 0:
             gc.collect(1)
+        if pump.liveness.round != round_before:
+            self.on_beat()
         self._schedule()
 
     def _log_leaders(self) -> None:
@@ -272,7 +288,8 @@ class NodeLoop:
         self._collect_when_idle(delay_ms)
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(min(delay_ms, 60_000.0) / 1000, self._on_timer)
+        late_ms = TIMER_LATE_MS if delay_ms else 0
+        self._timer = self._loop.call_later((int(min(delay_ms, 60_000.0)) + late_ms) / 1000, self._on_timer)
 
     def _collect_when_idle(self, delay_ms: float) -> None:
         """A full collection now and then, when nobody waits for it."""

@@ -109,6 +109,7 @@ class Node:
         await self.transport.start()
         self._gossip = self._build_gossip()
         await self._gossip.start()
+        self.loop.on_beat = self._gossip.awake
         self._gateway = Gateway(self._build_backend(), config.client_host, config.client_port)
         await self._gateway.start()
         self._watchdog.start()

@@ -47,6 +47,8 @@ class HistoryPulling:
     def deadline_ms(self) -> float:
         """When `tick` has something to do."""
         due = float("inf")
+        if not self._searches:
+            return due
         asking = self._asking
         for search in self._searches.values():
             if search.peer is not None:

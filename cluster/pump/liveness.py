@@ -165,7 +165,8 @@ class NodeLiveness:
         self._news = News()
         self.silence_due_ms = float("inf")
         """When `look_out` will find somebody if nothing more is heard; seen to once a round."""
-        self._round = generation << ROUND_BITS
+        self.round = generation << ROUND_BITS
+        """The newest round of heartbeats."""
         self._rounds: deque[tuple[int, float]] = deque(maxlen=ROUNDS_KEPT)
 
     # -- what this node leads ----------------------------------------------------------------------------------------
@@ -180,7 +181,7 @@ class NodeLiveness:
         """List a group from the next round on."""
         known = self._led.get(shard)
         if known is None or known[0] != term:
-            self._led[shard] = (term, self._round + 1)
+            self._led[shard] = (term, self.round + 1)
             self._listed = False
 
     def delist(self, shard: ShardId) -> None:
@@ -227,14 +228,14 @@ class NodeLiveness:
         """One heartbeat to each connected peer. urgent: somebody waits for its acknowledgement."""
         if not self._listed:
             self._relist()
-        self._round += 1
-        self._rounds.append((self._round, now_ms))
+        self.round += 1
+        self._rounds.append((self.round, now_ms))
         beats = []
         for node in peers:
             peer = self._peer(node)
             led = None if peer.sent_list == self._digest else self._list
             peer.sent_list = self._digest
-            beats.append((node, Heartbeat(self.generation, self.store, self._round, self._digest, led, urgent)))
+            beats.append((node, Heartbeat(self.generation, self.store, self.round, self._digest, led, urgent)))
         return beats
 
     def on_heartbeat(
@@ -282,9 +283,10 @@ class NodeLiveness:
             peer.sent_list = b""
         if reply.round <= peer.acked[0]:
             return None
-        sent_ms = next((sent for number, sent in self._rounds if number == reply.round), None)
-        if sent_ms is None or reply.list_needed:
+        age = self.round - reply.round  # rounds are numbered without a gap
+        if not 0 <= age < len(self._rounds) or reply.list_needed:
             return None
+        sent_ms = self._rounds[-1 - age][1]
         peer.acked = (reply.round, sent_ms)
         peer.acking = True
         if reply.exceptions or peer.exceptions:

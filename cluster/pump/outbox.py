@@ -29,6 +29,10 @@ class Output:
     deliveries: list[tuple[int, list[Reply | Delta]]] = field(default_factory=list)
 
 
+NOTHING = Output()
+"""What most turns of an idle node come to. Nobody changes an output."""
+
+
 @dataclass(slots=True)
 class _Unsynced:
     """A written batch that is not durable yet, and what waits for it."""
@@ -103,9 +107,11 @@ class Outbox:
     def emit(self, now_ms: float) -> Output:
         """Turn what was gathered into one output."""
         if self._turn.empty:
-            output = Output()
+            deliveries = self._streams.deliveries()
+            if not (self.liveness or deliveries):
+                return NOTHING
+            output = Output(deliveries=deliveries)
             self._emit_liveness(output)
-            output.deliveries = self._streams.deliveries()
             return output
         turn = self._turn.take()
         output = Output(turn.batch)

@@ -338,7 +338,7 @@ class Pump:
     @property
     def deadline_ms(self) -> float:
         """When `step` must be called next, whatever arrives."""
-        due = min(self._heartbeat_due_ms, self._housekeeping_due_ms, self.streams.deadline_ms, self._schedule.deadline_ms)
+        due = min(self._heartbeat_due_ms, self.streams.deadline_ms, self._schedule.deadline_ms)  # housekeeping waits for these
         due = min(due, self._waking.deadline_ms, self.divergences.deadline_ms)
         return min(due, self._transfers.deadline_ms(self._now_ms))
 
@@ -346,7 +346,7 @@ class Pump:
     def calls_for_turn(self) -> bool:
         """Whether what arrived asks for a turn before the next deadline: heartbeats and their answers mostly do not."""
         waits = self.busy or self._outbox.liveness or self.liveness.has_news or not self._turn.empty
-        return bool(waits or self.fenced or self.deadline_ms <= self._now_ms)
+        return bool(waits or self.fenced or self._heartbeat_due_ms <= self._now_ms)
 
     @property
     def needs_sync(self) -> bool:

@@ -48,7 +48,9 @@ class SnapshotReceiving:
     @property
     def deadline_ms(self) -> float:
         """When `tick` has something to do."""
-        return min([incoming.patience.ends_ms for incoming in self._incoming.values()], default=float("inf"))
+        if not self._incoming:
+            return float("inf")
+        return min([incoming.patience.ends_ms for incoming in self._incoming.values()])
 
     def on_opening(self, replica: ShardReplica, opening: SnapshotOpening, now_ms: float, turn: Turn) -> None:
         """A leader offers its state: go on where an earlier transfer stopped if its log reaches back to there, else anew."""

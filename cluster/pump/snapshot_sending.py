@@ -101,6 +101,8 @@ class SnapshotSending:
 
     def deadline_ms(self, now_ms: float) -> float:
         """When `tick` has something to do."""
+        if not (self._outgoing or self._history):
+            return float("inf")
         due = min([transfer.heard_ms + self._silence_ms for transfer in self._outgoing.values()], default=float("inf"))
         if self._history or any(transfer.pull is not None for transfer in self._outgoing.values()):
             due = min(due, self._bucket.ready_at_ms(now_ms))

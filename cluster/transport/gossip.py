@@ -20,6 +20,7 @@ from typing import Final, cast
 
 from cluster.gossip.core import Gossip
 from cluster.gossip.effects import (
+    Awake,
     Datagram,
     Endpoint,
     Event,
@@ -43,6 +44,8 @@ STREAMS_ACCEPTED_MAX: Final = 128
 RESOLVED_MS: Final = 30_000
 """How long the address of a host name is used before it is asked for again."""
 RESOLVED_MAX: Final = 4096
+LITERAL_MS: Final = 1 << 62
+"""Until when an address that is no name is good."""
 LEAVE_MS_MAX: Final = 1_000
 
 _LENGTH = struct.Struct("<I")
@@ -145,6 +148,11 @@ class GossipTransport:
         until_ms = clock_ms() + LEAVE_MS_MAX
         while self.core.news_waiting and clock_ms() < until_ms:  # noqa: ASYNC110 - the core's own timer drains it
             await asyncio.sleep(0.02)
+
+    def awake(self) -> None:
+        """This process is awake anyway: see `Awake`."""
+        if self._server is not None and self.core.early_ms <= clock_ms():
+            self.step(Awake())
 
     def set_hints(self, hints: bytes) -> None:
         """Tell everybody. Raises TooLarge; nothing was changed."""
@@ -270,10 +278,11 @@ class _Resolver:
         known = self._known.get(host)
         if known is not None and known[1] > clock_ms():
             return known[0]
-        if _is_literal(host):
-            return host
         if len(self._known) >= RESOLVED_MAX:
             self._known.clear()
+        if _is_literal(host):
+            self._known[host] = (host, LITERAL_MS)
+            return host
         former = known[0] if known is not None else None
         self._known[host] = (former, clock_ms() + RESOLVED_MS)
         task = asyncio.create_task(self._resolve(host, former))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from cluster.errors import TooLarge
 from cluster.gossip.config import PACKET_BYTES_MAX, GossipConfig
 from cluster.gossip.effects import (
+    Awake,
     Datagram,
     Effects,
     Event,
@@ -335,6 +336,7 @@ payloads = st.one_of(
 )
 events = st.one_of(
     st.just(Tick()),
+    st.just(Awake()),
     st.builds(Datagram, st.just(endpoint(1)), payloads),
     st.builds(StreamRequested, st.integers(0, 9), payloads),
     st.builds(StreamReplied, st.integers(0, 9), payloads),
