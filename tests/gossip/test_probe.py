@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.gossip.config import GossipConfig
-from cluster.gossip.effects import Datagram, Effects, StreamReplied
+from cluster.gossip.effects import Awake, Datagram, Effects, StreamReplied
 from cluster.gossip.messages import Ack, Address, Nack, Ping, PingRequest, Refusal, State, Suspect
 from cluster.gossip.probe import RELAYS_MAX, ProbeSchedule
 from cluster.ids import NodeId
@@ -276,3 +277,25 @@ def test_the_dead_and_the_departed_are_not_probed() -> None:
     core.hear(2, dead(1, 2))
     probes = [m for m in sent(core.pass_time(5_000)) if isinstance(m, Ping)]
     assert {ping.node for ping in probes} == {NodeId("n2")}
+
+
+def test_a_node_that_wakes_for_other_reasons_probes_then_and_not_more_often() -> None:
+    """A process that sleeps most of the time pays for each waking: periods begin when it is awake anyway, a little early at
+    most, and as many of them in a minute as ever.
+    """
+    core = Core(1)
+    began_ms: list[int] = []
+    ticked = 0
+    for _ in range(600):
+        woken_ms = core.now_ms + 100
+        while core.gossip.deadline_ms < woken_ms:
+            ticked += sum(isinstance(message, Ping) for message in sent(core.tick(), 1))
+        core.now_ms = woken_ms
+        effects = core.step(Awake())
+        for ping in sent(effects, 1):
+            if isinstance(ping, Ping):
+                began_ms.append(core.now_ms)
+                core.hear(1, Ack(ping.sequence, ping.node, ping.generation))
+    assert ticked == 0, "no period needs a waking of its own"
+    assert 119 <= len(began_ms) <= 121
+    assert {after - before for before, after in pairwise(began_ms)} <= {400, 500, 600}

@@ -83,6 +83,29 @@ def test_idle_groups_are_never_looked_at(monkeypatch: pytest.MonkeyPatch) -> Non
         assert not node.pump.busy
 
 
+def test_nodes_that_beat_at_different_times_fall_into_step_and_wake_for_nothing_else() -> None:
+    """Each waking costs a node that sleeps otherwise more than what it wakes for. So the rounds of all nodes go out together,
+    at the pace of the first, and nothing is due in between: housekeeping goes with a round.
+    """
+    world, _ = sleeping_world()
+    for late, node in enumerate(world.nodes.values()):
+        node.pump._heartbeat_due_ms = world.now_ms + 40.0 * late
+    world.run(500)
+    rounds: dict[NodeId, list[float]] = {name: [] for name in world.names}
+    housekept = {node.pump._housekeeping_due_ms for node in world.nodes.values()}
+    for _ in range(5_000):
+        before = {name: node.pump.liveness.round for name, node in world.nodes.items()}
+        world.run(1)
+        for name, node in world.nodes.items():
+            assert node.pump.deadline_ms == node.pump._heartbeat_due_ms, "nothing is due before the next round"
+            if node.pump.liveness.round != before[name]:
+                rounds[name].append(world.now_ms)
+    for together in zip(*rounds.values(), strict=True):
+        assert max(together) - min(together) <= 2
+    assert 48 <= len(rounds[world.names[0]]) <= 52, "and no more of them than one every 100 ms"
+    assert not housekept & {node.pump._housekeeping_due_ms for node in world.nodes.values()}
+
+
 def test_one_operation_wakes_one_group(monkeypatch: pytest.MonkeyPatch) -> None:
     world, client = sleeping_world()
     began_ms = world.now_ms
