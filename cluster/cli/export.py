@@ -21,8 +21,8 @@ from cluster.documents.loader import BundleLoader
 from cluster.documents.runtime import CONSTRUCT_CHANNEL, DELETE_CHANNEL, Code, Instance, Invocation, Outcome, Program
 from cluster.errors import InvalidRequest
 from cluster.ids import DocumentId, Principal
-from cluster.shard.commands import Command, CommandKind
-from cluster.shard.document import LiveDocument
+from cluster.shard.commands import SEED_OWN_BYTES, Command, CommandKind
+from cluster.shard.document import LiveDocument, Ran
 
 FORMAT: Final = 1
 PAGE: Final = 500
@@ -121,6 +121,7 @@ class _Replay:
         self._programs: dict[str, Program] = {}
         self.live = LiveDocument(DocumentId.parse(exported["document"]))
         self.verdict = Verdict(exported["document"])
+        self._ran: Ran | None = None
 
     def program(self, name: str) -> Program:
         """The code with this hash, checked to be that code."""
@@ -145,10 +146,27 @@ class _Replay:
         self._compare(at, "code", row["code"], outcome.code.name)
         self._compare(at, "answer", row["answer"], outcome.answer.decode())
         command = Command(kind, "", "", row["channel"], payload, row["sender"], b"", 0, 0, bytes.fromhex(row["code_hash"]))
-        live.extend_chain(command, row["time_ms"], seed, outcome)
+        self._bind(command, row["time_ms"], seed, outcome)
         if outcome.code is Code.OK and kind is CommandKind.DELETE:
             live.instance = None
         self.verdict.commands += 1
+
+    def _bind(self, command: Command, now_ms: int, seed: bytes, outcome: Outcome) -> None:
+        """The chain grows once for all commands of one entry: those whose seeds begin alike."""
+        live, ran = self.live, self._ran
+        if ran is None or (ran.epoch, ran.first_seed[:-SEED_OWN_BYTES]) != (live.epoch, seed[:-SEED_OWN_BYTES]):
+            self.close()
+            ran = self._ran = Ran(live.epoch, live.index, now_ms, seed)
+        ran.commands.append(command)
+        ran.codes.append(int(outcome.code))
+        ran.answers.append(outcome.answer)
+        ran.writes.append(outcome.writes)
+
+    def close(self) -> None:
+        """The last entry so far is complete."""
+        if self._ran is not None:
+            self.live.extend_chain(self._ran)
+            self._ran = None
 
     def _run(self, row: dict[str, Any], kind: CommandKind, payload: bytes, seed: bytes) -> Outcome:
         live = self.live
@@ -189,6 +207,7 @@ def replay(exported: dict[str, Any], progress: Callable[[int], None] = lambda do
         for done, row in enumerate(commands, 1):
             run.step(row)
             progress(done)
+        run.close()
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InvalidRequest(f"command {run.verdict.commands + 1} of the export is not readable: {error!r}") from None
     verdict = run.verdict

@@ -41,12 +41,13 @@ class DocumentInstance:
     printed: what the last command printed, for the document's log.
     """
 
-    __slots__ = ("_document", "_gate", "_id", "_journal", "_program", "_root", "_settings", "_viewing", "printed")
+    __slots__ = ("_channels", "_document", "_gate", "_id", "_journal", "_program", "_root", "_settings", "_viewing", "printed")
 
     def __init__(self, program: DocumentProgram, document: DocumentId) -> None:
         declaration = program.declaration
         settings = program.settings
         self._program = program
+        self._channels = declaration.channels
         self._settings = settings
         self._id = document
         journal = Journal()
@@ -71,12 +72,13 @@ class DocumentInstance:
 
     def run(self, invocation: Invocation) -> Outcome:
         """See runtime.Instance."""
-        channel = self._program.channel(invocation.channel)
+        channel = self._channels.get(invocation.channel) or self._program.channel(invocation.channel)
         settings = self._settings
         journal = self._journal
         METER.begin(settings.steps_max, settings.call_depth_max)
         try:
-            if invocation.channel and not self._may_send(channel, invocation.sender):
+            gated = self._gate is not None or channel.allow is not None
+            if gated and invocation.channel and not self._may_send(channel, invocation.sender):
                 return Outcome(Code.DENIED, _DENIED, steps=METER.end())
             journal.begin(index=invocation.index, new_id=RowIds(invocation.seed))
             try:
@@ -95,7 +97,7 @@ class DocumentInstance:
                     return self._undo(self._swallowed(invocation))
                 ending = self._refused if isinstance(error, Refused) else self._failed
                 return self._undo(ending(error, invocation))
-            if not changes:
+            if not changes.operations:
                 return Outcome(Code.OK, answer, steps=METER.end())
             if self._viewing.computed:
                 self._viewing.wrote(changes.fields)
@@ -174,8 +176,6 @@ class DocumentInstance:
     # Asking
 
     def _may_send(self, channel: Channel, who: Principal) -> bool:
-        if self._gate is None and channel.allow is None:
-            return True
         journal = self._journal
         journal.read_only = True
         try:

@@ -14,7 +14,9 @@ It does not measure time or memory: it bounds them, because a step pays for at m
 
 from __future__ import annotations
 
+import contextlib
 import decimal
+from collections.abc import Iterator
 from typing import Final, NoReturn
 
 ITEMS_PER_STEP: Final = 8
@@ -69,8 +71,9 @@ class Meter:
 
     def begin(self, steps: int, depth: int) -> None:
         """Arm for one command or one read, and put decimal arithmetic under the fixed context."""
-        self.decimals_outside = decimal.getcontext()
-        decimal.setcontext(FIXED_DECIMALS)
+        self.decimals_outside = outside = decimal.getcontext()
+        if outside is not FIXED_DECIMALS:
+            decimal.setcontext(FIXED_DECIMALS)
         self.left = self.allowed = steps
         self.depth = depth
         self.limit = ""
@@ -84,7 +87,8 @@ class Meter:
         """Disarm and return the steps used. A second call has no effect."""
         if self.allowed == _UNMETERED:
             return 0
-        decimal.setcontext(self.decimals_outside)
+        if self.decimals_outside is not FIXED_DECIMALS:
+            decimal.setcontext(self.decimals_outside)
         used = self.used if self.limit else self.allowed - self.left
         self.allowed = self.left = self.depth = _UNMETERED
         self.limit = ""
@@ -104,6 +108,17 @@ class Meter:
 
 
 METER: Final = Meter()
+
+
+@contextlib.contextmanager
+def fixed_decimals() -> Iterator[None]:
+    """Decimal arithmetic under the fixed context for many commands: changing it for each costs more than some handlers."""
+    outside = decimal.getcontext()
+    decimal.setcontext(FIXED_DECIMALS)
+    try:
+        yield
+    finally:
+        decimal.setcontext(outside)
 
 
 def charge(steps: int) -> None:

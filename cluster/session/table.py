@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import enum
 import struct
+from collections import deque
 from zlib import crc32
 
 from msgspec import Struct
@@ -64,9 +65,11 @@ class StoredTable(Struct, frozen=True, array_like=True):
 
 
 class _Session:
+    """answers: of consecutive sequences up to `last`, oldest first."""
+
     __slots__ = ("answers", "last")
 
-    def __init__(self, last: int, answers: dict[int, Answer]) -> None:
+    def __init__(self, last: int, answers: deque[Answer]) -> None:
         self.last = last
         self.answers = answers
 
@@ -91,15 +94,16 @@ _RUN: tuple[Verdict, Answer | None, int] = (Verdict.RUN, None, 0)
 class SessionTable:
     """The sessions of one document, in order of last use."""
 
-    __slots__ = ("_sessions", "forgotten_before_ms")
+    __slots__ = ("_newest", "_sessions", "forgotten_before_ms")
 
     def __init__(self, stored: StoredTable | None = None) -> None:
         self.forgotten_before_ms = stored.forgotten_before_ms if stored else 0
         self._sessions: dict[bytes, _Session] = {}
+        self._newest = b""
+        """The session that was used last: the last one of `_sessions`."""
         if stored:
             for entry in stored.sessions:
-                answers = {answer.sequence: answer for answer in entry.answers}
-                self._sessions[entry.session] = _Session(entry.last, answers)
+                self._sessions[entry.session] = _Session(entry.last, deque(entry.answers))
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -123,8 +127,9 @@ class SessionTable:
         expected = known.last + 1
         if sequence == expected > 1:
             return _RUN
-        answer = known.answers.get(sequence)
-        if answer is not None:
+        place = sequence - known.answers[0].sequence if known.answers else -1
+        if 0 <= place < len(known.answers):
+            answer = known.answers[place]
             return (Verdict.REPEAT if answer.digest == digest else Verdict.REUSED), answer, expected
         if sequence > 0 and known.last == 0:
             return Verdict.REUSED, None, expected  # an idempotency key: no sequence ever follows it
@@ -140,21 +145,22 @@ class SessionTable:
         """
         if not session:
             return
-        known = self._sessions.pop(session, None)
-        if known is None:
-            known = _Session(0, {})
-        self._sessions[session] = known
+        if session == self._newest:
+            known = self._sessions[session]
+        else:
+            known = self._sessions.pop(session) if session in self._sessions else _Session(0, deque())
+            self._sessions[session] = known
+            self._newest = session
         assert answer.sequence in (0, known.last + 1), "only the next sequence runs"
         answers = known.answers
-        while answers:
-            oldest = next(iter(answers))
-            if oldest > acked_through and len(answers) < window:
-                break
-            del answers[oldest]
+        while answers and (answers[0].sequence <= acked_through or len(answers) >= window):
+            answers.popleft()
         known.last = answer.sequence
-        answers[answer.sequence] = answer
+        answers.append(answer)
         while len(self._sessions) > sessions_max:
             victim = next(iter(self._sessions))
+            if victim == self._newest:
+                self._newest = b""
             if self._sessions.pop(victim).last > 0:
                 self.forgotten_before_ms = max(self.forgotten_before_ms, created_ms(victim))
 
@@ -162,5 +168,5 @@ class SessionTable:
         """The table as it goes into the record. Equal tables give equal values."""
         return StoredTable(
             self.forgotten_before_ms,
-            [StoredSession(session, known.last, list(known.answers.values())) for session, known in self._sessions.items()],
+            [StoredSession(session, known.last, list(known.answers)) for session, known in self._sessions.items()],
         )

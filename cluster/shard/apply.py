@@ -10,11 +10,13 @@ entry index is at most the record's applied_through, and replay skips just those
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
+from zlib import crc32
 
 import msgspec
 
+from cluster.documents.meter import fixed_decimals
 from cluster.documents.runtime import DELETE_CHANNEL, Code, Invocation, Outcome
 from cluster.empty import NO_ENTRIES
 from cluster.errors import (
@@ -42,13 +44,13 @@ from cluster.shard.commands import (
     CommandKind,
     Entry,
     HistoryRow,
-    command_seed,
+    command_seeds,
     decode_entry,
     encode_row,
 )
 from cluster.shard.digest import AppliedDigest
 from cluster.shard.directory import Directory
-from cluster.shard.document import FREEZE_AFTER_POISON, LiveDocument
+from cluster.shard.document import FREEZE_AFTER_POISON, LiveDocument, Ran
 from cluster.shard.failures import failure_of_outcome
 from cluster.shard.turn import StreamKey, Turn
 from cluster.storage.history import HistoryStore
@@ -57,7 +59,7 @@ PRINCIPALS_KEPT_MAX = 4096
 """Parsed principals kept a shard: a cache of a pure function, so losing it changes nothing."""
 
 _CREATE, _SEND, _DELETE = int(CommandKind.CREATE), int(CommandKind.SEND), int(CommandKind.DELETE)
-_OK = Code.OK
+_OK, RUN = Code.OK, Verdict.RUN
 
 Origin = tuple[StreamKey, int]
 """Who waits for a command's answer: the client stream and the operation's id there."""
@@ -87,6 +89,28 @@ class RunningMarker(Protocol):
     def suspected(self, shard: int, index: int) -> int | None:
         """The offset in this entry of a command that ended the process twice, if there is one."""
         ...
+
+
+@dataclass(slots=True)
+class _Task:
+    """One entry on its way through apply.
+
+    replies: one a command, in order; None where nobody waits. isolates: whether some command of the entry is isolated.
+    rows: what ran, by document and epoch, in order of the first command.
+    """
+
+    index: LogIndex
+    entry: Entry
+    replies: list[Reply] | None
+    isolates: bool
+    rows: dict[tuple[int, int], tuple[LiveDocument, Ran]] = field(default_factory=dict)
+
+    def ran(self, live: LiveDocument, now_ms: int, seed: bytes) -> Ran:
+        """Where the commands of a document's present epoch are kept; `seed` is the first one's."""
+        known = self.rows.get((id(live), live.epoch))
+        if known is None:
+            known = self.rows[(id(live), live.epoch)] = (live, Ran(live.epoch, live.index, now_ms, seed))
+        return known[1]
 
 
 class Applier:
@@ -141,37 +165,45 @@ class Applier:
         entry = decode_entry(payload)
         assert origins is None or len(origins) == len(entry.commands), "one origin a command"
         self._check_suspect(index)
-        documents = [self._prepare(command) for command in entry.commands]
+        stretches = self._stretches(entry.commands)
         assert entry.now_ms >= self.now_ms, "the shard's time never falls"
         self.now_ms = entry.now_ms
-        rows: dict[tuple[int, int], tuple[LiveDocument, int, HistoryRow]] = {}
-        replies: list[Reply] | None = None if origins is None else []
-        isolates = self._directory.isolates(self._shard, index)
+        task = _Task(index, entry, None if origins is None else [], self._directory.isolates(self._shard, index))
         skipped = False
         self.within_entry = True
-        for offset, command in enumerate(entry.commands):
-            live = documents[offset]
-            if index <= live.replay_through:
-                assert origins is None, "a leader never proposes into its own past"
-                skipped = True
-                continue
-            live.touched_ms = now_ms
-            self._command(live, command, index, offset, entry, rows, replies, isolates)
+        with fixed_decimals():
+            for live, first, stop in stretches:
+                if index <= live.replay_through:
+                    assert origins is None, "a leader never proposes into its own past"
+                    skipped = True
+                    continue
+                live.touched_ms = now_ms
+                self._run_stretch(live, first, stop, task)
+        changed = self._remember(task, turn)
         self.within_entry = False
-        if origins is not None and replies is not None:
-            for (stream, reply_id), reply in zip(origins, replies, strict=True):
-                reply.id = reply_id
-                turn.reply(stream, reply)
-        changed: dict[int, LiveDocument] = {}
-        for (identity, epoch), (live, first_index, row) in rows.items():
-            self._history.append(turn.batch, live.id, epoch, first_index, len(row.commands), encode_row(row))
-            now = any(command.kind != _SEND for command in row.commands)
-            self._cache.save_if_due(live, turn.batch, now=now)
-            changed[identity] = live
+        if origins is not None and task.replies is not None:
+            _answer(origins, task.replies, turn)
         if skipped:
             self.digest.restart(index)
         elif changed:
-            self.digest.add(index, b"".join([live.chain for live in changed.values()]))
+            self.digest.add(index, b"".join([live.chain for live in changed]))
+        return changed
+
+    def _remember(self, task: _Task, turn: Turn) -> list[LiveDocument]:
+        """Extend the chains, keep the history, write the records that are due. Returns the documents that changed."""
+        batch, index, entry = turn.batch, task.index, task.entry
+        changed: dict[int, LiveDocument] = {}
+        for live, ran in task.rows.values():
+            before = live.chain[:CHAIN_MARK_BYTES]
+            live.extend_chain(ran)
+            after = live.chain[:CHAIN_MARK_BYTES]
+            written = [crc32(writes) for writes in ran.writes]
+            outcomes = (ran.offsets, ran.commands, ran.codes, ran.answers, written)
+            row = HistoryRow(index, ran.now_ms, entry.seed, *outcomes, before, after)
+            self._history.append(batch, live.id, ran.epoch, ran.first_index, len(ran.commands), encode_row(row))
+            changed[id(live)] = live
+        for live, ran in task.rows.values():  # when every chain is what the entry made of it
+            self._cache.save_if_due(live, batch, now=ran.existence_touched)
         return list(changed.values())
 
     def _check_suspect(self, index: LogIndex) -> None:
@@ -184,74 +216,81 @@ class Applier:
                 suspect=offset,
             )
 
-    def _prepare(self, command: Command) -> LiveDocument:
-        """Have the document and its code at hand before anything of the entry runs."""
-        if command.kind == _CREATE:
-            self._directory.program(command.code_hash)
-        return self._cache.get(command.space, command.key)
-
-    def _command(
-        self,
-        live: LiveDocument,
-        command: Command,
-        index: LogIndex,
-        offset: int,
-        entry: Entry,
-        rows: dict[tuple[int, int], tuple[LiveDocument, int, HistoryRow]],
-        replies: list[Reply] | None,
-        isolates: bool,
-    ) -> None:
-        """Judge, run and remember one command; its reply is made only where somebody waits (`replies`).
-
-        isolates: whether some command of this entry is isolated.
+    def _stretches(self, commands: list[Command]) -> list[tuple[LiveDocument, int, int]]:
+        """(document, first, stop) of neighbouring commands to one document, with documents and code at hand before anything of
+        the entry runs.
         """
-        digest = payload_digest(command.kind, command.channel, command.payload) if command.session else b""
-        verdict, stored, expected = live.sessions.judge(command.session, command.sequence, digest)
-        if verdict is not Verdict.RUN:
+        stretches: list[tuple[LiveDocument, int, int]] = []
+        space, key, first = "", "", 0
+        for offset, command in enumerate(commands):
+            if command.kind == _CREATE:
+                self._directory.program(command.code_hash)
+            if command.key != key or command.space != space:
+                if offset:
+                    stretches.append((self._cache.get(space, key), first, offset))
+                space, key, first = command.space, command.key, offset
+        if commands:
+            stretches.append((self._cache.get(space, key), first, len(commands)))
+        return stretches
+
+    def _run_stretch(self, live: LiveDocument, first: int, stop: int, task: _Task) -> None:
+        """Judge, run and remember the commands first .. stop - 1 of an entry; replies are made only where somebody waits.
+
+        This is the loop that every message passes on every replica: what can be done once for all of them is not in it.
+        """
+        replies, sessions, note = task.replies, live.sessions, self._marker.note
+        shard, index, now_ms, commands = self._shard, task.index, self.now_ms, task.entry.commands
+        ran: Ran | None = None
+        size = 0
+        for offset, seed in enumerate(command_seeds(task.entry.seed, first, stop), first):
+            command = commands[offset]
+            digest = b""
+            if command.session:
+                digest = payload_digest(command.kind, command.channel, command.payload)
+                verdict, stored, expected = sessions.judge(command.session, command.sequence, digest)
+                if verdict is not RUN:
+                    if replies is not None:
+                        replies.append(_reply_of_verdict(live, verdict, stored, expected))
+                    continue
+            sender = self._principals.get(command.principal)
+            plain = command.kind == _SEND and command.code_hash == live.code_hash
+            if not plain or sender is None or live.instance is None or live.frozen:
+                try:
+                    sender = self._sender(command)
+                    self._admit(live, command)
+                except ClusterError as error:
+                    if replies is not None:
+                        replies.append(Reply(0, live.epoch, live.index, b"", failure_of(error)))
+                    continue
+            if task.isolates and self._directory.isolated(shard, index, offset) is not None:
+                outcome = Outcome(Code.POISONED, b"{}")
+                live.frozen = FREEZE_AFTER_POISON
+            else:
+                note(shard, index, offset, command)
+                if command.kind == _SEND and live.instance is not None:
+                    invocation = Invocation(command.channel, command.payload, sender, now_ms, seed, live.index + 1)
+                    outcome = live.instance.run(invocation)
+                else:
+                    outcome = self._run(live, command, sender, seed)
+            code, answer = outcome.code, outcome.answer
+            if code is Code.FAILED:
+                self._report(live, command, outcome)
+            self._conclude(live, command, outcome, digest)
+            size += len(command.payload) + 64
+            if ran is None or ran.epoch != live.epoch:  # an entry may delete a document and create it again
+                ran = task.ran(live, now_ms, seed)
+            if command.kind != _SEND:
+                ran.existence_touched = True
+            ran.offsets.append(offset)
+            ran.commands.append(command)
+            ran.codes.append(int(code))
+            ran.answers.append(answer)
+            ran.writes.append(outcome.writes)
             if replies is not None:
-                replies.append(_reply_of_verdict(live, verdict, stored, expected))
-            return
-        sender = self._principals.get(command.principal)
-        if (
-            sender is None
-            or command.kind != _SEND
-            or live.instance is None
-            or live.frozen
-            or command.code_hash != live.code_hash
-        ):
-            try:
-                sender = self._sender(command)
-                self._admit(live, command)
-            except ClusterError as error:
-                if replies is not None:
-                    replies.append(Reply(0, live.epoch, live.index, b"", failure_of(error)))
-                return
-        seed = command_seed(entry.seed, offset)
-        if isolates and self._directory.isolated(self._shard, index, offset) is not None:
-            outcome = Outcome(Code.POISONED, b"{}")
-            live.frozen = FREEZE_AFTER_POISON
-        else:
-            self._marker.note(self._shard, index, offset, command)
-            outcome = self._run(live, command, sender, seed)
-        self.commands_run += 1
-        ok = outcome.code is _OK
-        if outcome.code is Code.FAILED:
-            self._report(live, command, outcome)
-        self._conclude(live, command, seed, outcome, digest)
-        self._cache.changed(live, index, len(command.payload) + 64)
-        row = rows.get((id(live), live.epoch))  # an entry may delete a document and create it again
-        if row is None:
-            row = (live, live.index, HistoryRow(index, self.now_ms, entry.seed, [], [], [], [], []))
-            rows[(id(live), live.epoch)] = row
-        history = row[2]
-        history.offsets.append(offset)
-        history.commands.append(command)
-        history.codes.append(int(outcome.code))
-        history.answers.append(outcome.answer)
-        history.chains.append(live.chain[:CHAIN_MARK_BYTES])
-        if replies is not None:
-            failure = None if ok else failure_of_outcome(outcome.code, outcome.answer)
-            replies.append(Reply(0, live.epoch, live.index, outcome.answer, failure))
+                failure = None if code is _OK else failure_of_outcome(code, answer)
+                replies.append(Reply(0, live.epoch, live.index, answer, failure))
+        if size:
+            self._cache.changed(live, index, size)
 
     def _report(self, live: LiveDocument, command: Command, outcome: Outcome) -> None:
         error_id = msgspec.json.decode(outcome.answer).get("error_id", "")
@@ -314,21 +353,31 @@ class Applier:
             live.clear_ring()
         return outcome
 
-    def _conclude(self, live: LiveDocument, command: Command, seed: bytes, outcome: Outcome, digest: bytes) -> None:
-        """Advance the position, the chain, the session table and the ring. Existence changes happen here for deletion."""
+    def _conclude(self, live: LiveDocument, command: Command, outcome: Outcome, digest: bytes) -> None:
+        """Advance the position, the session table and the ring. Existence changes happen here for deletion."""
+        self.commands_run += 1
         live.index += 1
-        live.extend_chain(command, self.now_ms, seed, outcome)
         program = live.program if live.program is not None else self._directory.program(command.code_hash)
         settings = program.settings
         if command.session:
             answer = Answer(command.sequence, digest, int(outcome.code), outcome.answer, live.epoch, live.index)
             live.sessions.record(command.session, command.acked_through, answer, settings.session_window, settings.sessions_max)
-        if outcome.code is _OK and command.kind == _DELETE:
+        if command.kind == _DELETE and outcome.code is _OK:
             live.instance = None
             live.program = None
             live.clear_ring()
         else:
             live.push_change(outcome, settings.change_ring_bytes)
+
+
+def _answer(origins: list[Origin], replies: list[Reply], turn: Turn) -> None:
+    """Give every reply its operation's id and its client stream."""
+    waiting: StreamKey | None = None
+    for (stream, operation), reply in zip(origins, replies, strict=True):
+        reply.id = operation
+        if stream != waiting:
+            waiting, lane = stream, turn.replies.setdefault(stream, [])
+        lane.append(reply)
 
 
 def _reply_of_verdict(live: LiveDocument, verdict: Verdict, stored: Answer | None, expected: int) -> Reply:

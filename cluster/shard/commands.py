@@ -6,6 +6,7 @@ A command carries everything that its handler may observe, together with the ent
 from __future__ import annotations
 
 import enum
+from hashlib import blake2b
 
 import msgspec
 from msgspec import Struct
@@ -26,6 +27,9 @@ ENTRY_BYTES_MAX = 4 * 1024 * 1024
 """Payload bytes gathered into one entry; one larger command still travels alone."""
 
 SEED_BYTES = 32
+SEED_OWN_BYTES = 4
+"""The end of a seed, in which commands of one entry differ."""
+
 CHAIN_MARK_BYTES = 8
 
 
@@ -74,8 +78,9 @@ class Entry(Struct, array_like=True, frozen=True):
 class HistoryRow(Struct, array_like=True, frozen=True):
     """The commands of one document from one entry, as its history keeps them: enough to run them again without the log.
 
-    offsets: place of each command in its entry (its seed derives from it). codes, answers: how each ended. chains: the first
-        CHAIN_MARK_BYTES of the document's chain after each, enough to find where two replicas part.
+    offsets: place of each command in its entry (its seed derives from it). codes, answers: how each ended. writes: CRC-32 of
+        each one's tracked writes. before, after: the first CHAIN_MARK_BYTES of the document's chain before and after the row;
+        with them `command_marks` finds the command at which two replicas part.
     """
 
     log_index: int
@@ -85,7 +90,9 @@ class HistoryRow(Struct, array_like=True, frozen=True):
     commands: list[Command]
     codes: list[int]
     answers: list[bytes]
-    chains: list[bytes]
+    writes: list[int]
+    before: bytes
+    after: bytes
 
 
 class _RowPlace(Struct, array_like=True, frozen=True):
@@ -137,8 +144,28 @@ def decode_row(body: bytes) -> HistoryRow:
         raise StorageDamaged(f"a history row does not decode: {error}") from error
 
 
+def command_marks(row: HistoryRow) -> list[bytes]:
+    """One mark a command: of two replicas' rows of the same entry, the first different marks stand at the first command before
+    which the documents, or after which the commands, outcomes or writes differ. The last one is the chain's own beginning, so
+    it differs whenever the chains do.
+    """
+    mark = _encoder.encode((row.before, row.log_index, row.now_ms, row.seed))
+    marks = []
+    for outcome in zip(row.offsets, row.commands, row.codes, row.answers, row.writes, strict=True):
+        mark = blake2b(mark + _encoder.encode(outcome), digest_size=CHAIN_MARK_BYTES).digest()
+        marks.append(mark)
+    marks[-1] = row.after
+    return marks
+
+
 def command_seed(entry_seed: bytes, offset: int) -> bytes:
     """The seed of one command: the entry's with the command's offset folded into its last four bytes. Seeds only ever serve
     as keys of BLAKE2b, which keeps streams of different keys apart, so nothing more is needed than that they differ.
     """
-    return entry_seed[:-4] + (int.from_bytes(entry_seed[-4:], "big") ^ offset).to_bytes(4, "big")
+    return command_seeds(entry_seed, offset, offset + 1)[0]
+
+
+def command_seeds(entry_seed: bytes, first: int, stop: int) -> list[bytes]:
+    """The seeds of the commands first .. stop - 1."""
+    common, last = entry_seed[:-SEED_OWN_BYTES], int.from_bytes(entry_seed[-SEED_OWN_BYTES:], "big")
+    return [common + (last ^ offset).to_bytes(SEED_OWN_BYTES, "big") for offset in range(first, stop)]

@@ -3,14 +3,18 @@
 Invariant 2 of the design: all replicas at one position have the same record, byte for byte. So a record holds nothing that only
 one node knows, and `applied_through` is the last entry that changed this document, not the last entry that this node applied.
 
-The chain binds the whole past: chain = H(chain, header of the command, code, H(seed, payload, answer, tracked writes)).
-The inner digest is salted by the seed, so content can be erased from history and the chain still verifies.
+The chain binds the whole past. It grows once for all commands of one entry, when the last of them has run:
+
+    chain = H(chain, position, time, headers and codes, H(seed, payloads, answers, tracked writes))
+
+The inner digest is salted by the seed, so content can be erased from history, an entry's share of it at a time, and the chain
+still verifies. Nothing leaves a replica between two commands of an entry, so nobody sees a document that is ahead of its chain.
 """
 
 from __future__ import annotations
 
-import struct
 from collections import deque
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
@@ -50,7 +54,6 @@ class Record(Struct, array_like=True, frozen=True):
     chain: bytes
 
 
-_SIZES = struct.Struct(">III")
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Record)
 
@@ -64,6 +67,25 @@ def decode_record(body: bytes) -> Record:
     if record.format != RECORD_FORMAT:
         raise StorageDamaged(f"record format {record.format} is not {RECORD_FORMAT}")
     return record
+
+
+@dataclass(slots=True)
+class Ran:
+    """The commands of one document that ran in one entry and epoch, in order, and how each ended.
+
+    first_index: the position of the first. first_seed: the first one's seed. existence_touched: not all were messages.
+    """
+
+    epoch: int
+    first_index: int
+    now_ms: int
+    first_seed: bytes
+    existence_touched: bool = False
+    offsets: list[int] = field(default_factory=list)
+    commands: list[Command] = field(default_factory=list)
+    codes: list[int] = field(default_factory=list)
+    answers: list[bytes] = field(default_factory=list)
+    writes: list[bytes] = field(default_factory=list)
 
 
 class LiveDocument:
@@ -162,13 +184,16 @@ class LiveDocument:
         """Approximate size in memory: the record's and what is kept for viewers."""
         return self.record_bytes() + self.ring_bytes
 
-    def extend_chain(self, command: Command, now_ms: int, seed: bytes, outcome: Outcome) -> None:
-        """Bind one command and its outcome into the chain. Called once a command that ran, in order."""
-        payload, answer, writes = command.payload, outcome.answer, outcome.writes
-        sizes = _SIZES.pack(len(payload), len(answer), len(writes))
-        content = blake2b(sizes + payload + answer + writes, key=seed, digest_size=CHAIN_BYTES).digest()
-        place = (command.kind, command.channel, command.principal, now_ms, self.epoch, self.index, outcome.code)
-        self.chain = blake2b(self.chain + content + _encoder.encode(place), digest_size=CHAIN_BYTES).digest()
+    def extend_chain(self, ran: Ran) -> None:
+        """Bind the commands of one entry and their outcomes into the chain. Called once an entry and epoch, in order."""
+        commands = ran.commands
+        payloads = [command.payload for command in commands]
+        headers = [(command.kind, command.channel, command.principal) for command in commands]
+        content = blake2b(
+            _encoder.encode((payloads, ran.answers, ran.writes)), key=ran.first_seed, digest_size=CHAIN_BYTES
+        ).digest()
+        place = _encoder.encode((ran.epoch, ran.first_index, ran.now_ms, headers, ran.codes))
+        self.chain = blake2b(self.chain + content + place, digest_size=CHAIN_BYTES).digest()
 
     def push_change(self, outcome: Outcome, ring_bytes_max: int) -> None:
         """Keep what changed for viewers who are behind; the oldest falls out when the ring is full."""

@@ -1,7 +1,8 @@
 """What one replica can say about a document that may differ elsewhere, and how it takes over what the majority has.
 
 Chains are compared at positions of the document, not at log indexes: replicas need not stand at one place for it. History
-keeps the start of the chain after every command, so the command at which two replicas part is found without running anything.
+keeps the start of the chain after every entry and a checksum of every command's writes, so the command at which two replicas
+part is found without running anything.
 
 Invariant: a record is taken over whole, with the history behind the parting, in one batch; log entries that it contains
 already are skipped like after a restart.
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 
 from cluster.errors import CodeMissing, HistoryTrimmed, StorageDamaged
 from cluster.ids import DocumentId, LogIndex
-from cluster.shard.commands import CHAIN_MARK_BYTES, HistoryRow, command_seed, decode_entry, decode_row
+from cluster.shard.commands import CHAIN_MARK_BYTES, HistoryRow, command_marks, command_seed, decode_entry, decode_row
 from cluster.shard.divergence import (
     ChainMark,
     CompareReply,
@@ -77,7 +78,11 @@ def _differs(replica: ShardReplica, mark: ChainMark) -> bool:
     if (live.epoch, live.index) == (mark.epoch, mark.index):
         return live.chain[:CHAIN_MARK_BYTES] != mark.mark
     found = row_at(replica, live.id, mark.epoch, mark.index)
-    return found is not None and found[0].chains[found[1]] != mark.mark
+    if found is None:
+        return False
+    row, place = found
+    # Chains are told as they stand behind a whole entry: a position within one is not where both stood.
+    return place != len(row.commands) - 1 or row.after != mark.mark
 
 
 def row_at(replica: ShardReplica, document: DocumentId, epoch: int, index: int) -> tuple[HistoryRow, int] | None:
@@ -99,7 +104,7 @@ def _rows(
 
 
 def chain_marks(replica: ShardReplica, document: DocumentId, epoch: int, through: int) -> tuple[int, list[bytes]]:
-    """(first index, starts of the chain after it and each later command) of what is kept of the newest MARKS_MAX commands."""
+    """(first index, marks of it and each later command) of what is kept of the newest MARKS_MAX commands."""
     earliest = replica.stored.history.earliest_index(document, epoch)
     if earliest is None:
         return 0, []
@@ -108,7 +113,7 @@ def chain_marks(replica: ShardReplica, document: DocumentId, epoch: int, through
     begins = 0
     for first, row in _rows(replica, document, epoch, start, MARKS_MAX):
         begins = begins or first
-        marks += row.chains
+        marks += command_marks(row)
     return begins, marks
 
 

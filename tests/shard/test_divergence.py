@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cluster.documents.runtime import Code
 from cluster.ids import DocumentId, LogIndex, NodeId, ReplicaId, ShardId
-from cluster.shard.commands import CHAIN_MARK_BYTES, decode_row
+from cluster.shard.commands import CHAIN_MARK_BYTES, HistoryRow, command_marks, decode_row
 from cluster.shard.divergence import (
     Divergence,
     Remedy,
@@ -152,16 +152,37 @@ def test_what_differs_in_records_is_named() -> None:
     assert what_differs(one.live("a").record(), other.live("a").record())[0] == ("position", "state", "frozen")
 
 
-def test_history_keeps_the_start_of_the_chain_after_every_command() -> None:
+def test_history_keeps_the_start_of_the_chain_around_every_entry() -> None:
     parts = Parts()
-    parts.apply(parts.create("a"), parts.add("a", 1))
     chains = [parts.live("a").chain[:CHAIN_MARK_BYTES]]
+    parts.apply(parts.create("a"), parts.add("a", 1))
+    chains.append(parts.live("a").chain[:CHAIN_MARK_BYTES])
     parts.apply(parts.add("a", 2))
     chains.append(parts.live("a").chain[:CHAIN_MARK_BYTES])
     rows = [decode_row(body) for _, _, body in parts.history.read(DocumentId("tally", "a"), 1, 1, 10)]
-    assert [len(row.chains) for row in rows] == [2, 1]
-    assert [row.chains[-1] for row in rows] == chains
+    assert [(row.before, row.after) for row in rows] == [(chains[0], chains[1]), (chains[1], chains[2])]
     assert [row.codes for row in rows] == [[Code.OK, Code.OK], [Code.OK]]
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"before": b"2" * 8}, 0),
+        ({"codes": [Code.OK, Code.REFUSED, Code.OK]}, 1),
+        ({"answers": [b"1", b"2", b"4"], "after": b"x" * 8}, 2),
+        ({"answers": [b"0", b"2", b"3"]}, 0),
+        ({"writes": [0, 7, 0]}, 1),
+        ({"offsets": [0, 2, 3]}, 1),
+        ({"after": b"x" * 8}, 2),
+    ],
+)
+def test_the_marks_of_a_row_part_at_the_first_command_that_differs(change: dict[str, object], place: int) -> None:
+    parts = Parts()
+    commands = [parts.add("a", amount) for amount in (1, 2, 3)]
+    row = HistoryRow(5, 1, bytes(32), [0, 1, 2], commands, [0, 0, 0], [b"1", b"2", b"3"], [0, 0, 0], b"1" * 8, b"a" * 8)
+    mine, theirs = command_marks(row), command_marks(msgspec.structs.replace(row, **change))
+    assert [one == other for one, other in zip(mine, theirs, strict=True)].index(False) == place
+    assert mine[-1] == row.after
 
 
 def test_a_log_line_names_no_key_and_an_operator_sees_the_path() -> None:

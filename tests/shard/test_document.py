@@ -11,7 +11,7 @@ from cluster.documents.runtime import Code, Outcome
 from cluster.errors import StorageDamaged
 from cluster.ids import DocumentId, LogIndex
 from cluster.shard.commands import SEMANTICS, CommandKind, Entry, encode_entry
-from cluster.shard.document import LiveDocument, decode_record
+from cluster.shard.document import LiveDocument, Ran, decode_record
 from cluster.shard.turn import Turn
 from tests.pump.tally import session_id
 from tests.shard.parts import Parts
@@ -90,7 +90,6 @@ def test_the_chain_changes_with_everything_that_it_binds(change: dict[str, objec
     def chain(**more: object) -> bytes:
         fields = {**BASE, "now_ms": 1, "seed": bytes(32), "code": Code.OK, "answer": b"1", "writes": b"", **more}
         live = LiveDocument(DocumentId("tally", "a"))
-        live.epoch, live.index = fields.get("epoch", 1), fields.get("index", 7)  # type: ignore[assignment]
         live.chain = fields.get("chain", live.chain)  # type: ignore[assignment]
         command = Parts().command(
             fields["kind"],  # type: ignore[arg-type]
@@ -99,12 +98,30 @@ def test_the_chain_changes_with_everything_that_it_binds(change: dict[str, objec
             fields["payload"],  # type: ignore[arg-type]
             principal=str(fields["principal"]),
         )
-        outcome = Outcome(fields["code"], fields["answer"], fields["writes"])  # type: ignore[arg-type]
-        live.extend_chain(command, fields["now_ms"], fields["seed"], outcome)  # type: ignore[arg-type]
+        place = (fields.get("epoch", 1), fields.get("index", 7), fields["now_ms"], fields["seed"])
+        outcome = ([int(fields["code"])], [fields["answer"]], [fields["writes"]])  # type: ignore[call-overload]
+        live.extend_chain(Ran(*place, False, [0], [command], *outcome))  # type: ignore[arg-type]
         return live.chain
 
     assert chain() == chain()
     assert chain(**change) != chain()
+
+
+def test_the_chain_tells_the_commands_of_one_entry_apart() -> None:
+    def chain(*payloads: bytes, answers: tuple[bytes, ...] = (b"1", b"2"), writes: tuple[bytes, ...] = (b"", b"w")) -> bytes:
+        live = LiveDocument(DocumentId("tally", "a"))
+        commands = [Parts().command(CommandKind.SEND, "a", "add", payload) for payload in payloads]
+        live.extend_chain(Ran(1, 1, 1, bytes(32), False, [0, 1], commands, [0, 0], list(answers), list(writes)))
+        return live.chain
+
+    told = {
+        chain(b"x", b"y"),
+        chain(b"y", b"x"),
+        chain(b"xy", b""),
+        chain(b"x", b"y", answers=(b"12", b"")),
+        chain(b"x", b"y", writes=(b"w", b"")),
+    }
+    assert len(told) == 5
 
 
 def test_a_record_that_is_none_is_damage() -> None:

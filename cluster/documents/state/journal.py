@@ -63,25 +63,22 @@ class Changes:
     """What one command wrote. Immutable; it refers to nothing of the state, so it may be kept in a ring.
 
     index: the command's document index. operations: the writes in order. writes: their canonical bytes, b"" when there are
-    none: the same command on the same state gives the same bytes on every supported Python.
+    none: the same command on the same state gives the same bytes on every supported Python. size: approximate bytes held, for
+    bounding a ring.
     """
 
-    __slots__ = ("index", "operations", "writes")
+    __slots__ = ("index", "operations", "size", "writes")
 
     def __init__(self, index: int, operations: list[Write], writes: bytes) -> None:
         self.index = index
         self.operations = operations
         self.writes = writes
+        self.size = len(writes) + 96 * len(operations)
 
     @property
     def fields(self) -> frozenset[str]:
         """Names of the top-level fields that were written."""
         return frozenset(str(operation[1][0]) for operation in self.operations)
-
-    @property
-    def size(self) -> int:
-        """Approximate bytes held, for bounding a ring."""
-        return len(self.writes) + 96 * len(self.operations)
 
     def __bool__(self) -> bool:
         return bool(self.operations)
