@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NewType
 
 from cluster.errors import InvalidName
@@ -25,6 +26,8 @@ SPACE_BYTES_MAX = 63
 KEY_BYTES_MAX = 512
 AGENT_BYTES_MAX = 256
 CHANNEL_BYTES_MAX = 63
+NAMES_KEPT_MAX = 4096
+"""Legal names that are remembered, so that each is looked at once. A refusal is not."""
 
 _SPACE = re.compile(r"[a-z][a-z0-9_-]{0,62}\Z")
 _CHANNEL = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}\Z")
@@ -87,6 +90,7 @@ class DocumentId:
         return cls(space, key)
 
 
+@lru_cache(NAMES_KEPT_MAX)
 def check_space(name: str) -> None:
     """Raise InvalidName unless `name` is a lower-case identifier of at most 63 characters."""
     if not _SPACE.match(name):
@@ -98,6 +102,7 @@ def check_key(key: str) -> None:
     _check_text("document key", key, KEY_BYTES_MAX)
 
 
+@lru_cache(NAMES_KEPT_MAX)
 def check_channel(name: str) -> None:
     """Raise InvalidName unless `name` can be the name of a handler."""
     if not _CHANNEL.match(name):

@@ -87,6 +87,9 @@ class DocumentInstance:
                     return self._undo(Outcome(Code.DENIED, _DENIED))
                 if METER.limit or METER.refusal is not None or METER.fault is not None:
                     return self._undo(self._swallowed(invocation))
+                if not journal.log:
+                    journal.end_unchanged()
+                    return Outcome(Code.OK, answer, steps=METER.end())
                 changes = journal.commit()
             except Exhausted as error:
                 return self._undo(self._exhausted(error.limit))
@@ -97,8 +100,6 @@ class DocumentInstance:
                     return self._undo(self._swallowed(invocation))
                 ending = self._refused if isinstance(error, Refused) else self._failed
                 return self._undo(ending(error, invocation))
-            if not changes.operations:
-                return Outcome(Code.OK, answer, steps=METER.end())
             if self._viewing.computed:
                 self._viewing.wrote(changes.fields)
             return Outcome(Code.OK, answer, changes.writes, changes, changes.size, METER.end())

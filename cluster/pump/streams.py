@@ -30,7 +30,7 @@ from cluster.errors import (
 from cluster.ids import NodeId, ShardId
 from cluster.router.router import Router
 from cluster.session.failures import failure_of
-from cluster.session.operations import Consistency, Delta, Kind, Operation, Reply
+from cluster.session.operations import COMMAND_KINDS, Consistency, Delta, Kind, Operation, Reply
 from cluster.shard.feed import CREDIT_DEFAULT_BYTES
 
 WATCHES_PER_STREAM_MAX = 10_000
@@ -136,9 +136,13 @@ class Streams:
         if stream is None:
             return
         groups: dict[ShardId, list[Operation]] = {}
+        space, key = "", ""
+        group: list[Operation] | None = None  # where the last command went: mostly the next one is for the same document
         for operation in operations:
             kind = operation.kind
-            if kind == Kind.LIST:
+            if group is not None and operation.key == key and operation.space == space and kind in COMMAND_KINDS:
+                group.append(operation)
+            elif kind == Kind.LIST:
                 self._submit_list(number, stream, operation, groups)
             elif kind == Kind.UNWATCH:
                 self._unwatch(number, stream, operation, groups)
@@ -154,8 +158,9 @@ class Streams:
                     groups[shard] = [operation]
                 else:
                     group.append(operation)
-        for shard, group in groups.items():
-            self._send(number, shard, group, now_ms)
+                space, key, group = operation.space, operation.key, groups[shard]
+        for shard, gathered in groups.items():
+            self._send(number, shard, gathered, now_ms)
 
     def submit_to(self, number: int, shard: ShardId, operation: Operation, now_ms: float) -> None:
         """Send an operation to a shard's leader whatever it is about."""

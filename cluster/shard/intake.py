@@ -140,7 +140,9 @@ class Intake:
         arrived, self._arrived = self._arrived, NO_ITEMS
         commands: list[tuple[StreamKey, list[Operation]]] = []
         for stream, operations in arrived:
-            wanted = [operation for operation in operations if operation.kind in COMMAND_KINDS]
+            wanted = operations
+            if not COMMAND_KINDS.issuperset([operation.kind for operation in operations]):
+                wanted = [operation for operation in operations if operation.kind in COMMAND_KINDS]
             if wanted:
                 commands.append((stream, wanted))
             if len(wanted) != len(operations):

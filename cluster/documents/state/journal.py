@@ -146,6 +146,12 @@ class Journal:
         self._end()
         return changes
 
+    def end_unchanged(self) -> None:
+        """End a command that wrote nothing. Handles taken in it die."""
+        assert self.active, "no command is running"
+        assert not self.log, "what was written is committed"
+        self._end()
+
     def rollback(self) -> None:
         """End the command and restore the state of its begin exactly: values, order, size. Handles taken in it die."""
         assert self.active, "no command is running"
