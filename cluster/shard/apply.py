@@ -35,7 +35,7 @@ from cluster.errors import (
 )
 from cluster.ids import DocumentId, LogIndex, Principal, ShardId
 from cluster.session.failures import failure_of
-from cluster.session.operations import Reply
+from cluster.session.operations import Failure, Reply
 from cluster.session.table import Answer, Verdict, payload_digest
 from cluster.shard.cache import DocumentCache
 from cluster.shard.commands import (
@@ -95,12 +95,13 @@ class RunningMarker(Protocol):
 class _Task:
     """One entry on its way through apply.
 
-    replies: one a command, in order; None where nobody waits. isolates: whether some command of the entry is isolated.
-    rows: what ran, by document and epoch, in order of the first command.
+    seeds: one a command. replies: likewise, to be filled in; None where nobody waits. isolates: whether some command of the
+        entry is isolated. rows: what ran, by document and epoch, in order of the first command.
     """
 
     index: LogIndex
     entry: Entry
+    seeds: list[bytes]
     replies: list[Reply] | None
     isolates: bool
     rows: dict[tuple[int, int], tuple[LiveDocument, Ran]] = field(default_factory=dict)
@@ -165,24 +166,25 @@ class Applier:
         entry = decode_entry(payload)
         assert origins is None or len(origins) == len(entry.commands), "one origin a command"
         self._check_suspect(index)
-        stretches = self._stretches(entry.commands)
+        shares = self._shares(entry.commands)
         assert entry.now_ms >= self.now_ms, "the shard's time never falls"
         self.now_ms = entry.now_ms
-        task = _Task(index, entry, None if origins is None else [], self._directory.isolates(self._shard, index))
+        replies = None if origins is None else [Reply(operation) for _, operation in origins]
+        task = _Task(index, entry, command_seeds(entry), replies, self._directory.isolates(self._shard, index))
         skipped = False
         self.within_entry = True
         with fixed_decimals():
-            for live, first, stop in stretches:
+            for live, offsets in shares:
                 if index <= live.replay_through:
                     assert origins is None, "a leader never proposes into its own past"
                     skipped = True
                     continue
                 live.touched_ms = now_ms
-                self._run_stretch(live, first, stop, task)
+                self._run_share(live, offsets, task)
         changed = self._remember(task, turn)
         self.within_entry = False
-        if origins is not None and task.replies is not None:
-            _answer(origins, task.replies, turn)
+        if origins is not None and replies is not None:
+            _answer(origins, replies, turn)
         if skipped:
             self.digest.restart(index)
         elif changed:
@@ -216,41 +218,41 @@ class Applier:
                 suspect=offset,
             )
 
-    def _stretches(self, commands: list[Command]) -> list[tuple[LiveDocument, int, int]]:
-        """(document, first, stop) of neighbouring commands to one document, with documents and code at hand before anything of
-        the entry runs.
+    def _shares(self, commands: list[Command]) -> list[tuple[LiveDocument, list[int]]]:
+        """Each document with the places of its commands, in order of the first; documents and code are at hand before anything
+        of the entry runs. Documents do not see each other, so all of one can run before those of the next.
         """
-        stretches: list[tuple[LiveDocument, int, int]] = []
-        space, key, first = "", "", 0
+        shares: dict[tuple[str, str], list[int]] = {}
+        offsets: list[int] = []
+        space, key = "", ""
         for offset, command in enumerate(commands):
             if command.kind == _CREATE:
                 self._directory.program(command.code_hash)
             if command.key != key or command.space != space:
-                if offset:
-                    stretches.append((self._cache.get(space, key), first, offset))
-                space, key, first = command.space, command.key, offset
-        if commands:
-            stretches.append((self._cache.get(space, key), first, len(commands)))
-        return stretches
+                space, key = command.space, command.key
+                offsets = shares.setdefault((space, key), [])
+            offsets.append(offset)
+        return [(self._cache.get(*name), offsets) for name, offsets in shares.items()]
 
-    def _run_stretch(self, live: LiveDocument, first: int, stop: int, task: _Task) -> None:
-        """Judge, run and remember the commands first .. stop - 1 of an entry; replies are made only where somebody waits.
+    def _run_share(self, live: LiveDocument, offsets: list[int], task: _Task) -> None:
+        """Judge, run and remember one document's commands of an entry; replies are filled in only where somebody waits.
 
         This is the loop that every message passes on every replica: what can be done once for all of them is not in it.
         """
         replies, sessions, note = task.replies, live.sessions, self._marker.note
         shard, index, now_ms, commands = self._shard, task.index, self.now_ms, task.entry.commands
+        seeds = task.seeds
         ran: Ran | None = None
         size = 0
-        for offset, seed in enumerate(command_seeds(task.entry.seed, first, stop), first):
-            command = commands[offset]
+        for offset in offsets:
+            command, seed = commands[offset], seeds[offset]
             digest = b""
             if command.session:
                 digest = payload_digest(command.kind, command.channel, command.payload)
                 verdict, stored, expected = sessions.judge(command.session, command.sequence, digest)
                 if verdict is not RUN:
                     if replies is not None:
-                        replies.append(_reply_of_verdict(live, verdict, stored, expected))
+                        _fill_verdict(replies[offset], live, verdict, stored, expected)
                     continue
             sender = self._principals.get(command.principal)
             plain = command.kind == _SEND and command.code_hash == live.code_hash
@@ -260,7 +262,7 @@ class Applier:
                     self._admit(live, command)
                 except ClusterError as error:
                     if replies is not None:
-                        replies.append(Reply(0, live.epoch, live.index, b"", failure_of(error)))
+                        _fill(replies[offset], live.epoch, live.index, b"", failure_of(error))
                     continue
             if task.isolates and self._directory.isolated(shard, index, offset) is not None:
                 outcome = Outcome(Code.POISONED, b"{}")
@@ -287,8 +289,10 @@ class Applier:
             ran.answers.append(answer)
             ran.writes.append(outcome.writes)
             if replies is not None:
-                failure = None if code is _OK else failure_of_outcome(code, answer)
-                replies.append(Reply(0, live.epoch, live.index, answer, failure))
+                reply = replies[offset]
+                reply.epoch, reply.index, reply.payload = live.epoch, live.index, answer
+                if code is not _OK:
+                    reply.failure = failure_of_outcome(code, answer)
         if size:
             self._cache.changed(live, index, size)
 
@@ -371,20 +375,26 @@ class Applier:
 
 
 def _answer(origins: list[Origin], replies: list[Reply], turn: Turn) -> None:
-    """Give every reply its operation's id and its client stream."""
+    """Give every reply to its client stream."""
     waiting: StreamKey | None = None
-    for (stream, operation), reply in zip(origins, replies, strict=True):
-        reply.id = operation
+    lane: list[Reply] = []
+    for (stream, _), reply in zip(origins, replies, strict=True):
         if stream != waiting:
             waiting, lane = stream, turn.replies.setdefault(stream, [])
         lane.append(reply)
 
 
-def _reply_of_verdict(live: LiveDocument, verdict: Verdict, stored: Answer | None, expected: int) -> Reply:
+def _fill(reply: Reply, epoch: int, index: int, payload: bytes, failure: Failure | None) -> None:
+    reply.epoch, reply.index, reply.payload, reply.failure = epoch, index, payload, failure
+
+
+def _fill_verdict(reply: Reply, live: LiveDocument, verdict: Verdict, stored: Answer | None, expected: int) -> None:
+    """The answer to what does not run."""
     if verdict is Verdict.REPEAT:
         assert stored is not None
         failure = failure_of_outcome(stored.code, stored.body)
-        return Reply(0, stored.epoch, stored.index, stored.body, failure)
+        _fill(reply, stored.epoch, stored.index, stored.body, failure)
+        return
     error: ClusterError
     if verdict is Verdict.INVALID:
         error = InvalidRequest("a sequence is not negative")
@@ -394,4 +404,4 @@ def _reply_of_verdict(live: LiveDocument, verdict: Verdict, stored: Answer | Non
         error = SequenceGap(f"the session's next sequence here is {expected}", expected=expected)
     else:
         error = OutcomeUnknown("the session's memory of this command is gone", expected=expected)
-    return Reply(0, live.epoch, live.index, b"", failure_of(error))
+    _fill(reply, live.epoch, live.index, b"", failure_of(error))

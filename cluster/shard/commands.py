@@ -162,10 +162,11 @@ def command_seed(entry_seed: bytes, offset: int) -> bytes:
     """The seed of one command: the entry's with the command's offset folded into its last four bytes. Seeds only ever serve
     as keys of BLAKE2b, which keeps streams of different keys apart, so nothing more is needed than that they differ.
     """
-    return command_seeds(entry_seed, offset, offset + 1)[0]
-
-
-def command_seeds(entry_seed: bytes, first: int, stop: int) -> list[bytes]:
-    """The seeds of the commands first .. stop - 1."""
     common, last = entry_seed[:-SEED_OWN_BYTES], int.from_bytes(entry_seed[-SEED_OWN_BYTES:], "big")
-    return [common + (last ^ offset).to_bytes(SEED_OWN_BYTES, "big") for offset in range(first, stop)]
+    return common + (last ^ offset).to_bytes(SEED_OWN_BYTES, "big")
+
+
+def command_seeds(entry: Entry) -> list[bytes]:
+    """The seeds of an entry's commands, in order."""
+    common, last = entry.seed[:-SEED_OWN_BYTES], int.from_bytes(entry.seed[-SEED_OWN_BYTES:], "big")
+    return [common + (last ^ offset).to_bytes(SEED_OWN_BYTES, "big") for offset in range(len(entry.commands))]

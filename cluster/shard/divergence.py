@@ -160,7 +160,7 @@ class CompareReply(Struct, frozen=True, array_like=True, tag=33):
 class EvidenceRequest(Struct, frozen=True, array_like=True, tag=34):
     """A leader asks for a replica's state of one document, which does not change behind entry `settled`.
 
-    epoch, first, marks: starts of the leader's chain after the commands first, first + 1, ... of that epoch.
+    epoch, first, marks: the leader's marks (`command_marks`) of the commands first, first + 1, ... of that epoch.
     """
 
     shard: ShardId
