@@ -11,7 +11,7 @@ from cluster.session.table import Answer, SessionTable, StoredTable, Verdict
 from cluster.shard import apply
 from cluster.shard.apply import Applier
 from cluster.shard.cache import DocumentCache
-from cluster.shard.commands import Entry
+from cluster.shard.commands import Entry, command_seed
 from cluster.shard.document import LiveDocument
 from cluster.shard.intake import Intake
 from cluster.shard.replica import ShardReplica
@@ -102,11 +102,11 @@ def time_read_at_apply(patch: Patch) -> None:
 def seed_made_at_apply(patch: Patch) -> None:
     ticks = [0]
 
-    def seed(entry_seed: bytes, offset: int) -> bytes:
+    def seeds(entry: Entry) -> list[bytes]:
         ticks[0] += 1
-        return bytes(original(entry_seed, offset + ticks[0]))
+        return [command_seed(entry.seed, offset + ticks[0]) for offset in range(len(entry.commands))]
 
-    original = patch.set(apply, "command_seed", seed)
+    patch.set(apply, "command_seeds", seeds)
 
 
 @mutant("what a refused handler had written stays written")
@@ -245,8 +245,8 @@ def only_the_newest_answer_kept(patch: Patch) -> None:
 
 @mutant("deletion forgets the document's sessions")
 def deletion_forgets_sessions(patch: Patch) -> None:
-    def conclude(applier: Applier, live: LiveDocument, command: Any, seed: bytes, outcome: Any, digest: bytes) -> None:
-        original(applier, live, command, seed, outcome, digest)
+    def conclude(applier: Applier, live: LiveDocument, command: Any, outcome: Any, digest: bytes) -> None:
+        original(applier, live, command, outcome, digest)
         if not live.alive:
             live.sessions = SessionTable()
 
