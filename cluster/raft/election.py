@@ -155,13 +155,27 @@ def _waits_for_promise(state: State, now_ms: float) -> bool:
 
 
 def _stand(state: State, now_ms: float) -> None:
-    """Campaign, unless that would be in vain; then look again later."""
-    if could_win(state, now_ms):
+    """Campaign, unless that would be in vain; then look again later. Where this term has a leader, follow it: it may sleep and
+    never say anything, and with leases on this node goes on promising not to help elect another.
+    """
+    leader = _listed_leader(state, now_ms)
+    if leader is not None:
+        roles.become_follower(state, state.term, leader, now_ms)
+    elif could_win(state, now_ms):
         _pre_campaign(state, now_ms)
     elif state.role is Role.FOLLOWER:
         roles.arm_election(state, now_ms)
     else:
         roles.become_follower(state, state.term, None, now_ms)
+
+
+def _listed_leader(state: State, now_ms: float) -> ReplicaId | None:
+    """Whose node says that it leads this group in this very term: nobody else can. One that was lost since does not count."""
+    for peer in state.peers:
+        heard_ms = state.liveness.leader_heard_ms(peer, state.term)
+        if now_ms - heard_ms < state.config.election_timeout_ms_min and (peer != state.lost_leader or heard_ms > state.lost_ms):
+            return peer
+    return None
 
 
 def _pre_campaign(state: State, now_ms: float) -> None:

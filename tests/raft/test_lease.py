@@ -263,6 +263,23 @@ def test_hearsay_of_a_higher_term_does_not_end_a_promise(heard: int) -> None:
     assert grants(solo, pre=False)
 
 
+@pytest.mark.parametrize("config", [LEASES, TEST_CONFIG])
+def test_voter_that_gave_its_leader_up_follows_it_again_although_that_sleeps(config: RaftConfig) -> None:
+    """Its node acknowledges the leader's and promises with that, so it may not campaign; and a leader whose followers have
+    everything says nothing. Both would have gone on for ever, and nobody could have used the group from here.
+    """
+    solo = follower(config=config)
+    solo.at_deadline()
+    while solo.core.leader is not None:
+        solo.at_deadline()  # the leader's node is silent: it gives the leader up
+    solo.receive(3, vote_reply(1, False, pre=True))
+    for _ in range(3):
+        solo.heard[2, 1] = solo.core.deadline_ms
+        solo.at_deadline()
+    assert solo.core.role is Role.FOLLOWER
+    assert solo.core.leader == 2
+
+
 def test_campaign_of_an_operator_waits_for_the_promise() -> None:
     """A candidate's own vote is a vote."""
     solo = follower()

@@ -46,6 +46,7 @@ FOUND_BUGS = {
     22021: "a majority that agreed once the wrong one was gone left the report waiting for ever",
     357474087579: "a leader that had taken over what is right stayed unwell, because nobody was right about another document",
     9100016: "the simulator's own: with one replica wrong and another a copy of it there is no majority to know better",
+    9300047: "a voter that had given up a leader, which slept, went on promising it not to campaign, and never found it",
 }
 """Seeds that failed once, with what they found."""
 
