@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cluster.cli.local import LocalCluster
+from cluster.cli.local_commands import EXAMPLES
 from cluster.cli.output import Exit
 from tests.cli.terminal import Finished, environment, moot
 
@@ -59,7 +60,7 @@ def running_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         started = moot("up", "--detach", "--json", cwd=home)
         assert started.code == Exit.DONE, started.err
         assert started.json["healthy"]
-        assert set(started.json["deployed"]) == {"text", "chat", "tictactoe", "counter"}
+        assert set(started.json["deployed"]) == set(EXAMPLES)
         yield home
     finally:
         moot("down", cwd=home)
