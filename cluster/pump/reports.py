@@ -78,7 +78,7 @@ class Reports:
         against = min(differing, key=lambda answer: answer.parts_at or math.inf, default=None)
         index = against.parts_at if against is not None else 0
         if known is not None:
-            heard = {nodes[peer] for peer in chains}
+            heard = {nodes[peer] for peer in (*chains, *answers)}
             unheard = (Side(side.chain, tuple(node for node in side.nodes if node not in heard)) for side in known.sides)
             sides = (*sides, *(side for side in unheard if side.nodes))
             misled = misled or known.misled
@@ -106,10 +106,13 @@ class Reports:
         the leader knew would end with it, and the next leader, perhaps the one that is wrong, would send its state around.
         Raises CodeMissing or StorageDamaged.
         """
+        members = {peer for peer, _ in replica.raft.configuration.places}
+        answers = {sender: answer for sender, answer in answers.items() if sender in members}
         if (replica.id, name) in self.open or all(answer.chain == own for answer in answers.values()):
             return
         chains = {sender: answer.chain for sender, answer in answers.items()} | {replica.replica: own}
-        self._spread(replica, self.write(replica, name, answers, chains, None, Remedy.WAITING), turn)
+        words = self.words(replica, name, answers, chains)
+        self._spread(replica, self.write(replica, name, answers, words, None, Remedy.WAITING), turn)
 
     def words(
         self,

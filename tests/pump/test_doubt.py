@@ -111,6 +111,24 @@ def test_a_doubt_does_not_end_with_the_leader_that_had_it() -> None:
     assert state(third)["board"][1]["owner"] == MARKER
 
 
+def test_a_voter_that_comes_back_is_heard_at_once() -> None:
+    """The next look was due most of a second later, and the document is held meanwhile."""
+    leaking: set[NodeId] = set()
+    world = planted(lambda name: "its-own-host" if name in leaking else "")
+    victim = followers_of(world)[0]
+    leaking.add(victim.name)
+    restarted(world, victim)
+    leader = leader_of(world)
+    third = next(node for node in followers_of(world) if node is not victim)
+    third.crash(lose_unsynced=False)
+    assert claim(world.client(leader.name), 1, MARKER).failure is None
+    world.run_until(lambda: any(report.remedy is Remedy.WAITING for report in leader.pump.divergences.reports.all()))
+    world.run(1_300)
+    third.boot()
+    world.run_until(lambda: replica_of(third).applied == replica_of(leader).applied)
+    world.run_until(lambda: healed(world), within_ms=100)
+
+
 def test_a_copy_that_was_sent_in_doubt_does_not_outvote_who_ran_the_command() -> None:
     """Nor when it leads: it knows itself that it is one."""
     world, leader, victim, third = differing_without_the_third()

@@ -41,6 +41,7 @@ FOUND_BUGS = {
     31001: "the simulator's own: one of two voters that could outvote a diverged replica could not be heard for good",
     31067: "a listing answered in the turn that applied a creation did not show it: its record was not written yet",
     1001462: "only the leader knew that a document was in doubt; the next one, itself wrong, made copies of it",
+    5005341: "a report said of a voter that has no word what it had said before it became a copy",
     5000591: "a document waited 30 s for the word of a voter that needed the snapshot which doubt withheld",
     1001822: "a sleeping leader woke to replace a lost replica, found that it led no more, and its node ended",
     22021: "a majority that agreed once the wrong one was gone left the report waiting for ever",
