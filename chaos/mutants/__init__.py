@@ -1,9 +1,11 @@
 """Bugs that are planted on purpose, one at a time, to learn whether the simulator would find them.
 
 mutant.py          what a planted bug is
+reach.py           which seeds it can show in
 elections.py       in votes, terms, and who stops leading when
 consensus.py       in the log: appending, acknowledging, committing, and the order of writing and telling
 membership.py      in configurations, moves and handovers
+leases.py          in promises to wait for a leader
 sleeping.py        in groups without timers
 storage.py         in what a disk is trusted with
 documents.py       in apply, records, sessions
@@ -11,6 +13,7 @@ snapshots.py       in compaction, transfers, installation
 telling.py         in reads, watches, routes
 clients.py         in the client's half of the session protocol
 hunt.py            how many seeds it takes
+results.py         what was found so far, in a file; the table that is published
 
 Each is a bug that some system had, or one of the traps that the tests of a layer name, or one that this product once had.
 docs/internals/known-bugs.md says which is which, and what stands against those that can not be planted.
@@ -18,13 +21,14 @@ docs/internals/known-bugs.md says which is which, and what stands against those 
 
 from __future__ import annotations
 
-from chaos.mutants import clients, consensus, documents, elections, membership, sleeping, snapshots, storage, telling
+from chaos.mutants import clients, consensus, documents, elections, leases, membership, sleeping, snapshots, storage, telling
 from chaos.mutants.mutant import Mutant
 
 CATALOGUE: tuple[Mutant, ...] = (
     *elections.MUTANTS,
     *consensus.MUTANTS,
     *membership.MUTANTS,
+    *leases.MUTANTS,
     *sleeping.MUTANTS,
     *storage.MUTANTS,
     *documents.MUTANTS,

@@ -7,7 +7,7 @@ from typing import Any
 from chaos.mutants.mutant import Patch, collector
 from cluster.documents.instance import DocumentInstance
 from cluster.session import table as session_table
-from cluster.session.table import Answer, SessionTable, StoredTable, Verdict
+from cluster.session.table import Answer, SessionTable, StoredTable, Verdict, created_ms
 from cluster.shard import apply
 from cluster.shard.apply import Applier
 from cluster.shard.cache import DocumentCache
@@ -240,6 +240,17 @@ def only_the_newest_answer_kept(patch: Patch) -> None:
     def record(table: SessionTable, session: bytes, acked: int, answer: Answer, window: int, most: int) -> None:
         remember(table, session, max(acked, answer.sequence - 1), answer, window, most)
 
+    remember = patch.set(SessionTable, "record", record)
+
+
+@mutant("a session that was evicted is taken for a new one")
+def evicted_session_runs_again(patch: Patch) -> None:
+    def record(table: SessionTable, session: bytes, acked: int, answer: Answer, window: int, most: int) -> None:
+        before = table.forgotten_before_ms
+        remember(table, session, acked, answer, window, most)
+        table.forgotten_before_ms = before
+
+    assert created_ms(bytes(16)) == 0
     remember = patch.set(SessionTable, "record", record)
 
 

@@ -7,11 +7,13 @@ from typing import Any
 import msgspec
 
 from chaos.mutants.mutant import Patch, collector
-from cluster.ids import LogIndex, ReplicaId
+from chaos.mutants.reach import HUNG_LEADERS, ILL_LEADERS, WIPES
+from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.pump import liveness
+from cluster.pump.incoming import Incoming
 from cluster.pump.outbox import Outbox
 from cluster.pump.pump import Pump
-from cluster.raft import core, election, quorum, replication, roles
+from cluster.raft import core, election, following, quorum, replication, roles
 from cluster.raft.effects import Role
 from cluster.raft.messages import AppendReply, HardState, VoteReply, VoteRequest
 from cluster.raft.progress import Progress
@@ -37,6 +39,17 @@ def term_and_vote_in_memory_only(patch: Patch) -> None:
         log._hard_state = hard_state
 
     patch.set(ShardLog, "_set_hard_state", set_hard_state)
+
+
+@mutant("who steps down within a term forgets its vote in it (trap 3)")
+def vote_cleared_on_stepping_down(patch: Patch) -> None:
+    def become_follower(state: State, term: Term, leader: ReplicaId | None, now_ms: float) -> None:
+        steps_down = term == state.term and state.role is not Role.FOLLOWER
+        original(state, term, leader, now_ms)
+        if steps_down:
+            state.vote = NOBODY
+
+    original = patch.set(roles, "become_follower", become_follower)
 
 
 @mutant("votes are given without comparing logs (paper 5.4.1)")
@@ -69,9 +82,32 @@ def refusal_counted_as_vote(patch: Patch) -> None:
     patch.handler(core.MESSAGES, election.on_candidate_vote, on_vote)
 
 
-@mutant("a wiped node is taken for the one it was (trap 11)")
+@mutant("a vote that comes twice is counted twice (trap 15)")
+def repeated_vote_counted_twice(patch: Patch) -> None:
+    def on_vote(state: State, sender: ReplicaId, reply: VoteReply, now_ms: float) -> None:
+        if reply.granted and not reply.pre and state.votes.get(sender):
+            state.votes[next((voter for voter in state.voters if voter not in state.votes), sender)] = True
+        election.on_candidate_vote(state, sender, reply, now_ms)
+
+    patch.handler(core.MESSAGES, election.on_candidate_vote, on_vote)
+
+
+@mutant("a wiped node is taken for the one it was (trap 11)", WIPES)
 def wiped_node_not_fenced(patch: Patch) -> None:
     patch.set(Pump, "_known_store", lambda pump, node, store: True)
+
+
+@mutant("messages of a node count before its directory is known, so a wiped one votes until it is fenced")
+def unmet_node_believed(patch: Patch) -> None:
+    class Everybody(set[NodeId]):
+        def __contains__(self, node: object) -> bool:
+            return True
+
+    def construct(incoming: Incoming, **parts: Any) -> None:
+        original(incoming, **parts)
+        incoming.met = Everybody()
+
+    original = patch.set(Incoming, "__init__", construct)
 
 
 # terms
@@ -98,6 +134,11 @@ def higher_term_in_answer_ignored(patch: Patch) -> None:
     original = patch.set(core, "_receive", receive)
 
 
+@mutant("a leader of an earlier term is not told that it is one (trap 19)")
+def stale_leader_not_answered(patch: Patch) -> None:
+    patch.set(following, "on_stale_leader", lambda state, sender, message: None)
+
+
 @mutant("a pre-vote is granted in the voter's own term, so nobody ever wins one (trap 17)")
 def pre_vote_granted_in_own_term(patch: Patch) -> None:
     def answer(state: State, sender: ReplicaId, request: VoteRequest, now_ms: float) -> None:
@@ -107,6 +148,18 @@ def pre_vote_granted_in_own_term(patch: Patch) -> None:
         state.send_now(sender, VoteReply(state.term, granted, pre=True))
 
     patch.set(election, "_answer_pre_vote", answer)
+
+
+@mutant("a refused pre-vote is refused in silence, so who asks never learns of the higher term (trap 18)")
+def pre_vote_refused_in_silence(patch: Patch) -> None:
+    def answer(state: State, sender: ReplicaId, request: VoteRequest, now_ms: float) -> None:
+        refused = len(state.effects.send_now)
+        original(state, sender, request, now_ms)
+        state.effects.send_now[refused:] = [
+            (peer, reply) for peer, reply in state.effects.send_now[refused:] if isinstance(reply, VoteReply) and reply.granted
+        ]
+
+    original = patch.set(election, "_answer_pre_vote", answer)
 
 
 @mutant("a candidate whose votes were split does not try again")
@@ -133,7 +186,7 @@ def no_entry_at_the_terms_start(patch: Patch) -> None:
     original = patch.set(roles, "become_leader", become_leader)
 
 
-@mutant("a leader that no quorum answers goes on leading (trap 20)")
+@mutant("a leader that no quorum answers goes on leading (trap 20)", ILL_LEADERS)
 def leader_without_quorum_goes_on(patch: Patch) -> None:
     def check(state: State, now_ms: float) -> bool:
         state.check_ms = now_ms + state.config.election_timeout_ms_min
@@ -142,7 +195,7 @@ def leader_without_quorum_goes_on(patch: Patch) -> None:
     patch.set(replication, "check_quorum", check)
 
 
-@mutant("a leader whose disk hangs goes on leading (trap 21)")
+@mutant("a leader whose disk hangs goes on leading (trap 21)", HUNG_LEADERS)
 def leader_with_hung_disk_goes_on(patch: Patch) -> None:
     patch.set(State, "disk_hangs", lambda state, now_ms: False)
     patch.set(State, "oldest_write_ms", lambda state, now_ms: now_ms)
@@ -152,6 +205,21 @@ def leader_with_hung_disk_goes_on(patch: Patch) -> None:
 @mutant("a node goes on vouching for groups that it leads no more (trap 53)")
 def lost_leadership_still_listed(patch: Patch) -> None:
     patch.set(liveness.NodeLiveness, "delist", lambda known, shard: None)
+
+
+@mutant("an acknowledged round counts also where the peer's term is higher")
+def exception_of_a_higher_term_ignored(patch: Patch) -> None:
+    def acked_sent_ms(known: liveness.NodeLiveness, node: NodeId, shard: ShardId, term: Term) -> float:
+        peer = known._peers.get(node)
+        if peer is None:
+            return liveness.NEVER
+        exceptions, peer.exceptions = peer.exceptions, frozenset()
+        try:
+            return float(original(known, node, shard, term))
+        finally:
+            peer.exceptions = exceptions
+
+    original = patch.set(liveness.NodeLiveness, "acked_sent_ms", acked_sent_ms)
 
 
 @mutant("evidence that the leader is gone is thrown away, and nobody looks out for another")

@@ -7,12 +7,14 @@ from typing import Any
 import msgspec
 
 from chaos.mutants.mutant import Patch, collector
-from cluster.ids import LogIndex
+from chaos.mutants.reach import HANDOVERS, MOVES
+from cluster.ids import LogIndex, ReplicaId
+from cluster.pump import changes
 from cluster.pump.holdings import Holdings
 from cluster.pump.placing import Placing
 from cluster.raft import configuration as configurations
-from cluster.raft import election, membership, quorum
-from cluster.raft.messages import Configuration, HardState, SnapshotMeta
+from cluster.raft import core, election, membership, quorum, transfer
+from cluster.raft.messages import Configuration, HardState, SnapshotMeta, VoteReply, VoteRequest
 from cluster.raft.state import State
 from cluster.storage.log import ShardLog
 
@@ -37,6 +39,22 @@ def voters_change_in_one_step(patch: Patch) -> None:
     original = patch.set(configurations, "entered", entered)
 
 
+@mutant("a leader changes the configuration before it has committed anything in its term (trap 41)", MOVES)
+def change_before_the_terms_first_entry(patch: Patch) -> None:
+    patch.set(membership, "_refusal", lambda state: None)
+
+
+@mutant("a joint configuration is left before it is committed (trap 43)", MOVES)
+def joint_left_before_it_is_committed(patch: Patch) -> None:
+    def settle(state: State, now_ms: float) -> None:
+        if state.configuration.outgoing and state.transfer_to is None and state.commit >= state.term_start:
+            membership._append(state, configurations.left(state.configuration), now_ms)
+        else:
+            original(state, now_ms)
+
+    original = patch.set(membership, "settle", settle)
+
+
 @mutant("nobody leaves a joint configuration (trap 46)")
 def joint_never_left(patch: Patch) -> None:
     def settle(state: State, now_ms: float) -> None:
@@ -46,7 +64,7 @@ def joint_never_left(patch: Patch) -> None:
     original = patch.set(membership, "settle", settle)
 
 
-@mutant("after a restart the configuration is that of the log's start (trap 42)")
+@mutant("after a restart the configuration is that of the log's start (trap 42)", MOVES)
 def configuration_forgotten_at_restart(patch: Patch) -> None:
     def hard_state(log: ShardLog) -> HardState:
         return HardState(log._hard_state.term, log._hard_state.vote)
@@ -54,7 +72,7 @@ def configuration_forgotten_at_restart(patch: Patch) -> None:
     patch.set(ShardLog, "hard_state", property(hard_state))
 
 
-@mutant("a configuration outlives its entry, which was truncated (trap 42)")
+@mutant("a configuration outlives its entry, which was truncated (trap 42)", MOVES)
 def configuration_outlives_its_entry(patch: Patch) -> None:
     def truncate(state: State, index: LogIndex) -> None:
         known = list(state.configurations)
@@ -71,7 +89,7 @@ def snapshot_carries_the_newest_configuration(patch: Patch) -> None:
     patch.set(State, "configuration_at", lambda state, index: state.configuration)
 
 
-@mutant("an installed snapshot does not bring its configuration (trap 47)")
+@mutant("an installed snapshot does not bring its configuration (trap 47)", MOVES)
 def snapshot_without_configuration(patch: Patch) -> None:
     def reset(state: State, meta: SnapshotMeta) -> None:
         original(state, msgspec.structs.replace(meta, configuration=state.configuration))
@@ -79,7 +97,47 @@ def snapshot_without_configuration(patch: Patch) -> None:
     original = patch.set(State, "reset_to", reset)
 
 
+@mutant("a replica that finds itself no voter refuses to vote (trap 16)", MOVES)
+def nonvoter_refuses_votes(patch: Patch) -> None:
+    def on_vote_request(state: State, sender: ReplicaId, request: VoteRequest, now_ms: float) -> None:
+        if state.replica in state.voters:
+            election.on_vote_request(state, sender, request, now_ms)
+        else:
+            state.send_now(sender, VoteReply(state.term, False, request.pre))
+
+    patch.handler(core.MESSAGES, election.on_vote_request, on_vote_request)
+
+
+@mutant("a leader that has no vote any more goes on leading (trap 45)", MOVES)
+def voteless_leader_leads_on(patch: Patch) -> None:
+    def settle(state: State, now_ms: float) -> None:
+        if state.configuration.outgoing:
+            original(state, now_ms)
+
+    original = patch.set(membership, "settle", settle)
+
+
 # replicas
+
+
+@mutant("the id of a removed replica is given again (trap 12)", MOVES)
+def replica_id_given_again(patch: Patch) -> None:
+    def highest_of(now: Configuration) -> ReplicaId:
+        return max(*configurations.members_of(now), ReplicaId(0))
+
+    patch.set(configurations, "highest_of", highest_of)
+    patch.set(changes, "highest_of", highest_of)
+
+
+@mutant("a node takes an invitation for a replica that it has had and lost (trap 12)", MOVES)
+def removed_replica_comes_back(patch: Patch) -> None:
+    def on_stray(holdings: Holdings, node: Any, item: Any) -> None:
+        held = holdings._held.get(item.shard)
+        if held is not None:
+            holdings._held[item.shard] = msgspec.structs.replace(held, highest=ReplicaId(0))
+        original(holdings, node, item)
+
+    original = patch.set(Holdings, "on_stray", on_stray)
 
 
 @mutant("a removed replica does not believe that it was removed")
@@ -98,3 +156,8 @@ def map_not_told_of_moves(patch: Patch) -> None:
 
 
 # handing over
+
+
+@mutant("a handover that comes to nothing is never given up (trap 40)", HANDOVERS)
+def handover_never_given_up(patch: Patch) -> None:
+    patch.set(transfer, "abort_if_due", lambda state, now_ms: None)

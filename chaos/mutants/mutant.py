@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
+
+from chaos.mutants.reach import ALL, Reach
 
 
 class Patch:
@@ -44,12 +46,14 @@ Plant = Callable[[Patch], None]
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """`plant` changes the classes of this process through a Patch. layer: which module of bugs it is from."""
+    """`plant` changes the classes of this process through a Patch. layer: which module of bugs it is from. reach: which
+    seeds its hunt takes out of the stream."""
 
     name: str
     layer: str
     story: str
     plant: Plant
+    reach: Reach = ALL
 
     @contextmanager
     def planted(self) -> Iterator[None]:
@@ -62,13 +66,19 @@ class Mutant:
             patch.undo()
 
 
-def collector() -> tuple[list[Mutant], Callable[[str], Callable[[Plant], Plant]]]:
+class Collector(Protocol):
+    """The decorator of a module of bugs."""
+
+    def __call__(self, story: str, reach: Reach = ALL) -> Callable[[Plant], Plant]: ...
+
+
+def collector() -> tuple[list[Mutant], Collector]:
     """A list of mutants, and the decorator that adds a function to it under its own name."""
     found: list[Mutant] = []
 
-    def mutant(story: str) -> Callable[[Plant], Plant]:
+    def mutant(story: str, reach: Reach = ALL) -> Callable[[Plant], Plant]:
         def add(plant: Plant) -> Plant:
-            found.append(Mutant(plant.__name__, plant.__module__.rpartition(".")[2], story, plant))
+            found.append(Mutant(plant.__name__, plant.__module__.rpartition(".")[2], story, plant, reach))
             return plant
 
         return add

@@ -7,12 +7,18 @@ from typing import Any
 import msgspec
 
 from chaos.mutants.mutant import Patch, collector
-from cluster.raft import following
+from cluster.ids import LogIndex, ReplicaId
+from cluster.pump import snapshot_sending
+from cluster.pump.snapshot_receiving import SnapshotReceiving
+from cluster.pump.snapshot_sending import SnapshotSending
+from cluster.raft import following, replication
+from cluster.raft.progress import Pace, Progress
+from cluster.raft.state import State
 from cluster.session.table import StoredTable
 from cluster.shard.cache import DocumentCache
 from cluster.shard.document import decode_record
 from cluster.shard.replica import ShardReplica
-from cluster.shard.snapshot import StoredShard
+from cluster.shard.snapshot import ShardMetadata, StoredShard
 from cluster.storage.records import RecordStore
 
 MUTANTS, mutant = collector()
@@ -48,6 +54,15 @@ def snapshot_of_unsaved_records(patch: Patch) -> None:
     patch.set(ShardReplica, "save_all", lambda replica, turn: None)
 
 
+@mutant("a snapshot leaves out the records that were written while it was read")
+def snapshot_misses_what_is_written_meanwhile(patch: Patch) -> None:
+    def send_opening(transfer: Any, node: Any, turn: Any) -> None:
+        transfer.point = LogIndex(max(transfer.point, transfer.replica.raft.commit_index))
+        original(transfer, node, turn)
+
+    original = patch.set(snapshot_sending, "_send_opening", send_opening)
+
+
 @mutant("an installed snapshot keeps the old documents in memory")
 def install_keeps_memory(patch: Patch) -> None:
     def switch(cache: DocumentCache, generation: int) -> None:
@@ -79,3 +94,47 @@ def switched_to_half_a_snapshot(patch: Patch) -> None:
         return [] if after else found
 
     original = patch.set(StoredShard, "read", read)
+
+
+@mutant("a snapshot does not carry the shard's time")
+def snapshot_without_time(patch: Patch) -> None:
+    def install(replica: ShardReplica, meta: Any, metadata: Any, *, resets_log: bool, turn: Any) -> None:
+        original(replica, meta, ShardMetadata(), resets_log=resets_log, turn=turn)
+        replica._intake._stamped_ms = 0
+
+    original = patch.set(ShardReplica, "install", install)
+
+
+@mutant("a resumed snapshot claims to stand where its last sender stood, though the first records are older")
+def resumed_snapshot_claims_the_later_point(patch: Patch) -> None:
+    def make_ready(receiving: SnapshotReceiving, replica: ShardReplica, opening: Any, turn: Any) -> bool:
+        ready: bool = original(receiving, replica, opening, turn)
+        partial = replica.stored.partial
+        if ready and partial is not None:
+            replica.stored._note(msgspec.structs.replace(partial, point=opening.point), turn.batch)
+        return ready
+
+    original = patch.set(SnapshotReceiving, "_make_ready", make_ready)
+
+
+@mutant("a transfer that got stuck is never given up")
+def stuck_transfer_never_given_up(patch: Patch) -> None:
+    def tick(sending: SnapshotSending, now_ms: float, turn: Any) -> None:
+        for transfer in sending._outgoing.values():
+            transfer.heard_ms = now_ms
+        original(sending, now_ms, turn)
+
+    patch.set(SnapshotReceiving, "tick", lambda receiving, now_ms, turn: None)
+    original = patch.set(SnapshotSending, "tick", tick)
+
+
+@mutant("a replica that was offered a snapshot and got none is not offered it again")
+def failed_snapshot_not_offered_again(patch: Patch) -> None:
+    def ask_again(state: State, peer: ReplicaId, progress: Progress, now_ms: float) -> None:
+        if progress.pace is Pace.SNAPSHOT:
+            progress.retry_at_ms = now_ms + state.config.election_timeout_ms_min
+        else:
+            original(state, peer, progress, now_ms)
+
+    patch.set(ShardReplica, "snapshot_failed", lambda replica, peer, now_ms, turn: None)
+    original = patch.set(replication, "_ask_again", ask_again)

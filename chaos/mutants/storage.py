@@ -7,6 +7,7 @@ from typing import Any
 from zlib import crc32
 
 from chaos.mutants.mutant import Patch, collector
+from chaos.mutants.reach import FAILED_READS, ROTTEN_LOGS, ROTTEN_RECORDS
 from cluster.errors import StorageDamaged, StorageError
 from cluster.ids import DocumentId, LogIndex, ShardId, Term
 from cluster.pump.snapshot_receiving import SnapshotReceiving
@@ -40,6 +41,14 @@ def entries_written_before_their_term(patch: Patch) -> None:
     original = patch.set(ShardLog, "persist", persist)
 
 
+@mutant("truncated entries stay on disk and are there again after a restart")
+def truncation_not_written(patch: Patch) -> None:
+    def truncate(log: ShardLog, batch: Batch, index: LogIndex) -> None:
+        original(log, Batch(), index)
+
+    original = patch.set(ShardLog, "_truncate", truncate)
+
+
 @mutant("the log's reset for a snapshot leaves the old entries on disk")
 def reset_leaves_old_entries(patch: Patch) -> None:
     def drop(log: ShardLog, batch: Batch) -> None:
@@ -59,7 +68,7 @@ def log_start_not_written(patch: Patch) -> None:
 # rot
 
 
-@mutant("a rotten entry is taken for the torn end of the log, which is cut there (trap 10)")
+@mutant("a rotten entry is taken for the torn end of the log, which is cut there (trap 10)", ROTTEN_LOGS)
 def rot_taken_for_the_end_of_the_log(patch: Patch) -> None:
     def open_log(cls: type[ShardLog], engine: Engine, shard: ShardId) -> ShardLog:
         try:
@@ -90,7 +99,7 @@ def _sealed_entry(log: ShardLog, key: bytes, body: bytes) -> bytes:
     return checksum.to_bytes(keys.CHECKSUM_BYTES, "big") + body
 
 
-@mutant("an entry that does not open is left out and the next one takes its place (a read error ends the log)")
+@mutant("an entry that does not open is left out and the next one takes its place (a read error ends the log)", ROTTEN_LOGS)
 def rotten_entry_skipped(patch: Patch) -> None:
     def entries(log: ShardLog, first: LogIndex, last: LogIndex) -> Iterator[tuple[LogIndex, Term, bytes]]:
         at = first
@@ -105,12 +114,12 @@ def rotten_entry_skipped(patch: Patch) -> None:
     original = patch.set(ShardLog, "_entries", entries)
 
 
-@mutant("checksums are not compared")
+@mutant("checksums are not compared", ROTTEN_RECORDS)
 def checksum_not_compared(patch: Patch) -> None:
     patch.set(keys, "unseal", lambda family, key, value: value[keys.CHECKSUM_BYTES :])
 
 
-@mutant("a record that does not open is taken for a document that never was")
+@mutant("a record that does not open is taken for a document that never was", ROTTEN_RECORDS)
 def rotten_record_taken_for_none(patch: Patch) -> None:
     def get(store: RecordStore, generation: int, document: DocumentId) -> bytes | None:
         try:
@@ -122,7 +131,7 @@ def rotten_record_taken_for_none(patch: Patch) -> None:
     original = patch.set(RecordStore, "get", get)
 
 
-@mutant("a disk that can not be read is taken for one that has no record")
+@mutant("a disk that can not be read is taken for one that has no record", FAILED_READS)
 def read_error_taken_for_no_record(patch: Patch) -> None:
     def get(store: RecordStore, generation: int, document: DocumentId) -> bytes | None:
         try:
@@ -136,14 +145,14 @@ def read_error_taken_for_no_record(patch: Patch) -> None:
     original = patch.set(RecordStore, "get", get)
 
 
-@mutant("a rotten record is told to the client who met it (once a bug of this product)")
+@mutant("a rotten record is told to the client who met it (once a bug of this product)", ROTTEN_RECORDS)
 def rot_told_to_clients(patch: Patch) -> None:
     told = StorageDamaged("a record does not open")
     patch.set(reading, "UNREADABLE", told)
     patch.set(gathering, "UNREADABLE", told)
 
 
-@mutant("a replica whose state does not open is not replaced from its peers")
+@mutant("a replica whose state does not open is not replaced from its peers", ROTTEN_RECORDS)
 def damaged_state_never_repaired(patch: Patch) -> None:
     def look_after(receiving: SnapshotReceiving, replica: ShardReplica, turn: Turn) -> None:
         if not replica.damaged:
@@ -152,7 +161,7 @@ def damaged_state_never_repaired(patch: Patch) -> None:
     original = patch.set(SnapshotReceiving, "look_after", look_after)
 
 
-@mutant("a replica whose state does not open goes on serving")
+@mutant("a replica whose state does not open goes on serving", ROTTEN_RECORDS)
 def damaged_replica_serves_on(patch: Patch) -> None:
     def found(replica: ShardReplica, what: str, turn: Turn) -> None:
         return None

@@ -91,6 +91,35 @@ def _rival_cuts(source: random.Random, names: list[NodeId], *, steady: bool) -> 
     return found
 
 
+LEASE_TRIALS_MS = (300.0, 1_500.0, 2_700.0)
+"""When leases are put to the test in seeds that are about them; leadership is handed over then too."""
+
+
+def _lease_trials(source: random.Random, names: list[NodeId]) -> list[Fault]:
+    """Another leader, as early as promises allow, while the old one is there and has heard nothing of it: its connections break
+    at once; it loses one voter after the other, and the last of them restarts; it is deaf after it called a successor; it
+    stands still with an answer in its hands; or it is told late of everything.
+    """
+    found: list[Fault] = []
+    links = tuple((one, other) for one in names for other in names if one != other)
+    for start in LEASE_TRIALS_MS:
+        at_ms, end = round(start + source.uniform(1, 40)), round(start + source.uniform(900, 1_150))
+        trial = source.choice(("broken", "forsaken", "deaf", "stopped", "late", "late"))
+        if trial == "broken":
+            found.append(faults.LeaderCut(at_ms, end, 1, 1.0, silence_ms=source.choice((5.0, 50.0))))
+        elif trial == "forsaken":
+            last_ms = source.uniform(350, 800)
+            found.append(faults.LeaderCut(at_ms, end, 1, 1.0, partly=True, last_ms=last_ms, silence_ms=20.0))
+        elif trial == "deaf":
+            found.append(faults.LeaderCut(at_ms, end, 1, 1.0, inward=True))
+        elif trial == "stopped":
+            found.append(faults.LeaderPause(at_ms, end, 1))
+        else:
+            found.append(faults.Slow(start - 200, end, links, source.choice((40.0, 80.0, 120.0))))
+            found.append(faults.LeaderCut(at_ms + 100, end, 1, 1.0, partly=source.random() < 0.5))
+    return found
+
+
 def _storm(source: random.Random, names: list[NodeId]) -> list[Fault]:
     """One leader after another is cut off, and what each was told long ago still arrives."""
     links = tuple((one, other) for one in names for other in names if one != other)
@@ -291,11 +320,12 @@ _COSTLY = faults.Wipe | faults.BitFlip | faults.Misdirected | faults.TornCrash |
 
 class Theme(enum.Enum):
     """What a seed is about. MIXED: everything. RIVALS: old leaders beside new ones. STORMS: leadership changes all the time,
-    while messages of long ago still arrive."""
+    while messages of long ago still arrive. LEASES: what a promise to wait for a leader must outlast."""
 
     MIXED = "mixed"
     RIVALS = "rivals"
     STORMS = "storms"
+    LEASES = "leases"
 
 
 def draw_faults(streams: Streams, names: list[NodeId], clients: int, theme: Theme, *, steady: bool) -> tuple[Fault, ...]:
@@ -315,6 +345,8 @@ def draw_faults(streams: Streams, names: list[NodeId], clients: int, theme: Them
         found.extend(_rival_cuts(streams.named("faults/rivals"), names, steady=steady))
     elif theme is Theme.STORMS:
         found.extend(_storm(streams.named("faults/storms"), names))
+    elif theme is Theme.LEASES:
+        found.extend(_lease_trials(streams.named("faults/leases"), names))
     if steady:
         found = [replace(fault, rate=1.0) if isinstance(fault, faults.LeaderCut) else fault for fault in found]
         found = [fault for fault in found if not isinstance(fault, faults.ClockSlew)]

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from chaos.sim import faults
 from chaos.sim.faults import Fault, Link
 from cluster.errors import StorageError, StorageFull
-from cluster.ids import ShardId
+from cluster.ids import NodeId, ShardId
 from cluster.storage.engine import Family
 
 if TYPE_CHECKING:
     from chaos.sim.node import SimulatedNode
     from chaos.sim.world import World
+
+
+def _between(leader: NodeId, others: list[NodeId], *, inward: bool) -> tuple[Link, ...]:
+    """The links between a leader and others, those towards it last of each pair."""
+    both = [(pair, (pair[1], pair[0])) for pair in ((leader, other) for other in others)]
+    return tuple(link for outward, back in both for link in ((back,) if inward else (outward, back)))
 
 
 class Injector:
@@ -26,6 +33,7 @@ class Injector:
         self._flapping: dict[int, bool] = {}
         self._found: dict[int, Fault] = {}
         self._slewed: dict[int, SimulatedNode] = {}
+        self._stopped: dict[int, SimulatedNode] = {}
         self.counts: Counter[str] = Counter()
 
     def begin(self, fault: Fault) -> None:
@@ -41,7 +49,7 @@ class Injector:
             for node in world.nodes.values():
                 node.down_until_ms = max(node.down_until_ms, world.safety_ms(fault.end_ms))
                 node.kill(fault.keep, host_down=True)
-        elif isinstance(fault, faults.LeaderCrash | faults.LeaderCut):
+        elif isinstance(fault, faults.LeaderCrash | faults.LeaderCut | faults.LeaderPause):
             self._begin_leader(fault)
         elif isinstance(fault, faults.Divergence):
             world.planted.begin(fault)
@@ -74,7 +82,7 @@ class Injector:
             for link in fault.links:
                 network.break_off(network.links[link])
 
-    def _begin_leader(self, fault: faults.LeaderCrash | faults.LeaderCut) -> None:
+    def _begin_leader(self, fault: faults.LeaderCrash | faults.LeaderCut | faults.LeaderPause) -> None:
         """Make the fault one of the node that leads; nobody may."""
         leaders = [
             node
@@ -88,12 +96,29 @@ class Injector:
             self._begin_at_leader(
                 fault, faults.Crash(now_ms, fault.end_ms, leader, fault.point, fault.keep, False, fault.passes)
             )
+        elif isinstance(fault, faults.LeaderPause):
+            self._frozen[id(fault)] = leaders[0].lives
+            self._stopped[id(fault)] = leaders[0]
+            leaders[0].stop_inside()
         else:
-            others = [name for name in self._world.names if name != leader][fault.partly :]
+            others = [name for name in self._world.names if name != leader]
             leaders[0].slew(fault.rate)
             self._slewed[id(fault)] = leaders[0]
-            links = tuple(pair for other in others for pair in ((leader, other), (other, leader)))
-            self._begin_at_leader(fault, faults.Partition(now_ms, fault.end_ms, links, 5_000.0))
+            links = _between(leader, others[fault.partly :], inward=fault.inward)
+            self._begin_at_leader(fault, faults.Partition(now_ms, fault.end_ms, links, fault.silence_ms))
+            if fault.partly and fault.last_ms:
+                self._world.after(fault.last_ms, "call", self._lose_last, fault, leader, others[0])
+
+    def _lose_last(self, fault: faults.LeaderCut, leader: NodeId, last: NodeId) -> None:
+        """Who was left to a leader restarts, and does not reach it any more."""
+        found, node = self._found.get(id(fault)), self._world.nodes[last]
+        if isinstance(found, faults.Partition):
+            more = _between(leader, [last], inward=fault.inward)
+            self._found[id(fault)] = replace(found, links=found.links + more)
+            for link in more:
+                self._world.network.cut(link, fault.silence_ms)
+            node.kill(1.0)
+            node.restart()
 
     def _begin_at_leader(self, fault: Fault, found: Fault) -> None:
         self._found[id(fault)] = found
@@ -178,12 +203,16 @@ class Injector:
             if found is not None:
                 self.end(found)
             if isinstance(fault, faults.LeaderCut) and isinstance(found, faults.Partition) and fault.lag_ms:
-                inward = found.links[1::2]
+                inward = [link for link in found.links if link[1] == found.links[-1][1]]
                 self._congest(inward, 1)
                 self._world.after(fault.lag_ms, "call", self._congest, inward, -1)
             node = self._slewed.pop(id(fault), None)
             if node is not None:
                 node.slew(1.0)
+        elif isinstance(fault, faults.LeaderPause):
+            node, life = self._stopped.pop(id(fault), None), self._frozen.pop(id(fault), None)
+            if node is not None and life is not None:
+                node.go_on(life)
         elif isinstance(fault, faults.Partition):
             for link in fault.links:
                 network.mend(link)

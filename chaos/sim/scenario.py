@@ -14,7 +14,7 @@ import random
 from dataclasses import dataclass
 
 from chaos.sim.ailments import Ailment
-from chaos.sim.fault_plan import Theme, draw_faults
+from chaos.sim.fault_plan import LEASE_TRIALS_MS, Theme, draw_faults
 from chaos.sim.faults import SAFETY_MS, Fault
 from chaos.sim.operator import Errand
 from chaos.sim.randomness import Streams
@@ -26,14 +26,15 @@ from cluster.shard.commands import COMMANDS_MAX
 PATIENT_MS = 600_000.0
 """Longer than any run: what a client was promised an answer to must be answered."""
 LEASES = 0.25
-"""Share of seeds in which reads are answered from leases; of those with rivals it is half."""
+"""Share of seeds in which reads are answered from leases; of those with rivals it is half, of those about leases all."""
 LEASE_DRIFT = 0.2
 """How far two clocks may drift apart there, as a part of the election timeout."""
+LEASED = {Theme.RIVALS: 0.5, Theme.LEASES: 1.0}
 HANDOVERS = 0.3
 """Share of seeds in which leadership is handed over by hand."""
-RIVALS, STORMS = 0.12, 0.12
-"""Shares of seeds that are about one thing, see Theme: old leaders beside new ones, with slow clocks and reads everywhere; and
-leadership that changes all the time."""
+RIVALS, STORMS, TRIALS = 0.12, 0.12, 0.08
+"""Shares of seeds that are about one thing, see Theme: old leaders beside new ones, with slow clocks and reads everywhere;
+leadership that changes all the time; and leases, with reads everywhere."""
 AILING = 0.3
 """Share of seeds in which one leader stays ill when everything else is healed."""
 
@@ -103,23 +104,33 @@ class Scenario:
 def draw(seed: int) -> Scenario:
     """The scenario of a seed."""
     streams = Streams(seed)
-    chance = streams.named("theme").random()
-    theme = Theme.RIVALS if chance < RIVALS else Theme.STORMS if chance < RIVALS + STORMS else Theme.MIXED
+    theme = _theme(streams.named("theme").random())
     clients = streams.named("clients").randint(2, 4)
     sources = [streams.named(name) for name in ("limits", "limits/clients", "limits/leases", "limits/shape")]
-    limits = _draw_limits(*sources, clients=clients, leased=0.5 if theme is Theme.RIVALS else LEASES)
+    limits = _draw_limits(*sources, clients=clients, leased=LEASED.get(theme, LEASES))
     names = node_names(limits.nodes)
-    work = Workload(streams.named("workload"), clients).draw(read_often=theme is Theme.RIVALS)
+    work = Workload(streams.named("workload"), clients).draw(read_often=theme in LEASED)
     drawn = draw_faults(streams, names, clients, theme, steady=limits.lease_reads)
-    errands = draw_errands(streams, limits)
+    errands = draw_errands(streams, limits, theme)
     return Scenario(seed, limits, clients, drawn, work, errands)
 
 
-def draw_errands(streams: Streams, limits: Limits) -> tuple[Errand, ...]:
+def _theme(chance: float) -> Theme:
+    """What a seed is about. chance: from 0 to 1."""
+    for theme, share in ((Theme.RIVALS, RIVALS), (Theme.STORMS, STORMS), (Theme.LEASES, TRIALS)):
+        if chance < share:
+            return theme
+        chance -= share
+    return Theme.MIXED
+
+
+def draw_errands(streams: Streams, limits: Limits, theme: Theme) -> tuple[Errand, ...]:
     """What an operator does meanwhile: handovers in some seeds, and moves where a node is free to move to."""
     source = streams.named("operator/errands")
     found: list[Errand] = []
-    if source.random() < HANDOVERS:
+    if theme is Theme.LEASES:
+        found += [Errand(at_ms, 1, source.randrange(12), source.randrange(12), True) for at_ms in LEASE_TRIALS_MS]
+    elif source.random() < HANDOVERS:
         found += [_errand(source, limits.shards, handover=True) for _ in range(source.randint(1, 5))]
     if limits.nodes > limits.replication_factor:
         found += [_errand(source, limits.shards, handover=False) for _ in range(source.randint(1, 4))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from cluster.cli.output import AsJson, CommandFailed, Exit, add_row, command, er
 
 if TYPE_CHECKING:
     from chaos.mutants.hunt import Caught
+    from chaos.mutants.results import Conditions, Results
 
 app = typer.Typer(no_args_is_help=True, help="Hurt simulated clusters and check that they keep their promises.")
 
@@ -175,18 +177,29 @@ def mutants(
     seeds_max: Annotated[int, typer.Option("--seeds-max", help="Seeds after which a bug counts as missed.", min=1)] = 300,
     first: Annotated[int, typer.Option("--first", help="The first seed.", min=0)] = 1,
     jobs: Jobs = 2,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", help="Write each result here as it comes, a JSON object a line.", show_default=False),
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Go on with a file of --output: hunt what it lacks.", show_default=False)
+    ] = None,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a table in Markdown.")] = False,
     as_json: AsJson = False,
 ) -> Exit:
     """Plant known bugs, one at a time, and count the seeds until the simulator finds each.
 
-    A seed counts when it fails with the bug and passes without it. --json prints a list: name, caught, seeds, seconds, and the
-    seed and checker that caught it.
+    A seed counts when it fails with the bug and passes without it. Seeds that a bug can not show in, as those without leases
+    for a bug in leases, are passed over. Each result is told on standard error as it comes. --json prints a list: name, caught,
+    seeds, seconds, and the seed and checker that caught it.
 
-    Exit codes: 0 all were caught. 1 one was missed, or a seed fails without any bug planted. 2 no such mutant.
+    Exit codes: 0 all were caught. 1 one was missed, or a seed fails without any bug planted. 2 no such mutant, or --resume
+    names a file of other seeds.
 
-    Example: moot chaos mutants --only replay_off_by_one; moot chaos mutants --first 5000 --jobs 4
+    Example: moot chaos mutants --only replay_off_by_one; moot chaos mutants --output found.jsonl --jobs 4
     """
     from chaos.mutants.hunt import MUTANTS, hunt_all
+    from chaos.mutants.results import Conditions, markdown
 
     names = list(dict.fromkeys(only)) if only else list(MUTANTS)
     unknown = [name for name in names if name not in MUTANTS]
@@ -195,26 +208,48 @@ def mutants(
             f"there is no mutant {unknown[0]!r}", next_step="moot chaos mutants", code=Exit.USAGE, reason="USAGE"
         )
     began = time.monotonic()
-    with _progress("mutants", len(names), hidden=as_json) as advance:
+    results, known = _results(output, resume, Conditions(first, seeds_max))
+    left = [name for name in names if name not in known]
 
-        def tell(one: Caught) -> None:
-            advance()
-            if not as_json and err.is_terminal:
-                err.print(f"{one.name}: {_how_caught(one)}", markup=False)
+    def tell(one: Caught) -> None:
+        known[one.name] = one
+        if results is not None:
+            results.add(one)
+        behind = sum(name in known for name in names)
+        how = f"{one.name}: {_how_caught(one)}, {one.seconds:.0f} s, {len(names) - behind} left"
+        err.print(how, markup=False, soft_wrap=True)
 
-        found = hunt_all(names, jobs, first, seeds_max, tell)
+    hunt_all(left, jobs, first, seeds_max, tell)
+    found = [known[name] for name in names]
     if as_json:
         print_json([one.row() for one in found])
+    elif as_markdown:
+        out.print(markdown(found), markup=False, soft_wrap=True)
     else:
         _show_mutants(found, time.monotonic() - began)
     sound = all(one.caught and not one.sick for one in found)
     return Exit.DONE if sound else Exit.NO
 
 
+def _results(output: Path | None, resume: Path | None, conditions: Conditions) -> tuple[Results | None, dict[str, Caught]]:
+    """Where results are to be kept, and those that there are."""
+    from chaos.mutants.results import Results
+
+    if output is not None and resume is not None:
+        raise CommandFailed("--resume goes on writing its own file", next_step="leave --output away", code=Exit.USAGE)
+    try:
+        if resume is not None:
+            results, found = Results.resume(resume, conditions)
+            return results, {one.name: one for one in found}
+        return (Results.begin(output, conditions) if output is not None else None), {}
+    except (OSError, ValueError) as error:
+        raise CommandFailed(str(error), next_step="--output FILE begins a new one", code=Exit.USAGE, reason="USAGE") from None
+
+
 def _how_caught(one: Caught) -> str:
     if not one.caught:
         return f"missed by {one.seeds} seeds"
-    return f"caught by {one.checker} after {one.seeds} {'seed' if one.seeds == 1 else 'seeds'}"
+    return f"caught by {one.checker} after {one.seeds} {'seed' if one.seeds == 1 else 'seeds'}, the last {one.seed}"
 
 
 def _show_mutants(found: list[Caught], seconds: float) -> None:

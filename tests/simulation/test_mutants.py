@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from chaos.mutants.hunt import MUTANTS, SEEDS_MAX, Caught, hunt, hunt_all
+from chaos.mutants import hunt as hunting
+from chaos.mutants.hunt import MUTANTS, SEEDS_MAX, Caught, fails_by_itself, hunt, hunt_all
 from chaos.mutants.mutant import Mutant, Patch, collector
+from chaos.mutants.reach import WIPES
+from chaos.mutants.results import markdown
+from chaos.sim.faults import Wipe
 from chaos.sim.run import run
 from chaos.sim.scenario import draw
 from cluster.shard.cache import DocumentCache
@@ -26,7 +30,7 @@ QUICK = {
 
 
 LAYERS = {
-    "elections", "consensus", "membership", "sleeping", "storage", "documents", "snapshots", "telling", "clients",
+    "elections", "consensus", "leases", "membership", "sleeping", "storage", "documents", "snapshots", "telling", "clients",
 }  # fmt: skip
 
 
@@ -55,8 +59,10 @@ def test_a_seed_that_fails_without_the_bug_does_not_catch_it(monkeypatch: pytest
     """It is told instead, for it is about the product."""
     harmless = Mutant("harmless", "documents", "", lambda patch: None)
     monkeypatch.setitem(MUTANTS, "harmless", harmless)
+    fails_by_itself.cache_clear()
     with MUTANTS["leader_commits_alone"].planted():
         told = hunt("harmless", 1, 3)
+    fails_by_itself.cache_clear()
     assert not told.caught
     assert told.sick
 
@@ -128,6 +134,78 @@ def test_the_command_fails_when_one_is_missed(tmp_path: Path) -> None:
     assert missed.code == 1
     assert "missed" in missed.out
     assert "0 of 1" in missed.out
+
+
+def test_a_hunt_passes_over_seeds_that_its_bug_can_not_show_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And counts those that it ran, which have what the table says."""
+    found, mutant = collector()
+
+    @mutant("breaks what it meets", WIPES)
+    def breaks(patch: Patch) -> None:
+        patch.set(DocumentCache, "get", broken)
+
+    def broken(*arguments: object) -> object:
+        return MUTANTS["leader_commits_alone"].no_such_field  # type: ignore[attr-defined]
+
+    monkeypatch.setitem(MUTANTS, "breaks", found[0])
+    monkeypatch.setattr(hunting, "_stumbled", lambda mutant, outcome: False)
+    caught = hunt("breaks", FIRST, 20)
+    assert (caught.caught, caught.seeds, caught.reach) == (True, 1, "wiped nodes")
+    assert caught.seed is not None
+    assert any(isinstance(fault, Wipe) for fault in draw(caught.seed).faults)
+    passed = [draw(seed).faults for seed in range(FIRST, caught.seed)]
+    assert not any(isinstance(fault, Wipe) for faults in passed for fault in faults)
+
+
+def test_progress_is_told_without_a_terminal_and_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
+    """A line on standard error for each bug as it is done; what stands in the file is not hunted again."""
+    names = ("--only", "time_read_at_apply", "--only", "replay_not_skipped", "--first", "7", "--jobs", "1")
+    full = moot("chaos", "mutants", *names, "--output", "found.jsonl", "--json", cwd=tmp_path)
+    assert full.code == 0, full.err
+    told = full.err.splitlines()
+    assert [line.partition(":")[0] for line in told] == ["time_read_at_apply", "replay_not_skipped"]
+    assert [line.rpartition(", ")[2] for line in told] == ["1 left", "0 left"]
+    assert all("the last " in line and " s, " in line for line in told)
+
+    file = tmp_path / "found.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    assert len(lines) == 3
+    file.write_text("".join(lines[:2]) + lines[2][:40])
+    resumed = moot("chaos", "mutants", *names, "--resume", "found.jsonl", "--json", cwd=tmp_path)
+    assert [line.partition(":")[0] for line in resumed.err.splitlines()] == ["replay_not_skipped"]
+
+    def without_seconds(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+        return [{**row, "seconds": 0} for row in rows]
+
+    assert without_seconds(resumed.json) == without_seconds(full.json)
+    assert len(file.read_text().splitlines()) == 3
+
+
+def test_a_file_of_other_seeds_is_not_gone_on_with(tmp_path: Path) -> None:
+    """Counts of different seeds do not belong into one table; the file stays as it was."""
+    file = tmp_path / "found.jsonl"
+    for content in ('{"first": 1, "seeds_max": 300}\n', "no JSON\n", ""):
+        file.write_text(content)
+        refused = moot(
+            "chaos", "mutants", "--only", "time_read_at_apply", "--first", "2", "--resume", "found.jsonl", cwd=tmp_path
+        )
+        assert refused.code == 2
+        assert file.read_text() == content
+
+
+def test_the_published_table_is_what_the_command_prints(tmp_path: Path) -> None:
+    """The page's head and rows have the form, the names, the stories and the seeds of this catalogue."""
+    page = (Path(__file__).parents[2] / "docs" / "internals" / "testing.md").read_text().splitlines()
+    rows = [
+        Caught(name, bug.layer, bug.story, bug.reach.name, True, 1, 1.0, 1, "durability", "") for name, bug in MUTANTS.items()
+    ]
+    printed = markdown(rows).splitlines()
+    assert printed[:2] == page[page.index(printed[0]) :][:2]
+    told = [line.split(" | ") for line in page if line.startswith("| `")]
+    assert [(cells[0], cells[1], cells[3]) for cells in told] == [
+        (cells[0], cells[1], cells[3]) for cells in (line.split(" | ") for line in printed[2:])
+    ]
+    assert all(1 <= int(cells[2]) <= SEEDS_MAX and "missed" not in cells[4] for cells in told)
 
 
 def test_the_command_refuses_a_name_that_no_mutant_has(tmp_path: Path) -> None:

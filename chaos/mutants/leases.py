@@ -1,0 +1,84 @@
+"""Planted bugs in leases: promises that are broken, and answers that rest on more than was promised."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from chaos.mutants.mutant import Patch, collector
+from chaos.mutants.reach import LEASED_HANDOVERS, LEASES
+from cluster.ids import NodeId
+from cluster.pump.liveness import NodeLiveness
+from cluster.raft import core, election, lease, transfer
+from cluster.raft.messages import TimeoutNow
+from cluster.raft.state import State
+from cluster.shard.intake import Intake
+
+MUTANTS, mutant = collector()
+
+
+@mutant("voters that have promised to wait for a leader do not wait (trap 39)", LEASES)
+def promise_not_kept(patch: Patch) -> None:
+    patch.set(lease, "promised_until_ms", lambda state: -math.inf)
+
+
+@mutant("a restart forgets what was promised (trap 39)", LEASES)
+def promise_forgotten_at_restart(patch: Patch) -> None:
+    def construct(raft: core.Raft, **parts: Any) -> None:
+        original(raft, **parts)
+        raft._state.promised_until_ms = -math.inf
+
+    original = patch.set(core.Raft, "__init__", construct)
+
+
+@mutant("votes are given while another leader is heard (thesis 4.2.3)", LEASES)
+def vote_while_a_leader_is_heard(patch: Patch) -> None:
+    patch.set(election, "_sticks_to_leader", lambda state, now_ms: False)
+    patch.set(election, "_waits_for_promise", lambda state, now_ms: False)
+
+
+@mutant("the age of a round counts from when its answer came, for leases and CheckQuorum (trap 37)", LEASES)
+def lease_counts_from_receipt(patch: Patch) -> None:
+    def on_reply(known: NodeLiveness, node: NodeId, reply: Any, now_ms: float) -> float | None:
+        sent_ms: float | None = original(known, node, reply, now_ms)
+        if sent_ms is None:
+            return None
+        peer = known._peers[node]
+        peer.acked = (peer.acked[0], now_ms)
+        return now_ms
+
+    original = patch.set(NodeLiveness, "on_reply", on_reply)
+
+
+@mutant("the lease goes on while leadership is handed over (trap 38)", LEASED_HANDOVERS)
+def lease_kept_while_handing_over(patch: Patch) -> None:
+    def holds(state: State, now_ms: float) -> bool:
+        handed, state.transfer_to = state.transfer_to, None
+        told, state.timeouts_sent = state.timeouts_sent, {}
+        try:
+            return bool(original(state, now_ms))
+        finally:
+            state.transfer_to, state.timeouts_sent = handed, told
+
+    original = patch.set(lease, "holds", holds)
+
+
+@mutant("the lease is back before the call to campaign is stale (trap 38)", LEASED_HANDOVERS)
+def lease_back_too_early(patch: Patch) -> None:
+    patch.set(transfer, "may_still_campaign", lambda state: False)
+
+
+@mutant("a call to campaign is obeyed whatever log it was for, and after the lease is back (trap 38)", LEASED_HANDOVERS)
+def stale_call_obeyed(patch: Patch) -> None:
+    def on_timeout_now(state: State, sender: Any, message: TimeoutNow, now_ms: float) -> None:
+        transfer.on_timeout_now(state, sender, TimeoutNow(message.term, state.log.last_index), now_ms)
+
+    patch.handler(core.MESSAGES, transfer.on_timeout_now, on_timeout_now)
+
+
+@mutant("an answer by lease leaves although the lease has ended while it was computed", LEASES)
+def lease_not_looked_at_again(patch: Patch) -> None:
+    def answer(intake: Intake, reads: Any, now_ms: float, turn: Any, clock: Any) -> None:
+        original(intake, reads, now_ms, turn, lambda: now_ms)
+
+    original = patch.set(Intake, "_answer_by_lease", answer)
