@@ -96,24 +96,25 @@ LEASE_TRIALS_MS = (300.0, 1_500.0, 2_700.0)
 
 
 def _lease_trials(source: random.Random, names: list[NodeId]) -> list[Fault]:
-    """Another leader, as early as promises allow, while the old one is there and has heard nothing of it: its connections break
-    at once; it loses one voter after the other, and the last of them restarts; it is deaf after it called a successor; it
-    stands still with an answer in its hands; or it is told late of everything.
+    """Another leader, as early as promises allow, while the old one is there and has heard nothing of it: its host refuses
+    connections; it loses one voter after the other, and the last of them restarts; it is deaf after it called a successor;
+    it stands still with the time in its hands; or it is told late of everything.
     """
     found: list[Fault] = []
     links = tuple((one, other) for one in names for other in names if one != other)
     for start in LEASE_TRIALS_MS:
         at_ms, end = round(start + source.uniform(1, 40)), round(start + source.uniform(900, 1_150))
-        trial = source.choice(("broken", "forsaken", "deaf", "stopped", "late", "late"))
-        if trial == "broken":
-            found.append(faults.LeaderCut(at_ms, end, 1, 1.0, silence_ms=source.choice((5.0, 50.0))))
+        trial = source.choice(("refused", "forsaken", "deaf", "stopped", "late"))
+        if trial == "refused":
+            found.append(faults.LeaderCut(at_ms, end, 1, 1.0, refused=True))
         elif trial == "forsaken":
             last_ms = source.uniform(350, 800)
-            found.append(faults.LeaderCut(at_ms, end, 1, 1.0, partly=True, last_ms=last_ms, silence_ms=20.0))
+            found.append(faults.LeaderCut(at_ms, end, 1, 1.0, partly=True, last_ms=last_ms))
         elif trial == "deaf":
             found.append(faults.LeaderCut(at_ms, end, 1, 1.0, inward=True))
         elif trial == "stopped":
-            found.append(faults.LeaderPause(at_ms, end, 1))
+            found.append(faults.LeaderPause(at_ms, end - 200, 1))
+            found.append(faults.LeaderCut(at_ms, end, 1, 1.0))
         else:
             found.append(faults.Slow(start - 200, end, links, source.choice((40.0, 80.0, 120.0))))
             found.append(faults.LeaderCut(at_ms + 100, end, 1, 1.0, partly=source.random() < 0.5))

@@ -40,7 +40,7 @@ class Fault:
         own += [
             (f.name, getattr(self, f.name))
             for f in fields(self)
-            if f.name in ("delay_ms", "by_ms", "period_ms", "late_ms", "lag_ms", "last_ms", "silence_ms")
+            if f.name in ("delay_ms", "by_ms", "period_ms", "late_ms", "lag_ms", "last_ms")
         ]
         return f"{self.start_ms:7.0f}..{self.end_ms:<7.0f} {self.kind} " + " ".join(f"{key}={_short(at)}" for key, at in own)
 
@@ -119,8 +119,8 @@ class LeaderCut(Fault):
     """Whoever leads `shard` by then is cut off from all others, its clients excepted. rate: of its monotonic clock meanwhile,
     against what it was; a slow one believes for longer that it leads. lag_ms: for so long afterwards only heartbeats reach it,
     as when one lane of a connection is there again before the others. partly: one of the others still reaches it; that one
-    restarts after last_ms, if above 0, and is cut off then too. inward: it hears nobody, but is heard. silence_ms: until
-    connections break, which tells the others that it is gone."""
+    restarts after last_ms, if above 0, and is cut off then too. inward: it hears nobody, but is heard. refused: its host says
+    that nobody listens there, which the others take as evidence."""
 
     shard: int
     rate: float
@@ -128,13 +128,13 @@ class LeaderCut(Fault):
     partly: bool = False
     last_ms: float = 0.0
     inward: bool = False
-    silence_ms: float = 5_000.0
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class LeaderPause(Fault):
-    """Whoever leads `shard` by then stands still inside a turn in which it has something to answer: it goes on with what it
-    knew, and with the time that it read before."""
+    """Whoever leads `shard` by then stands still when it has read its clock, and goes on with that time: one turn long it takes
+    what has come meanwhile for new."""
 
     shard: int
 

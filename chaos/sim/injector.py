@@ -99,13 +99,16 @@ class Injector:
         elif isinstance(fault, faults.LeaderPause):
             self._frozen[id(fault)] = leaders[0].lives
             self._stopped[id(fault)] = leaders[0]
-            leaders[0].stop_inside()
+            leaders[0].stop()
         else:
             others = [name for name in self._world.names if name != leader]
             leaders[0].slew(fault.rate)
             self._slewed[id(fault)] = leaders[0]
             links = _between(leader, others[fault.partly :], inward=fault.inward)
-            self._begin_at_leader(fault, faults.Partition(now_ms, fault.end_ms, links, fault.silence_ms))
+            self._begin_at_leader(fault, faults.Partition(now_ms, fault.end_ms, links, 5_000.0))
+            if fault.refused:
+                for other in others[fault.partly :]:
+                    self._world.network.refuse((other, leader))
             if fault.partly and fault.last_ms:
                 self._world.after(fault.last_ms, "call", self._lose_last, fault, leader, others[0])
 
@@ -116,7 +119,7 @@ class Injector:
             more = _between(leader, [last], inward=fault.inward)
             self._found[id(fault)] = replace(found, links=found.links + more)
             for link in more:
-                self._world.network.cut(link, fault.silence_ms)
+                self._world.network.cut(link, 5_000.0)
             node.kill(1.0)
             node.restart()
 
@@ -212,7 +215,7 @@ class Injector:
         elif isinstance(fault, faults.LeaderPause):
             node, life = self._stopped.pop(id(fault), None), self._frozen.pop(id(fault), None)
             if node is not None and life is not None:
-                node.go_on(life)
+                node.thaw(life)
         elif isinstance(fault, faults.Partition):
             for link in fault.links:
                 network.mend(link)

@@ -179,6 +179,13 @@ class Network:
             sender.on_disconnected(link.receiver, False)
             self._dial_later(link)
 
+    def refuse(self, pair: Link) -> None:
+        """The receiver's host says that nobody listens there."""
+        link = self.links[pair]
+        self._down(link)
+        self._nodes[link.sender].on_disconnected(link.receiver, True)
+        self._dial_later(link)
+
     def _down(self, link: Connection) -> None:
         link.up = False
         link.life += 1

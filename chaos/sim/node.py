@@ -84,7 +84,7 @@ class SimulatedNode:
         self._random = source
         self._loader = loader
         self._freezes = 0
-        self._stops = False
+        self._stopped_ms: float | None = None
         self._deferred: list[tuple[int, Callable[[], None]]] = []
         self._scheduled = False
         self._timer = 0
@@ -97,7 +97,11 @@ class SimulatedNode:
 
     @property
     def clock_ms(self) -> float:
-        """This node's monotonic clock."""
+        """This node's monotonic clock, as its loop has read it."""
+        return self._monotonic_ms if self._stopped_ms is None else self._stopped_ms
+
+    @property
+    def _monotonic_ms(self) -> float:
         return self._base_ms + self.world.now_ms * self._rate
 
     @property
@@ -114,7 +118,7 @@ class SimulatedNode:
     def _apply_clock(self) -> float:
         """The clock as apply reads it: every look costs."""
         self._applying_ms += self.world.scenario.limits.entry_cost_ms
-        return self.clock_ms + self._applying_ms
+        return self._monotonic_ms + self._applying_ms
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -134,7 +138,7 @@ class SimulatedNode:
         self.disk.fail_reads(self.reads_fail)
         self._deferred.clear()
         self._freezes = 0
-        self._stops = False
+        self._stopped_ms = None
         self._scheduled = self._syncing = False
         self._timer_due_ms = -1.0
         self.armed = None
@@ -219,16 +223,10 @@ class SimulatedNode:
     def freeze(self) -> None:
         self._freezes += 1
 
-    def stop_inside(self) -> None:
-        """Freeze in the midst of the next turn that has something to answer."""
-        self._stops = True
-
-    def go_on(self, life: int) -> None:
-        """End that, if it came to it."""
-        if self._stops:
-            self._stops = False
-        else:
-            self.thaw(life)
+    def stop(self) -> None:
+        """Freeze with the clock just read: the next turn goes by that time, but for what it reads anew."""
+        self._stopped_ms = self.clock_ms
+        self.freeze()
 
     def thaw(self, life: int) -> None:
         """End one freeze of this life; what arrived meanwhile is taken in order."""
@@ -383,19 +381,9 @@ class SimulatedNode:
         if pump.needs_sync and not self._syncing:
             self._sync()
         self.world.stepped(self)
-        if self._stops and any(replica.answers_wait for replica in pump.replicas.values()):
-            now_ms, self._stops = self.clock_ms, False
-            self.freeze()
-            self.world.note("stops", self.name, "inside a turn")
-            self._deferred.append((self.lives, lambda: self._apply(now_ms)))
-        else:
-            self._apply(self.clock_ms)
-
-    def _apply(self, now_ms: float) -> None:
-        """The second half of a turn, which may begin long after `now_ms` was read."""
-        pump = self.pump
         self._applying_ms = 0.0
-        applied = pump.apply(now_ms)
+        applied = pump.apply(self.clock_ms)
+        self._stopped_ms = None
         self.world.applied(self)
         self._carry(applied, "applied")
         if pump.fenced:

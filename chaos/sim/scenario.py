@@ -109,7 +109,8 @@ def draw(seed: int) -> Scenario:
     sources = [streams.named(name) for name in ("limits", "limits/clients", "limits/leases", "limits/shape")]
     limits = _draw_limits(*sources, clients=clients, leased=LEASED.get(theme, LEASES))
     names = node_names(limits.nodes)
-    work = Workload(streams.named("workload"), clients).draw(read_often=theme in LEASED)
+    pauses_ms = tuple(at_ms + 40.0 for at_ms in LEASE_TRIALS_MS) if theme is Theme.LEASES else ()
+    work = Workload(streams.named("workload"), clients).draw(read_often=theme in LEASED, pauses_ms=pauses_ms)
     drawn = draw_faults(streams, names, clients, theme, steady=limits.lease_reads)
     errands = draw_errands(streams, limits, theme)
     return Scenario(seed, limits, clients, drawn, work, errands)

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from chaos.sim.faults import SAFETY_MS
 from cluster.session.operations import Consistency, Kind
 
+PAUSE_MS = 200.0
+"""Without a write a leader is known by its heartbeats alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -40,7 +43,8 @@ class Workload:
     number: int = 0
     work: list[Work] = field(default_factory=list)
 
-    def draw(self, *, read_often: bool) -> tuple[Work, ...]:
+    def draw(self, *, read_often: bool, pauses_ms: tuple[float, ...] = ()) -> tuple[Work, ...]:
+        """read_often: one document is read and written all the time, but not written shortly before pauses_ms."""
         source = self.source
         documents = [("ledger", "a"), ("ledger", "b"), ("counter", "c"), ("text", "t"), ("chat", "r")]
         documents = documents[:2] + source.sample(documents[2:], source.randint(1, 3))
@@ -54,7 +58,7 @@ class Workload:
             at_ms += source.expovariate(1 / pace_ms)
         self._list_and_create()
         if read_often:
-            self._read_often(*documents[0])
+            self._read_often(*documents[0], pauses_ms)
         return tuple(sorted(self.work, key=lambda work: work.at_ms))
 
     def _list_and_create(self) -> None:
@@ -68,14 +72,15 @@ class Workload:
             at_ms, space = source.uniform(60, SAFETY_MS), source.choice(("counter", "ledger"))
             self._add(at_ms, source.randrange(self.clients), Kind.LIST, space, "", alone=True)
 
-    def _read_often(self, space: str, key: str) -> None:
+    def _read_often(self, space: str, key: str, pauses_ms: tuple[float, ...]) -> None:
         """Everybody reads and writes one document all the time: what is stale for a moment only shows to who looks then."""
         at_ms = 100.0
         while at_ms < SAFETY_MS:
             for client in range(self.clients):
                 self._add(at_ms + client, client, Kind.READ, space, key)
-            channel, payload = self._message(space)
-            self._add(at_ms, self.source.randrange(self.clients), Kind.SEND, space, key, channel, payload)
+            if not any(until_ms - PAUSE_MS < at_ms < until_ms for until_ms in pauses_ms):
+                channel, payload = self._message(space)
+                self._add(at_ms, self.source.randrange(self.clients), Kind.SEND, space, key, channel, payload)
             at_ms += 15.0
 
     def _act(self, at_ms: float, space: str, key: str, deletes: bool) -> None:
