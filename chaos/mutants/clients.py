@@ -7,7 +7,6 @@ from typing import Any
 from chaos.mutants.mutant import Patch, collector
 from cluster.session import client
 from cluster.session.client import ClientSession
-from cluster.session.client_watch import Fit, WatchState
 from cluster.session.client_writes import DocumentWrites, Pending, Verdict
 
 MUTANTS, mutant = collector()
@@ -65,15 +64,6 @@ def client_forgets_what_was_on_the_way(patch: Patch) -> None:
                 pending.document.sent.remove(pending)
 
     original = patch.set(ClientSession, "_on_disconnected", on_disconnected)
-
-
-@mutant("a patch that does not start where the view stands is applied all the same")
-def client_applies_what_does_not_fit(patch: Patch) -> None:
-    def fit(watch: WatchState, delta: Any) -> Fit:
-        found: Fit = original(watch, delta)
-        return Fit.SHOW if found in (Fit.GAP, Fit.DUPLICATE) else found
-
-    original = patch.set(WatchState, "fit", fit)
 
 
 @mutant("the client gives no credit back for what it has shown")

@@ -125,16 +125,6 @@ def leader_commits_alone(patch: Patch) -> None:
     _commit(patch, lambda state: state.log.persisted)
 
 
-@mutant("a follower commits up to its own last entry, which nobody has compared (trap 26)")
-def commit_of_unverified_tail(patch: Patch) -> None:
-    def on_append(state: State, sender: ReplicaId, message: Append, now_ms: float) -> None:
-        following.on_append(state, sender, message, now_ms)
-        if state.leader == sender and state.log.matches(message.previous_index, message.previous_term):
-            state.commit_to(min(message.commit, state.log.last_index))
-
-    patch.handler(core.MESSAGES, following.on_append, on_append)
-
-
 # following
 
 
@@ -187,11 +177,3 @@ def snapshot_must_be_the_one_offered(patch: Patch) -> None:
         original(state, progress, reply, now_ms)
 
     original = patch.set(replication, "_accepted", accepted)
-
-
-@mutant("a lost commit notice is not repeated")
-def lost_commit_notice_forgotten(patch: Patch) -> None:
-    def owes(state: State, progress: Progress) -> bool:
-        return bool(progress.inflight) or progress.awaiting or progress.pace is Pace.SNAPSHOT
-
-    patch.set(replication, "_owes_answer", owes)

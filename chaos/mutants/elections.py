@@ -10,10 +10,9 @@ from chaos.mutants.mutant import Patch, collector
 from chaos.mutants.reach import HUNG_LEADERS, ILL_LEADERS, WIPES
 from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.pump import liveness
-from cluster.pump.incoming import Incoming
 from cluster.pump.outbox import Outbox
 from cluster.pump.pump import Pump
-from cluster.raft import core, election, following, quorum, replication, roles
+from cluster.raft import core, election, quorum, replication, roles
 from cluster.raft.effects import Role
 from cluster.raft.messages import AppendReply, HardState, VoteReply, VoteRequest
 from cluster.raft.progress import Progress
@@ -82,32 +81,9 @@ def refusal_counted_as_vote(patch: Patch) -> None:
     patch.handler(core.MESSAGES, election.on_candidate_vote, on_vote)
 
 
-@mutant("a vote that comes twice is counted twice (trap 15)")
-def repeated_vote_counted_twice(patch: Patch) -> None:
-    def on_vote(state: State, sender: ReplicaId, reply: VoteReply, now_ms: float) -> None:
-        if reply.granted and not reply.pre and state.votes.get(sender):
-            state.votes[next((voter for voter in state.voters if voter not in state.votes), sender)] = True
-        election.on_candidate_vote(state, sender, reply, now_ms)
-
-    patch.handler(core.MESSAGES, election.on_candidate_vote, on_vote)
-
-
 @mutant("a wiped node is taken for the one it was (trap 11)", WIPES)
 def wiped_node_not_fenced(patch: Patch) -> None:
     patch.set(Pump, "_known_store", lambda pump, node, store: True)
-
-
-@mutant("messages of a node count before its directory is known, so a wiped one votes until it is fenced")
-def unmet_node_believed(patch: Patch) -> None:
-    class Everybody(set[NodeId]):
-        def __contains__(self, node: object) -> bool:
-            return True
-
-    def construct(incoming: Incoming, **parts: Any) -> None:
-        original(incoming, **parts)
-        incoming.met = Everybody()
-
-    original = patch.set(Incoming, "__init__", construct)
 
 
 # terms
@@ -134,11 +110,6 @@ def higher_term_in_answer_ignored(patch: Patch) -> None:
     original = patch.set(core, "_receive", receive)
 
 
-@mutant("a leader of an earlier term is not told that it is one (trap 19)")
-def stale_leader_not_answered(patch: Patch) -> None:
-    patch.set(following, "on_stale_leader", lambda state, sender, message: None)
-
-
 @mutant("a pre-vote is granted in the voter's own term, so nobody ever wins one (trap 17)")
 def pre_vote_granted_in_own_term(patch: Patch) -> None:
     def answer(state: State, sender: ReplicaId, request: VoteRequest, now_ms: float) -> None:
@@ -148,18 +119,6 @@ def pre_vote_granted_in_own_term(patch: Patch) -> None:
         state.send_now(sender, VoteReply(state.term, granted, pre=True))
 
     patch.set(election, "_answer_pre_vote", answer)
-
-
-@mutant("a refused pre-vote is refused in silence, so who asks never learns of the higher term (trap 18)")
-def pre_vote_refused_in_silence(patch: Patch) -> None:
-    def answer(state: State, sender: ReplicaId, request: VoteRequest, now_ms: float) -> None:
-        refused = len(state.effects.send_now)
-        original(state, sender, request, now_ms)
-        state.effects.send_now[refused:] = [
-            (peer, reply) for peer, reply in state.effects.send_now[refused:] if isinstance(reply, VoteReply) and reply.granted
-        ]
-
-    original = patch.set(election, "_answer_pre_vote", answer)
 
 
 @mutant("a candidate whose votes were split does not try again")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from itertools import count, islice
+from itertools import islice
 from typing import Any
 
 from chaos.mutants import CATALOGUE
@@ -26,6 +26,8 @@ MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in CATALOGUE}
 assert len(MUTANTS) == len(CATALOGUE), "every planted bug has a name of its own"
 SEEDS_MAX = 300
 """A bug that so many seeds do not show counts as missed."""
+LOOKED_AT_MAX = 100
+"""Seeds looked at for each that is to be run: of what a bug needs there must be some in one of so many."""
 REMEMBERED = 4096
 """Seeds whose verdict without any bug a process keeps: most bugs are found by one of the first few."""
 
@@ -62,7 +64,9 @@ def hunt(name: str, first: int = 1, seeds_max: int = SEEDS_MAX) -> Caught:
     named = (name, mutant.layer, mutant.story, mutant.reach.name)
     began = time.process_time()
     sick: list[int] = []
-    for seeds, scenario in enumerate(islice(_reaching(mutant, first), seeds_max), 1):
+    seeds = 0
+    for scenario in islice(_reaching(mutant, first, seeds_max), seeds_max):
+        seeds += 1
         with mutant.planted():
             outcome = run(scenario)
         assert not _stumbled(mutant, outcome), f"{name} stumbles over its own code: {outcome.violation}"
@@ -74,12 +78,12 @@ def hunt(name: str, first: int = 1, seeds_max: int = SEEDS_MAX) -> Caught:
             continue
         taken_s = time.process_time() - began
         return Caught(*named, True, seeds, taken_s, seed, outcome.checker, outcome.violation, tuple(sick))
-    return Caught(*named, False, seeds_max, time.process_time() - began, None, "", "", tuple(sick))
+    return Caught(*named, False, seeds, time.process_time() - began, None, "", "", tuple(sick))
 
 
-def _reaching(mutant: Mutant, first: int) -> Iterator[Scenario]:
+def _reaching(mutant: Mutant, first: int, seeds_max: int) -> Iterator[Scenario]:
     """The seeds from `first` on that the bug can show in."""
-    return filter(mutant.reach.reaches, map(draw, count(first)))
+    return filter(mutant.reach.reaches, map(draw, range(first, first + LOOKED_AT_MAX * seeds_max)))
 
 
 @lru_cache(REMEMBERED)

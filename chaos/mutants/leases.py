@@ -6,7 +6,13 @@ import math
 from typing import Any
 
 from chaos.mutants.mutant import Patch, collector
-from chaos.mutants.reach import LEASED_HANDOVERS, LEASES
+from chaos.mutants.reach import (
+    LEASES_AND_DEAF_LEADERS,
+    LEASES_AND_DELAYS,
+    LEASES_AND_LOST_VOTERS,
+    LEASES_AND_PAUSES,
+    LEASES_AND_REFUSALS,
+)
 from cluster.ids import NodeId
 from cluster.pump.liveness import NodeLiveness
 from cluster.raft import core, election, lease, transfer
@@ -17,12 +23,12 @@ from cluster.shard.intake import Intake
 MUTANTS, mutant = collector()
 
 
-@mutant("voters that have promised to wait for a leader do not wait (trap 39)", LEASES)
+@mutant("voters that have promised to wait for a leader do not wait (trap 39)", LEASES_AND_REFUSALS)
 def promise_not_kept(patch: Patch) -> None:
     patch.set(lease, "promised_until_ms", lambda state: -math.inf)
 
 
-@mutant("a restart forgets what was promised (trap 39)", LEASES)
+@mutant("a restart forgets what was promised (trap 39)", LEASES_AND_LOST_VOTERS)
 def promise_forgotten_at_restart(patch: Patch) -> None:
     def construct(raft: core.Raft, **parts: Any) -> None:
         original(raft, **parts)
@@ -31,13 +37,13 @@ def promise_forgotten_at_restart(patch: Patch) -> None:
     original = patch.set(core.Raft, "__init__", construct)
 
 
-@mutant("votes are given while another leader is heard (thesis 4.2.3)", LEASES)
+@mutant("votes are given while another leader is heard (thesis 4.2.3)", LEASES_AND_REFUSALS)
 def vote_while_a_leader_is_heard(patch: Patch) -> None:
     patch.set(election, "_sticks_to_leader", lambda state, now_ms: False)
     patch.set(election, "_waits_for_promise", lambda state, now_ms: False)
 
 
-@mutant("the age of a round counts from when its answer came, for leases and CheckQuorum (trap 37)", LEASES)
+@mutant("the age of a round counts from when its answer came, for leases and CheckQuorum (trap 37)", LEASES_AND_DELAYS)
 def lease_counts_from_receipt(patch: Patch) -> None:
     def on_reply(known: NodeLiveness, node: NodeId, reply: Any, now_ms: float) -> float | None:
         sent_ms: float | None = original(known, node, reply, now_ms)
@@ -50,7 +56,7 @@ def lease_counts_from_receipt(patch: Patch) -> None:
     original = patch.set(NodeLiveness, "on_reply", on_reply)
 
 
-@mutant("the lease goes on while leadership is handed over (trap 38)", LEASED_HANDOVERS)
+@mutant("the lease goes on while leadership is handed over (trap 38)", LEASES_AND_DEAF_LEADERS)
 def lease_kept_while_handing_over(patch: Patch) -> None:
     def holds(state: State, now_ms: float) -> bool:
         handed, state.transfer_to = state.transfer_to, None
@@ -63,12 +69,12 @@ def lease_kept_while_handing_over(patch: Patch) -> None:
     original = patch.set(lease, "holds", holds)
 
 
-@mutant("the lease is back before the call to campaign is stale (trap 38)", LEASED_HANDOVERS)
+@mutant("the lease is back before the call to campaign is stale (trap 38)", LEASES_AND_DEAF_LEADERS)
 def lease_back_too_early(patch: Patch) -> None:
     patch.set(transfer, "may_still_campaign", lambda state: False)
 
 
-@mutant("a call to campaign is obeyed whatever log it was for, and after the lease is back (trap 38)", LEASED_HANDOVERS)
+@mutant("a call to campaign is obeyed whatever log it was for, and after the lease is back (trap 38)", LEASES_AND_DEAF_LEADERS)
 def stale_call_obeyed(patch: Patch) -> None:
     def on_timeout_now(state: State, sender: Any, message: TimeoutNow, now_ms: float) -> None:
         transfer.on_timeout_now(state, sender, TimeoutNow(message.term, state.log.last_index), now_ms)
@@ -76,7 +82,7 @@ def stale_call_obeyed(patch: Patch) -> None:
     patch.handler(core.MESSAGES, transfer.on_timeout_now, on_timeout_now)
 
 
-@mutant("an answer by lease leaves although the lease has ended while it was computed", LEASES)
+@mutant("an answer by lease leaves although the lease has ended while it was computed", LEASES_AND_PAUSES)
 def lease_not_looked_at_again(patch: Patch) -> None:
     def answer(intake: Intake, reads: Any, now_ms: float, turn: Any, clock: Any) -> None:
         original(intake, reads, now_ms, turn, lambda: now_ms)

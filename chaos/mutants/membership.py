@@ -13,8 +13,8 @@ from cluster.pump import changes
 from cluster.pump.holdings import Holdings
 from cluster.pump.placing import Placing
 from cluster.raft import configuration as configurations
-from cluster.raft import core, election, membership, quorum, transfer
-from cluster.raft.messages import Configuration, HardState, SnapshotMeta, VoteReply, VoteRequest
+from cluster.raft import election, membership, quorum, transfer
+from cluster.raft.messages import Configuration, HardState, SnapshotMeta
 from cluster.raft.state import State
 from cluster.storage.log import ShardLog
 
@@ -37,22 +37,6 @@ def voters_change_in_one_step(patch: Patch) -> None:
         return msgspec.structs.replace(goal, outgoing=())
 
     original = patch.set(configurations, "entered", entered)
-
-
-@mutant("a leader changes the configuration before it has committed anything in its term (trap 41)", MOVES)
-def change_before_the_terms_first_entry(patch: Patch) -> None:
-    patch.set(membership, "_refusal", lambda state: None)
-
-
-@mutant("a joint configuration is left before it is committed (trap 43)", MOVES)
-def joint_left_before_it_is_committed(patch: Patch) -> None:
-    def settle(state: State, now_ms: float) -> None:
-        if state.configuration.outgoing and state.transfer_to is None and state.commit >= state.term_start:
-            membership._append(state, configurations.left(state.configuration), now_ms)
-        else:
-            original(state, now_ms)
-
-    original = patch.set(membership, "settle", settle)
 
 
 @mutant("nobody leaves a joint configuration (trap 46)")
@@ -97,26 +81,6 @@ def snapshot_without_configuration(patch: Patch) -> None:
     original = patch.set(State, "reset_to", reset)
 
 
-@mutant("a replica that finds itself no voter refuses to vote (trap 16)", MOVES)
-def nonvoter_refuses_votes(patch: Patch) -> None:
-    def on_vote_request(state: State, sender: ReplicaId, request: VoteRequest, now_ms: float) -> None:
-        if state.replica in state.voters:
-            election.on_vote_request(state, sender, request, now_ms)
-        else:
-            state.send_now(sender, VoteReply(state.term, False, request.pre))
-
-    patch.handler(core.MESSAGES, election.on_vote_request, on_vote_request)
-
-
-@mutant("a leader that has no vote any more goes on leading (trap 45)", MOVES)
-def voteless_leader_leads_on(patch: Patch) -> None:
-    def settle(state: State, now_ms: float) -> None:
-        if state.configuration.outgoing:
-            original(state, now_ms)
-
-    original = patch.set(membership, "settle", settle)
-
-
 # replicas
 
 
@@ -127,17 +91,6 @@ def replica_id_given_again(patch: Patch) -> None:
 
     patch.set(configurations, "highest_of", highest_of)
     patch.set(changes, "highest_of", highest_of)
-
-
-@mutant("a node takes an invitation for a replica that it has had and lost (trap 12)", MOVES)
-def removed_replica_comes_back(patch: Patch) -> None:
-    def on_stray(holdings: Holdings, node: Any, item: Any) -> None:
-        held = holdings._held.get(item.shard)
-        if held is not None:
-            holdings._held[item.shard] = msgspec.structs.replace(held, highest=ReplicaId(0))
-        original(holdings, node, item)
-
-    original = patch.set(Holdings, "on_stray", on_stray)
 
 
 @mutant("a removed replica does not believe that it was removed")

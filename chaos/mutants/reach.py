@@ -29,16 +29,21 @@ def _faulty(name: str, *kinds: type[Fault]) -> Reach:
     return Reach(name, lambda scenario: any(isinstance(fault, kinds) for fault in scenario.faults))
 
 
+def _leased(name: str, fits: Callable[[Fault], bool]) -> Reach:
+    return Reach(f"leases, {name}", lambda scenario: scenario.limits.lease_reads and any(map(fits, scenario.faults)))
+
+
 def _rots(scenario: Scenario, *families: Family) -> bool:
     spoilt = (fault.family for fault in scenario.faults if isinstance(fault, faults.BitFlip | faults.Misdirected))
     return any(family in families for family in spoilt)
 
 
 ALL = Reach("", lambda scenario: True)
-LEASES = Reach("leases", lambda scenario: scenario.limits.lease_reads)
-LEASED_HANDOVERS = Reach(
-    "leases, handovers", lambda scenario: scenario.limits.lease_reads and any(errand.handover for errand in scenario.errands)
-)
+LEASES_AND_REFUSALS = _leased("refused connections", lambda fault: isinstance(fault, faults.LeaderCut) and fault.refused)
+LEASES_AND_LOST_VOTERS = _leased("lost voters", lambda fault: isinstance(fault, faults.LeaderCut) and fault.last_ms > 0)
+LEASES_AND_DEAF_LEADERS = _leased("deaf leaders", lambda fault: isinstance(fault, faults.LeaderCut) and fault.inward)
+LEASES_AND_PAUSES = _leased("paused leaders", lambda fault: isinstance(fault, faults.LeaderPause))
+LEASES_AND_DELAYS = _leased("delays", lambda fault: isinstance(fault, faults.Slow))
 HANDOVERS = Reach("handovers", lambda scenario: any(errand.handover for errand in scenario.errands))
 MOVES = Reach("moves", lambda scenario: any(not errand.handover for errand in scenario.errands))
 ILL_LEADERS = Reach("ill leaders", lambda scenario: scenario.limits.ailment is not None)

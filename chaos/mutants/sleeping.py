@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from chaos.mutants.mutant import Patch, collector
 from cluster.pump.waking import Waking
-from cluster.raft import core, sleeping
-from cluster.raft.core import Raft
+from cluster.raft import sleeping
 from cluster.raft.effects import Role
-from cluster.raft.messages import VoteReply, VoteRequest
 from cluster.raft.state import State
 
 MUTANTS, mutant = collector()
@@ -33,23 +29,6 @@ def woken_without_a_timer(patch: Patch) -> None:
     original = patch.set(sleeping, "wake", wake)
 
 
-@mutant("a sleeper does not answer votes (trap 50)")
-def sleeper_refuses_votes(patch: Patch) -> None:
-    def receive(state: State, sender: Any, message: Any, now_ms: float) -> None:
-        if isinstance(message, VoteRequest) and slept.pop(id(state), False):
-            state.send_now(sender, VoteReply(state.term, False, message.pre))
-        else:
-            original(state, sender, message, now_ms)
-
-    def step(raft: Raft, event: Any, now_ms: float) -> Any:
-        slept[id(raft._state)] = raft._state.asleep
-        return stepped(raft, event, now_ms)
-
-    slept: dict[int, bool] = {}
-    original = patch.set(core, "_receive", receive)
-    stepped = patch.set(Raft, "step", step)
-
-
 @mutant("a leader sleeps although a follower that is there lacks entries (trap 51)")
 def leader_sleeps_while_somebody_lacks_entries(patch: Patch) -> None:
     patch.set(sleeping, "_has_everything", lambda state, progress: True)
@@ -68,15 +47,3 @@ def follower_sleeps_unwatched(patch: Patch) -> None:
             state.asleep = True
 
     original = patch.set(sleeping, "rest", rest)
-
-
-@mutant("a leader that wakes without its quorum leads on (trap 52)")
-def woken_leader_does_not_look(patch: Patch) -> None:
-    def wake(state: State, now_ms: float) -> None:
-        if state.role is Role.LEADER:
-            state.asleep = False
-            state.check_ms = now_ms + state.config.election_timeout_ms_min
-        else:
-            original(state, now_ms)
-
-    original = patch.set(sleeping, "wake", wake)

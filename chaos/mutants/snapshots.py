@@ -18,7 +18,7 @@ from cluster.session.table import StoredTable
 from cluster.shard.cache import DocumentCache
 from cluster.shard.document import decode_record
 from cluster.shard.replica import ShardReplica
-from cluster.shard.snapshot import ShardMetadata, StoredShard
+from cluster.shard.snapshot import StoredShard
 from cluster.storage.records import RecordStore
 
 MUTANTS, mutant = collector()
@@ -94,27 +94,6 @@ def switched_to_half_a_snapshot(patch: Patch) -> None:
         return [] if after else found
 
     original = patch.set(StoredShard, "read", read)
-
-
-@mutant("a snapshot does not carry the shard's time")
-def snapshot_without_time(patch: Patch) -> None:
-    def install(replica: ShardReplica, meta: Any, metadata: Any, *, resets_log: bool, turn: Any) -> None:
-        original(replica, meta, ShardMetadata(), resets_log=resets_log, turn=turn)
-        replica._intake._stamped_ms = 0
-
-    original = patch.set(ShardReplica, "install", install)
-
-
-@mutant("a resumed snapshot claims to stand where its last sender stood, though the first records are older")
-def resumed_snapshot_claims_the_later_point(patch: Patch) -> None:
-    def make_ready(receiving: SnapshotReceiving, replica: ShardReplica, opening: Any, turn: Any) -> bool:
-        ready: bool = original(receiving, replica, opening, turn)
-        partial = replica.stored.partial
-        if ready and partial is not None:
-            replica.stored._note(msgspec.structs.replace(partial, point=opening.point), turn.batch)
-        return ready
-
-    original = patch.set(SnapshotReceiving, "_make_ready", make_ready)
 
 
 @mutant("a transfer that got stuck is never given up")

@@ -41,14 +41,6 @@ def entries_written_before_their_term(patch: Patch) -> None:
     original = patch.set(ShardLog, "persist", persist)
 
 
-@mutant("truncated entries stay on disk and are there again after a restart")
-def truncation_not_written(patch: Patch) -> None:
-    def truncate(log: ShardLog, batch: Batch, index: LogIndex) -> None:
-        original(log, Batch(), index)
-
-    original = patch.set(ShardLog, "_truncate", truncate)
-
-
 @mutant("the log's reset for a snapshot leaves the old entries on disk")
 def reset_leaves_old_entries(patch: Patch) -> None:
     def drop(log: ShardLog, batch: Batch) -> None:

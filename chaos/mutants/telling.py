@@ -8,7 +8,6 @@ from typing import Any
 from chaos.mutants.mutant import Patch, collector
 from cluster.documents.views import Viewing
 from cluster.pump.incoming import Incoming
-from cluster.pump.pump import Pump
 from cluster.pump.streams import Streams
 from cluster.raft import core, reads, roles
 from cluster.raft.state import State
@@ -95,18 +94,6 @@ def credit_swallows_changes(patch: Patch) -> None:
     patch.set(Feed, "grant", grant)
 
 
-@mutant("a leader with nothing uncommitted answers reads without asking anybody")
-def read_without_quorum_when_idle(patch: Patch) -> None:
-    def answer(state: State) -> None:
-        if state.commit == state.log.last_index:
-            state.effects.reads_ready.extend(item[:2] for item in state.reads_waiting)
-            state.reads_waiting.clear()
-        else:
-            original(state)
-
-    original = patch.set(reads, "_answer", answer)
-
-
 @mutant("a read is confirmed by a round that began before it was asked (trap 35)")
 def read_confirmed_by_an_earlier_round(patch: Patch) -> None:
     def answer(state: State) -> None:
@@ -161,11 +148,6 @@ def watch_resumes_one_too_early(patch: Patch) -> None:
     original = patch.set(LiveDocument, "changes_since", changes_since)
 
 
-@mutant("the ring of changes outlives the document that they were of")
-def ring_survives_deletion(patch: Patch) -> None:
-    patch.set(LiveDocument, "clear_ring", lambda live: None)
-
-
 @mutant("viewers of different classes share one patch")
 def patch_shared_across_classes(patch: Patch) -> None:
     def send(feed: Feed, watched: Any, viewer: Any, shared: Any, turn: Any, *, opening: bool) -> None:
@@ -197,16 +179,6 @@ def policies_not_asked(patch: Patch) -> None:
 
 
 # on the way between gateway and leader
-
-
-@mutant("a frame that its lane refused is forgotten (once a bug of this product)")
-def refused_frame_forgotten(patch: Patch) -> None:
-    patch.set(Pump, "on_frame_lost", lambda pump, node, lane, now_ms: None)
-
-
-@mutant("a delta that the client will not see keeps its credit (once a bug of this product)")
-def dropped_delta_keeps_its_credit(patch: Patch) -> None:
-    patch.set(Streams, "_give_back", lambda streams, node, number, watch, delta: None)
 
 
 @mutant("forwarded operations are handed to the leader's replica twice")
