@@ -37,7 +37,7 @@ def promise_forgotten_at_restart(patch: Patch) -> None:
     original = patch.set(core.Raft, "__init__", construct)
 
 
-@mutant("votes are given while another leader is heard (thesis 4.2.3)", LEASES_AND_REFUSALS)
+@mutant("votes are given while another leader is heard (thesis 4.2.3)", LEASES_AND_DELAYS)
 def vote_while_a_leader_is_heard(patch: Patch) -> None:
     patch.set(election, "_sticks_to_leader", lambda state, now_ms: False)
     patch.set(election, "_waits_for_promise", lambda state, now_ms: False)

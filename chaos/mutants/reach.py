@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from chaos.sim import faults
 from chaos.sim.ailments import Ailment
 from chaos.sim.faults import Fault
-from chaos.sim.scenario import Scenario
+from chaos.sim.scenario import Scenario, deafens
 from cluster.storage.engine import Family
 
 
@@ -41,9 +41,9 @@ def _rots(scenario: Scenario, *families: Family) -> bool:
 ALL = Reach("", lambda scenario: True)
 LEASES_AND_REFUSALS = _leased("refused connections", lambda fault: isinstance(fault, faults.LeaderCut) and fault.refused)
 LEASES_AND_LOST_VOTERS = _leased("lost voters", lambda fault: isinstance(fault, faults.LeaderCut) and fault.last_ms > 0)
-LEASES_AND_DEAF_LEADERS = _leased("deaf leaders", lambda fault: isinstance(fault, faults.LeaderCut) and fault.inward)
+LEASES_AND_DEAF_LEADERS = _leased("deaf leaders", deafens)
 LEASES_AND_PAUSES = _leased("paused leaders", lambda fault: isinstance(fault, faults.LeaderPause))
-LEASES_AND_DELAYS = _leased("delays", lambda fault: isinstance(fault, faults.Slow))
+LEASES_AND_DELAYS = _leased("slow leaders", lambda fault: isinstance(fault, faults.LeaderSlow))
 HANDOVERS = Reach("handovers", lambda scenario: any(errand.handover for errand in scenario.errands))
 MOVES = Reach("moves", lambda scenario: any(not errand.handover for errand in scenario.errands))
 ILL_LEADERS = Reach("ill leaders", lambda scenario: scenario.limits.ailment is not None)

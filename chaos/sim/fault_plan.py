@@ -92,16 +92,15 @@ def _rival_cuts(source: random.Random, names: list[NodeId], *, steady: bool) -> 
 
 
 LEASE_TRIALS_MS = (300.0, 1_500.0, 2_700.0)
-"""When leases are put to the test in seeds that are about them; leadership is handed over then too."""
+"""When leases are put to the test in seeds that are about them."""
 
 
-def _lease_trials(source: random.Random, names: list[NodeId]) -> list[Fault]:
+def _lease_trials(source: random.Random) -> list[Fault]:
     """Another leader, as early as promises allow, while the old one is there and has heard nothing of it: its host refuses
     connections; it loses one voter after the other, and the last of them restarts; it is deaf after it called a successor;
     it stands still with the time in its hands; or it is told late of everything.
     """
     found: list[Fault] = []
-    links = tuple((one, other) for one in names for other in names if one != other)
     for start in LEASE_TRIALS_MS:
         at_ms, end = round(start + source.uniform(1, 40)), round(start + source.uniform(900, 1_150))
         trial = source.choice(("refused", "forsaken", "deaf", "stopped", "late"))
@@ -111,13 +110,14 @@ def _lease_trials(source: random.Random, names: list[NodeId]) -> list[Fault]:
             last_ms = source.uniform(350, 800)
             found.append(faults.LeaderCut(at_ms, end, 1, 1.0, partly=True, last_ms=last_ms))
         elif trial == "deaf":
-            found.append(faults.LeaderCut(at_ms, end, 1, 1.0, inward=True))
+            found.append(faults.LeaderCut(at_ms, end, 1, 1.0, way="inward"))
         elif trial == "stopped":
             found.append(faults.LeaderPause(at_ms, end - 200, 1))
             found.append(faults.LeaderCut(at_ms, end, 1, 1.0))
         else:
-            found.append(faults.Slow(start - 200, end, links, source.choice((40.0, 80.0, 120.0))))
-            found.append(faults.LeaderCut(at_ms + 100, end, 1, 1.0, partly=source.random() < 0.5))
+            found.append(faults.LeaderSlow(start - 200, end, 1, source.choice((70.0, 100.0, 150.0))))
+            partly = source.random() < 0.5
+            found.append(faults.LeaderCut(at_ms, end, 1, 1.0, partly=partly, way="both" if partly else "outward"))
     return found
 
 
@@ -347,7 +347,7 @@ def draw_faults(streams: Streams, names: list[NodeId], clients: int, theme: Them
     elif theme is Theme.STORMS:
         found.extend(_storm(streams.named("faults/storms"), names))
     elif theme is Theme.LEASES:
-        found.extend(_lease_trials(streams.named("faults/leases"), names))
+        found.extend(_lease_trials(streams.named("faults/leases")))
     if steady:
         found = [replace(fault, rate=1.0) if isinstance(fault, faults.LeaderCut) else fault for fault in found]
         found = [fault for fault in found if not isinstance(fault, faults.ClockSlew)]

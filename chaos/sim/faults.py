@@ -119,16 +119,24 @@ class LeaderCut(Fault):
     """Whoever leads `shard` by then is cut off from all others, its clients excepted. rate: of its monotonic clock meanwhile,
     against what it was; a slow one believes for longer that it leads. lag_ms: for so long afterwards only heartbeats reach it,
     as when one lane of a connection is there again before the others. partly: one of the others still reaches it; that one
-    restarts after last_ms, if above 0, and is cut off then too. inward: it hears nobody, but is heard. refused: its host says
-    that nobody listens there, which the others take as evidence."""
+    restarts after last_ms, if above 0, and is cut off then too. way: "both", or "inward": it hears nobody, but is heard, or
+    "outward": the other way. refused: its host says that nobody listens there, which the others take as evidence."""
 
     shard: int
     rate: float
     lag_ms: float = 0.0
     partly: bool = False
     last_ms: float = 0.0
-    inward: bool = False
+    way: str = "both"
     refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderSlow(Fault):
+    """Frames from and to whoever leads `shard` by then take `delay_ms` longer on average."""
+
+    shard: int
+    delay_ms: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,14 @@ if TYPE_CHECKING:
     from chaos.sim.world import World
 
 
-def _between(leader: NodeId, others: list[NodeId], *, inward: bool) -> tuple[Link, ...]:
-    """The links between a leader and others, those towards it last of each pair."""
-    both = [(pair, (pair[1], pair[0])) for pair in ((leader, other) for other in others)]
-    return tuple(link for outward, back in both for link in ((back,) if inward else (outward, back)))
+def _between(leader: NodeId, others: list[NodeId], way: str = "both") -> tuple[Link, ...]:
+    """The links from a leader to others, and towards it."""
+    pairs = [((leader, other), (other, leader)) for other in others]
+    return tuple(link for outward, inward in pairs for link in _ways(outward, inward, way))
+
+
+def _ways(outward: Link, inward: Link, way: str) -> tuple[Link, ...]:
+    return (inward,) if way == "inward" else (outward,) if way == "outward" else (outward, inward)
 
 
 class Injector:
@@ -49,7 +53,7 @@ class Injector:
             for node in world.nodes.values():
                 node.down_until_ms = max(node.down_until_ms, world.safety_ms(fault.end_ms))
                 node.kill(fault.keep, host_down=True)
-        elif isinstance(fault, faults.LeaderCrash | faults.LeaderCut | faults.LeaderPause):
+        elif isinstance(fault, faults.LeaderCrash | faults.LeaderCut | faults.LeaderPause | faults.LeaderSlow):
             self._begin_leader(fault)
         elif isinstance(fault, faults.Divergence):
             world.planted.begin(fault)
@@ -82,7 +86,7 @@ class Injector:
             for link in fault.links:
                 network.break_off(network.links[link])
 
-    def _begin_leader(self, fault: faults.LeaderCrash | faults.LeaderCut | faults.LeaderPause) -> None:
+    def _begin_leader(self, fault: faults.LeaderCrash | faults.LeaderCut | faults.LeaderPause | faults.LeaderSlow) -> None:
         """Make the fault one of the node that leads; nobody may."""
         leaders = [
             node
@@ -100,11 +104,14 @@ class Injector:
             self._frozen[id(fault)] = leaders[0].lives
             self._stopped[id(fault)] = leaders[0]
             leaders[0].stop()
+        elif isinstance(fault, faults.LeaderSlow):
+            links = _between(leader, [name for name in self._world.names if name != leader])
+            self._begin_at_leader(fault, faults.Slow(now_ms, fault.end_ms, links, fault.delay_ms))
         else:
             others = [name for name in self._world.names if name != leader]
             leaders[0].slew(fault.rate)
             self._slewed[id(fault)] = leaders[0]
-            links = _between(leader, others[fault.partly :], inward=fault.inward)
+            links = _between(leader, others[fault.partly :], fault.way)
             self._begin_at_leader(fault, faults.Partition(now_ms, fault.end_ms, links, 5_000.0))
             if fault.refused:
                 for other in others[fault.partly :]:
@@ -116,7 +123,7 @@ class Injector:
         """Who was left to a leader restarts, and does not reach it any more."""
         found, node = self._found.get(id(fault)), self._world.nodes[last]
         if isinstance(found, faults.Partition):
-            more = _between(leader, [last], inward=fault.inward)
+            more = _between(leader, [last], fault.way)
             self._found[id(fault)] = replace(found, links=found.links + more)
             for link in more:
                 self._world.network.cut(link, 5_000.0)
@@ -201,7 +208,7 @@ class Injector:
     def end(self, fault: Fault) -> None:
         """A fault is over."""
         network = self._world.network
-        if isinstance(fault, faults.LeaderCrash | faults.LeaderCut):
+        if isinstance(fault, faults.LeaderCrash | faults.LeaderCut | faults.LeaderSlow):
             found = self._found.pop(id(fault), None)
             if found is not None:
                 self.end(found)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from chaos.sim.ailments import Ailment
 from chaos.sim.fault_plan import LEASE_TRIALS_MS, Theme, draw_faults
-from chaos.sim.faults import SAFETY_MS, Fault
+from chaos.sim.faults import SAFETY_MS, Fault, LeaderCut
 from chaos.sim.operator import Errand
 from chaos.sim.randomness import Streams
 from chaos.sim.workload import Work, Workload
@@ -112,7 +112,7 @@ def draw(seed: int) -> Scenario:
     pauses_ms = tuple(at_ms + 40.0 for at_ms in LEASE_TRIALS_MS) if theme is Theme.LEASES else ()
     work = Workload(streams.named("workload"), clients).draw(read_often=theme in LEASED, pauses_ms=pauses_ms)
     drawn = draw_faults(streams, names, clients, theme, steady=limits.lease_reads)
-    errands = draw_errands(streams, limits, theme)
+    errands = draw_errands(streams, limits, [fault.start_ms for fault in drawn if deafens(fault)])
     return Scenario(seed, limits, clients, drawn, work, errands)
 
 
@@ -125,12 +125,22 @@ def _theme(chance: float) -> Theme:
     return Theme.MIXED
 
 
-def draw_errands(streams: Streams, limits: Limits, theme: Theme) -> tuple[Errand, ...]:
-    """What an operator does meanwhile: handovers in some seeds, and moves where a node is free to move to."""
+def deafens(fault: Fault) -> bool:
+    """Whether the leader hears nobody, and so nothing of a successor."""
+    return isinstance(fault, LeaderCut) and fault.way == "inward"
+
+
+def draw_errands(streams: Streams, limits: Limits, deafened_ms: list[float]) -> tuple[Errand, ...]:
+    """What an operator does meanwhile: handovers in some seeds, and moves where a node is free to move to.
+
+    deafened_ms: when leaders become deaf. Shortly before that they are handed over.
+    """
     source = streams.named("operator/errands")
     found: list[Errand] = []
-    if theme is Theme.LEASES:
-        found += [Errand(at_ms, 1, source.randrange(12), source.randrange(12), True) for at_ms in LEASE_TRIALS_MS]
+    if deafened_ms:
+        ahead_ms = [source.uniform(1, 25) for _ in deafened_ms]
+        times = [at_ms - ahead for at_ms, ahead in zip(deafened_ms, ahead_ms, strict=True)]
+        found += [Errand(at_ms, 1, source.randrange(12), source.randrange(12), True) for at_ms in times]
     elif source.random() < HANDOVERS:
         found += [_errand(source, limits.shards, handover=True) for _ in range(source.randint(1, 5))]
     if limits.nodes > limits.replication_factor:
