@@ -9,7 +9,7 @@ from chaos.mutants.mutant import Patch, collector
 from cluster.documents.views import Viewing
 from cluster.pump.incoming import Incoming
 from cluster.pump.streams import Streams
-from cluster.raft import core, reads, roles
+from cluster.raft import core, reads
 from cluster.raft.state import State
 from cluster.session.operations import Consistency, Kind, Operation
 from cluster.shard.document import LiveDocument
@@ -115,16 +115,6 @@ def read_quorum_one_short(patch: Patch) -> None:
         original(state)
 
     original = patch.set(reads, "_answer", answer)
-
-
-@mutant("a leader that is deposed answers the reads that waited for their quorum")
-def reads_answered_when_deposed(patch: Patch) -> None:
-    def leave(state: State) -> None:
-        state.effects.reads_ready.extend(item[:2] for item in state.reads_waiting)
-        state.reads_waiting = []
-        original(state)
-
-    original = patch.set(roles, "_leave_leadership", leave)
 
 
 @mutant("any replica answers linearizable reads from what it has")
