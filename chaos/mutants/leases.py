@@ -15,17 +15,11 @@ from chaos.mutants.reach import (
 )
 from cluster.ids import NodeId
 from cluster.pump.liveness import NodeLiveness
-from cluster.raft import core, election, lease, transfer
-from cluster.raft.messages import TimeoutNow
+from cluster.raft import core, election, lease
 from cluster.raft.state import State
 from cluster.shard.intake import Intake
 
 MUTANTS, mutant = collector()
-
-
-@mutant("voters that have promised to wait for a leader do not wait (trap 39)", LEASES_AND_REFUSALS)
-def promise_not_kept(patch: Patch) -> None:
-    patch.set(lease, "promised_until_ms", lambda state: -math.inf)
 
 
 @mutant("a restart forgets what was promised (trap 39)", LEASES_AND_LOST_VOTERS)
@@ -37,10 +31,10 @@ def promise_forgotten_at_restart(patch: Patch) -> None:
     original = patch.set(core.Raft, "__init__", construct)
 
 
-@mutant("votes are given while another leader is heard (thesis 4.2.3)", LEASES_AND_DELAYS)
+@mutant("votes are given while another leader is heard, whatever was promised it (thesis 4.2.3, trap 39)", LEASES_AND_REFUSALS)
 def vote_while_a_leader_is_heard(patch: Patch) -> None:
-    patch.set(election, "_sticks_to_leader", lambda state, now_ms: False)
-    patch.set(election, "_waits_for_promise", lambda state, now_ms: False)
+    patch.set(election, "hears_leader", lambda state, now_ms: False)
+    patch.set(lease, "promised_until_ms", lambda state: -math.inf)
 
 
 @mutant("the age of a round counts from when its answer came, for leases and CheckQuorum (trap 37)", LEASES_AND_DELAYS)
@@ -67,19 +61,6 @@ def lease_kept_while_handing_over(patch: Patch) -> None:
             state.transfer_to, state.timeouts_sent = handed, told
 
     original = patch.set(lease, "holds", holds)
-
-
-@mutant("the lease is back before the call to campaign is stale (trap 38)", LEASES_AND_DEAF_LEADERS)
-def lease_back_too_early(patch: Patch) -> None:
-    patch.set(transfer, "may_still_campaign", lambda state: False)
-
-
-@mutant("a call to campaign is obeyed whatever log it was for, and after the lease is back (trap 38)", LEASES_AND_DEAF_LEADERS)
-def stale_call_obeyed(patch: Patch) -> None:
-    def on_timeout_now(state: State, sender: Any, message: TimeoutNow, now_ms: float) -> None:
-        transfer.on_timeout_now(state, sender, TimeoutNow(message.term, state.log.last_index), now_ms)
-
-    patch.handler(core.MESSAGES, transfer.on_timeout_now, on_timeout_now)
 
 
 @mutant("an answer by lease leaves although the lease has ended while it was computed", LEASES_AND_PAUSES)

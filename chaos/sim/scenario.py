@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from chaos.sim.ailments import Ailment
-from chaos.sim.fault_plan import LEASE_TRIALS_MS, Theme, draw_faults
+from chaos.sim.fault_plan import Theme, draw_faults
 from chaos.sim.faults import SAFETY_MS, Fault, LeaderCut
 from chaos.sim.operator import Errand
 from chaos.sim.randomness import Streams
@@ -30,6 +31,8 @@ LEASES = 0.25
 LEASE_DRIFT = 0.2
 """How far two clocks may drift apart there, as a part of the election timeout."""
 LEASED = {Theme.RIVALS: 0.5, Theme.LEASES: 1.0}
+QUIET_MS, LONELY_MS = 160.0, 450.0
+"""Without writes in such seeds: before a leader is cut off, and as long as one voter still hears it."""
 HANDOVERS = 0.3
 """Share of seeds in which leadership is handed over by hand."""
 RIVALS, STORMS, TRIALS = 0.12, 0.12, 0.08
@@ -109,9 +112,9 @@ def draw(seed: int) -> Scenario:
     sources = [streams.named(name) for name in ("limits", "limits/clients", "limits/leases", "limits/shape")]
     limits = _draw_limits(*sources, clients=clients, leased=LEASED.get(theme, LEASES))
     names = node_names(limits.nodes)
-    pauses_ms = tuple(at_ms + 40.0 for at_ms in LEASE_TRIALS_MS) if theme is Theme.LEASES else ()
-    work = Workload(streams.named("workload"), clients).draw(read_often=theme in LEASED, pauses_ms=pauses_ms)
     drawn = draw_faults(streams, names, clients, theme, steady=limits.lease_reads)
+    pauses_ms = tuple(map(_silence_ms, filter(_cuts, drawn))) if theme is Theme.LEASES else ()
+    work = Workload(streams.named("workload"), clients).draw(read_often=theme in LEASED, pauses_ms=pauses_ms)
     errands = draw_errands(streams, limits, [fault.start_ms for fault in drawn if deafens(fault)])
     return Scenario(seed, limits, clients, drawn, work, errands)
 
@@ -123,6 +126,17 @@ def _theme(chance: float) -> Theme:
             return theme
         chance -= share
     return Theme.MIXED
+
+
+def _cuts(fault: Fault) -> TypeGuard[LeaderCut]:
+    return isinstance(fault, LeaderCut)
+
+
+def _silence_ms(cut: LeaderCut) -> tuple[float, float]:
+    """When nobody writes around a cut: a leader that appends nothing is known by heartbeats alone, and who is cut off from it
+    lacks nothing that would cost it an election."""
+    lasts_ms = (cut.last_ms or LONELY_MS) if cut.partly else 0.0
+    return cut.start_ms - QUIET_MS, cut.start_ms + lasts_ms + 10.0
 
 
 def deafens(fault: Fault) -> bool:

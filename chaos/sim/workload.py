@@ -8,9 +8,6 @@ from dataclasses import dataclass, field
 from chaos.sim.faults import SAFETY_MS
 from cluster.session.operations import Consistency, Kind
 
-PAUSE_MS = 200.0
-"""Without a write a leader is known by its heartbeats alone."""
-
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -28,6 +25,10 @@ class Work:
     alone: bool = False
     keyless: bool = False
 
+    @property
+    def writes(self) -> bool:
+        return self.kind in (Kind.SEND, Kind.CREATE, Kind.DELETE)
+
     def __str__(self) -> str:
         how = "alone " if self.alone else ""
         what = f"{self.channel} {self.payload.decode()}" if self.payload or self.channel else ""
@@ -43,8 +44,8 @@ class Workload:
     number: int = 0
     work: list[Work] = field(default_factory=list)
 
-    def draw(self, *, read_often: bool, pauses_ms: tuple[float, ...] = ()) -> tuple[Work, ...]:
-        """read_often: one document is read and written all the time, but not written shortly before pauses_ms."""
+    def draw(self, *, read_often: bool, pauses_ms: tuple[tuple[float, float], ...] = ()) -> tuple[Work, ...]:
+        """read_often: one document is read and written all the time. pauses_ms: from when to when nothing is written."""
         source = self.source
         documents = [("ledger", "a"), ("ledger", "b"), ("counter", "c"), ("text", "t"), ("chat", "r")]
         documents = documents[:2] + source.sample(documents[2:], source.randint(1, 3))
@@ -58,8 +59,11 @@ class Workload:
             at_ms += source.expovariate(1 / pace_ms)
         self._list_and_create()
         if read_often:
-            self._read_often(*documents[0], pauses_ms)
-        return tuple(sorted(self.work, key=lambda work: work.at_ms))
+            self._read_often(*documents[0])
+        asked = (
+            work for work in self.work if not work.writes or not any(begins <= work.at_ms < ends for begins, ends in pauses_ms)
+        )
+        return tuple(sorted(asked, key=lambda work: work.at_ms))
 
     def _list_and_create(self) -> None:
         """Many small documents come, and somebody asks again and again which there are."""
@@ -72,15 +76,14 @@ class Workload:
             at_ms, space = source.uniform(60, SAFETY_MS), source.choice(("counter", "ledger"))
             self._add(at_ms, source.randrange(self.clients), Kind.LIST, space, "", alone=True)
 
-    def _read_often(self, space: str, key: str, pauses_ms: tuple[float, ...]) -> None:
+    def _read_often(self, space: str, key: str) -> None:
         """Everybody reads and writes one document all the time: what is stale for a moment only shows to who looks then."""
         at_ms = 100.0
         while at_ms < SAFETY_MS:
             for client in range(self.clients):
                 self._add(at_ms + client, client, Kind.READ, space, key)
-            if not any(until_ms - PAUSE_MS < at_ms < until_ms for until_ms in pauses_ms):
-                channel, payload = self._message(space)
-                self._add(at_ms, self.source.randrange(self.clients), Kind.SEND, space, key, channel, payload)
+            channel, payload = self._message(space)
+            self._add(at_ms, self.source.randrange(self.clients), Kind.SEND, space, key, channel, payload)
             at_ms += 15.0
 
     def _act(self, at_ms: float, space: str, key: str, deletes: bool) -> None:
