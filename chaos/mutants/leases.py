@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from chaos.mutants.mutant import Patch, collector
 from chaos.mutants.reach import (
     LEASES_AND_DEAF_LEADERS,
     LEASES_AND_DELAYS,
-    LEASES_AND_LOST_VOTERS,
     LEASES_AND_PAUSES,
-    LEASES_AND_REFUSALS,
 )
 from cluster.ids import NodeId
 from cluster.pump.liveness import NodeLiveness
-from cluster.raft import core, election, lease
+from cluster.raft import lease
 from cluster.raft.state import State
 from cluster.shard.intake import Intake
 
 MUTANTS, mutant = collector()
-
-
-@mutant("a restart forgets what was promised (trap 39)", LEASES_AND_LOST_VOTERS)
-def promise_forgotten_at_restart(patch: Patch) -> None:
-    def construct(raft: core.Raft, **parts: Any) -> None:
-        original(raft, **parts)
-        raft._state.promised_until_ms = -math.inf
-
-    original = patch.set(core.Raft, "__init__", construct)
-
-
-@mutant("votes are given while another leader is heard, whatever was promised it (thesis 4.2.3, trap 39)", LEASES_AND_REFUSALS)
-def vote_while_a_leader_is_heard(patch: Patch) -> None:
-    patch.set(election, "hears_leader", lambda state, now_ms: False)
-    patch.set(lease, "promised_until_ms", lambda state: -math.inf)
 
 
 @mutant("the age of a round counts from when its answer came, for leases and CheckQuorum (trap 37)", LEASES_AND_DELAYS)

@@ -39,8 +39,6 @@ def _rots(scenario: Scenario, *families: Family) -> bool:
 
 
 ALL = Reach("", lambda scenario: True)
-LEASES_AND_REFUSALS = _leased("refused connections", lambda fault: isinstance(fault, faults.LeaderCut) and fault.refused)
-LEASES_AND_LOST_VOTERS = _leased("lost voters", lambda fault: isinstance(fault, faults.LeaderCut) and fault.last_ms > 0)
 LEASES_AND_DEAF_LEADERS = _leased("deaf leaders", deafens)
 LEASES_AND_PAUSES = _leased("paused leaders", lambda fault: isinstance(fault, faults.LeaderPause))
 LEASES_AND_DELAYS = _leased("slow leaders", lambda fault: isinstance(fault, faults.LeaderSlow))
