@@ -12,7 +12,7 @@ Everything that an author needs is a name of this package; a name is looked up w
     Table Text OrderedSet   containers of state             anyone  the gate that admits everybody
     Tally        a number that many add to                  latest  the newest rows, as the window of a table
     Principal    who acts                                   StaleEdit   a Text edit of a past that is no longer kept
-    Random       what ctx.random is
+    Random       what ctx.random is                         Before      in an upgrade hook: the old fields
 
 Reading order is request order; a module imports only from layers below its own.
 
@@ -38,12 +38,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cluster.documents.context import Command, Random
-    from cluster.documents.declare import Document, anyone, field, on, read
+    from cluster.documents.declare import Before, Document, anyone, field, on, read
     from cluster.documents.state import OrderedSet, Record, Refused, StaleEdit, Table, Tally, Text, latest
     from cluster.ids import Principal
 
 __version__ = "0.1.0"
 __all__ = [
+    "Before",
     "Command",
     "Document",
     "OrderedSet",

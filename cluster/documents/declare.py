@@ -33,10 +33,14 @@ RESERVED: Final = frozenset({"on", "read", "field"})
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a decorator said about a function. kind: construct, message, delete, gate, policy or view."""
+    """What a decorator said about a function. kind: construct, message, delete, upgrade, gate, policy or view.
+
+    since: the version from which an upgrade hook leads to the next.
+    """
 
     kind: str
     allow: Callable[..., bool] | None = None
+    since: int = 0
 
 
 def _mark(function: F, mark: Mark) -> F:
@@ -56,6 +60,16 @@ class _On:
     def delete(self, handler: P) -> P:
         """Who may delete the document: `(self, ctx) -> bool`, asked after the gate. Without it nobody may."""
         return _mark(handler, Mark("delete"))
+
+    def upgrade(self, *, since: int) -> Callable[[F], F]:
+        """Makes a document of version `since` one of the next version, where defaults and `was` do not suffice: it takes
+        (self, ctx: Command) or (self, ctx: Command, before: Before) and must set every field that nothing was carried over to.
+        """
+
+        def decorate(function: F) -> F:
+            return _mark(function, Mark("upgrade", since=since))
+
+        return decorate
 
     @overload
     def message(self, handler: F, /) -> F: ...
@@ -213,6 +227,28 @@ class Document(metaclass=DocumentType):
         if not isinstance(version, int) or version < 1:
             raise TypeError(f"version of {cls.__name__} must be a positive whole number")
         cls._moot_version = version
+
+
+class Before:
+    """In an upgrade hook: the document's fields as the old code left them, to be read and copied from.
+
+    In a hook that follows another one in the same command, a field that the document has now is read from there.
+    """
+
+    __slots__ = ("_moot_new", "_moot_old")
+
+    def __init__(self, old: Document, new: Document | None) -> None:
+        object.__setattr__(self, "_moot_old", old)
+        object.__setattr__(self, "_moot_new", new)
+
+    def __getattr__(self, name: str) -> Any:
+        for document in (self._moot_new, self._moot_old):
+            if document is not None and isinstance(getattr(type(document), name, None), FieldDescriptor):
+                return getattr(document, name)
+        raise AttributeError(f"the old code has no field {name!r}")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("the old document can not be changed")
 
 
 class FieldDescriptor:

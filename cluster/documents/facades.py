@@ -26,11 +26,12 @@ import msgspec
 
 from cluster.documents import iteration, library, operators
 from cluster.documents.context import Command, Random
-from cluster.documents.declare import Document, anyone, field, on, read
+from cluster.documents.declare import Before, Document, anyone, field, on, read
 from cluster.documents.state import OrderedSet, Record, Refused, StaleEdit, Table, Tally, Text, latest
 from cluster.ids import Principal
 
 AUTHOR_NAMES: Final[dict[str, object]] = {
+    "Before": Before,
     "Command": Command,
     "Document": Document,
     "OrderedSet": OrderedSet,

@@ -68,17 +68,36 @@ class DocumentInstance:
         except ValueError as error:
             raise StorageDamaged(f"{self._id} can not be loaded: {error}") from error
 
+    def take_over(self, state: bytes, sources: dict[str, str]) -> None:
+        """Take over what another version's `dump` gave: `sources` are old names by new ones. Raises StorageDamaged."""
+        try:
+            self._root.load(state, sources=sources)
+        except ValueError as error:
+            raise StorageDamaged(f"{self._id} can not be loaded: {error}") from error
+
+    @property
+    def document(self) -> Document:
+        """What handlers know as self."""
+        return self._document
+
+    def armed_handlers(self) -> frozenset[str]:
+        """Names of handlers that something pending of this document will call."""
+        return frozenset()
+
     # Running
 
     def run(self, invocation: Invocation) -> Outcome:
         """See runtime.Instance."""
-        channel = self._channels.get(invocation.channel) or self._program.channel(invocation.channel)
+        return self.run_channel(self._channels.get(invocation.channel) or self._program.channel(invocation.channel), invocation)
+
+    def run_channel(self, channel: Channel, invocation: Invocation) -> Outcome:
+        """Run a handler; `run` finds it by its name."""
         settings = self._settings
         journal = self._journal
         METER.begin(settings.steps_max, settings.call_depth_max)
         try:
             gated = self._gate is not None or channel.allow is not None
-            if gated and invocation.channel and not self._may_send(channel, invocation.sender):
+            if gated and channel.gated and not self._may_send(channel, invocation.sender):
                 return Outcome(Code.DENIED, _DENIED, steps=METER.end())
             journal.begin(index=invocation.index, new_id=RowIds(invocation.seed))
             try:
@@ -121,8 +140,8 @@ class DocumentInstance:
         size_before = journal.size
         command = Command(invocation.sender, invocation.now_ms, invocation.seed, invocation.index)
         result = channel.function(self._document, command, **channel.arguments(invocation.payload))
-        if not invocation.channel and (missing := self._root.missing()):
-            raise AttributeError(f"construct left without a value: {', '.join(missing)}")
+        if not channel.gated and (missing := self._root.missing()):
+            raise AttributeError(f"{channel.name.lstrip('-') or 'construct'} left without a value: {', '.join(missing)}")
         if journal.size > settings.state_bytes_max and journal.size > size_before:
             METER.exhaust("state")
         kind = channel.result

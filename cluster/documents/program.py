@@ -14,12 +14,21 @@ from dataclasses import dataclass
 from typing import Any, Final, get_type_hints
 
 from cluster.documents import payload as json
+from cluster.documents import upgrading
 from cluster.documents.context import Command
-from cluster.documents.declare import MARK, RESERVED, Document, FieldDescriptor, Mark, anyone
+from cluster.documents.declare import MARK, RESERVED, Before, Document, FieldDescriptor, Mark, anyone
 from cluster.documents.instance import DocumentInstance
 from cluster.documents.meter import charge
 from cluster.documents.methods import TYPES_BY_GUARD
-from cluster.documents.runtime import CONSTRUCT_CHANNEL, DELETE_CHANNEL, Settings
+from cluster.documents.runtime import (
+    CONSTRUCT_CHANNEL,
+    DELETE_CHANNEL,
+    UPGRADE_CHANNEL,
+    Invocation,
+    Outcome,
+    Program,
+    Settings,
+)
 from cluster.documents.state import FieldOptions, FieldSpec, Refused, StateType, Tally, field_spec, state_type
 from cluster.documents.state.tally import ADDED
 from cluster.errors import InvalidName, InvalidPayload, UnknownChannel
@@ -47,9 +56,9 @@ class Parameter:
 
 
 class Channel:
-    """One handler and its wire schema."""
+    """One handler and its wire schema. gated: the gate is asked before it runs."""
 
-    __slots__ = ("_known", "allow", "function", "name", "parameters", "result")
+    __slots__ = ("_known", "allow", "function", "gated", "name", "parameters", "result")
 
     def __init__(
         self,
@@ -58,7 +67,10 @@ class Channel:
         parameters: tuple[Parameter, ...],
         result: StateType | None,
         allow: Callable[..., bool] | None = None,
+        *,
+        gated: bool = True,
     ) -> None:
+        self.gated = gated and name != CONSTRUCT_CHANNEL
         self.name = name
         self.function = function
         self.parameters = parameters
@@ -127,6 +139,14 @@ class Guarded:
     by_row: bool
 
 
+@dataclass(slots=True, frozen=True)
+class Hook:
+    """Leads a document from one version to the next. takes_before: it wants to see the old fields."""
+
+    function: Callable[..., None]
+    takes_before: bool
+
+
 class Declaration:
     """Everything that a document class declares."""
 
@@ -140,6 +160,7 @@ class Declaration:
         "guarded",
         "public",
         "refusals",
+        "upgrades",
         "version",
         "views",
     )
@@ -156,6 +177,13 @@ class Declaration:
         self.guarded: tuple[Guarded, ...] = ()
         self.views: tuple[View, ...] = ()
         self.refusals: tuple[type[Refused], ...] = ()
+        self.upgrades: dict[int, Hook] = {}
+        """By the version that they start from."""
+
+    @property
+    def handlers(self) -> frozenset[str]:
+        """Names that something pending may name."""
+        return frozenset(self.channels)
 
 
 class DocumentProgram:
@@ -204,6 +232,17 @@ class DocumentProgram:
         instance = DocumentInstance(self, document)
         instance.restore(state)
         return instance
+
+    def upgrade(
+        self, document: DocumentId, state: bytes, before: Program, invocation: Invocation
+    ) -> tuple[DocumentInstance | None, Outcome]:
+        """See runtime.Program."""
+        assert isinstance(before, DocumentProgram), "a document's code is replaced by code of its own kind"
+        return upgrading.upgrade(self, document, state, before, invocation)
+
+    def upgrade_channel(self, function: Callable[..., None]) -> Channel:
+        """The hooks of an upgrade as a handler."""
+        return Channel(UPGRADE_CHANNEL, function, (), None, gated=False)
 
     def schema(self) -> dict[str, Any]:
         """See runtime.Program. JSON Schema 2020-12; records are in `$defs`."""
@@ -374,6 +413,8 @@ class _Reader:
         elif mark.kind == "message":
             self._check_name(function, name)
             declaration.channels[name] = self._channel(name, function, mark)
+        elif mark.kind == "upgrade":
+            self._hook(function, mark.since)
         elif mark.kind == "view":
             self._view(name, function)
 
@@ -411,6 +452,20 @@ class _Reader:
         elif hints["return"] is not type(None):
             result = self._type(function, hints, "return", "result")
         return Channel(name, function, tuple(wire), result, mark.allow)
+
+    def _hook(self, function: Callable[..., Any], since: int) -> None:
+        declaration, hints = self.declaration, self._hints(function)
+        kinds = [hints.get(name) for name in list(inspect.signature(function).parameters)[1:]]
+        if kinds not in ([Command], [Command, Before]) or hints.get("return") is not type(None):
+            wanted = "an upgrade hook takes (self, ctx: Command) or (self, ctx: Command, before: Before), and returns None"
+            self._refuse(function, "signature", wanted, "change its signature")
+        if type(since) is not int or not 1 <= since < declaration.version:
+            reason = f"version {declaration.version} has no upgrade since {since!r}"
+            self._refuse(function, "upgrade", reason, "name an earlier version")
+        elif since in declaration.upgrades:
+            self._refuse(function, "upgrade", f"there are two hooks since {since}", "keep one")
+        else:
+            declaration.upgrades[since] = Hook(function, len(kinds) == 2)
 
     def _view(self, name: str, function: Callable[..., Any]) -> None:
         per_viewer = self._viewer(function, required=False)

@@ -171,6 +171,13 @@ class Program(Protocol):
         """The instance whose dump() gave `state`. Raises StorageDamaged when it can not be one."""
         ...
 
+    def upgrade(
+        self, document: DocumentId, state: bytes, before: Program, invocation: Invocation
+    ) -> tuple[Instance | None, Outcome]:
+        """Make a document of other code one of this: `state` is its dump under `before`, which is left as it is. The instance
+        is None unless the outcome is OK; then `writes` digest the whole new state. Raises StorageDamaged or ApplyHalted."""
+        ...
+
 
 class Loader(Protocol):
     """Compiles bundles. Bundles are canonical bytes (see bundle.py); compiling the same bytes twice gives the same program."""

@@ -27,7 +27,7 @@ from cluster.node.loop import NodeLoop
 from cluster.node.shard_admin import ShardAdministration
 from cluster.node.views import NodeView
 from cluster.shard.commands import CommandKind, HistoryRow, command_seed, decode_row
-from cluster.shard.directory import Space
+from cluster.shard.deployments import Space
 from cluster.shard.replica import ShardReplica
 from cluster.shard.turn import Turn
 from cluster.shardmap.hashing import key_hash

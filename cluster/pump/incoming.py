@@ -13,6 +13,7 @@ from cluster.errors import ClusterError, InvalidRequest, RejectedError, StaleRou
 from cluster.ids import SYSTEM_SHARD, NodeId, ShardId, check_key, check_space
 from cluster.pump import frames
 from cluster.pump.bundles import BundleFetch
+from cluster.pump.compiling import Compiling
 from cluster.pump.control import Control
 from cluster.pump.divergence import Divergences
 from cluster.pump.holdings import Holdings
@@ -25,6 +26,7 @@ from cluster.router.router import Router
 from cluster.session.failures import failure_of
 from cluster.session.operations import Kind, Operation, Reply
 from cluster.shard import lost_log
+from cluster.shard.directory import Directory
 from cluster.shard.divergence import (
     AppliedItem,
     CompareRequest,
@@ -42,6 +44,8 @@ from cluster.shard.turn import (
     BundleReply,
     BundleRequest,
     CloseItem,
+    CompiledItem,
+    CompileRequest,
     ForwardItem,
     GrantItem,
     HistoryPull,
@@ -71,6 +75,10 @@ _KINDS = frozenset(Kind)
 class Holder(Protocol):
     """Who holds this node's replicas, as far as frames concern it."""
 
+    node: NodeId
+    peers: list[NodeId]
+    connected: set[NodeId]
+    directory: Directory
     replicas: dict[ShardId, ShardReplica]
 
     def look_at(self, replica: ShardReplica, now_ms: float) -> None: ...
@@ -102,12 +110,18 @@ class Incoming:
         self._transfers = transfers
         self._holdings = holdings
         self._divergences = divergences
+        self.compiling = Compiling(holder, schedule, turn)
         self.control = Control(turn)
         self._turn = turn
         self.met: set[NodeId] = set()
         """Peers whose liveness has named the directory that this node knows, since their connection last broke. Until then
         their Raft messages are dropped, which Raft repairs: a wiped node must not vote before it is fenced (trap 11).
         """
+
+    def disconnected(self, node: NodeId) -> None:
+        """What a peer said about itself counts until its connection breaks."""
+        self.met.discard(node)
+        self.compiling.disconnected(node)
 
     def on_frame(self, node: NodeId, lane: Lane, frame: bytes, now_ms: float) -> int:
         """Take a RAFT or BULK frame; says how many of its items were garbage."""
@@ -154,6 +168,10 @@ class Incoming:
                 self._holder.replicas[shard].feed.close_stream((node, item.stream))
         elif isinstance(item, ResetItem):
             self._on_reset(node, now_ms)
+        elif isinstance(item, CompileRequest):
+            self.compiling.on_request(node, item.code_hash)
+        elif isinstance(item, CompiledItem):
+            self.compiling.on_compiled(node, item.code_hash)
         elif node in self.met:
             self._on_member_item(node, item, now_ms)
 

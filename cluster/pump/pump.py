@@ -86,11 +86,9 @@ class Pump:
         """Why this node takes no commands at the moment (its disk's high-water mark); reads go on."""
         self.connected: set[NodeId] = set()
         self.garbage_frames = 0
-        self._peers = peers
-        self._bundles = bundles
-        self._transfers = transfers
-        self._stores = stores
-        self._remember_store = remember_store
+        self.peers = peers
+        self._bundles, self._transfers = bundles, transfers
+        self._stores, self._remember_store = stores, remember_store
         self._config = config
         self._clock = clock
         self._now_ms = now_ms
@@ -166,7 +164,7 @@ class Pump:
         """Evidence about a peer; `refused` says that its process is gone."""
         self._now_ms = now_ms
         self.connected.discard(node)
-        self._incoming.met.discard(node)
+        self._incoming.disconnected(node)
         self.clocks.forget(node)
         self.liveness.disconnected(node)
         self._waking.messages_lost(node, now_ms)
@@ -339,7 +337,7 @@ class Pump:
     def deadline_ms(self) -> float:
         """When `step` must be called next, whatever arrives."""
         due = min(self._heartbeat_due_ms, self.streams.deadline_ms, self._schedule.deadline_ms)  # housekeeping waits for these
-        due = min(due, self._waking.deadline_ms, self.divergences.deadline_ms)
+        due = min(due, self._waking.deadline_ms, self.divergences.deadline_ms, self._incoming.compiling.deadline_ms)
         return min(due, self._transfers.deadline_ms(self._now_ms))
 
     @property
@@ -371,6 +369,7 @@ class Pump:
         self._schedule.ring(self.replicas, now_ms)
         self._step_ready(now_ms, wall_ms)
         self.streams.tick(now_ms)
+        self._incoming.compiling.tick(now_ms)
         self._transfers.tick(now_ms, self._turn)
         for replica in self.divergences.tick(now_ms, self._turn):
             self.look_at(replica, now_ms)
@@ -456,7 +455,7 @@ class Pump:
         self._outbox.resets &= self.connected
         for node in sorted(self._outbox.resets):
             self._turn.raft_now.setdefault(node, [])
-        peers = [peer for peer in self._peers if peer in self.connected]
+        peers = [peer for peer in self.peers if peer in self.connected]
         self._holdings.losses.announce(peers)
         urgent = self._turn.round_needed or bool(self._schedule.reading)
         self._outbox.beat(self.liveness.begin_round(peers, now_ms, urgent=urgent))
@@ -484,6 +483,7 @@ class Pump:
         if shard_map is not None and (shard_map.version > self.router.map.version or shard_map.state == self.router.map.state):
             self.router.map = shard_map
             self._holdings.map_changed()
+        self._incoming.compiling.decided()
         for replica in self.replicas.values():
             if replica.decisions_changed(self.directory.newly_isolated):
                 self._schedule.ready[replica.id] = None

@@ -17,7 +17,7 @@ from zlib import crc32
 import msgspec
 
 from cluster.documents.meter import fixed_decimals
-from cluster.documents.runtime import DELETE_CHANNEL, Code, Invocation, Outcome
+from cluster.documents.runtime import DELETE_CHANNEL, UPGRADE_CHANNEL, Code, Invocation, Outcome
 from cluster.empty import NO_ENTRIES
 from cluster.errors import (
     ApplyHalted,
@@ -28,7 +28,6 @@ from cluster.errors import (
     InvalidRequest,
     KeyReused,
     OutcomeUnknown,
-    RejectedError,
     SequenceGap,
     UnknownChannel,
     UnknownDocument,
@@ -37,6 +36,7 @@ from cluster.ids import DocumentId, LogIndex, Principal, ShardId
 from cluster.session.failures import failure_of
 from cluster.session.operations import Failure, Reply
 from cluster.session.table import Answer, Verdict, payload_digest
+from cluster.shard import upgrades
 from cluster.shard.cache import DocumentCache
 from cluster.shard.commands import (
     CHAIN_MARK_BYTES,
@@ -59,6 +59,7 @@ PRINCIPALS_KEPT_MAX = 4096
 """Parsed principals kept a shard: a cache of a pure function, so losing it changes nothing."""
 
 _CREATE, _SEND, _DELETE = int(CommandKind.CREATE), int(CommandKind.SEND), int(CommandKind.DELETE)
+_UPGRADE = int(CommandKind.UPGRADE)
 _OK, RUN = Code.OK, Verdict.RUN
 
 Origin = tuple[StreamKey, int]
@@ -226,7 +227,7 @@ class Applier:
         offsets: list[int] = []
         space, key = "", ""
         for offset, command in enumerate(commands):
-            if command.kind == _CREATE:
+            if command.kind in (_CREATE, _UPGRADE):
                 self._directory.program(command.code_hash)
             if command.key != key or command.space != space:
                 space, key = command.space, command.key
@@ -251,26 +252,30 @@ class Applier:
                 digest = payload_digest(command.kind, command.channel, command.payload)
                 verdict, stored, expected = sessions.judge(command.session, command.sequence, digest)
                 if verdict is not RUN:
+                    if verdict is Verdict.REUSED and stored is not None and upgrades.spelt_otherwise(live, command, stored):
+                        verdict = Verdict.REPEAT
                     if replies is not None:
                         _fill_verdict(replies[offset], live, verdict, stored, expected)
                     continue
-            sender = self._principals.get(command.principal)
+            sender, payload = self._principals.get(command.principal), command.payload
             plain = command.kind == _SEND and command.code_hash == live.code_hash
             if not plain or sender is None or live.instance is None or live.frozen:
                 try:
                     sender = self._sender(command)
-                    self._admit(live, command)
+                    payload = self._admit(live, command)
                 except ClusterError as error:
                     if replies is not None:
                         _fill(replies[offset], live.epoch, live.index, b"", failure_of(error))
                     continue
+                if digest and payload != command.payload:
+                    digest = payload_digest(command.kind, command.channel, payload)
             if task.isolates and self._directory.isolated(shard, index, offset) is not None:
                 outcome = Outcome(Code.POISONED, b"{}")
                 live.frozen = FREEZE_AFTER_POISON
             else:
                 note(shard, index, offset, command)
                 if command.kind == _SEND and live.instance is not None:
-                    invocation = Invocation(command.channel, command.payload, sender, now_ms, seed, live.index + 1)
+                    invocation = Invocation(command.channel, payload, sender, now_ms, seed, live.index + 1)
                     outcome = live.instance.run(invocation)
                 else:
                     outcome = self._run(live, command, sender, seed)
@@ -301,12 +306,14 @@ class Applier:
         place = (live.id, live.epoch, live.index + 1, command.channel, command.principal, self.now_ms)
         self._on_failure(HandlerFailure(error_id, *place, outcome.error))
 
-    def _admit(self, live: LiveDocument, command: Command) -> None:
-        """Raise what the document's existence, or code that changed since the payload was checked, says against it."""
+    def _admit(self, live: LiveDocument, command: Command) -> bytes:
+        """The payload as the document's code spells it, which may have changed since it was checked. Raises what that code, or
+        the document's existence, says against it.
+        """
         if command.kind == _CREATE:
             if live.alive:
                 raise DocumentExists(f"{live.id} exists")
-            return
+            return command.payload
         if not live.alive:
             if live.epoch:
                 raise DocumentDeleted(f"{live.id} was deleted")
@@ -314,9 +321,10 @@ class Applier:
         if live.frozen:
             raise DocumentFrozen(f"{live.id} is frozen: {live.frozen}", why=live.frozen)
         if command.code_hash != live.code_hash and command.kind == _SEND:
-            assert live.program is not None
-            if live.program.check(command.channel, command.payload) != command.payload:
-                raise RejectedError("the payload was made for other code")
+            return upgrades.spelt_anew(live, command)
+        if command.kind == _UPGRADE:
+            upgrades.check_order(live, command)
+        return command.payload
 
     def _sender(self, command: Command) -> Principal:
         """Who sends it. Raises InvalidName, alike on all replicas, for what no leader should have let into the log."""
@@ -333,6 +341,10 @@ class Applier:
         assert live.instance is not None
         if command.kind == _DELETE:
             return self._delete(live, command, sender, seed)
+        if command.kind == _UPGRADE:
+            program = self._directory.program(command.code_hash)
+            made_of = Invocation(UPGRADE_CHANNEL, command.payload, sender, self.now_ms, seed, live.index + 1)
+            return upgrades.run(live, command, program, made_of)
         return live.instance.run(Invocation(command.channel, command.payload, sender, self.now_ms, seed, live.index + 1))
 
     def _delete(self, live: LiveDocument, command: Command, sender: Principal, seed: bytes) -> Outcome:
@@ -354,6 +366,7 @@ class Applier:
             live.epoch += 1
             live.index = 0
             live.frozen = ""
+            live.upgraded_index = live.upgrade_failed = live.settled = 0
             live.clear_ring()
         return outcome
 
@@ -370,6 +383,8 @@ class Applier:
             live.instance = None
             live.program = None
             live.clear_ring()
+        elif command.kind == _UPGRADE and outcome.code is _OK:
+            live.clear_ring()  # what changed before is told in another schema
         else:
             live.push_change(outcome, settings.change_ring_bytes)
 

@@ -93,6 +93,17 @@ def open_replica(
         now_ms=now_ms,
     )
     members.adopt(raft.committed_configuration)
+    compilations = around.directory.compilations
+
+    def compiled(code_hash: bytes) -> bool:
+        """Whether a quorum of the voters, in either half of a joint configuration, could run this code."""
+        for voters in (raft.configuration.voters, raft.configuration.outgoing):
+            nodes = [node for node in map(members.node_of, voters) if node is not None]
+            ready = sum(compilations.has(node, code_hash) for node in nodes)
+            if voters and 2 * ready <= len(voters):
+                return False
+        return True
+
     history = HistoryStore(around.engine, shard.shard)
     applier = Applier(shard.shard, cache, history, around.directory, around.marker, around.on_failure, AppliedDigest(applied))
     return ShardReplica(
@@ -104,7 +115,7 @@ def open_replica(
         log=log,
         stored=StoredShard(records, history, log, cache),
         cache=cache,
-        gatherer=Gatherer(cache, around.directory, around.entropy, around.commands_max),
+        gatherer=Gatherer(cache, around.directory, around.entropy, around.commands_max, compiled),
         applier=applier,
         reader=Reader(cache, records, feed),
         feed=feed,

@@ -16,6 +16,7 @@ from cluster.storage.engine import Batch
 from cluster.storage.records import RecordStore
 
 CHECKPOINT_BYTES_MIN = 64 * 1024
+TOUCHED_MAX = 4096
 IDLE_MS = 5_000.0
 """A document without a command for this long is written at the next housekeeping."""
 
@@ -39,6 +40,7 @@ class DocumentCache:
         "fresh",
         "generation",
         "held",
+        "touched",
         "unsaved",
         "withheld",
     )
@@ -65,6 +67,8 @@ class DocumentCache:
         self.withheld: frozenset[ReplicaId] = frozenset()
         """Who needs a snapshot that doubt withholds. Their logs do not reach back to what is doubted, or they are damaged: they
         will have no word on it, and nobody waits for one."""
+        self.touched: dict[tuple[str, str], None] = NO_ENTRIES
+        """Documents that were read and may not have the code that they should: their leader looks at them."""
         self.copied_through = LogIndex(0)
         """What entries up to here made of documents is copied from a leader that doubted: on that this replica has no word."""
 
@@ -95,6 +99,18 @@ class DocumentCache:
     def peek(self, space: str, key: str) -> LiveDocument | None:
         """The document if it is in memory."""
         return self._documents.get((space, key))
+
+    def read(self, live: LiveDocument) -> None:
+        """A document was read. Bounded: what finds no place is touched again."""
+        if live.settled != self._directory.compilations.revision:
+            self.touch((live.id.space, live.id.key))
+
+    def touch(self, name: tuple[str, str]) -> None:
+        """Have the leader look whether a document has the code that it should."""
+        if len(self.touched) < TOUCHED_MAX:
+            if not self.touched:
+                self.touched = {}
+            self.touched[name] = None
 
     def hold(self, name: tuple[str, str], *, doubted: bool) -> None:
         """A document is being compared with other replicas."""

@@ -14,20 +14,12 @@ from msgspec import Struct
 
 from cluster.documents.runtime import Loader, Program
 from cluster.errors import ApplyHalted, CodeMissing, InvalidBundle, UnknownSpace
+from cluster.shard.compilations import Compilations
+from cluster.shard.deployments import Space
 from cluster.shardmap.map import SYSTEM_SPACE, MapState
 
 PROGRAMS_MAX = 256
 """Compiled programs kept in memory; the least recently used goes and is compiled again when needed."""
-
-
-class Space(Struct, frozen=True, array_like=True):
-    """A deployed space: the code that new documents get, who deployed it and how often that happened."""
-
-    name: str
-    code_hash: bytes
-    deployments: int
-    deployed_by: str
-    deployed_ms: int
 
 
 class Isolated(Struct, frozen=True, array_like=True):
@@ -58,7 +50,7 @@ class Bundles(Protocol):
 class Directory:
     """The decisions as this node knows them, and compiled code by content hash.
 
-    missing: bundles that something waits for; the pump asks peers for them.
+    missing: bundles that something waits for; the pump asks peers for them. compilations: who has compiled what.
     """
 
     def __init__(self, bundles: Bundles, loader: Loader, builtin: dict[bytes, Program]) -> None:
@@ -71,6 +63,12 @@ class Directory:
         self._spaces: dict[str, Space] = {}
         self.newly_isolated: list[Isolated] = []
         self._isolated: dict[tuple[int, int, int], Isolated] = {}
+        self.compilations = Compilations()
+
+    @property
+    def codes(self) -> frozenset[bytes]:
+        """What documents may be moved to, or stand at, by the timelines of all spaces."""
+        return frozenset(deployment.code_hash for space in self._spaces.values() for deployment in space.walked)
 
     def absorb(self, decisions: Decisions) -> bool:
         """Take newer decisions; says whether they were newer. What they isolate is in `newly_isolated` until the next ones."""
@@ -79,7 +77,9 @@ class Directory:
         known = self._isolated
         self.newly_isolated = [item for item in decisions.isolated if (item.shard, item.index, item.offset) not in known]
         self.decisions = decisions
-        self._spaces = {space.name: space for space in decisions.spaces}
+        if decisions.spaces != tuple(self._spaces.values()):
+            self._spaces = {space.name: space for space in decisions.spaces}
+            self.compilations.keep(self.codes)
         self._isolated = {(item.shard, item.index, item.offset): item for item in decisions.isolated}
         return True
 
@@ -97,11 +97,15 @@ class Directory:
             raise UnknownSpace(f"no space {name!r} is deployed (deployed: {known})", space=name[:63])
         return space
 
-    def code_for(self, space: str) -> bytes:
-        """The code that a new document of `space` gets. Raises UnknownSpace."""
+    def code_for(self, space: str, key: str) -> bytes:
+        """The code that a new document gets. Raises UnknownSpace."""
         if space == SYSTEM_SPACE:
             return next(iter(self._builtin))
-        return self.space(space).code_hash
+        return self.space(space).code_for(key)
+
+    def find_space(self, name: str) -> Space | None:
+        """The deployed space, None where there is none, or the system's."""
+        return self._spaces.get(name)
 
     def isolates(self, shard: int, index: int) -> bool:
         """Whether any command of an entry is isolated."""

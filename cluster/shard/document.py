@@ -40,6 +40,8 @@ class Record(Struct, array_like=True, frozen=True):
     applied_through: Raft index of the last entry that changed it; replay skips its commands up to and including that entry.
     alive: False for the tombstone of a deleted document, which keeps its sessions.
     frozen: why the document takes no more commands; empty when it does.
+    upgraded_index: of the newest upgrade in this epoch; 0 while there was none. upgrade_failed: the deployment (its number in
+        the space) that failed this document, which keeps its code until there is another; 0 when none did.
     """
 
     format: int
@@ -52,6 +54,8 @@ class Record(Struct, array_like=True, frozen=True):
     state: bytes
     sessions: StoredTable
     chain: bytes
+    upgraded_index: int = 0
+    upgrade_failed: int = 0
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -95,6 +99,7 @@ class LiveDocument:
     first_unsaved: Raft index of the oldest entry whose effect is not in the stored record; 0 when clean.
     unsaved_bytes: command bytes since the stored record. touched_ms: node's clock at the last command or read (cache order
         only).
+    settled: the revision (see Compilations) at which it was found to have the code that it should; this node's business.
     ring: recent changes as (index after, changes, bytes), for viewers who missed them.
     """
 
@@ -113,8 +118,11 @@ class LiveDocument:
         "ring",
         "ring_bytes",
         "sessions",
+        "settled",
         "touched_ms",
         "unsaved_bytes",
+        "upgrade_failed",
+        "upgraded_index",
     )
 
     def __init__(self, document: DocumentId) -> None:
@@ -134,6 +142,9 @@ class LiveDocument:
         self.touched_ms = 0.0
         self.ring: deque[tuple[int, Any, int]] = deque()
         self.ring_bytes = 0
+        self.upgraded_index = 0
+        self.upgrade_failed = 0
+        self.settled = 0
 
     @classmethod
     def load(cls, document: DocumentId, body: bytes, program: Program | None) -> LiveDocument:
@@ -143,6 +154,7 @@ class LiveDocument:
         live.epoch, live.index, live.frozen = record.epoch, record.index, record.frozen
         live.code_hash, live.chain = record.code_hash, record.chain
         live.sessions = SessionTable(record.sessions)
+        live.upgraded_index, live.upgrade_failed = record.upgraded_index, record.upgrade_failed
         live.applied_through = live.replay_through = record.applied_through
         if record.alive:
             assert program is not None, "a living document needs its code"
@@ -173,6 +185,8 @@ class LiveDocument:
                 state,
                 self.sessions.stored(),
                 self.chain,
+                self.upgraded_index,
+                self.upgrade_failed,
             )
         )
 

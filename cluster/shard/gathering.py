@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cluster.empty import NO_ENTRIES
-from cluster.errors import ClusterError, InvalidName, InvalidRequest, StorageDamaged, StorageError, UnknownDocument
+from cluster.errors import ClusterError, CodeMissing, InvalidName, InvalidRequest, StorageDamaged, StorageError, UnknownDocument
 from cluster.ids import Principal, check_channel, check_key, check_space
 from cluster.session.failures import failure_of
 from cluster.session.operations import Kind, Operation, Reply
@@ -31,7 +31,8 @@ from cluster.shard.commands import (
 )
 from cluster.shard.directory import Directory
 from cluster.shard.reading import UNREADABLE, compared
-from cluster.shard.turn import StreamKey, Turn
+from cluster.shard.turn import NOBODY, StreamKey, Turn
+from cluster.shard.upgrades import Upgrades
 from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE
 
 NO_PARAMETERS = b"{}"
@@ -92,27 +93,37 @@ class _Checked:
 class Gatherer:
     """Makes entries for one shard's leader.
 
-    entropy: n random bytes from the operating system (a seeded stream in simulation). commands_max: in one entry.
+    entropy: n random bytes from the operating system (a seeded stream in simulation). commands_max: in one entry. compiled:
+    whether a quorum of the shard's voters reports a code compiled.
     """
 
     __slots__ = (
-        "_cache",
         "_channels",
         "_commands_max",
+        "_compilations",
         "_creating",
         "_directory",
         "_entropy",
         "_principals",
+        "cache",
         "damaged",
+        "upgrades",
     )
 
     def __init__(
-        self, cache: DocumentCache, directory: Directory, entropy: Callable[[int], bytes], commands_max: int = COMMANDS_MAX
+        self,
+        cache: DocumentCache,
+        directory: Directory,
+        entropy: Callable[[int], bytes],
+        commands_max: int = COMMANDS_MAX,
+        compiled: Callable[[bytes], bool] = lambda code_hash: True,
     ) -> None:
         assert 1 <= commands_max <= COMMANDS_MAX
-        self._cache = cache
+        self.cache = cache
         self._directory = directory
+        self._compilations = directory.compilations
         self._entropy = entropy
+        self.upgrades = Upgrades(directory, compiled)
         self._commands_max = commands_max
         self.damaged = ""
         """What could not be read while checking an operation; the replica looks at it after every gathering."""
@@ -134,15 +145,36 @@ class Gatherer:
         for command in commands:
             if command.kind == CommandKind.CREATE:
                 self.forget_creating(command.space, command.key)
+            elif command.kind == CommandKind.UPGRADE:
+                self.upgrades.over(command)
 
     def reset(self) -> None:
         """Leadership ended: nothing is on its way any more."""
         self._creating.clear()
+        self.upgrades.reset()
+
+    def look_at_touched(self) -> None:
+        """Documents that were read, or are watched, get the code that they should have."""
+        touched, self.cache.touched = self.cache.touched, NO_ENTRIES
+        for space, key in touched:
+            try:
+                live = self.cache.find(space, key)
+            except CodeMissing:
+                continue  # it is being fetched; the next touch finds it
+            except StorageDamaged as error:
+                self.damaged = error.message
+                continue
+            if live is not None and live.alive and (space, key) not in self.cache.held:
+                self.upgrades.code_of(live)
 
     def gather(
         self, arrived: list[tuple[StreamKey, list[Operation]]], now_ms: int, turn: Turn
     ) -> list[tuple[bytes, list[Origin], list[Command]]]:
-        """Entries as (payload, origins, commands) in arrival order. Refused operations are answered in `turn`."""
+        """Entries as (payload, origins, commands) in arrival order, upgrades before what touched their document. Refused
+        operations are answered in `turn`.
+        """
+        if self.cache.touched:
+            self.look_at_touched()
         entries: list[tuple[bytes, list[Origin], list[Command]]] = []
         commands: list[Command] = []
         origins: list[Origin] = []
@@ -166,12 +198,19 @@ class Gatherer:
                 except ClusterError as error:
                     turn.reply(stream, Reply(operation.id, 0, 0, b"", failure_of(error)))
                     continue
+                if self.upgrades.queued:
+                    for upgrade in self.upgrades.take():
+                        commands.append(upgrade)
+                        origins.append((NOBODY, 0))
                 commands.append(command)
                 origins.append((stream, operation.id))
                 size += len(command.payload) + 128
                 if len(commands) >= self._commands_max or size >= ENTRY_BYTES_MAX:
                     entries.append((self._encode(commands, now_ms), origins, commands))
                     commands, origins, size = [], [], 0
+        for upgrade in self.upgrades.take():
+            commands.append(upgrade)
+            origins.append((NOBODY, 0))
         if commands:
             entries.append((self._encode(commands, now_ms), origins, commands))
         return entries
@@ -183,13 +222,13 @@ class Gatherer:
         """Check one operation against the code it is for."""
         self._check(operation)
         name = (operation.space, operation.key)
-        if self._cache.held and name in self._cache.held:
+        if self.cache.held and name in self.cache.held:
             raise compared()
         payload = operation.payload
         channel = ""
         kind = operation.kind
         if kind == _CREATE:
-            code_hash = self._directory.code_for(operation.space)
+            code_hash = self._directory.code_for(operation.space, operation.key)
             payload = self._directory.program(code_hash).check("", payload or NO_PARAMETERS)
             if not self._creating:
                 self._creating = {}
@@ -250,13 +289,13 @@ class Gatherer:
 
     def _code_of(self, operation: Operation) -> bytes:
         """The code that the document runs, or will once its creation on the way is applied."""
-        live = self._cache.find(operation.space, operation.key)
+        live = self.cache.find(operation.space, operation.key)
         if live is not None and live.alive:
-            return live.code_hash
+            return live.code_hash if live.settled == self._compilations.revision else self.upgrades.code_of(live)
         creating = self._creating.get((operation.space, operation.key))
         if creating is not None:
             return creating
-        code_hash = self._directory.code_for(operation.space)
+        code_hash = self._directory.code_for(operation.space, operation.key)
         if live is None or not live.epoch:
             raise UnknownDocument(f"{operation.space}/{operation.key} was never created")
         return code_hash

@@ -99,7 +99,12 @@ class Intake:
     @property
     def gathers(self) -> bool:
         """Whether commands that waited for the last entries to be committed, or reads whose lease had ended, can go on."""
-        return (bool(self._arrived) and not self._on_their_way) or self._reads.unasked
+        return (bool(self._arrived or self._touched) and not self._on_their_way) or self._reads.unasked
+
+    @property
+    def _touched(self) -> bool:
+        """Whether there are documents to look at that may get other code."""
+        return bool(self._gatherer.cache.touched) and self._server.serves and self.led_term is not None
 
     @property
     def _on_their_way(self) -> bool:
@@ -135,7 +140,7 @@ class Intake:
 
     def take(self, now_ms: float, wall_ms: int, turn: Turn) -> None:
         """Propose what may be proposed, and let reads wait."""
-        if not self._arrived:
+        if not self._arrived and not self._touched:
             return
         arrived, self._arrived = self._arrived, NO_ITEMS
         commands: list[tuple[StreamKey, list[Operation]]] = []
@@ -149,7 +154,7 @@ class Intake:
                 for operation in operations:
                     if operation.kind not in COMMAND_KINDS:
                         self._take_read(stream, operation, turn, now_ms)
-        if not commands:
+        if not commands and not self._touched:
             return
         if self._on_their_way:
             self._arrived = commands  # they gather while the last entries are on their way

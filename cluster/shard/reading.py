@@ -102,6 +102,7 @@ class Reader:
             if live.epoch:
                 raise DocumentDeleted(f"{live.id} was deleted")
             raise UnknownDocument(f"{live.id} was never created")
+        self._cache.read(live)
         return live
 
     def _read(self, operation: Operation, now_ms: float) -> Reply:

@@ -140,6 +140,18 @@ class ResetItem(Struct, frozen=True, array_like=True, tag=11):
     """First on a new connection: what the sender owed the receiver's streams before may be lost."""
 
 
+class CompileRequest(Struct, frozen=True, array_like=True, tag=24):
+    """A shard's leader asks whether the receiver could run this code. Answered by CompiledItem, or not at all."""
+
+    code_hash: bytes
+
+
+class CompiledItem(Struct, frozen=True, array_like=True, tag=25):
+    """The sender has compiled this code."""
+
+    code_hash: bytes
+
+
 class BundleRequest(Struct, frozen=True, array_like=True, tag=6):
     """Asks a peer for a bundle by content hash."""
 
@@ -250,7 +262,8 @@ PullItem = SnapshotPull | HistoryPull
 """Asking for more acknowledges what came before, so these leave after the sync, with Raft's acknowledgements."""
 TransferItem = SnapshotRequest | SnapshotOpening | SnapshotChunk | SnapshotClose | HistoryChunk
 StreamItem = ForwardItem | AnswerItem | GrantItem | CloseItem | ResetItem
-RaftLaneItem = RaftItem | AppliedItem | HealedItem | LogShortItem | StreamItem | MemberItem | PullItem
+CodeItem = CompileRequest | CompiledItem
+RaftLaneItem = RaftItem | AppliedItem | HealedItem | LogShortItem | StreamItem | MemberItem | PullItem | CodeItem
 BulkLaneItem = BundleRequest | BundleReply | TransferItem | DivergenceItem
 
 

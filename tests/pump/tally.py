@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from cluster.documents.runtime import DELETE_CHANNEL, Code, Invocation, Outcome, Projection, Settings
+from cluster.documents.runtime import DELETE_CHANNEL, Code, Invocation, Outcome, Program, Projection, Settings
 from cluster.errors import ApplyHalted, InvalidBundle, InvalidPayload, StorageDamaged, UnknownChannel
 from cluster.ids import DocumentId, Principal
 from cluster.shard.system.program import bundle_hash
@@ -18,10 +18,14 @@ BUNDLE = b"tally 1"
 
 
 class TallyProgram:
-    """Channels: add(amount), refuse(), halt() (a fault that is not an answer, while the test wants it)."""
+    """Channels: add(amount), refuse(), halt() (a fault that is not an answer, while the test wants it). A bundle is
+    `tally VERSION`; no document gets to one that ends in `broken`.
+    """
 
     def __init__(self, bundle: bytes, halts: Callable[[], bool]) -> None:
         self._hash = bundle_hash(bundle)
+        self._version = int(bundle.split()[1])
+        self.fails_upgrades = bundle.endswith(b"broken")
         self._halts = halts
         self.settings_now = Settings()
 
@@ -34,7 +38,7 @@ class TallyProgram:
         return self.settings_now
 
     def schema(self) -> dict[str, Any]:
-        return {"version": 1}
+        return {"version": self._version}
 
     def check(self, channel: str, payload: bytes) -> bytes:
         if channel not in ("", "add", "refuse", "halt"):
@@ -47,6 +51,13 @@ class TallyProgram:
 
     def new(self, document: DocumentId) -> TallyInstance:
         return TallyInstance([], self._halts)
+
+    def upgrade(
+        self, document: DocumentId, state: bytes, before: Program, invocation: Invocation
+    ) -> tuple[TallyInstance | None, Outcome]:
+        if self.fails_upgrades:
+            return None, Outcome(Code.FAILED, b'{"error_id":"0"}', error="the hook failed")
+        return self.load(document, state), Outcome(Code.OK, b"null", state)
 
     def load(self, document: DocumentId, state: bytes) -> TallyInstance:
         try:

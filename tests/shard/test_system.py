@@ -132,9 +132,9 @@ def test_only_newer_decisions_replace_what_a_node_knows() -> None:
     older = Decisions(1, None, (Space("other", b"x" * 32, 1, "", 0),))
     assert not parts.directory.absorb(older)
     assert parts.directory.absorb(Decisions(2, None, older.spaces))
-    assert parts.directory.code_for("other") == b"x" * 32
+    assert parts.directory.code_for("other", "a") == b"x" * 32
     with pytest.raises(UnknownSpace):
-        parts.directory.code_for("tally")
+        parts.directory.code_for("tally", "a")
 
 
 class CountingLoader(TallyLoader):

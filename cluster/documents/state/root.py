@@ -174,11 +174,12 @@ class StateRoot(Node):
         values = self._values
         return _encode({name: self._specs[name].type.to_plain(values[name]) for name in sorted(values)})
 
-    def load(self, data: bytes, *, upgrade: bool = False) -> None:
+    def load(self, data: bytes, *, upgrade: bool = False, sources: Mapping[str, str] | None = None) -> None:
         """Replace everything by what `dump` gave. Not while a command runs.
 
         upgrade: the dump is of the previous version: `was` is followed, fields that are gone are dropped and new ones get
-        their default. Raises ValueError when data is not such a dump; the state is unaffected then.
+        their default. sources: the same, with what carries over named: new names to old ones; every other field gets its
+        default or is left unset. Raises ValueError when data is not such a dump; the state is unaffected then.
         """
         assert not self._journal.active, "a command is running"
         try:
@@ -187,21 +188,30 @@ class StateRoot(Node):
             raise ValueError(f"not a dump: {error}") from None
         if type(plains) is not dict:
             raise ValueError("not a dump: no map of fields")
-        if not upgrade:
+        if not upgrade and sources is None:
             unknown = [name for name in plains if name not in self._specs]
             if unknown:
                 raise ValueError(f"not a dump of this schema: {unknown[0]!r} is not declared")
+        carried = sources if sources is not None else self._carried(plains, upgrade=upgrade)
         values: dict[str, Any] = {}
         for name, spec in self._specs.items():
-            source = spec.was if upgrade and spec.was is not None and spec.was in plains and name not in plains else name
             try:
-                if source in plains:
-                    values[name] = spec.type.from_plain(plains[source])
-                elif upgrade and spec.has_default:
+                if carried.get(name) in plains:
+                    values[name] = spec.type.from_plain(plains[carried[name]])
+                elif spec.has_default and (upgrade or sources is not None):
                     values[name] = self._default(spec)
             except (TypeError, ValueError, RecursionError) as error:
                 raise ValueError(f"not a dump of this schema: {name}: {error}") from None
         self._replace_all(values)
+
+    def _carried(self, plains: dict[str, Any], *, upgrade: bool) -> dict[str, str]:
+        """From which of the dumped fields each field takes its value."""
+        if not upgrade:
+            return {name: name for name in self._specs}
+        return {
+            name: spec.was if spec.was is not None and spec.was in plains and name not in plains else name
+            for name, spec in self._specs.items()
+        }
 
     def _locate(self, child: Node) -> str:
         name: str = child._slot

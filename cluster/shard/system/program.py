@@ -1,6 +1,6 @@
 """The code of `system/cluster`, behind the same runtime protocol as authors' code.
 
-Channels: construct(shard_map), deploy(space, bundle), isolate(shard, index, offset, reason), and
+Channels: construct(shard_map), deploy(space, bundle), rollback(space), retry(space), isolate(shard, index, offset, reason), and
 place(shard, configured, replicas). Only principals of the authority `moot` pass its gate; gateways never let a client act as
 one.
 """
@@ -17,22 +17,25 @@ import msgspec
 from msgspec import Meta, Struct
 
 from cluster.config import SHARDS_MAX
-from cluster.documents.runtime import CONSTRUCT_CHANNEL, Code, Invocation, Loader, Outcome, Projection, Settings
+from cluster.documents.runtime import CONSTRUCT_CHANNEL, Code, Invocation, Loader, Outcome, Program, Projection, Settings
 from cluster.errors import (
     ClusterError,
     InvalidBundle,
     InvalidPayload,
     StorageDamaged,
     UnknownChannel,
+    UnknownSpace,
 )
 from cluster.ids import DocumentId, LogIndex, Principal, ShardId, check_node, check_space
 from cluster.raft.configuration import MEMBERS_MAX
-from cluster.shard.directory import Decisions, Isolated, Space
+from cluster.shard.deployments import Space
+from cluster.shard.directory import Decisions, Isolated
+from cluster.shard.system import spaces
+from cluster.shard.system.spaces import SPACES_MAX, Deploy, Retry, Rollback
 from cluster.shardmap.map import SYSTEM_SPACE, MapState, Placement, ShardMap, placed
 
 SYSTEM_CODE = b"\0" * 31 + b"\1"
 OPERATOR = Principal("operator", "moot")
-SPACES_MAX = 10_000
 BUNDLE_BYTES_MAX = 4 * 1024 * 1024
 ISOLATED_MAX = 1_000
 REASON_CHARACTERS_MAX = 1_000
@@ -43,13 +46,6 @@ class Construct(Struct, forbid_unknown_fields=True):
     """The map that every node computed from the same list."""
 
     shard_map: str
-
-
-class Deploy(Struct, forbid_unknown_fields=True):
-    """Code for a space, base64."""
-
-    space: str
-    bundle: str
 
 
 class Isolate(Struct, forbid_unknown_fields=True):
@@ -73,6 +69,8 @@ PLACE_CHANNEL = "place"
 _CHANNELS: dict[str, type[Struct]] = {
     CONSTRUCT_CHANNEL: Construct,
     "deploy": Deploy,
+    "rollback": Rollback,
+    "retry": Retry,
     "isolate": Isolate,
     PLACE_CHANNEL: Place,
 }
@@ -112,12 +110,19 @@ class SystemProgram:
             check_space(request.space)
             if request.space == SYSTEM_SPACE:
                 raise InvalidPayload("the space name `system` is reserved")
-            self._loader.load(_bundle_of(request))
+            program = self._loader.load(_bundle_of(request))
+            request = msgspec.structs.replace(request, version=int(program.schema().get("version", 0)))
         elif isinstance(request, Construct):
             _map_of(request)
         elif isinstance(request, Place):
             _check_places(request)
         return msgspec.json.encode(request)
+
+    def upgrade(
+        self, document: DocumentId, state: bytes, before: Program, invocation: Invocation
+    ) -> tuple[SystemInstance | None, Outcome]:
+        """The system's code is part of the release, and no space names it."""
+        return None, Outcome(Code.DENIED, b"{}")
 
     def new(self, document: DocumentId) -> SystemInstance:
         return SystemInstance(Decisions())
@@ -185,6 +190,12 @@ class SystemInstance:
         version = now.version + 1
         if isinstance(request, Deploy):
             return self._deploy(request, invocation, version)
+        if isinstance(request, Rollback | Retry):
+            before = self._space(request.space)
+            by, now_ms = str(invocation.sender), invocation.now_ms
+            after = spaces.roll_back(request, before, by, now_ms) if isinstance(request, Rollback) else before.retried()
+            self._put(after, version)
+            return {"version": version, "changed": True}
         if isinstance(request, Place):
             return self._place(request, version)
         assert isinstance(request, Isolate)
@@ -198,18 +209,26 @@ class SystemInstance:
         now = self.decisions
         bundle = _bundle_of(request)
         code_hash = bundle_hash(bundle)
-        known = {space.name: space for space in now.spaces}
-        before = known.get(request.space)
-        if before is None and len(known) >= SPACES_MAX:
+        before = next((space for space in now.spaces if space.name == request.space), None)
+        if before is None and len(now.spaces) >= SPACES_MAX:
             raise ValueError(f"a cluster has at most {SPACES_MAX} spaces")
-        changed = before is None or before.code_hash != code_hash
-        if changed:
-            deployments = before.deployments + 1 if before else 1
-            known[request.space] = Space(request.space, code_hash, deployments, str(invocation.sender), invocation.now_ms)
-            spaces = tuple(known[name] for name in sorted(known))
-            self.decisions = Decisions(version, now.shard_map, spaces, now.isolated)
+        after = spaces.deploy(request, code_hash, before, str(invocation.sender), invocation.now_ms)
+        if after is not before:
+            self._put(after, version)
         self.new_bundles.append((code_hash, bundle))
-        return {"version": self.decisions.version, "changed": changed}
+        return {"version": self.decisions.version, "changed": after is not before}
+
+    def _space(self, name: str) -> Space:
+        found = next((space for space in self.decisions.spaces if space.name == name), None)
+        if found is None:
+            raise UnknownSpace(f"no space {name!r} is deployed", space=name[:63])
+        return found
+
+    def _put(self, space: Space, version: int) -> None:
+        now = self.decisions
+        known = {each.name: each for each in now.spaces} | {space.name: space}
+        sorted_spaces = tuple(known[name] for name in sorted(known))
+        self.decisions = Decisions(version, now.shard_map, sorted_spaces, now.isolated)
 
     def _place(self, request: Place, version: int) -> dict[str, Any]:
         now = self.decisions
@@ -234,11 +253,11 @@ class SystemInstance:
         return None
 
     def view(self, who: Principal) -> bytes:
-        spaces = [
+        shown = [
             {"name": space.name, "code_hash": space.code_hash.hex(), "deployments": space.deployments}
             for space in self.decisions.spaces
         ]
-        return msgspec.json.encode({"version": self.decisions.version, "spaces": spaces})
+        return msgspec.json.encode({"version": self.decisions.version, "spaces": shown})
 
     def projection(self, who: Principal, viewed: bytes | None = None) -> Projection:
         return _Whole(self, who)
