@@ -1,7 +1,8 @@
-"""`moot space`: document types: deploy, list, show, errors."""
+"""`moot space`: document types: list, show, errors. Deploying is in deploying.py."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,6 @@ from rich.text import Text
 
 from cluster.cli.output import AsJson, CommandFailed, Exit, add_row, command, out, print_json, say, styled, table
 from cluster.cli.reach import DEFAULT_FOLDER, Addresses, Folder, addresses_of, ask_one, at, run
-from cluster.documents.bundle import Bundle, code_hash, from_path
 from cluster.errors import ClusterError, InvalidName
 from cluster.ids import check_space
 
@@ -21,7 +21,7 @@ app = typer.Typer(no_args_is_help=True, help="Deploy and show document types.")
 SpaceName = Annotated[str, typer.Argument(help="The space's name, the first half of a document's address.", metavar="NAME")]
 
 
-def _space_row(space: Any) -> dict[str, Any]:
+def space_row(space: Any) -> dict[str, Any]:
     return {
         "space": space.name,
         "code_hash": space.code_hash.hex(),
@@ -38,56 +38,12 @@ def moment(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M") if milliseconds else ""
 
 
-def _checked(name: str) -> str:
+def checked_space(name: str) -> str:
     try:
         check_space(name)
     except InvalidName as error:
         raise CommandFailed(error.message, state="nothing was sent", code=Exit.USAGE, reason=error.reason) from None
     return name
-
-
-def _read(path: Path) -> Bundle:
-    try:
-        return from_path(path)
-    except OSError as error:
-        raise CommandFailed(
-            f"can not read {path}: {error.strerror}", state="nothing was deployed", code=Exit.USAGE, reason="USAGE"
-        ) from None
-
-
-@app.command()
-@command
-def deploy(
-    name: SpaceName,
-    file: Annotated[Path, typer.Argument(help="A Python file, or a package directory.", show_default=False)],
-    address: Addresses = None,
-    folder: Folder = DEFAULT_FOLDER,
-    as_json: AsJson = False,
-) -> Exit:
-    """Deploy code as a space, or new code for one. Code that can not run the same everywhere is refused with every finding.
-
-    Exit codes: 0 deployed, or this very code was deployed already. 2 the file can not be read. 3 no node answers. 4 the code is
-    refused, nothing changed. 5 not known: moot space show NAME.
-
-    Example: moot space deploy guestbook guestbook.py
-    """
-    _checked(name)
-    bundle = _read(file).encode()
-
-    async def ask() -> Any:
-        async with at(address, folder.absolute()) as client:
-            return await client.admin("DeploySpace", space=name, bundle=bundle)
-
-    answer = run(ask())
-    row = {**_space_row(answer.space), "changed": answer.changed}
-    if as_json:
-        print_json(row)
-    elif answer.changed:
-        say(f"[bold]{name}[/] runs {code_hash(bundle).hex()[:12]} now (deployment {row['deployments']})")
-        say(f"try      moot space show {name}; moot doc create {name}/KEY", "dim")
-    else:
-        say(f"{name} ran this code already ({code_hash(bundle).hex()[:12]})")
-    return Exit.DONE
 
 
 @app.command("list")
@@ -104,7 +60,7 @@ def list_spaces(address: Addresses = None, folder: Folder = DEFAULT_FOLDER, as_j
         async with at(address, folder.absolute()) as client:
             return await client.admin("ListSpaces")
 
-    rows = [_space_row(space) for space in run(ask()).spaces]
+    rows = [space_row(space) for space in run(ask()).spaces]
     if as_json:
         print_json({"spaces": rows})
         return Exit.DONE
@@ -124,25 +80,24 @@ def list_spaces(address: Addresses = None, folder: Folder = DEFAULT_FOLDER, as_j
 @app.command()
 @command
 def show(name: SpaceName, address: Addresses = None, folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> Exit:
-    """Show a space: its channels with their parameters, refusals, and what viewers see.
+    """Show a space: its versions and who is on them, its channels with their parameters, refusals, and what viewers see.
+
+    Documents are counted where they are led and in memory; others have the code of their last command.
 
     Exit codes: 0, 3 when no node answers, 4 when there is no such space.
 
     Example: moot space show chat
     """
-    _checked(name)
-
-    async def ask() -> Any:
-        async with at(address, folder.absolute()) as client:
-            return await client.admin("GetSpace", space=name)
-
-    answer = run(ask())
+    checked_space(name)
+    answer, counts, failed = run(_shown(address, folder.absolute(), name))
     schema = json.loads(answer.schema or b"{}")
-    row = {**_space_row(answer.space), "schema": schema}
+    versions = [_version_row(each, counts) for each in answer.timeline]
+    row = {**space_row(answer.space), "schema": schema, "versions": versions, "failed_upgrades": failed}
     if as_json:
         print_json(row)
         return Exit.DONE
     say(f"[bold]{name}[/]  version {row['version']}, code {row['code_hash'][:12]}, {row['bundle_bytes']} bytes")
+    _print_versions(versions, failed)
     if schema.get("description"):
         out.print(Text(schema["description"], style="dim"))
     shown = table("channel", "parameters", "answer")
@@ -161,6 +116,68 @@ def show(name: SpaceName, address: Addresses = None, folder: Folder = DEFAULT_FO
     for refusal, text in schema.get("refusals", {}).items():
         out.print(Text(f"refuses with {refusal}: {text}", style="dim"))
     return Exit.DONE
+
+
+async def _shown(address: list[str] | None, folder: Path, name: str) -> tuple[Any, dict[str, int], list[dict[str, Any]]]:
+    """The space, how many documents are in memory by their code, and whose upgrade failed, over all nodes that answer."""
+    async with at(address, folder) as client:
+        answer: Any = await client.admin("GetSpace", space=name)
+        nodes: Any = await client.admin("ListNodes")
+    gateways = [node.gateway_address for node in nodes.nodes if node.gateway_address]
+    answers = await asyncio.gather(*(ask_one(each, "GetSpace", space=name) for each in gateways), return_exceptions=True)
+    counts: dict[str, int] = {}
+    failed: list[dict[str, Any]] = []
+    for each in answers:
+        if isinstance(each, BaseException):
+            if not isinstance(each, ClusterError):
+                raise each
+            continue
+        for code in each.documents:
+            counts[code.code_hash.hex()] = counts.get(code.code_hash.hex(), 0) + code.documents
+        failed += [
+            {"document": f"{one.document.space}/{one.document.key}", "code_hash": one.code_hash.hex()}
+            for one in each.failed_upgrades
+        ]
+    return answer, counts, sorted(failed, key=lambda row: str(row["document"]))
+
+
+def plan_text(plan: Any) -> str:
+    """A plan in words."""
+    if plan.keys:
+        return f"keys {','.join(plan.keys)}"
+    parts = [f"prefix {plan.prefix}"] if plan.prefix else []
+    percent = plan.percent if plan.HasField("percent") else 100
+    if percent < 100:
+        parts.append(f"percent {percent}")
+    return ", ".join(parts) or "all"
+
+
+def _version_row(deployment: Any, counts: dict[str, int]) -> dict[str, Any]:
+    code = deployment.code_hash.hex()
+    return {
+        "version": deployment.version,
+        "code_hash": code,
+        "plan": plan_text(deployment.plan),
+        "withdrawn": deployment.withdrawn,
+        "deployed_by": deployment.deployed_by,
+        "deployed_at_ms": deployment.deployed_at_ms,
+        "documents_in_memory": counts.get(code, 0),
+    }
+
+
+def _print_versions(versions: list[dict[str, Any]], failed: list[dict[str, Any]]) -> None:
+    shown = table(">version", "code", "for", "at (UTC)", ">documents in memory", "")
+    for row in versions:
+        note = "withdrawn" if row["withdrawn"] else ""
+        add_row(
+            shown, row["version"], row["code_hash"][:12], row["plan"], moment(row["deployed_at_ms"]),
+            row["documents_in_memory"], note,
+        )  # fmt: skip
+    out.print(shown)
+    for one in failed:
+        out.print(Text(f"{one['document']} kept its code {one['code_hash'][:12]}: its upgrade failed", style="yellow"))
+    if failed:
+        say("why      moot space errors NAME; again: moot space retry NAME", "dim")
 
 
 def _parameters(description: dict[str, Any]) -> str:
@@ -202,7 +219,7 @@ def errors(
 
     Example: moot space errors guestbook --limit 1
     """
-    _checked(name)
+    checked_space(name)
     rows = run(_errors(addresses_of(address, folder.absolute()), name, error_id, limit))
     if as_json:
         print_json({"errors": rows})

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.documents.state import StateType
 from cluster.documents.state.forms import OptionalType
+from cluster.documents.state.named import EnumType, LiteralType
 from cluster.documents.state.record import RecordType
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def _unreadable(old: StateType, new: StateType, wire: bool, seen: set[tuple[int,
     members = [_members(each) for each in (old, new)]
     if members[0] is not None and members[1] is not None:
         gone = members[0] - members[1]
-        return f"{old.name} has lost {', '.join(sorted(map(repr, gone)))}" if gone else ""
+        return f"{old.name} has lost {', '.join(sorted(repr(one[1]) for one in gone))}" if gone else ""
     if getattr(old, "key_field", None) != getattr(new, "key_field", None):
         return "its rows have another key"
     parts = [(getattr(old, part), getattr(new, part)) for part in _PARTS if isinstance(getattr(old, part, None), StateType)]
@@ -171,5 +172,6 @@ def _record_unreadable(old: RecordType, new: RecordType, wire: bool, seen: set[t
 
 def _members(kind: StateType) -> frozenset[Any] | None:
     """The values of an Enum or a Literal, as they are stored."""
-    options = getattr(kind, "_members", None) or getattr(kind, "_options", None)
-    return None if options is None else frozenset(options)
+    if isinstance(kind, LiteralType):
+        return frozenset(kind._options)
+    return frozenset((type(value), value) for value in kind._members) if isinstance(kind, EnumType) else None

@@ -71,6 +71,22 @@ class ModulesOfBundle:
                     return node.lineno
         return 1
 
+    def place_of(self, owner: type, member: str) -> tuple[str, int]:
+        """The file of a class of the bundle, and where it, or a class that it derives from, has a member; else where
+        it begins.
+        """
+        found: tuple[str, int] | None = None
+        for kind in owner.__mro__:
+            name = kind.__module__.removeprefix(f"{self.namespace}.")
+            path, _ = self._sources.get(name, ("", b""))
+            for node in self._trees[name].body if path else ():
+                if isinstance(node, ast.ClassDef) and node.name == kind.__name__:
+                    line = next((part.lineno for part in node.body if _declares(part, member)), 0)
+                    if line:
+                        return path, line
+                    found = found or (path, node.lineno)
+        return found or ("", 1)
+
     def discard(self) -> None:
         """Forget everything that was registered."""
         for name in [self.namespace, *(module.__name__ for module in self.modules.values())]:
@@ -111,3 +127,9 @@ class ModulesOfBundle:
             raise ImportError("a relative import leaves the bundle")
         kept = package[: len(package) - (level - 1)]
         return ".".join([*kept, name] if name else kept)
+
+
+def _declares(part: ast.stmt, member: str) -> bool:
+    if isinstance(part, ast.AnnAssign):
+        return isinstance(part.target, ast.Name) and part.target.id == member
+    return isinstance(part, ast.FunctionDef) and part.name == member

@@ -57,7 +57,9 @@ class BundleLoader:
         if compiled is None:
             compiled = _compile(bundles.decode(bundle), code_hash)
             _COMPILED[code_hash] = compiled
-        return DocumentProgram(code_hash, compiled.declaration, self._settings, compiled.modules.namespace, compiled)
+        modules = compiled.modules
+        owned = (modules.namespace, compiled, modules.place_of)
+        return DocumentProgram(code_hash, compiled.declaration, self._settings, *owned)
 
 
 def invalid(findings: list[Finding]) -> InvalidBundle:

@@ -189,9 +189,18 @@ class Declaration:
 class DocumentProgram:
     """One deployed document class under one space's settings. See runtime.Program."""
 
-    __slots__ = ("__weakref__", "_code_hash", "_settings", "declaration", "namespace", "owner")
+    __slots__ = ("__weakref__", "_code_hash", "_settings", "declaration", "namespace", "owner", "places")
 
-    def __init__(self, code_hash: bytes, declaration: Declaration, settings: Settings, namespace: str, owner: object) -> None:
+    def __init__(
+        self,
+        code_hash: bytes,
+        declaration: Declaration,
+        settings: Settings,
+        namespace: str,
+        owner: object,
+        places: Callable[[type, str], tuple[str, int]],
+    ) -> None:
+        self.places = places
         self._code_hash = code_hash
         self._settings = settings
         self.declaration = declaration
@@ -239,6 +248,10 @@ class DocumentProgram:
         """See runtime.Program."""
         assert isinstance(before, DocumentProgram), "a document's code is replaced by code of its own kind"
         return upgrading.upgrade(self, document, state, before, invocation)
+
+    def place_of(self, member: str) -> tuple[str, int]:
+        """File and line where the class has this field or handler; of the class when it has none."""
+        return self.places(self.declaration.cls, member)
 
     def upgrade_channel(self, function: Callable[..., None]) -> Channel:
         """The hooks of an upgrade as a handler."""

@@ -6,16 +6,12 @@ what this node has.
 
 from __future__ import annotations
 
-import base64
 import time
 from collections.abc import Awaitable, Callable
 from hashlib import blake2b
 from typing import Any
 
-import msgspec
-
 import cluster
-from cluster.documents.bundle import Bundle
 from cluster.errors import HistoryTrimmed, InvalidRequest, LogLost, UnknownDocument
 from cluster.gossip.messages import State
 from cluster.ids import SYSTEM_SHARD, DocumentId, ShardId
@@ -25,9 +21,9 @@ from cluster.node.errors_log import ErrorsLog
 from cluster.node.leader_calls import AskLeader
 from cluster.node.loop import NodeLoop
 from cluster.node.shard_admin import ShardAdministration
+from cluster.node.space_admin import SpaceAdministration
 from cluster.node.views import NodeView
 from cluster.shard.commands import CommandKind, HistoryRow, command_seed, decode_row
-from cluster.shard.deployments import Space
 from cluster.shard.replica import ShardReplica
 from cluster.shard.turn import Turn
 from cluster.shardmap.hashing import key_hash
@@ -63,8 +59,8 @@ class Administration:
         self._cluster_id = cluster_id
         self._nodes = nodes
         self._decisions = decisions
+        self._spaces = SpaceAdministration(self._pump, decisions, errors_log)
         self._shards = ShardAdministration(loop, nodes, ask_leader)
-        self._errors = errors_log
         self._started_ms = time.monotonic() * 1000
         self._methods: dict[str, Callable[[Row], Awaitable[Row]]] = {
             "GetStatus": self._get_status,
@@ -74,10 +70,12 @@ class Administration:
             "MoveReplica": self._shards.move,
             "TransferLeader": self._shards.transfer,
             "Where": self._where,
-            "DeploySpace": self._deploy_space,
-            "ListSpaces": self._list_spaces,
-            "GetSpace": self._get_space,
-            "GetBundle": self._get_bundle,
+            "DeploySpace": self._spaces.deploy,
+            "RollbackSpace": self._spaces.roll_back,
+            "RetryUpgrades": self._spaces.retry,
+            "ListSpaces": self._spaces.list,
+            "GetSpace": self._spaces.get,
+            "GetBundle": self._spaces.bundle,
             "ListSpaceErrors": self._list_space_errors,
             "ReadHistory": self._read_history,
             "InspectDocument": self._inspect_document,
@@ -182,49 +180,8 @@ class Administration:
             "applied_index": replica.applied if replica else 0,
         }
 
-    # -- spaces ------------------------------------------------------------------------------------------------------
-
-    async def _deploy_space(self, request: Row) -> Row:
-        bundle = request["bundle"]
-        if not bundle:
-            files = tuple(sorted((file["path"], file["content"]) for file in request["files"]))
-            bundle = Bundle(_entry_of(files), files).encode()
-        if request["settings"] or request["check_only"]:
-            raise InvalidRequest("settings and check_only are not known to this release")
-        payload = {"space": request["space"], "bundle": base64.b64encode(bundle).decode()}
-        answer = await self._decisions.decide("deploy", payload)
-        await self._decisions.learned(answer["version"])
-        space = self._pump.directory.space(request["space"])
-        return {"space": self._space_row(space), "changed": answer["changed"]}
-
-    async def _list_spaces(self, request: Row) -> Row:
-        return {"spaces": [self._space_row(space) for space in self._pump.directory.decisions.spaces]}
-
-    async def _get_space(self, request: Row) -> Row:
-        space = self._pump.directory.space(request["space"])
-        program = self._pump.directory.program(space.code_hash)
-        return {"space": self._space_row(space), "schema": msgspec.json.encode(program.schema()), "settings": {}}
-
-    async def _get_bundle(self, request: Row) -> Row:
-        bundle = self._pump.bundle(request["code_hash"])
-        if bundle is None:
-            raise InvalidRequest(f"this node has no code {request['code_hash'].hex()}")
-        return {"bundle": bundle}
-
     async def _list_space_errors(self, request: Row) -> Row:
-        return {"errors": self._errors.rows(request["space"], request["error_id"], _limit(request))}
-
-    def _space_row(self, space: Space) -> Row:
-        bundle = self._pump.bundle(space.code_hash)
-        return {
-            "name": space.name,
-            "code_hash": space.code_hash,
-            "version": self._pump.directory.version_of(space.code_hash),
-            "deployed_by": space.deployed_by,
-            "deployed_at_ms": space.deployed_ms,
-            "deployments": space.deployments,
-            "bundle_bytes": len(bundle) if bundle else 0,
-        }
+        return self._spaces.errors(request, _limit(request))
 
     # -- documents ---------------------------------------------------------------------------------------------------
 
@@ -372,14 +329,6 @@ def _history_rows(epoch: int, first: int, row: HistoryRow) -> list[Row]:
         }
         for place, command in enumerate(row.commands)
     ]
-
-
-def _entry_of(files: tuple[tuple[str, bytes], ...]) -> str:
-    """The module that a bundle starts from: its only file, or its package."""
-    if not files:
-        raise InvalidRequest("a deployment brings a bundle or files")
-    first = files[0][0]
-    return first.split("/")[0] if "/" in first else first.removesuffix(".py")
 
 
 def _document(request: Row) -> DocumentId:

@@ -70,6 +70,6 @@ class LeakingLoader(BundleLoader):
     def load(self, bundle: bytes) -> LeakingProgram:
         """See runtime.Loader. Raises InvalidBundle or TooLarge."""
         sound = super().load(bundle)
-        program = LeakingProgram(sound.code_hash, sound.declaration, sound.settings, sound.namespace, sound.owner)
+        program = LeakingProgram(sound.code_hash, sound.declaration, sound.settings, sound.namespace, sound.owner, sound.places)
         program.marker, program.leak = self._marker, self._leak
         return program

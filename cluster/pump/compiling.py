@@ -40,11 +40,14 @@ class Compiling:
         self._schedule = schedule
         self._turn = turn
         self._known = directory.codes
+        self._new: list[bytes] = []
         self._asked: dict[bytes, float] = {}
 
     @property
     def deadline_ms(self) -> float:
         """When peers are to be asked again."""
+        if self._new:
+            return 0.0
         if not self._compilations.wanted:
             return float("inf")
         return min(self._asked.get(code_hash, 0.0) for code_hash in self._compilations.wanted) + ASK_AGAIN_MS
@@ -53,8 +56,7 @@ class Compiling:
         """The decisions changed: compile what is new, and say so."""
         codes = self._directory.codes
         if codes != self._known:
-            for code_hash in sorted(codes - self._known):
-                self._compile(code_hash)
+            self._new = sorted(codes - self._known)  # at the next turn: the bundle is only in this turn's batch yet
             self._known = codes
         self._touch_watched()
 
@@ -72,7 +74,13 @@ class Compiling:
         return True
 
     def tick(self, now_ms: float) -> None:
-        """Ask for what leaders here wait for."""
+        """Compile what is new, and ask for what leaders here wait for."""
+        if self._new:
+            new, self._new = self._new, []
+            for code_hash in new:
+                if not self._compile(code_hash):
+                    self._compilations.want(code_hash)
+            self._touch_watched()
         if not self._compilations.wanted:
             return
         for code_hash in list(self._compilations.wanted):

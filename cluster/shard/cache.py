@@ -7,6 +7,8 @@ Writing policy is this node's own business: it decides when a record is stored, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from cluster.empty import NO_ENTRIES
 from cluster.errors import StorageDamaged
 from cluster.ids import DocumentId, LogIndex, ReplicaId
@@ -95,6 +97,10 @@ class DocumentCache:
                 return None
             self._keep((space, key), live)
         return live
+
+    def living(self) -> Iterator[LiveDocument]:
+        """The living documents in memory."""
+        return (live for live in self._documents.values() if live.alive)
 
     def peek(self, space: str, key: str) -> LiveDocument | None:
         """The document if it is in memory."""

@@ -933,6 +933,7 @@ class DeploySpaceRequest(_message.Message):
     CHECK_ONLY_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
     space: _builtins.str
     """The space to make or switch."""
     bundle: _builtins.bytes
@@ -949,6 +950,10 @@ class DeploySpaceRequest(_message.Message):
     def settings(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Settings to change, by name, as JSON values."""
 
+    @_builtins.property
+    def plan(self) -> Global___DeploymentPlan:
+        """For which documents it is; unset means all."""
+
     def __init__(
         self,
         *,
@@ -958,14 +963,49 @@ class DeploySpaceRequest(_message.Message):
         check_only: _builtins.bool = ...,
         force: _builtins.bool = ...,
         settings: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        plan: Global___DeploymentPlan | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "check_only", b"check_only", "files", b"files", "force", b"force", "settings", b"settings", "space", b"space"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "check_only", b"check_only", "files", b"files", "force", b"force", "plan", b"plan", "settings", b"settings", "space", b"space"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeploySpaceRequest: _TypeAlias = DeploySpaceRequest  # noqa: Y015
+
+@_typing.final
+class DeploymentPlan(_message.Message):
+    """For which documents a deployment is. Others keep their code, and new ones get that of the deployment before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    prefix: _builtins.str
+    """Keys that begin so."""
+    percent: _builtins.int
+    """This share of them, 0 to 100, by a hash of the key; unset means all."""
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """These keys; with any, nothing else counts."""
+
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[_builtins.str] | None = ...,
+        prefix: _builtins.str = ...,
+        percent: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_percent", b"_percent", "percent", b"percent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_percent", b"_percent", "keys", b"keys", "percent", b"percent", "prefix", b"prefix"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__percent: _TypeAlias = _typing.Literal["percent"]  # noqa: Y015
+    _WhichOneofArgType__percent: _TypeAlias = _typing.Literal["_percent", b"_percent"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__percent) -> _WhichOneofReturnType__percent | None: ...
+
+Global___DeploymentPlan: _TypeAlias = DeploymentPlan  # noqa: Y015
 
 @_typing.final
 class BundleFile(_message.Message):
@@ -1001,25 +1041,133 @@ class DeploySpaceResponse(_message.Message):
 
     SPACE_FIELD_NUMBER: _builtins.int
     CHANGED_FIELD_NUMBER: _builtins.int
+    FIELDS_DROPPED_FIELD_NUMBER: _builtins.int
     changed: _builtins.bool
     """Whether this call changed anything."""
     @_builtins.property
     def space(self) -> Global___Space:
         """The space as it is now (or would be, with check_only)."""
 
+    @_builtins.property
+    def fields_dropped(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Fields of documents that end with this code: what they hold is dropped when a document gets it."""
+
     def __init__(
         self,
         *,
         space: Global___Space | None = ...,
         changed: _builtins.bool = ...,
+        fields_dropped: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["space", b"space"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "space", b"space"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "fields_dropped", b"fields_dropped", "space", b"space"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeploySpaceResponse: _TypeAlias = DeploySpaceResponse  # noqa: Y015
+
+@_typing.final
+class RollbackSpaceRequest(_message.Message):
+    """Request of AdminService.RollbackSpace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPACE_FIELD_NUMBER: _builtins.int
+    space: _builtins.str
+    """The space."""
+    def __init__(
+        self,
+        *,
+        space: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["space", b"space"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackSpaceRequest: _TypeAlias = RollbackSpaceRequest  # noqa: Y015
+
+@_typing.final
+class RollbackSpaceResponse(_message.Message):
+    """Response of AdminService.RollbackSpace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPACE_FIELD_NUMBER: _builtins.int
+    RETURNS_FIELD_NUMBER: _builtins.int
+    FIELDS_DROPPED_FIELD_NUMBER: _builtins.int
+    returns: _builtins.bool
+    """Whether documents that have the withdrawn code go back at their next touch; if not, they stay until a later deployment."""
+    @_builtins.property
+    def space(self) -> Global___Space:
+        """The space as it is now."""
+
+    @_builtins.property
+    def fields_dropped(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Fields that they lose when they do."""
+
+    def __init__(
+        self,
+        *,
+        space: Global___Space | None = ...,
+        returns: _builtins.bool = ...,
+        fields_dropped: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["space", b"space"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields_dropped", b"fields_dropped", "returns", b"returns", "space", b"space"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackSpaceResponse: _TypeAlias = RollbackSpaceResponse  # noqa: Y015
+
+@_typing.final
+class RetryUpgradesRequest(_message.Message):
+    """Request of AdminService.RetryUpgrades."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPACE_FIELD_NUMBER: _builtins.int
+    space: _builtins.str
+    """The space."""
+    def __init__(
+        self,
+        *,
+        space: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["space", b"space"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryUpgradesRequest: _TypeAlias = RetryUpgradesRequest  # noqa: Y015
+
+@_typing.final
+class RetryUpgradesResponse(_message.Message):
+    """Response of AdminService.RetryUpgrades."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPACE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def space(self) -> Global___Space:
+        """The space as it is now."""
+
+    def __init__(
+        self,
+        *,
+        space: Global___Space | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["space", b"space"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["space", b"space"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryUpgradesResponse: _TypeAlias = RetryUpgradesResponse  # noqa: Y015
 
 @_typing.final
 class Space(_message.Message):
@@ -1159,6 +1307,9 @@ class GetSpaceResponse(_message.Message):
     SPACE_FIELD_NUMBER: _builtins.int
     SCHEMA_FIELD_NUMBER: _builtins.int
     SETTINGS_FIELD_NUMBER: _builtins.int
+    TIMELINE_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    FAILED_UPGRADES_FIELD_NUMBER: _builtins.int
     schema: _builtins.bytes
     """Channels, refusals, visible fields and views of its code, as JSON Schema."""
     @_builtins.property
@@ -1169,20 +1320,133 @@ class GetSpaceResponse(_message.Message):
     def settings(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Its settings, by name, as JSON values."""
 
+    @_builtins.property
+    def timeline(self) -> _containers.RepeatedCompositeFieldContainer[Global___Deployment]:
+        """What was deployed to it, oldest first."""
+
+    @_builtins.property
+    def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___DocumentsOnCode]:
+        """Documents in memory that the answering node leads, by their code."""
+
+    @_builtins.property
+    def failed_upgrades(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailedUpgrade]:
+        """Those of them whose newest upgrade failed, at most 100."""
+
     def __init__(
         self,
         *,
         space: Global___Space | None = ...,
         schema: _builtins.bytes = ...,
         settings: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        timeline: _abc.Iterable[Global___Deployment] | None = ...,
+        documents: _abc.Iterable[Global___DocumentsOnCode] | None = ...,
+        failed_upgrades: _abc.Iterable[Global___FailedUpgrade] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["space", b"space"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["schema", b"schema", "settings", b"settings", "space", b"space"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "failed_upgrades", b"failed_upgrades", "schema", b"schema", "settings", b"settings", "space", b"space", "timeline", b"timeline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetSpaceResponse: _TypeAlias = GetSpaceResponse  # noqa: Y015
+
+@_typing.final
+class Deployment(_message.Message):
+    """One deployment of a space."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_HASH_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    DEPLOYED_BY_FIELD_NUMBER: _builtins.int
+    DEPLOYED_AT_MS_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    WITHDRAWN_FIELD_NUMBER: _builtins.int
+    code_hash: _builtins.bytes
+    """The code."""
+    version: _builtins.int
+    """The version that it declares."""
+    deployed_by: _builtins.str
+    """Who deployed it."""
+    deployed_at_ms: _builtins.int
+    """When, Unix milliseconds."""
+    withdrawn: _builtins.bool
+    """Whether it was rolled back."""
+    @_builtins.property
+    def plan(self) -> Global___DeploymentPlan:
+        """For which documents it is."""
+
+    def __init__(
+        self,
+        *,
+        code_hash: _builtins.bytes = ...,
+        version: _builtins.int = ...,
+        deployed_by: _builtins.str = ...,
+        deployed_at_ms: _builtins.int = ...,
+        plan: Global___DeploymentPlan | None = ...,
+        withdrawn: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_hash", b"code_hash", "deployed_at_ms", b"deployed_at_ms", "deployed_by", b"deployed_by", "plan", b"plan", "version", b"version", "withdrawn", b"withdrawn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Deployment: _TypeAlias = Deployment  # noqa: Y015
+
+@_typing.final
+class DocumentsOnCode(_message.Message):
+    """How many documents have one code."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_HASH_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    code_hash: _builtins.bytes
+    """The code."""
+    documents: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        code_hash: _builtins.bytes = ...,
+        documents: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_hash", b"code_hash", "documents", b"documents"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DocumentsOnCode: _TypeAlias = DocumentsOnCode  # noqa: Y015
+
+@_typing.final
+class FailedUpgrade(_message.Message):
+    """A document that kept its code because its upgrade failed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    CODE_HASH_FIELD_NUMBER: _builtins.int
+    code_hash: _builtins.bytes
+    """The code that it has."""
+    @_builtins.property
+    def document(self) -> _documents_pb2.Document:
+        """The document."""
+
+    def __init__(
+        self,
+        *,
+        document: _documents_pb2.Document | None = ...,
+        code_hash: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_hash", b"code_hash", "document", b"document"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailedUpgrade: _TypeAlias = FailedUpgrade  # noqa: Y015
 
 @_typing.final
 class GetBundleRequest(_message.Message):

@@ -75,6 +75,16 @@ class AdminServiceStub:
                 request_serializer=cluster_dot_v1_dot_admin__pb2.DeploySpaceRequest.SerializeToString,
                 response_deserializer=cluster_dot_v1_dot_admin__pb2.DeploySpaceResponse.FromString,
                 _registered_method=True)
+        self.RollbackSpace = channel.unary_unary(
+                '/cluster.v1.AdminService/RollbackSpace',
+                request_serializer=cluster_dot_v1_dot_admin__pb2.RollbackSpaceRequest.SerializeToString,
+                response_deserializer=cluster_dot_v1_dot_admin__pb2.RollbackSpaceResponse.FromString,
+                _registered_method=True)
+        self.RetryUpgrades = channel.unary_unary(
+                '/cluster.v1.AdminService/RetryUpgrades',
+                request_serializer=cluster_dot_v1_dot_admin__pb2.RetryUpgradesRequest.SerializeToString,
+                response_deserializer=cluster_dot_v1_dot_admin__pb2.RetryUpgradesResponse.FromString,
+                _registered_method=True)
         self.ListSpaces = channel.unary_unary(
                 '/cluster.v1.AdminService/ListSpaces',
                 request_serializer=cluster_dot_v1_dot_admin__pb2.ListSpacesRequest.SerializeToString,
@@ -193,6 +203,20 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RollbackSpace(self, request, context):
+        """Withdraws the newest code of a space and deploys the one before it again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryUpgrades(self, request, context):
+        """Lets documents whose upgrade failed be tried again at their next touch.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListSpaces(self, request, context):
         """Lists the spaces.
         """
@@ -305,6 +329,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.DeploySpace,
                     request_deserializer=cluster_dot_v1_dot_admin__pb2.DeploySpaceRequest.FromString,
                     response_serializer=cluster_dot_v1_dot_admin__pb2.DeploySpaceResponse.SerializeToString,
+            ),
+            'RollbackSpace': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackSpace,
+                    request_deserializer=cluster_dot_v1_dot_admin__pb2.RollbackSpaceRequest.FromString,
+                    response_serializer=cluster_dot_v1_dot_admin__pb2.RollbackSpaceResponse.SerializeToString,
+            ),
+            'RetryUpgrades': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryUpgrades,
+                    request_deserializer=cluster_dot_v1_dot_admin__pb2.RetryUpgradesRequest.FromString,
+                    response_serializer=cluster_dot_v1_dot_admin__pb2.RetryUpgradesResponse.SerializeToString,
             ),
             'ListSpaces': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSpaces,
@@ -574,6 +608,60 @@ class AdminService:
             '/cluster.v1.AdminService/DeploySpace',
             cluster_dot_v1_dot_admin__pb2.DeploySpaceRequest.SerializeToString,
             cluster_dot_v1_dot_admin__pb2.DeploySpaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackSpace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cluster.v1.AdminService/RollbackSpace',
+            cluster_dot_v1_dot_admin__pb2.RollbackSpaceRequest.SerializeToString,
+            cluster_dot_v1_dot_admin__pb2.RollbackSpaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryUpgrades(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cluster.v1.AdminService/RetryUpgrades',
+            cluster_dot_v1_dot_admin__pb2.RetryUpgradesRequest.SerializeToString,
+            cluster_dot_v1_dot_admin__pb2.RetryUpgradesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,6 +57,7 @@ async def test_a_request_is_a_dict_with_plain_values() -> None:
                     "check_only": False,
                     "force": False,
                     "settings": {"steps_max": "10"},
+                    "plan": None,
                 },
             )
         ]

@@ -9,8 +9,9 @@ from cluster.session.operations import Delta, Kind, Operation, Reply
 from cluster.shard.apply import Applier, HandlerFailure
 from cluster.shard.cache import DocumentCache
 from cluster.shard.commands import SEMANTICS, Command, CommandKind, Entry, encode_entry
+from cluster.shard.deployments import Space
 from cluster.shard.digest import AppliedDigest
-from cluster.shard.directory import Decisions, Directory, Space
+from cluster.shard.directory import Decisions, Directory
 from cluster.shard.document import LiveDocument
 from cluster.shard.feed import Feed
 from cluster.shard.gathering import Gatherer

@@ -12,7 +12,8 @@ from cluster.documents.runtime import Code, Invocation, Program
 from cluster.errors import ApplyHalted, InvalidBundle, InvalidName, InvalidPayload, RejectedError, UnknownChannel, UnknownSpace
 from cluster.ids import DocumentId, NodeId, Principal
 from cluster.shard import directory as directories
-from cluster.shard.directory import Decisions, Directory, Space
+from cluster.shard.deployments import Space
+from cluster.shard.directory import Decisions, Directory
 from cluster.shard.system import program as system
 from cluster.shard.system.program import OPERATOR, SystemInstance, SystemProgram, bundle_hash
 from cluster.shardmap.map import MapState, bootstrap
