@@ -140,7 +140,7 @@ class Gatherer:
 
     def forget_creations(self, commands: list[Command]) -> None:
         """These were applied, or refused by Raft."""
-        if not self._creating:
+        if not self._creating and not self.upgrades.coming:
             return
         for command in commands:
             if command.kind == CommandKind.CREATE:

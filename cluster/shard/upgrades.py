@@ -109,19 +109,19 @@ class Upgrades:
     one that touched their document.
     """
 
-    __slots__ = ("_coming", "_compiled", "_directory", "queued")
+    __slots__ = ("_compiled", "_directory", "coming", "queued")
 
     def __init__(self, directory: Directory, compiled: Callable[[bytes], bool]) -> None:
         self._directory = directory
         self._compiled = compiled
-        self._coming: dict[tuple[str, str], bytes] = NO_ENTRIES
+        self.coming: dict[tuple[str, str], bytes] = NO_ENTRIES
         """Code of documents whose upgrade is proposed and not applied yet: what follows is checked against it."""
         self.queued: list[Command] = NO_ITEMS
 
     def code_of(self, live: LiveDocument) -> bytes:
         """The code that a living document has, or will once what is proposed here is applied. Queues what that takes."""
         name = (live.id.space, live.id.key)
-        if self._coming and (coming := self._coming.get(name)) is not None:
+        if self.coming and (coming := self.coming.get(name)) is not None:
             return coming
         space = self._directory.find_space(live.id.space)
         revision = self._directory.compilations.revision
@@ -138,9 +138,9 @@ class Upgrades:
         if code == live.code_hash:
             live.settled = revision
         else:
-            if not self._coming:
-                self._coming = {}
-            self._coming[name] = code
+            if not self.coming:
+                self.coming = {}
+            self.coming[name] = code
         return code
 
     def _ready(self, code_hash: bytes) -> bool:
@@ -165,9 +165,9 @@ class Upgrades:
 
     def over(self, command: Command) -> None:
         """A proposed upgrade was applied, or refused by Raft."""
-        self._coming.pop((command.space, command.key), None)
+        self.coming.pop((command.space, command.key), None)
 
     def reset(self) -> None:
         """Leadership ended: nothing is on its way any more."""
-        self._coming.clear()
+        self.coming.clear()
         self.queued = NO_ITEMS
