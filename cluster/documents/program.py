@@ -8,6 +8,7 @@ Invariant: a program is immutable; the same bundle bytes give the same channels,
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from typing import Any, Final, get_type_hints
 from cluster.documents import payload as json
 from cluster.documents import upgrading
 from cluster.documents.context import Command
-from cluster.documents.declare import MARK, RESERVED, Before, Document, FieldDescriptor, Mark, anyone
+from cluster.documents.declare import MARK, RESERVED, Document, FieldDescriptor, Mark, anyone
+from cluster.documents.hooks import Hook, read_hook
 from cluster.documents.instance import DocumentInstance
 from cluster.documents.meter import charge
 from cluster.documents.methods import TYPES_BY_GUARD
@@ -137,14 +139,6 @@ class Guarded:
     name: str
     policy: Callable[..., bool]
     by_row: bool
-
-
-@dataclass(slots=True, frozen=True)
-class Hook:
-    """Leads a document from one version to the next. takes_before: it wants to see the old fields."""
-
-    function: Callable[..., None]
-    takes_before: bool
 
 
 class Declaration:
@@ -427,7 +421,8 @@ class _Reader:
             self._check_name(function, name)
             declaration.channels[name] = self._channel(name, function, mark)
         elif mark.kind == "upgrade":
-            self._hook(function, mark.since)
+            refuse = functools.partial(self._refuse, function)
+            read_hook(function, self._hints(function), mark.since, declaration.version, declaration.upgrades, refuse)
         elif mark.kind == "view":
             self._view(name, function)
 
@@ -465,20 +460,6 @@ class _Reader:
         elif hints["return"] is not type(None):
             result = self._type(function, hints, "return", "result")
         return Channel(name, function, tuple(wire), result, mark.allow)
-
-    def _hook(self, function: Callable[..., Any], since: int) -> None:
-        declaration, hints = self.declaration, self._hints(function)
-        kinds = [hints.get(name) for name in list(inspect.signature(function).parameters)[1:]]
-        if kinds not in ([Command], [Command, Before]) or hints.get("return") is not type(None):
-            wanted = "an upgrade hook takes (self, ctx: Command) or (self, ctx: Command, before: Before), and returns None"
-            self._refuse(function, "signature", wanted, "change its signature")
-        if type(since) is not int or not 1 <= since < declaration.version:
-            reason = f"version {declaration.version} has no upgrade since {since!r}"
-            self._refuse(function, "upgrade", reason, "name an earlier version")
-        elif since in declaration.upgrades:
-            self._refuse(function, "upgrade", f"there are two hooks since {since}", "keep one")
-        else:
-            declaration.upgrades[since] = Hook(function, len(kinds) == 2)
 
     def _view(self, name: str, function: Callable[..., Any]) -> None:
         per_viewer = self._viewer(function, required=False)

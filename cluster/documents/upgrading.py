@@ -21,7 +21,8 @@ from cluster.documents.runtime import Code, Invocation, Outcome
 from cluster.ids import DocumentId
 
 if TYPE_CHECKING:
-    from cluster.documents.program import DocumentProgram, Hook
+    from cluster.documents.hooks import Hook
+    from cluster.documents.program import DocumentProgram
 
 STATE_DIGEST_BYTES = 32
 
