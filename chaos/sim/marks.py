@@ -61,6 +61,7 @@ MARKS: dict[str, str] = {
     "restarts": "a process started again",
     "rival_leaders": "a leader was elected while another believed that it led",
     "snapshots_installed": "a replica's state was replaced by a snapshot",
+    "spaces_deployed_late": "code was deployed while things failed",
     "told_document_deleted": "a client was told that its document is gone",
     "told_document_exists": "a client was told that the document is there already",
     "told_handler_refused": "a handler refused",

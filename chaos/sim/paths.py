@@ -51,7 +51,7 @@ PATHS: dict[str, str] = {
     "leaders_demoted_by_disk": "a leader stopped leading because its disk did not finish a write",
     "leaders_deposed": "a leader met a higher term",
     "leaders_found_again": "a follower had given its leader up and heard it again in the same term",
-    "leaders_retired": "a leader that had no vote any more stopped leading",
+    "leaders_retired": "a leader had no vote any more, and handed over to stop leading",
     "leaders_slept": "a leader waited for nothing and slept",
     "leaders_without_quorum": "a leader stopped leading because no quorum answered",
     "learners_kept_from_voting": "a learner was too far behind to be made a voter",
@@ -169,9 +169,7 @@ class _Before:
         if was is Role.LEADER:
             if state.term > self.term:
                 marks["leaders_deposed"] += 1
-            elif self.retiring:
-                marks["leaders_retired"] += 1
-            else:
+            elif not self.retiring:
                 marks["leaders_demoted_by_disk" if self.hangs else "leaders_without_quorum"] += 1
         elif now is Role.PRE_CANDIDATE or now is Role.CANDIDATE:
             if state.replica not in state.voters:
@@ -222,6 +220,8 @@ class _Before:
                 marks["earlier_terms_committed"] += 1
         if self.transfer_to is not None and state.transfer_to is None:
             marks["handovers_given_up"] += 1
+        if state.retiring and not self.retiring:
+            marks["leaders_retired"] += 1
         if self.joint and not state.configuration.outgoing:
             marks["joint_configurations_left"] += 1
             if state.log.term_of(self.configured) < state.term:

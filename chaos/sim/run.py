@@ -102,6 +102,7 @@ def _live(world: World) -> float:
             world.after(fault.end_ms, "end", fault)
     for errand in scenario.errands:
         world.after(errand.at_ms, "errand", errand)
+    world.late_code.begin()
     world.run_until(world.began_ms + SAFETY_MS + 1.0)
     _heal(world)
     if scenario.limits.ailment is not None:
@@ -209,6 +210,7 @@ def _unfinished(world: World) -> list[str]:
     owed += [f"unanswered: {call}" for call in world.history.open]
     owed += world.planted.unfinished()
     owed += world.operator.unfinished()
+    owed += world.late_code.unfinished()
     if owed:
         return owed
     for shard in range(world.scenario.limits.shards + 1):

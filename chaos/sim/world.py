@@ -32,6 +32,7 @@ from chaos.checkers.watches import Watches
 from chaos.sim.clients import Listing, SessionClient, Stream, UnaryCall
 from chaos.sim.divergence import Planted
 from chaos.sim.injector import Injector
+from chaos.sim.late_code import LateCode
 from chaos.sim.marks import Marks
 from chaos.sim.network import Network
 from chaos.sim.node import WALL_EPOCH_MS, SimulatedNode
@@ -116,7 +117,8 @@ class World:
         self.clients = [SessionClient(self, number) for number in range(scenario.clients)]
         self.injector = Injector(self)
         self.operator = Operator(self)
-        self.sites = Sites(self.streams.named("sites/armed"), self.streams.named("sites"))
+        self.late_code = LateCode(self)
+        self.sites = Sites(*[self.streams.named(name) for name in ("sites/armed", "sites/odd", "sites")])
         self._handlers: dict[str, Callable[..., None]] = {
             "frame": self.network.arrive,
             "silence": self.network.silence,

@@ -23,6 +23,14 @@ from tests.simulation.fresh import first_seed
 
 ROOT = Path(__file__).parents[2]
 FRESH_SEEDS = 300
+RARE = {
+    "elections", "leader_deaths_with_traffic", "snapshots_installed", "logs_compacted", "logs_truncated", "restarts",
+    "moves_done", "leaders_slept", "followers_slept", "leaderless_slept", "woken_by_message", "woken_by_liveness",
+    "woken_by_request",
+    "lease_reads_served", "leaders_demoted_by_disk", "leaders_without_quorum", "leaders_deposed", "joint_configurations_left",
+    "earlier_terms_committed", "committed_without_own_disk", "replaced_in_flight", "campaigns_called", "spaces_deployed_late",
+}  # fmt: skip
+"""Paths that so many seeds are certain to take: each is taken by at least one in twenty."""
 PROCESSES = 2
 
 FOUND_BUGS = {
@@ -59,8 +67,7 @@ def test_fresh_seeds_keep_every_promise() -> None:
     told = "\n\n".join("\n".join(failure_lines(outcome)) for outcome in totals.failures[:3])
     assert not totals.failures, f"{len(totals.failures)} of {totals.seeds} seeds from {first} failed\n{told}"
     assert totals.seeds == FRESH_SEEDS
-    rare = {"elections", "leader_deaths_with_traffic", "snapshots_installed", "logs_compacted", "logs_truncated", "restarts"}
-    assert rare <= set(totals.marks), "seeds that go through nothing prove nothing"
+    assert set(totals.marks) >= RARE, "seeds that go through nothing prove nothing"
     assert len(totals.faults) >= 15, "most kinds of faults took part"
 
 
