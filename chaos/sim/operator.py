@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cluster.errors import RejectedError, RetryableError
+from cluster.errors import InvalidRequest, RejectedError, RetryableError
 from cluster.ids import NodeId, ShardId
 from cluster.placement.move import Action
 from cluster.pump.pump import Pump
@@ -101,6 +101,9 @@ class Operator:
             step = pump.move_step(move.shard, move.leaving, move.joining, now_ms)
         except (RetryableError, RejectedError) as refusal:
             move.why = f"{refusal.reason}: {refusal.message}"
+            if isinstance(refusal, InvalidRequest):
+                self._world.note("moves", f"shard {move.shard}", f"overtaken: {refusal.message}")
+                self._end(move)  # a lost replica was replaced by one at `joining` meanwhile
             return
         if step.why != move.why:
             self._world.note("moves", f"shard {move.shard}", f"{step.action.value}: {step.why}")

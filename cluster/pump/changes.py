@@ -7,6 +7,7 @@ other.
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 from cluster.errors import (
@@ -27,6 +28,9 @@ from cluster.raft.messages import Places
 from cluster.router.router import Router
 from cluster.shard.replica import ShardReplica
 from cluster.shard.turn import Turn
+
+REPLACING_MS = 1_000.0
+"""A node that lost a replica says so with every heartbeat; one that has not for so long has it replaced, or is away."""
 
 
 class Holder(Protocol):
@@ -74,6 +78,8 @@ class Changes:
         self._router = router
         self._schedule = schedule
         self._turn = turn
+        self._replacing: dict[tuple[ShardId, NodeId], float] = {}
+        """When a node last said that a replica which it lost is to be replaced there."""
 
     def change(
         self,
@@ -96,6 +102,9 @@ class Changes:
         """See `Pump.move_step`."""
         replica = self._movable(shard)
         self._check_nodes({joining} if joining is not None else set())
+        if joining is not None and now_ms - self._replacing.get((shard, joining), -math.inf) <= REPLACING_MS:
+            # As the end of a move this replica would take another's place, and that of the lost one would stay empty.
+            return Step(Action.WAIT, f"{joining} gets a replica in place of one that it lost")
         status = status_of(replica)
         step = next_step(status, leaving, joining)
         try:
@@ -108,6 +117,10 @@ class Changes:
         except (ChangePending, LearnerBehind, Transferring) as wait:
             return Step(Action.WAIT, wait.message)
         return step
+
+    def replaces(self, shard: ShardId, node: NodeId, now_ms: float) -> None:
+        """A node says, as it does with every heartbeat, that it lost a replica of a shard that is led here."""
+        self._replacing[(shard, node)] = now_ms
 
     def take_step(self, replica: ShardReplica, status: ConfigurationStatus, step: Step, now_ms: float) -> None:
         """Append the configuration of a step that was found for `status`. Raises as `change` does."""

@@ -142,6 +142,7 @@ class Losses:
         for shard, lost in item.lost:
             replica = self._holder.replicas.get(shard)
             if replica is not None and replica.serves:
+                self._changes.replaces(shard, node, now_ms)
                 self._replace(replica, lost, node, now_ms)
         if not item.blank:
             return

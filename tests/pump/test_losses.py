@@ -7,7 +7,9 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from cluster.errors import InvalidRequest
 from cluster.ids import NodeId, ReplicaId, ShardId
+from cluster.placement.move import Action
 from cluster.pump import facts, frames
 from cluster.pump.lanes import Lane
 from cluster.raft.messages import AppendReply, VoteReply, VoteRequest
@@ -196,6 +198,28 @@ def test_a_replacement_that_is_interrupted_anywhere_goes_on() -> None:
         target.boot()
         world.run_until(replaced(world, victim, old), within_ms=60_000)
         check_whole(world)
+
+
+def test_a_move_to_where_a_lost_replica_is_being_replaced_waits_and_then_is_refused() -> None:
+    """It took the replacement for its own learner, put it in the place of another voter, and two voters were left of three."""
+    world = started()
+    leader, victim = leader_of(world), follower(world)
+    other = next(node for node in world.holders(SHARD) if node is not leader and node is not victim)
+    old = victim.pump.replicas[SHARD].replica
+    victim.crash(lose_unsynced=False)
+    rot_vote(victim)
+    victim.boot()
+    world.run_until(lambda: old not in leader.pump.replicas[SHARD].raft.configuration.voters)
+    waits = leader.pump.move_step(SHARD, other.name, victim.name, world.now_ms)
+    assert waits.action is Action.WAIT
+    while not replaced(world, victim, old)():
+        assert leader.pump.move_step(SHARD, other.name, victim.name, world.now_ms) == waits
+        world.run(20)
+    world.run(1_100)
+    with pytest.raises(InvalidRequest, match="holds a voter"):
+        leader.pump.move_step(SHARD, other.name, victim.name, world.now_ms)
+    assert len(leader.pump.replicas[SHARD].raft.configuration.voters) == 3
+    check_whole(world, leader.name)
 
 
 def test_the_system_shard_is_replaced_like_any_other() -> None:
