@@ -5,7 +5,7 @@
     local.py              clusters of real processes on this machine; local_commands.py starts and hurts them
     status.py space.py    the topics, with node.py and configuration.py; deploying.py brings code
     shards.py moves.py    Raft groups: who leads and holds them, and moving that; leader.py finds who must be asked
-    doc.py history.py     documents, and what made them; export.py replays that without a cluster
+    doc.py history.py     documents, and what made them; past.py shows what they were
     demo.py bench.py      the main job end to end, what it costs, and chaos.py, how it is hurt
 
 Nothing here is imported by other parts of the package.
@@ -31,6 +31,7 @@ from cluster.cli import (
     local_commands,
     moves,
     node,
+    past,
     shards,
     space,
     status,
@@ -78,6 +79,7 @@ shards.register(app)
 deploying.register(space.app)
 app.add_typer(space.app, name="space", rich_help_panel="Documents")
 history.register(doc.app)
+past.register(doc.app)
 divergences.register(doc.app)
 app.add_typer(doc.app, name="doc", rich_help_panel="Documents")
 app.add_typer(node.app, name="node", rich_help_panel="Operating")

@@ -7,21 +7,24 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from cluster.cli.doc import Address, place
-from cluster.cli.export import PAGE, Verdict, command_row, export_of, read_export
-from cluster.cli.export import replay as replay_export
 from cluster.cli.output import AsJson, CommandFailed, Exit, add_row, command, err, out, print_json, say, styled, table
 from cluster.cli.reach import DEFAULT_FOLDER, Addresses, Folder, addresses_of, ask_one, at, document_of, run
 from cluster.cli.space import moment
 from cluster.client import Client
 from cluster.errors import ClusterError, HistoryTrimmed, InvalidRequest, NoReplica, UnknownDocument
 from cluster.ids import DocumentId, Position
+from cluster.replay.file import command_row, export_of, read_export
+from cluster.replay.verify import Verdict
+from cluster.replay.verify import replay as replay_export
+
+PAGE: Final = 500
 
 
 def register(app: typer.Typer) -> None:
@@ -198,38 +201,45 @@ async def _history(client: Client, target: DocumentId, epoch: int, first: int, l
             return commands, answer
 
 
-def _export(target: DocumentId, path: Path, address: list[str] | None, folder: Path, as_json: bool) -> Exit:
-    async def ask() -> dict[str, Any]:
-        async with _at_holder(address, folder, target) as client:
-            inspected: Any = await client.admin("InspectDocument", document={"space": target.space, "key": target.key})
-            if not inspected.exists:
-                raise UnknownDocument(f"{target} was never created")
-            commands: list[Any] = []
-            whole = True
-            for epoch in range(1, inspected.position.epoch + 1):
-                try:
-                    found, _ = await _history(client, target, epoch, 0, 0)
-                except HistoryTrimmed:
-                    commands, whole = [], False
-                    continue
-                commands += found
-            commands = [each for each in commands if _reached(each.position, inspected.position)]
-            whole = whole and bool(commands) and (commands[0].position.epoch, commands[0].position.index) == (1, 1)
-            names = {each.code_hash for each in commands if each.kind == 1}
-            bundles = {name: (await client.admin("GetBundle", code_hash=name)).bundle for name in names}  # type: ignore[attr-defined]
-            return export_of(target, commands, bundles, inspected, whole=whole)
+async def exported_history(target: DocumentId, address: list[str] | None, folder: Path) -> dict[str, Any]:
+    """A document's whole history with its code, as a file holds it. Raises UnknownDocument and what calls raise."""
+    async with _at_holder(address, folder, target) as client:
+        inspected: Any = await client.admin("InspectDocument", document={"space": target.space, "key": target.key})
+        if not inspected.exists:
+            raise UnknownDocument(f"{target} was never created")
+        commands: list[Any] = []
+        whole = True
+        for epoch in range(1, inspected.position.epoch + 1):
+            try:
+                found, _ = await _history(client, target, epoch, 0, 0)
+            except HistoryTrimmed:
+                commands, whole = [], False
+                continue
+            commands += found
+        commands = [each for each in commands if _reached(each.position, inspected.position)]
+        whole = whole and bool(commands) and (commands[0].position.epoch, commands[0].position.index) == (1, 1)
+        names = {each.code_hash for each in commands if each.kind == 1}
+        bundles = {name: (await client.admin("GetBundle", code_hash=name)).bundle for name in names}  # type: ignore[attr-defined]
+        return export_of(target, commands, bundles, inspected, whole=whole)
 
-    exported = run(ask())
-    try:
-        path.write_text(json.dumps(exported, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise CommandFailed(f"can not write {path}: {error.strerror}", code=Exit.USAGE, reason="USAGE") from None
+
+def _export(target: DocumentId, path: Path, address: list[str] | None, folder: Path, as_json: bool) -> Exit:
+    exported = run(exported_history(target, address, folder))
+    write_export(exported, path)
     count = len(exported["commands"])
     if as_json:
         print_json({"document": str(target), "file": str(path), "commands": count, "whole": exported["whole"]})
     else:
         say(f"{count} commands of {target} written to {path}   [dim]moot doc replay {path}[/]")
     return Exit.DONE
+
+
+def write_export(exported: dict[str, Any], path: Path) -> None:
+    """Write a history to a file. Raises CommandFailed."""
+    try:
+        path.write_text(json.dumps(exported, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise CommandFailed(f"can not write {path}: {error.strerror}", code=Exit.USAGE, reason="USAGE") from None
 
 
 def _reached(position: Any, end: Any) -> bool:

@@ -207,18 +207,26 @@ class Document(metaclass=DocumentType):
         now: datetime | None = None,
         seed: int = 0,
         settings: Settings | None = None,
+        history: str | None = None,
         **parameters: Any,
     ) -> Simulation:
         """For tests: a document of this class in a cluster of one in this process, with time that moves when it is told to.
 
         by: the principal that creates it. now: where time begins. seed: of everything random. settings: of the space.
-        parameters: of the constructor. See cluster.simulate. Raises InvalidBundle with every reason why the class could not be
-        deployed, or what its constructor raises.
+        history: a file of `moot doc fork` to go on from. parameters: of the constructor. See cluster.simulate. Raises
+        InvalidBundle with every reason why the class could not be deployed, or what its constructor raises.
         """
         # the simulation runs a whole node, which is far above this layer; only a test's call gets there.
         simulation = importlib.import_module("cluster.simulate")
         made: Simulation = simulation.simulate(
-            cls, by=by, key=key, seed=seed, settings=settings, parameters=parameters, **({} if now is None else {"now": now})
+            cls,
+            by=by,
+            key=key,
+            seed=seed,
+            settings=settings,
+            history=history,
+            parameters=parameters,
+            **({} if now is None else {"now": now}),
         )
         return made
 

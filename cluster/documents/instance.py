@@ -14,7 +14,7 @@ import hashlib
 import linecache
 from collections.abc import Hashable
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cluster.documents import payload as json
 from cluster.documents import textual
@@ -220,6 +220,10 @@ class DocumentInstance:
     def dump(self) -> bytes:
         """See runtime.Instance."""
         return self._root.dump()
+
+    def state(self) -> dict[str, Any]:
+        """Every field that is set, private ones included, in JSON form: for operators, offline."""
+        return {name: self._root.to_json(name) for name in self._root.names() if self._root.is_set(name)}
 
     def size_bytes(self) -> int:
         """See runtime.Instance."""

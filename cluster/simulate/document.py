@@ -9,6 +9,7 @@ Invariant: everything follows from the arguments and the calls: a test that fail
 from __future__ import annotations
 
 import ast
+import base64
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -25,7 +26,10 @@ from cluster.documents.program import DocumentProgram
 from cluster.documents.runtime import Settings
 from cluster.documents.state import Refused
 from cluster.errors import HandlerFailed, HandlerRefused, Unavailable
-from cluster.ids import Position, Principal
+from cluster.ids import DocumentId, Position, Principal
+from cluster.replay.file import read_export
+from cluster.replay.timeline import end
+from cluster.replay.verify import Verdict, replay
 from cluster.session.failures import error_of
 from cluster.session.operations import Failure, Kind
 from cluster.simulate.connection import Connection, Screen
@@ -46,14 +50,21 @@ def simulate(
     now: datetime = NOON,
     seed: int = 0,
     settings: Settings | None = None,
+    history: Path | str | None = None,
     parameters: dict[str, Any] | None = None,
 ) -> Simulation:
     """A cluster of one in this process with one document of `cls`, made by `by`. See `Document.simulate`.
 
-    parameters: of the constructor. Raises InvalidBundle with every reason why the class could not be deployed, or what its
-    constructor raises; nothing remains then.
+    parameters: of the constructor. history: a file of `moot doc log --export` or `moot doc fork`, to go on from its end instead
+    of creating a document. Raises InvalidBundle with every reason why the class could not be deployed, what its constructor
+    raises, or InvalidRequest for a history that can not be read; nothing remains then.
     """
-    return Simulation(cls, by, key, now, seed, settings, parameters or {})
+    simulation = Simulation(cls, key, now, seed, settings)
+    if history is None:
+        simulation.visitor(by).create(**(parameters or {}))
+    else:
+        simulation.go_on_from(Path(history))
+    return simulation
 
 
 class Simulation:
@@ -65,12 +76,10 @@ class Simulation:
     def __init__(
         self,
         cls: type[Document],
-        by: str,
         key: str,
         now: datetime,
         seed: int,
         settings: Settings | None,
-        parameters: dict[str, Any],
     ) -> None:
         self.key = key
         self._settings = settings
@@ -79,7 +88,15 @@ class Simulation:
         self._program: DocumentProgram
         self._refusals: dict[str, type[Exception]]
         self.deploy(cls)
-        self.visitor(by).create(**parameters)
+
+    def go_on_from(self, history: Path) -> None:
+        """Have the document that a history leads to, at its position and not before its time. For a new simulation."""
+        exported = read_export(history)
+        live = end(exported)
+        live.id = DocumentId(SPACE, self.key)
+        self._node.plant(live, [base64.b64decode(bundle) for bundle in exported["bundles"].values()])
+        latest_ms = max((row["time_ms"] for row in exported["commands"]), default=0)
+        self._node.now_ms = max(self._node.now_ms, latest_ms)
 
     def deploy(self, cls: type[Document]) -> None:
         """Give the space other code: documents take it up at their next command. Raises InvalidBundle; nothing changed then."""
@@ -141,6 +158,14 @@ class Simulation:
         self._node.restart()
         for visitor in connected:
             visitor.connect()
+
+    def history(self) -> dict[str, Any]:
+        """All that was logged, with its code: what `moot doc log --export` writes, and everything in cluster.replay reads."""
+        return self._node.history(DocumentId(SPACE, self.key))
+
+    def replay(self) -> Verdict:
+        """Run everything that was logged again, apart from the node, and compare outcomes, answers and the chain of writes."""
+        return replay(self.history())
 
     def failed(self, failure: Failure) -> Exception:
         """The exception for a failure, as a client of the author raises it."""

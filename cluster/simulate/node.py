@@ -7,25 +7,33 @@ from __future__ import annotations
 
 import base64
 import random
-from collections.abc import Callable
-from typing import Final
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 import msgspec
 
+from cluster.documents.bundle import code_hash
 from cluster.documents.loader import BundleLoader
 from cluster.documents.runtime import Settings
-from cluster.ids import NodeId
+from cluster.ids import DocumentId, NodeId
 from cluster.pump.assembly import PumpSurroundings, open_pump
 from cluster.pump.config import PumpConfig
 from cluster.pump.outbox import Output
 from cluster.pump.pump import Pump
+from cluster.replay.file import exported, stored_rows
 from cluster.session.failures import error_of
 from cluster.session.operations import Delta, Kind, Operation, Reply
 from cluster.shard.apply import HandlerFailure
-from cluster.shard.commands import Command
+from cluster.shard.commands import Command, decode_row
+from cluster.shard.document import LiveDocument
 from cluster.shard.system.program import OPERATOR
 from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE
+from cluster.storage.bundles import BundleStore
+from cluster.storage.engine import Batch
+from cluster.storage.history import HistoryStore
 from cluster.storage.memory import MemoryEngine
+from cluster.storage.records import RecordStore
 
 NODE: Final = NodeId("simulated")
 CACHE_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -162,6 +170,34 @@ class SimulatedNode:
         assert isinstance(reply, Reply)
         if reply.failure is not None:
             raise error_of(reply.failure)
+
+    def plant(self, live: LiveDocument, bundles: Iterable[bytes]) -> None:
+        """Put a document of elsewhere on the disk, with its code, as if it had come to be here; nothing may have touched it."""
+        batch = Batch()
+        store = BundleStore(self._engine)
+        for bundle in bundles:
+            store.put(batch, code_hash(bundle), bundle)
+        records = RecordStore(self._engine, self.pump.router.shard_of(live.id.space, live.id.key))
+        live.applied_through = 1  # the entry with which the shard's first leader began: no command is of it
+        records.put(batch, records.generation, live.id, live.record())
+        self._engine.write(batch)
+        self._engine.sync()
+
+    def history(self, document: DocumentId) -> dict[str, Any]:
+        """A document's whole history with its code, as cluster.replay.file has it."""
+        shard = self.pump.router.shard_of(document.space, document.key)
+        live = self.pump.replicas[shard].cache.get(document.space, document.key)
+        store = HistoryStore(self._engine, shard)
+        rows = [
+            row
+            for epoch in range(1, live.epoch + 1)
+            for first, _, body in store.read(document, epoch, 1, sys.maxsize)
+            for row in stored_rows(epoch, first, decode_row(body))
+        ]
+        hashes = {row["code_hash"] for row in rows}
+        bundles = {name: BundleStore(self._engine).get(bytes.fromhex(name)) for name in hashes}
+        found = {name: bundle for name, bundle in bundles.items() if bundle is not None}
+        return exported(document, live.position, live.chain, rows, found, whole=bool(rows) and live.epoch > 0)
 
     def deploy(self, space: str, bundle: bytes) -> None:
         """Give a space its code. Raises InvalidBundle and what else a cluster says."""

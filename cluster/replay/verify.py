@@ -1,20 +1,15 @@
-"""A document's history as a file, and its verification without a cluster: what `doc log --export` writes and `doc replay`
-reads.
+"""Running an exported history again, without a cluster: what `doc replay` does.
 
-The file is JSON: the document's address, the code of every version that ran, and every command with its time, seed, code and
-answer. Replay runs the commands again, in order, with nothing else at hand, and compares how each ended, what it answered
-and, where the whole past is in the file, the document's chain, which also binds every write. What differs is named, first
-difference first.
+Replay runs the commands in order, with nothing else at hand, and compares how each ended, what it answered and, where the whole
+past is in the file, the document's chain, which also binds every write. What differs is named, first difference first.
 """
 
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from cluster.documents.bundle import code_hash
 from cluster.documents.loader import BundleLoader
@@ -23,16 +18,6 @@ from cluster.errors import InvalidRequest
 from cluster.ids import DocumentId, Principal
 from cluster.shard.commands import SEED_OWN_BYTES, Command, CommandKind
 from cluster.shard.document import LiveDocument, Ran
-
-FORMAT: Final = 1
-PAGE: Final = 500
-
-KINDS: Final = {
-    "COMMAND_KIND_CREATE": CommandKind.CREATE,
-    "COMMAND_KIND_MESSAGE": CommandKind.SEND,
-    "COMMAND_KIND_DELETE": CommandKind.DELETE,
-    "COMMAND_KIND_UPGRADE": CommandKind.UPGRADE,
-}
 
 
 @dataclass(slots=True)
@@ -61,58 +46,7 @@ class Verdict:
         return not self.differences and self.chain != "differs"
 
 
-def export_of(
-    document: DocumentId, commands: list[Any], bundles: dict[bytes, bytes], inspected: Any, *, whole: bool
-) -> dict[str, Any]:
-    """The file's content, from AdminService's answers. whole: the commands begin with the document's first one ever."""
-    return {
-        "format": FORMAT,
-        "document": str(document),
-        "position": {"epoch": inspected.position.epoch, "index": inspected.position.index},
-        "chain": inspected.chain.hex(),
-        "whole": whole,
-        "bundles": {name.hex(): base64.b64encode(bundle).decode() for name, bundle in bundles.items()},
-        "commands": [command_row(command) for command in commands],
-    }
-
-
-def command_row(command: Any) -> dict[str, Any]:
-    """One command of a history as plain values."""
-    return {
-        "position": {"epoch": command.position.epoch, "index": command.position.index},
-        "kind": KINDS[_kind_name(command.kind)].name.lower(),
-        "sender": command.sender,
-        "channel": command.channel,
-        "payload": command.payload.decode(),
-        "time_ms": command.time_ms,
-        "seed": command.seed.hex(),
-        "code": command.code,
-        "answer": command.answer.decode(),
-        "code_hash": command.code_hash.hex(),
-    }
-
-
-def _kind_name(kind: int) -> str:
-    from cluster.v1 import admin_pb2
-
-    return admin_pb2.CommandKind.Name(kind)  # type: ignore[arg-type]
-
-
-def read_export(path: Path) -> dict[str, Any]:
-    """A file of `export_of`. Raises InvalidRequest for anything else, OSError when it can not be read."""
-    try:
-        exported = json.loads(path.read_text())
-        assert isinstance(exported, dict)
-        if exported["format"] != FORMAT:
-            raise InvalidRequest(f"{path} has format {exported['format']}, this release reads {FORMAT}")
-        for name in ("document", "position", "chain", "whole", "bundles", "commands"):
-            exported[name]
-    except (ValueError, KeyError, AssertionError) as error:
-        raise InvalidRequest(f"{path} is not an exported history: {error!r}") from None
-    return exported
-
-
-class _Replay:
+class Replay:
     """One document, run again."""
 
     def __init__(self, exported: dict[str, Any]) -> None:
@@ -135,8 +69,18 @@ class _Replay:
             self._programs[name] = self._loader.load(bundle)
         return self._programs[name]
 
-    def step(self, row: dict[str, Any]) -> None:
-        """Run one command and compare it with its row."""
+    def begin(self) -> None:
+        """Stand before the first command. Raises InvalidRequest when the file lacks the document's beginning."""
+        commands = self._exported["commands"]
+        if not commands:
+            return
+        first = commands[0]["position"]
+        if first["index"] != 1:
+            raise InvalidRequest(f"the history begins at index {first['index']}: replay needs it from creation on")
+        self.live.epoch = max(0, first["epoch"] - 1)
+
+    def step(self, row: dict[str, Any]) -> Outcome:
+        """Run one command and compare it with its row. Returns how it ended now."""
         live, kind = self.live, CommandKind[row["kind"].upper()]
         seed, payload = bytes.fromhex(row["seed"]), row["payload"].encode()
         outcome = self._run(row, kind, payload, seed)
@@ -150,6 +94,7 @@ class _Replay:
         if outcome.code is Code.OK and kind is CommandKind.DELETE:
             live.instance = None
         self.verdict.commands += 1
+        return outcome
 
     def _bind(self, command: Command, now_ms: int, seed: bytes, outcome: Outcome) -> None:
         """The chain grows once for all commands of one entry: those whose seeds begin alike."""
@@ -179,6 +124,7 @@ class _Replay:
             outcome = instance.run(Invocation(CONSTRUCT_CHANNEL, payload, sender, row["time_ms"], seed, 1))
             if outcome.code is Code.OK:
                 live.instance = instance
+                live.code_hash = bytes.fromhex(row["code_hash"])
                 live.epoch += 1
                 live.index = 0
             return outcome
@@ -197,13 +143,10 @@ def replay(exported: dict[str, Any], progress: Callable[[int], None] = lambda do
     """Run an exported history again. Raises InvalidRequest when the file can not be replayed at all, ClusterError for its
     code.
     """
-    run = _Replay(exported)
+    run = Replay(exported)
     commands = exported["commands"]
-    if commands and commands[0]["position"]["index"] != 1:
-        raise InvalidRequest(f"the export begins at index {commands[0]['position']['index']}: replay needs it from creation on")
-    if commands:
-        run.live.epoch = max(0, commands[0]["position"]["epoch"] - 1)
     try:
+        run.begin()
         for done, row in enumerate(commands, 1):
             run.step(row)
             progress(done)

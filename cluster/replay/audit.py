@@ -1,0 +1,128 @@
+"""What a viewer could not have learnt, shown by replay.
+
+One command of the history is given another content, everything is run again, and all that reached the viewer is compared,
+position by position, byte by byte. What stays the same can not have told the difference. Views and exports run with full sight:
+they are what an author lets out of private fields on purpose, so an audit names them.
+
+It does not prove that nothing can be learnt from other secrets, nor from time: it tries the change that it is given.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from cluster.documents.instance import DocumentInstance
+from cluster.documents.program import DocumentProgram
+from cluster.documents.state.patch import diff
+from cluster.errors import InvalidRequest
+from cluster.ids import Position, Principal
+from cluster.replay.timeline import steps
+from cluster.replay.verify import Replay
+
+LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
+OUTSIDE: Final = b""
+"""In place of a view for whom the gate does not admit."""
+
+
+@dataclass(slots=True)
+class Audit:
+    """What an audit found. viewed: how many positions were compared. first: where the viewer saw something else, if anywhere,
+    and what. views: what the class computes with full sight."""
+
+    who: str
+    changed: Position
+    was: str
+    became: str
+    viewed: int = 0
+    differing: int = 0
+    first: Position | None = None
+    seen: list[dict[str, Any]] = field(default_factory=list)
+    views: list[str] = field(default_factory=list)
+
+    @property
+    def hidden(self) -> bool:
+        """Whether nothing that reached the viewer has changed."""
+        return not self.differing
+
+
+def audit(exported: dict[str, Any], who: Principal, index: int, payload: str | None, epoch: int = 0) -> Audit:
+    """Change the content of the command at an index, and compare what `who` saw before and after.
+
+    payload: the new content, a JSON object; without it every word and number of the old one is replaced by another.
+    Raises InvalidRequest when there is no such command or its content can not be changed, and what `timeline.steps` raises.
+    """
+    wanted = epoch or max((row["position"]["epoch"] for row in exported["commands"]), default=0)
+    place = next(
+        (
+            number
+            for number, row in enumerate(exported["commands"])
+            if (row["position"]["epoch"], row["position"]["index"]) == (wanted, index)
+        ),
+        None,
+    )
+    if place is None:
+        raise InvalidRequest(f"{exported['document']} has no command {wanted}.{index} in this history")
+    row = exported["commands"][place]
+    other = _replaced(row["payload"]) if payload is None else payload
+    program = Replay(exported).program(row["code_hash"])
+    canonical = program.check(row["channel"], other.encode()).decode()
+    if canonical == row["payload"]:
+        raise InvalidRequest(f"command {wanted}.{index} holds nothing that could be changed: {row['payload']}")
+    found = Audit(str(who), Position(wanted, index), row["payload"], canonical)
+    assert isinstance(program, DocumentProgram), "exports are of authors' documents"
+    found.views = [view.name for view in program.declaration.views]
+    changed = copy.copy(exported)
+    changed["commands"] = [*exported["commands"]]
+    changed["commands"][place] = row | {"payload": canonical}
+    _compare(exported, changed, who, found)
+    return found
+
+
+def _compare(exported: dict[str, Any], changed: dict[str, Any], who: Principal, found: Audit) -> None:
+    for one, other in zip(steps(exported), steps(changed), strict=True):
+        found.viewed += 1
+        before, after = _reached(one.instance, who), _reached(other.instance, who)
+        if before != after:
+            found.differing += 1
+            if found.first is None:
+                found.first = one.position
+                found.seen = diff(_decoded(before), _decoded(after))
+
+
+def _reached(instance: DocumentInstance | None, who: Principal) -> bytes:
+    if instance is None or not instance.admits(who):
+        return OUTSIDE
+    return instance.view(who)
+
+
+def _decoded(view: bytes) -> Any:
+    return msgspec.json.decode(view) if view else {}
+
+
+def _replaced(payload: str) -> str:
+    """Other content of the same shape: letters go round, digits of numbers too, everything else stays."""
+    return msgspec.json.encode(_other(msgspec.json.decode(payload))).decode()
+
+
+def _other(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _other(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_other(each) for each in value]
+    if isinstance(value, str):
+        return "".join(_turned(letter) for letter in value)
+    if isinstance(value, bool) or value is None:
+        return value
+    return value + 1
+
+
+def _turned(letter: str) -> str:
+    place = LETTERS.find(letter.lower())
+    if place < 0:
+        return letter
+    turned = LETTERS[(place + 13) % len(LETTERS)]
+    return turned.upper() if letter.isupper() else turned

@@ -1,0 +1,161 @@
+"""A document at any of its positions, made by running its history up to there.
+
+Invariant: what a position shows here is what it showed when it was the present, for the same code and the same viewer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from cluster.documents.instance import DocumentInstance
+from cluster.documents.runtime import Code, Outcome
+from cluster.documents.state import Changes
+from cluster.documents.state.patch import diff, same, steps_of
+from cluster.errors import InvalidRequest, PermissionDenied, UnknownDocument
+from cluster.ids import Position, Principal
+from cluster.replay.verify import Replay
+from cluster.shard.document import LiveDocument
+
+ABSENT: Final = object()
+"""In place of a value where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One command that ran, and the document after it (None when it does not exist then)."""
+
+    position: Position
+    row: dict[str, Any]
+    outcome: Outcome
+    instance: DocumentInstance | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One command that changed a value. before, after: in JSON form, or ABSENT."""
+
+    position: Position
+    row: dict[str, Any]
+    before: Any
+    after: Any
+
+
+def steps(exported: dict[str, Any]) -> Iterator[Step]:
+    """Run a history, command by command. The instance is the same object all along: look at it before going on.
+
+    Raises InvalidRequest when it lacks the document's beginning or can not be read.
+    """
+    yield from _run(_begun(exported), exported)
+
+
+def _begun(exported: dict[str, Any]) -> Replay:
+    try:
+        replay = Replay(exported)
+        replay.begin()
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise InvalidRequest(f"the history can not be read: {error!r}") from None
+    return replay
+
+
+def _run(replay: Replay, exported: dict[str, Any]) -> Iterator[Step]:
+    try:
+        for row in exported["commands"]:
+            outcome = replay.step(row)
+            instance = replay.live.instance
+            assert instance is None or isinstance(instance, DocumentInstance), "exports are of authors' documents"
+            yield Step(replay.live.position, row, outcome, instance)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise InvalidRequest(f"the history can not be read: {error!r}") from None
+
+
+def at(exported: dict[str, Any], index: int, epoch: int = 0) -> tuple[Position, DocumentInstance]:
+    """The document at one index of an epoch; epoch 0 is the last, index 0 its end.
+
+    Raises UnknownDocument when there is no such position or the document did not exist there, and what `steps` raises.
+    """
+    wanted = epoch or max((row["position"]["epoch"] for row in exported["commands"]), default=0)
+    reached: tuple[Position, DocumentInstance | None] | None = None
+    for step in steps(exported):
+        if step.position.epoch == wanted and (not index or step.position.index <= index):
+            reached = (step.position, step.instance)
+            if step.position.index == index:
+                break
+    if reached is None or (index and reached[0].index != index):
+        raise UnknownDocument(f"{exported['document']} has no position {wanted}.{index} in this history")
+    position, instance = reached
+    if instance is None:
+        raise UnknownDocument(f"{exported['document']} does not exist at {position}")
+    return position, instance
+
+
+def end(exported: dict[str, Any]) -> LiveDocument:
+    """The document as a node would hold it at the end of a history. Raises what `steps` raises."""
+    replay = _begun(exported)
+    for _ in _run(replay, exported):
+        pass
+    replay.close()
+    return replay.live
+
+
+def shown(instance: DocumentInstance, who: Principal | None) -> dict[str, Any]:
+    """What the document shows `who`; its whole state, private fields included, without one. Raises PermissionDenied where the
+    gate says no."""
+    if who is None:
+        return instance.state()
+    if not instance.admits(who):
+        raise PermissionDenied(f"the document's gate says no to {who}")
+    view: dict[str, Any] = msgspec.json.decode(instance.view(who))
+    return view
+
+
+def difference(
+    exported: dict[str, Any], first: int, last: int, who: Principal | None, epoch: int = 0
+) -> tuple[Position, Position, list[dict[str, Any]]]:
+    """What changed between two indexes, as a JSON Patch of what is shown to `who`. Raises what `at` and `shown` raise."""
+    before_at, before = at(exported, first, epoch)
+    old = shown(before, who)
+    after_at, after = at(exported, last, epoch)
+    return before_at, after_at, diff(old, shown(after, who))
+
+
+def causes(exported: dict[str, Any], pointer: str) -> list[Cause]:
+    """The commands that changed the value at a JSON pointer of the state, oldest first.
+
+    Raises InvalidRequest for what is not a pointer, and what `steps` raises.
+    """
+    if not pointer.startswith("/") or pointer == "/":
+        raise InvalidRequest(f"{pointer!r} is no path into the state: write /field, or /field/name/...")
+    path = steps_of(pointer)
+    found: list[Cause] = []
+    before: Any = ABSENT
+    for step in steps(exported):
+        if not _touches(step, path[0]):
+            continue
+        after = ABSENT if step.instance is None else _value(step.instance.state(), path)
+        if (before is ABSENT) != (after is ABSENT) or (after is not ABSENT and not same(before, after)):
+            found.append(Cause(step.position, step.row, before, after))
+        before = after
+    return found
+
+
+def _touches(step: Step, field: str) -> bool:
+    """Whether a command can have changed a field: existence and code change everything."""
+    if step.row["kind"] != "send":
+        return True
+    changes = step.outcome.changes
+    return step.outcome.code is Code.OK and isinstance(changes, Changes) and field in changes.fields
+
+
+def _value(state: Any, path: list[str]) -> Any:
+    for name in path:
+        if isinstance(state, dict) and name in state:
+            state = state[name]
+        elif isinstance(state, list) and name.isdecimal() and int(name) < len(state):
+            state = state[int(name)]
+        else:
+            return ABSENT
+    return state
