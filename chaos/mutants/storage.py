@@ -87,7 +87,7 @@ def rot_taken_for_the_end_of_the_log(patch: Patch) -> None:
 
 def _sealed_entry(log: ShardLog, key: bytes, body: bytes) -> bytes:
     """What stands under the key of an entry that is sound."""
-    checksum = crc32(body[8:], crc32(key[4:] + body[:8], log._log_seed))
+    checksum = crc32(body[8:], crc32(key[4:] + body[:8], log._prefix_and_seed()[1]))
     return checksum.to_bytes(keys.CHECKSUM_BYTES, "big") + body
 
 

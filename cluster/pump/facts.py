@@ -7,6 +7,7 @@ name: a wiped node under an old name is a new node, and must not vote as if it r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
+from functools import lru_cache
 
 import msgspec
 from msgspec import Struct
@@ -14,7 +15,7 @@ from msgspec import Struct
 from cluster.errors import StorageDamaged
 from cluster.ids import NodeId, ReplicaId, ShardId, Term
 from cluster.raft.messages import Configuration
-from cluster.shardmap.map import Shard, ShardMap
+from cluster.shardmap.map import PLACES_SHARED_MAX, Placement, Shard, ShardMap
 from cluster.storage import keys
 from cluster.storage.engine import Batch, Engine, Family
 
@@ -138,8 +139,13 @@ def held(engine: Engine, node: NodeId, first_map: ShardMap) -> HeldShards:
 
 
 def first_configuration(shard: Shard) -> Configuration:
-    """What the first replicas of a shard start from."""
-    places = tuple(sorted((place.replica, place.node) for place in shard.replicas))
+    """What the first replicas of a shard start from; shards with equal placements share it."""
+    return _configuration_of(shard.replicas)
+
+
+@lru_cache(maxsize=PLACES_SHARED_MAX)
+def _configuration_of(replicas: tuple[Placement, ...]) -> Configuration:
+    places = tuple(sorted((place.replica, place.node) for place in replicas))
     return Configuration(tuple([replica for replica, _ in places]), places=places)
 
 

@@ -199,7 +199,8 @@ class NodeLiveness:
 
     def floor_term(self, shard: ShardId, term: Term) -> None:
         """Leaders of lower terms are excepted from now on, whatever replica of the group is or is not here."""
-        self._floors[shard] = term
+        if term:  # thousands of groups have none
+            self._floors[shard] = term
         self.note_term(shard, max(term, self._terms.get(shard, term)))
 
     def refuse(self, shard: ShardId) -> None:

@@ -96,7 +96,6 @@ class Pump:
         self._schedule = Schedule()
         self.leader_changes: list[tuple[ShardId, Term, NodeId | None]] = []
         """What this node came to believe since the owner last looked (and emptied it): for the log."""
-        self._leaders: dict[ShardId, NodeId | None] = {}
         self._heartbeat_due_ms, self._housekeeping_due_ms = now_ms, now_ms + HOUSEKEEPING_MS
         self._delisted = False
         first_stream = liveness.generation << STREAM_BITS
@@ -433,8 +432,8 @@ class Pump:
         else:
             self.liveness.delist(replica.id)
         leader = self.node if replica.leads else replica.leader_node
-        if leader != self._leaders.get(replica.id):
-            self._leaders[replica.id] = leader
+        if leader != replica.leader_told:
+            replica.leader_told = leader
             self.leader_changes.append((replica.id, replica.raft.term, leader))
             self.streams.leader_changed(replica.id, leader, now_ms)
             if leader == self.node:

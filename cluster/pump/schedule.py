@@ -109,6 +109,8 @@ class Schedule:
                 self._leaderless[shard] = None
             else:
                 self.ready[shard] = None
+        if not timers:
+            self._armed.clear()  # empty as it is, it keeps the size that it had when all groups had a timer
         while self._leaderless and self.room_to_stand:
             shard = next(iter(self._leaderless))
             del self._leaderless[shard]

@@ -18,6 +18,7 @@ majority of the other. Ids only rise: `highest` outlives the replica that had it
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import pairwise
 
 import msgspec
@@ -29,6 +30,7 @@ from cluster.raft.messages import Configuration, Places, Run
 TAG = 0xC1
 MEMBERS_MAX = 64
 """Voters and learners of one group; an entry stays small and a quorum countable."""
+OTHERS_SHARED_MAX = 1024
 _TAG_BYTES = bytes([TAG])
 
 
@@ -84,6 +86,12 @@ def voters_of(configuration: Configuration) -> tuple[ReplicaId, ...]:
 def members_of(configuration: Configuration) -> tuple[ReplicaId, ...]:
     """Everybody who gets the log, sorted."""
     return tuple(sorted({*configuration.voters, *configuration.learners, *configuration.outgoing}))
+
+
+@lru_cache(maxsize=OTHERS_SHARED_MAX)
+def others_of(configuration: Configuration, replica: ReplicaId) -> tuple[ReplicaId, ...]:
+    """The members beside `replica`, sorted; the same object for all groups that look alike, of which a node has thousands."""
+    return tuple(member for member in members_of(configuration) if member != replica)
 
 
 def highest_of(configuration: Configuration) -> ReplicaId:

@@ -5,11 +5,15 @@ Times are milliseconds of one monotonic clock, as float; the core never reads a 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from cluster.ids import LogIndex, ReplicaId, Term
 from cluster.raft.messages import Message, Places, Run, SnapshotMeta
+
+NEVER: Final = -math.inf
+"""Before any time. One object: each negation makes another, and a node has thousands of groups."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -19,6 +19,7 @@ import math
 
 from cluster.ids import ReplicaId
 from cluster.raft import quorum, transfer
+from cluster.raft.events import NEVER
 from cluster.raft.state import State
 
 
@@ -34,7 +35,7 @@ def holds(state: State, now_ms: float) -> bool:
             return math.inf
         # Who has not accepted anything of this term may not be in it, and hears a leader only in its own.
         if state.progress[voter].match < state.term_start:
-            return -math.inf
+            return NEVER
         return liveness.promised_until_ms(voter, term)
 
     return now_ms < quorum.agreed(state.configuration, promised_ms) - config.lease_drift_ms
@@ -43,10 +44,10 @@ def holds(state: State, now_ms: float) -> bool:
 def promised_until_ms(state: State) -> float:
     """Not leader: until when this voter has promised not to help elect another. In the past when leases are off."""
     if not state.config.lease_reads:
-        return -math.inf
+        return NEVER
     # The node may have acknowledged a leader that this replica does not know as such yet, so all peers are asked about. And a
     # promise outlives what liveness believes now: a list that got lost, or a connection that was refused, takes nothing back.
-    heard_ms = max([state.liveness.promised_at_ms(peer, state.term) for peer in state.peers], default=-math.inf)
+    heard_ms = max([state.liveness.promised_at_ms(peer, state.term) for peer in state.peers], default=NEVER)
     if state.leader is not None:
         heard_ms = max(heard_ms, state.heard_ms)
     return max(state.promised_until_ms, heard_ms + state.config.election_timeout_ms_min)

@@ -15,6 +15,7 @@ import math
 
 from cluster.empty import NO_ITEMS
 from cluster.ids import LogIndex
+from cluster.raft.events import NEVER
 
 
 class Pace(enum.Enum):
@@ -57,7 +58,7 @@ class Progress:
         self.commit = LogIndex(0)
         self.notified = LogIndex(0)
         self.heard_ms = now_ms
-        self.sent_ms = -math.inf
+        self.sent_ms = NEVER
         self.awaiting = False
         self.retries = 0
         self.retry_at_ms = math.inf

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 
 from cluster.raft import lease, quorum
-from cluster.raft.events import PeerAcked, Read
+from cluster.raft.events import NEVER, PeerAcked, Read
 from cluster.raft.state import State
 
 
@@ -49,7 +49,7 @@ def on_peer_acked(state: State, event: PeerAcked, now_ms: float) -> None:
         return
     progress = state.progress[event.peer]
     progress.heard_ms = max(progress.heard_ms, event.sent_at_ms)
-    if event.sent_at_ms > state.reads_acked.get(event.peer, -math.inf):
+    if event.sent_at_ms > state.reads_acked.get(event.peer, NEVER):
         if not state.reads_acked:
             state.reads_acked = {}
         state.reads_acked[event.peer] = event.sent_at_ms
@@ -60,7 +60,7 @@ def _answer(state: State) -> None:
     """Answer, oldest first, what a quorum (the same as for commits, reference trap 36) has confirmed."""
     waiting, acked = state.reads_waiting, state.reads_acked
     confirmed_ms = quorum.agreed(
-        state.configuration, lambda voter: math.inf if voter == state.replica else acked.get(voter, -math.inf)
+        state.configuration, lambda voter: math.inf if voter == state.replica else acked.get(voter, NEVER)
     )
     ready = 0
     while ready < len(waiting) and waiting[ready][2] <= confirmed_ms:

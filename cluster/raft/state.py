@@ -19,9 +19,9 @@ from cluster.empty import NO_ENTRIES, NO_ITEMS
 from cluster.errors import InvalidRequest, LogLost, StorageDamaged
 from cluster.ids import LogIndex, ReplicaId, Term
 from cluster.raft.config import RaftConfig
-from cluster.raft.configuration import decode, members_of, voters_of
+from cluster.raft.configuration import decode, others_of, voters_of
 from cluster.raft.effects import Effects, Role
-from cluster.raft.events import Liveness, LogStorage
+from cluster.raft.events import NEVER, Liveness, LogStorage
 from cluster.raft.log import Log
 from cluster.raft.messages import Configuration, HardState, Message, Run, SnapshotMeta
 from cluster.raft.progress import Progress
@@ -141,11 +141,11 @@ class State:
         self.role = Role.FOLLOWER
         self.asleep = False
         self.leader: ReplicaId | None = None
-        self.heard_ms = -math.inf
+        self.heard_ms = NEVER
         self.deadline_ms = math.inf
         self.lost_leader: ReplicaId | None = None
-        self.lost_ms = -math.inf
-        self.promised_until_ms = -math.inf
+        self.lost_ms = NEVER
+        self.promised_until_ms = NEVER
         self.lost_retries = 0
 
         self.votes: dict[ReplicaId, bool] = NO_ENTRIES
@@ -226,7 +226,7 @@ class State:
         self.configuration = self.configurations[-1][1]
         assert not set(self.configuration.voters) & set(self.configuration.learners), "a replica is either voter or learner"
         self.voters = voters_of(self.configuration)
-        self.peers = tuple(member for member in members_of(self.configuration) if member != self.replica)
+        self.peers = others_of(self.configuration, self.replica)
 
     def _configurations_in_log(self, configured: tuple[LogIndex, ...]) -> list[tuple[LogIndex, Configuration]]:
         """Those that the log holds (reference trap 42). Raises StorageDamaged when one is not what it should be."""

@@ -63,8 +63,8 @@ class ShardReplica:
     __slots__ = (
         "_applier", "_compact_looked_at", "_compaction", "_contradicted", "_departed", "_intake",
         "_messages", "_on_changed", "_stands_in", "applied", "broken_snapshots", "cache", "damaged", "diverged", "feed",
-        "halted", "handover", "held_for_snapshots", "log", "lost", "malformed_messages", "members", "node", "raft", "replica",
-        "shard", "snapshots_wanted", "stalled", "stored", "suspected_offset",
+        "halted", "handover", "held_for_snapshots", "leader_told", "log", "lost", "malformed_messages", "members", "node",
+        "raft", "replica", "shard", "snapshots_wanted", "stalled", "stored", "suspected_offset",
     )  # fmt: skip
 
     def __init__(
@@ -108,6 +108,8 @@ class ShardReplica:
         self._contradicted = False
         self._stands_in = False
         """Whether a replica with a shorter log wants to lead, and this one is to campaign although it is unwell."""
+        self.leader_told: NodeId | None = None
+        """Whom the pump has told others to be the leader."""
         self._applier = applier
         self._on_changed = on_changed
         self._messages: list[tuple[ReplicaId, Message]] = NO_ITEMS

@@ -6,9 +6,9 @@ interval: it holds the documents of the reserved space `system`. A map with a hi
 
 from __future__ import annotations
 
-import sys
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import msgspec
 from msgspec import Struct
@@ -21,6 +21,8 @@ from cluster.shardmap.hashing import HASH_SPACE, key_hash
 SYSTEM_SPACE = "system"
 SYSTEM_KEY = "cluster"
 BOOTSTRAP_NODES_MAX = 7
+PLACES_SHARED_MAX = 1024
+"""Different sets of placements that are shared between shards. Thousands of shards stand on a few nodes."""
 
 
 class Placement(Struct, frozen=True, array_like=True, gc=False):
@@ -29,9 +31,10 @@ class Placement(Struct, frozen=True, array_like=True, gc=False):
     replica: ReplicaId
     node: NodeId
 
-    def __post_init__(self) -> None:
-        # A map that was decoded has thousands of these, on a few nodes.
-        msgspec.structs.force_setattr(self, "node", sys.intern(self.node))
+
+@lru_cache(maxsize=PLACES_SHARED_MAX)
+def _shared(replicas: tuple[Placement, ...]) -> tuple[Placement, ...]:
+    return replicas
 
 
 class Shard(Struct, frozen=True, array_like=True):
@@ -48,13 +51,18 @@ class Shard(Struct, frozen=True, array_like=True):
     replicas: tuple[Placement, ...]
     configured: LogIndex = LogIndex(0)
 
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "replicas", _shared(self.replicas))
+
     def replica_on(self, node: NodeId) -> ReplicaId | None:
         """This shard's replica on `node`, if it has one."""
         return next((place.replica for place in self.replicas if place.node == node), None)
 
 
 class MapState(Struct, frozen=True, array_like=True):
-    """The map as it is stored and sent. `next_replica` is above every replica id that it ever named."""
+    """The map as it is stored and sent. `next_replica` is above every replica id that it ever named; an id is one of its
+    shard's, and other shards may have the same.
+    """
 
     version: int
     next_replica: int
@@ -138,7 +146,6 @@ def bootstrap(nodes: list[NodeId], shard_count: int, replication_factor: int) ->
         raise ConfigurationInvalid("replication factor must be at least 1")
     ordered = sorted(nodes)
     copies = min(replication_factor, len(ordered))
-    next_replica = 1
     shards = []
     for number in range(shard_count + 1):
         start, end = (0, 0)
@@ -147,7 +154,6 @@ def bootstrap(nodes: list[NodeId], shard_count: int, replication_factor: int) ->
             start = HASH_SPACE * (number - 1) // shard_count
             end = HASH_SPACE * number // shard_count
             holders = [ordered[(number - 1 + step) % len(ordered)] for step in range(copies)]
-        places = tuple(Placement(ReplicaId(next_replica + step), node) for step, node in enumerate(holders))
-        next_replica += len(places)
+        places = tuple(Placement(ReplicaId(step), node) for step, node in enumerate(holders, 1))
         shards.append(Shard(ShardId(number), start, end, 1, places))
-    return ShardMap(MapState(1, next_replica, tuple(shards)))
+    return ShardMap(MapState(1, len(ordered) + 1, tuple(shards)))

@@ -61,8 +61,6 @@ class ShardLog:
         "_engine",
         "_hard_state",
         "_last_index",
-        "_log_prefix",
-        "_log_seed",
         "_shard",
         "_snapshot",
         "_term_starts",
@@ -74,8 +72,6 @@ class ShardLog:
         assert 0 <= shard <= keys.SHARD_MAX
         self._engine = engine
         self._shard = shard
-        self._log_prefix = keys.log_entry(shard, 0)[:4]
-        self._log_seed = crc32(self._log_prefix, keys.family_seed(_LOG))
         self._hard_state = NO_HARD_STATE
         self._snapshot = NO_SNAPSHOT
         self._last_index = LogIndex(0)
@@ -200,7 +196,7 @@ class ShardLog:
             self._term_starts += (index,)
             self._terms += (term,)
         # One loop per entry, so it is kept to what an entry needs; Batch.put is inlined for the same reason.
-        prefix, seed, packed_term = self._log_prefix, self._log_seed, _TERM.pack(term)
+        (prefix, seed), packed_term = self._prefix_and_seed(), _TERM.pack(term)
         pack_index, pack_header, append = _INDEX.pack, _HEADER.pack, batch.operations.append
         size = 0
         for payload in payloads:
@@ -211,6 +207,11 @@ class ShardLog:
             index = LogIndex(index + 1)
         batch.bytes += size + len(payloads) * (len(prefix) + 8 + _HEADER_BYTES)
         self._last_index = LogIndex(index - 1)
+
+    def _prefix_and_seed(self) -> tuple[bytes, int]:
+        """What all keys of this log begin with, and the checksum of that. Not kept: most logs of a node are not in use."""
+        prefix = keys.log_entry(self._shard, 0)[:4]
+        return prefix, crc32(prefix, keys.family_seed(_LOG))
 
     def _start_after(self, batch: Batch, snapshot: SnapshotMeta) -> None:
         """Paper 7: keep the entries behind the snapshot if the log has its last entry, else drop the whole log."""
@@ -295,7 +296,7 @@ class ShardLog:
 
     def _entries(self, first: LogIndex, last: LogIndex) -> Iterator[tuple[LogIndex, Term, bytes]]:
         """Verified entries first..last. Raises StorageDamaged in place of one that is missing, rotten or of another term."""
-        seed, unpack = self._log_seed, _HEADER.unpack_from
+        (_, seed), unpack = self._prefix_and_seed(), _HEADER.unpack_from
         expected, end = first, keys.log_entry(self._shard, last + 1)
         while expected <= last:
             chunk = self._engine.scan(_LOG, keys.log_entry(self._shard, expected), end, limit=SCAN_ENTRIES)
