@@ -22,7 +22,9 @@ from cluster.errors import InvalidPayload, TooLarge
 
 INTEGER_MAX: Final = 2**53 - 1
 _NUMBER_CHARACTERS_MAX: Final = 400
-_LONG_NUMBER: Final = re.compile(rb"[0-9]{16}")
+LONG_NUMBER_DIGITS: Final = 16
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{%d}" % LONG_NUMBER_DIGITS)
+_NOT_DIGITS: Final = bytes(set(range(256)) - set(b"0123456789"))
 
 decode = msgspec.json.Decoder().decode
 """The value of bytes that are canonical already."""
@@ -47,7 +49,8 @@ def parse(payload: bytes, *, bytes_max: int, depth_max: int) -> dict[str, object
         raise InvalidPayload(f"the payload is not JSON: {error}") from None
     if not plain:
         value = _parse_slowly(payload)
-    if _LONG_NUMBER.search(payload) and not in_range(value):
+    digits = len(payload.translate(None, _NOT_DIGITS))  # mostly few: much faster than the search
+    if digits >= LONG_NUMBER_DIGITS and _LONG_NUMBER.search(payload) and not in_range(value):
         raise InvalidPayload("an integer of the payload exceeds 2**53 - 1; send it as a string if the schema says so")
     if value.__class__ is not dict:
         raise InvalidPayload("the payload must be a JSON object")

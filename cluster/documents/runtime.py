@@ -15,6 +15,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from msgspec import Struct
+
 from cluster.ids import DocumentId, Principal
 
 CONSTRUCT_CHANNEL = ""
@@ -53,8 +55,7 @@ class Settings:
     checkpoint: bool = True
 
 
-@dataclass(slots=True)
-class Invocation:
+class Invocation(Struct, gc=False):
     """One command as its handler may observe it.
 
     channel: handler name; CONSTRUCT_CHANNEL is creation, DELETE_CHANNEL asks @on.delete.
@@ -71,8 +72,7 @@ class Invocation:
     index: int
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(Struct, gc=False):
     """How a command ended and everything that leaves because of it.
 
     answer: canonical JSON bytes: the result (OK), or {"name", "message", "arguments"} (REFUSED), {"error_id"} (FAILED),

@@ -19,11 +19,15 @@ from __future__ import annotations
 import enum
 import struct
 from collections import deque
+from functools import lru_cache
 from zlib import crc32
 
 from msgspec import Struct
 
 SESSION_BYTES = 16
+CHANNELS_KEPT_MAX = 4096
+"""Channels whose checksum is remembered."""
+
 _FINGERPRINT = struct.Struct(">II")
 
 
@@ -80,7 +84,12 @@ def payload_digest(kind: int, channel: str, payload: bytes) -> bytes:
     A checksum and the length: it tells a client of its own mistake (sessions and keys belong to one principal), so nobody gains
     by a collision, and every replica pays for it with every command.
     """
-    return _FINGERPRINT.pack(crc32(payload, crc32(channel.encode(), kind)), len(payload))
+    return _FINGERPRINT.pack(crc32(payload, _channel_checksum(kind, channel)), len(payload))
+
+
+@lru_cache(CHANNELS_KEPT_MAX)
+def _channel_checksum(kind: int, channel: str) -> int:
+    return crc32(channel.encode(), kind)
 
 
 def created_ms(session: bytes) -> int:
