@@ -17,6 +17,7 @@
         InvalidName             a space, key, channel, node or principal is not a legal name
         InvalidRequest          the request contradicts itself or lacks a field
         InvalidPayload          not JSON as Moot takes it, or not of the channel's schema
+        InvalidArguments        the arguments of a read or watch are not of the class's views
         TooLarge                a named size bound was exceeded
         UnknownSpace            no such space is deployed
         UnknownChannel          the space's code has no such handler
@@ -161,6 +162,10 @@ class InvalidRequest(RejectedError):
 
 class InvalidPayload(RejectedError):
     """The payload is not JSON as Moot takes it, or not of the channel's schema."""
+
+
+class InvalidArguments(RejectedError):
+    """The arguments of a read or watch name no view, or are not of the view's parameters; `view`, `argument` say which."""
 
 
 class TooLarge(RejectedError):

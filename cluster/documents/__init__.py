@@ -7,11 +7,15 @@
       importer.py   executes a bundle's modules; facades.py is what they may import
       lasting.py    what modules and classes hold that could outlive a command
     program.py      Program: a class statement becomes channels, fields, policies and views
+      channels.py   what a class offers, with its JSON Schema
       declare.py    what authors write: Document, on, read, field
     instance.py     Instance: one command, atomic
       context.py    Command and the random stream
       payload.py    JSON, strict in, canonical out
       views.py      what viewers see, whole and by patches
+        parts.py rows.py  fields, views and tables as one viewer sees them
+        sight.py    fields that are hidden inside of records
+        arguments.py  what a viewer asks of views and windows
     meter.py        the budget of the running command
       instrument.py rewrites author code so that it is counted
       library.py    the builtins that it sees; operators.py, methods.py, textual.py, iteration.py, lazy.py, ordered.py

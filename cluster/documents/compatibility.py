@@ -19,7 +19,8 @@ from cluster.documents.state.named import EnumType, LiteralType
 from cluster.documents.state.record import RecordType
 
 if TYPE_CHECKING:
-    from cluster.documents.program import Channel, Declaration
+    from cluster.documents.channels import Channel
+    from cluster.documents.program import Declaration
 
 _PARTS = ("item", "key", "value", "row", "inner")
 """Attributes in which a type keeps the types that it is made of."""

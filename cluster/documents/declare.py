@@ -33,9 +33,9 @@ RESERVED: Final = frozenset({"on", "read", "field"})
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a decorator said about a function. kind: construct, message, delete, upgrade, gate, policy or view.
+    """What a decorator said about a function. kind: construct, message, delete, upgrade, gate, policy, view or export.
 
-    since: the version from which an upgrade hook leads to the next.
+    allow: the policy of a message, or who an export is open to. since: the version from which an upgrade hook leads on.
     """
 
     kind: str
@@ -102,8 +102,26 @@ class _Read:
         return _mark(function, Mark("policy"))
 
     def view(self, function: F) -> F:
-        """A computed part of the view, under the function's name: `(self)` once for all, or `(self, who)` for each viewer."""
+        """A computed part of the view, under the function's name: `(self, ...)` once for all, or `(self, who, ...)` for each
+        viewer. Further parameters are its arguments, which a viewer gives when it reads or watches."""
         return _mark(function, Mark("view"))
+
+    @overload
+    def export(self, function: F, /) -> F: ...
+
+    @overload
+    def export(self, /, *, to: Callable[..., bool]) -> Callable[[F], F]: ...
+
+    def export(self, function: Any = None, /, *, to: Callable[..., bool] | None = None) -> Any:
+        """What other documents may see: `(self) -> T`, a function of the state alone. Open to spaces of the same owners;
+        `to` is a policy that opens it wider."""
+        if function is not None:
+            return _mark(function, Mark("export"))
+
+        def decorate(marked: F) -> F:
+            return _mark(marked, Mark("export", to))
+
+        return decorate
 
 
 class _Field:

@@ -11,9 +11,7 @@ it but the state. Views are in views.py.
 from __future__ import annotations
 
 import hashlib
-import linecache
 from collections.abc import Hashable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from cluster.documents import payload as json
@@ -21,17 +19,19 @@ from cluster.documents import textual
 from cluster.documents.context import Command, RowIds
 from cluster.documents.declare import Document, anyone
 from cluster.documents.meter import METER, Exhausted, Fault, charge
-from cluster.documents.runtime import DELETE_CHANNEL, Code, Invocation, Outcome
+from cluster.documents.runtime import DELETE_CHANNEL, Code, Invocation, Outcome, ReadFailure
 from cluster.documents.sizes import measure
 from cluster.documents.state import Changes, Journal, Refused, StateRoot, state_type
+from cluster.documents.tracebacks import traceback_of
 from cluster.documents.views import FollowedView, Viewing
 from cluster.errors import ApplyHalted, StorageDamaged
 from cluster.ids import DocumentId, Principal
 
 if TYPE_CHECKING:
-    from cluster.documents.program import Channel, DocumentProgram
+    from cluster.documents.channels import Channel
+    from cluster.documents.program import DocumentProgram
+    from cluster.documents.sight import Lens
 
-FRAMES_MAX: Final = 20
 _DENIED: Final = b"{}"
 
 
@@ -41,7 +41,19 @@ class DocumentInstance:
     printed: what the last command printed, for the document's log.
     """
 
-    __slots__ = ("_channels", "_document", "_gate", "_id", "_journal", "_program", "_root", "_settings", "_viewing", "printed")
+    __slots__ = (
+        "_channels",
+        "_document",
+        "_follows",
+        "_gate",
+        "_id",
+        "_journal",
+        "_program",
+        "_root",
+        "_settings",
+        "_viewing",
+        "printed",
+    )
 
     def __init__(self, program: DocumentProgram, document: DocumentId) -> None:
         declaration = program.declaration
@@ -58,7 +70,8 @@ class DocumentInstance:
         self._document: Document = object.__new__(declaration.cls)
         self._document._moot_root = self._root
         self._gate = None if declaration.gate is anyone else declaration.gate
-        self._viewing = Viewing(declaration, settings, self._document, self._root, journal)
+        self._viewing = Viewing(declaration, settings, self._document, self._root, journal, str(document), program.namespace)
+        self._follows = self._viewing.computed or self._gate is not None
         self.printed: list[str] = []
 
     def restore(self, state: bytes) -> None:
@@ -119,7 +132,7 @@ class DocumentInstance:
                     return self._undo(self._swallowed(invocation))
                 ending = self._refused if isinstance(error, Refused) else self._failed
                 return self._undo(ending(error, invocation))
-            if self._viewing.computed:
+            if self._follows:
                 self._viewing.wrote(changes.fields)
             return Outcome(Code.OK, answer, changes.writes, changes, changes.size, METER.end())
         except (MemoryError, RecursionError, SystemError, Fault) as error:
@@ -151,10 +164,19 @@ class DocumentInstance:
             return b"null"
         if result.__class__ is not int:
             measure(result)
-        answer = json.encode(kind.to_json(kind.admit(result)))
+        admitted = kind.admit(result)
+        answer = json.encode(kind.to_json(admitted) if channel.lens is None else self._through(channel.lens, admitted, command))
         if len(answer) > settings.answer_bytes_max:
             METER.exhaust("answer")
         return answer
+
+    def _through(self, lens: Lens, answer: object, command: Command) -> object:
+        """An answer without what the sender may not see of the records in it."""
+        self._journal.read_only = True
+        try:
+            return self._viewing.shown_to(lens, answer, command.sender)
+        finally:
+            self._journal.read_only = False
 
     def _undo(self, outcome: Outcome) -> Outcome:
         self._journal.rollback()
@@ -191,7 +213,7 @@ class DocumentInstance:
     def _failed(self, error: Exception, invocation: Invocation) -> Outcome:
         identity = invocation.seed + invocation.index.to_bytes(8, "little")
         error_id = hashlib.blake2b(identity, person=b"moot.error", digest_size=8).hexdigest()
-        return Outcome(Code.FAILED, json.encode({"error_id": error_id}), error=_traceback(error, self._program.namespace))
+        return Outcome(Code.FAILED, json.encode({"error_id": error_id}), error=traceback_of(error, self._program.namespace))
 
     # Asking
 
@@ -229,17 +251,34 @@ class DocumentInstance:
         """See runtime.Instance."""
         return self._root.size_bytes()
 
+    @property
+    def classes_vary(self) -> bool:
+        """See runtime.Instance."""
+        return bool(self._viewing.policies) and not self._viewing.by_who
+
+    def arguments(self, raw: bytes) -> bytes:
+        """See runtime.Instance."""
+        return self._viewing.arguments(raw).canonical
+
     def visibility_class(self, who: Principal) -> Hashable:
         """See runtime.Instance."""
-        return who if self._viewing.per_viewer else None
+        return self._viewing.visibility_class(who)
 
-    def view(self, who: Principal) -> bytes:
+    def view(self, who: Principal, arguments: bytes = b"") -> bytes:
         """See runtime.Instance."""
-        return json.encode(self._viewing.everything(self._viewing.parts(who)))
+        viewing = self._viewing
+        return json.encode(viewing.everything(viewing.parts(who, viewing.arguments(arguments))))
 
-    def projection(self, who: Principal, viewed: bytes | None = None) -> FollowedView:
+    def projection(self, who: Principal, arguments: bytes = b"") -> FollowedView:
         """See runtime.Instance."""
-        return FollowedView(self._viewing, who)
+        return FollowedView(self._viewing, who, self._viewing.arguments(arguments))
+
+    def read_failures(self) -> list[ReadFailure]:
+        """See runtime.Instance."""
+        failures = self._viewing.failures
+        if failures:
+            self._viewing.failures = []
+        return failures
 
     def patch_since(self, changes: list[Changes], who: Principal) -> bytes | None:
         """See runtime.Instance."""
@@ -256,19 +295,3 @@ def _plain(value: object) -> object:
 
 def _first_line(refusal: type[Exception]) -> str:
     return (refusal.__doc__ or refusal.__name__).strip().partition("\n")[0]
-
-
-def _traceback(error: BaseException, namespace: str) -> str:
-    """The author's frames with their source lines, outermost first, and the error."""
-    frames = []
-    traceback: TracebackType | None = error.__traceback__
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        if code.co_filename.startswith(namespace):
-            frames.append((code.co_filename, traceback.tb_lineno, code.co_name))
-        traceback = traceback.tb_next
-    lines = []
-    for filename, line, name in frames[-FRAMES_MAX:]:
-        lines.append(f"  {filename.removeprefix(namespace + '/')}, line {line}, in {name}")
-        lines.append(f"    {linecache.getline(filename, line).strip()}")
-    return "\n".join([*lines, f"{type(error).__name__}: {error}"])

@@ -7,6 +7,7 @@ is forgotten when the last program of it is. Loading a bundle that is refused le
 from __future__ import annotations
 
 import ast
+import inspect
 import types
 import weakref
 from typing import Final
@@ -16,7 +17,7 @@ from cluster.documents.declare import Document
 from cluster.documents.importer import ModulesOfBundle
 from cluster.documents.lasting import changeable
 from cluster.documents.meter import METER, Exhausted
-from cluster.documents.program import Declaration, DocumentProgram, Undeclarable, declare
+from cluster.documents.program import Declaration, DocumentProgram, Undeclarable, declare, is_policy
 from cluster.documents.refusals import Finding, check, private_names
 from cluster.documents.runtime import Settings
 from cluster.documents.state import Record, Refused
@@ -156,22 +157,21 @@ def _unsuitable(module: types.ModuleType, path: str) -> list[Finding]:
 
 
 def _unsuitable_fields(path: str, record: type[Record]) -> list[Finding]:
-    """Fields of a record that state can not hold, or whose visibility could not be kept: who sees a record sees all of it."""
+    """Fields of a record that state can not hold, or whose visibility is said by something else than a policy of the record."""
     try:
         options = record_type_of(record).options
     except (TypeError, ValueError) as error:
         return [Finding(path, 1, "annotation", f"field {error}", "use a type that state can hold")]
-    return [
-        Finding(
-            path,
-            1,
-            "record-visibility",
-            f"{record.__name__}.{name} is hidden inside a record, which is shown as a whole",
-            "keep it in a field or table of its own",
-        )
-        for name, option in options.items()
-        if option.visibility != "public"
-    ]
+    findings = []
+    for name, option in options.items():
+        place = f"{record.__name__}.{name}"
+        policy = option.visibility
+        if callable(policy) and (not is_policy(policy) or len(inspect.signature(policy).parameters) != 2):
+            replacement = "write a @read.policy of the record that takes (self, who: Principal)"
+            findings.append(Finding(path, 1, "policy", f"{place} is visible by something else", replacement))
+        if option.window is not None or option.add is not None or option.key is not None or option.index:
+            findings.append(Finding(path, 1, "annotation", f"{place} has an option of a document's field", "leave it out"))
+    return findings
 
 
 def _located(finding: tuple[object, str, str, str], modules: ModulesOfBundle, path: str) -> Finding:

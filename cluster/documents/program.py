@@ -11,17 +11,18 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Final, get_type_hints
 
 from cluster.documents import payload as json
 from cluster.documents import upgrading
+from cluster.documents.channels import Channel, Export, Guarded, Parameter, View, members_schema, shown_schema
 from cluster.documents.context import Command
 from cluster.documents.declare import MARK, RESERVED, Document, FieldDescriptor, Mark, anyone
 from cluster.documents.hooks import Hook, read_hook
 from cluster.documents.instance import DocumentInstance
 from cluster.documents.meter import charge
 from cluster.documents.methods import TYPES_BY_GUARD
+from cluster.documents.parts import Source
 from cluster.documents.runtime import (
     CONSTRUCT_CHANNEL,
     DELETE_CHANNEL,
@@ -33,7 +34,8 @@ from cluster.documents.runtime import (
 )
 from cluster.documents.state import FieldOptions, FieldSpec, Refused, StateType, Tally, field_spec, state_type
 from cluster.documents.state.tally import ADDED
-from cluster.errors import InvalidName, InvalidPayload, UnknownChannel
+from cluster.documents.views import sources_of
+from cluster.errors import InvalidName, UnknownChannel
 from cluster.ids import DocumentId, Principal, check_channel
 
 PARAMETERS_MAX: Final = 64
@@ -48,112 +50,22 @@ class Undeclarable(Exception):
         self.findings = findings
 
 
-@dataclass(slots=True, frozen=True)
-class Parameter:
-    """One parameter of a handler: a member of the payload."""
-
-    name: str
-    type: StateType
-    required: bool
-
-
-class Channel:
-    """One handler and its wire schema. gated: the gate is asked before it runs."""
-
-    __slots__ = ("_known", "allow", "function", "gated", "name", "parameters", "result")
-
-    def __init__(
-        self,
-        name: str,
-        function: Callable[..., Any],
-        parameters: tuple[Parameter, ...],
-        result: StateType | None,
-        allow: Callable[..., bool] | None = None,
-        *,
-        gated: bool = True,
-    ) -> None:
-        self.gated = gated and name != CONSTRUCT_CHANNEL
-        self.name = name
-        self.function = function
-        self.parameters = parameters
-        self.result = result
-        self.allow = allow
-        self._known = frozenset(parameter.name for parameter in parameters)
-
-    def canonical(self, given: dict[str, object], payload: bytes) -> bytes:
-        """The canonical bytes of a decoded payload: members in the parameters' order. Raises InvalidPayload."""
-        members = {}
-        for parameter in self.parameters:
-            name = parameter.name
-            if name in given:
-                raw = given[name]
-                try:
-                    members[name] = parameter.type.to_json(parameter.type.from_json(raw))
-                except (TypeError, ValueError, InvalidName) as error:
-                    raise InvalidPayload(f"{self.name or 'construct'}.{name}: {error}") from None
-            elif parameter.required:
-                raise InvalidPayload(f"{self.name or 'construct'} needs {name!r}")
-        if len(members) != len(given):
-            unknown = sorted(set(given) - self._known)
-            raise InvalidPayload(f"{self.name or 'construct'} knows no {unknown[0]!r}")
-        return json.encode(members)
-
-    def arguments(self, payload: bytes) -> dict[str, Any]:
-        """The handler's arguments, from canonical bytes."""
-        if payload == b"{}" or not self.parameters:
-            return {}
-        given: dict[str, Any] = json.decode(payload)
-        for parameter in self.parameters:
-            name = parameter.name
-            if name in given:
-                given[name] = parameter.type.from_json(given[name])
-        return given
-
-    def schema(self, definitions: dict[str, Any]) -> dict[str, Any]:
-        """JSON Schema of parameters and result."""
-        return {
-            "parameters": {
-                "type": "object",
-                "properties": {one.name: one.type.json_schema(definitions) for one in self.parameters},
-                "required": [one.name for one in self.parameters if one.required],
-                "additionalProperties": False,
-            },
-            "result": {"type": "null"} if self.result is None else self.result.json_schema(definitions),
-        }
-
-
-@dataclass(slots=True, frozen=True)
-class View:
-    """A computed part of the view. per_viewer: it takes `who`."""
-
-    name: str
-    function: Callable[..., Any]
-    type: StateType
-    per_viewer: bool
-
-
-@dataclass(slots=True, frozen=True)
-class Guarded:
-    """A field behind a policy. by_row: the field is a table and its rows are asked one by one."""
-
-    name: str
-    policy: Callable[..., bool]
-    by_row: bool
-
-
 class Declaration:
     """Everything that a document class declares."""
 
     __slots__ = (
         "channels",
+        "class_policies",
         "cls",
         "construct",
         "delete",
+        "exports",
         "fields",
         "gate",
         "guarded",
         "public",
         "refusals",
+        "sources",
         "upgrades",
         "version",
         "views",
@@ -170,6 +82,9 @@ class Declaration:
         self.public: tuple[str, ...] = ()
         self.guarded: tuple[Guarded, ...] = ()
         self.views: tuple[View, ...] = ()
+        self.exports: tuple[Export, ...] = ()
+        self.sources: tuple[Source, ...] = ()
+        self.class_policies: tuple[Callable[..., bool], ...] = ()
         self.refusals: tuple[type[Refused], ...] = ()
         self.upgrades: dict[int, Hook] = {}
         """By the version that they start from."""
@@ -265,11 +180,18 @@ class DocumentProgram:
             "refusals": {refusal.__name__: inspect.getdoc(refusal) or "" for refusal in declaration.refusals},
             "fields": {
                 spec.name: {"visible": "public" if spec.visibility == "public" else "by policy"}
-                | spec.type.json_schema(definitions)
+                | shown_schema(spec, definitions)
                 for spec in shown
             },
             "views": {
-                view.name: {"perViewer": view.per_viewer} | view.type.json_schema(definitions) for view in declaration.views
+                view.name: {"perViewer": view.per_viewer}
+                | ({"arguments": members_schema(view.parameters, definitions)} if view.parameters else {})
+                | view.type.json_schema(definitions)
+                for view in declaration.views
+            },
+            "exports": {
+                one.name: {"to": "owners" if one.to is None else "by policy"} | one.type.json_schema(definitions)
+                for one in declaration.exports
             },
             "$defs": definitions,
         }
@@ -293,7 +215,8 @@ class _Adding:
         return tally.add(by)
 
 
-def _is_policy(function: object) -> bool:
+def is_policy(function: object) -> bool:
+    """Whether it is marked with @read.policy, or admits anyone."""
     mark = getattr(function, MARK, None)
     return function is anyone or (mark is not None and mark.kind == "policy")
 
@@ -337,8 +260,10 @@ class _Reader:
         if declaration.gate is None:
             self._refuse(cls, "gate", f"{cls.__name__} does not say who may connect", "write `gate = anyone`, or a @read.gate")
         specs = declaration.fields.values()
-        declaration.public = tuple(spec.name for spec in specs if spec.visibility == "public")
         declaration.guarded = tuple(self._guarded(spec) for spec in specs if callable(spec.visibility))
+        declaration.public, declaration.sources = sources_of(declaration)
+        policies = (policy for source in declaration.sources for policy in source.policies)
+        declaration.class_policies = tuple(dict.fromkeys(policies))
         for view in declaration.views:
             if view.name in declaration.fields:
                 self._refuse(view.function, "view", f"view {view.name} has the name of a field", "choose another name")
@@ -374,7 +299,7 @@ class _Reader:
 
     def _adding(self, name: str, policy: Callable[..., bool]) -> None:
         """The channel through which a Tally is added to."""
-        if not _is_policy(policy) or len(inspect.signature(policy).parameters) != 2:
+        if not is_policy(policy) or len(inspect.signature(policy).parameters) != 2:
             self._refuse(policy, "policy", f"who may add to {name} is said by something else", "mark it with @read.policy")
         self._check_name(policy, name)
         by = Parameter("by", ADDED, required=False)
@@ -382,7 +307,7 @@ class _Reader:
 
     def _guarded(self, spec: FieldSpec) -> Guarded:
         policy = spec.visibility
-        if not _is_policy(policy):
+        if not is_policy(policy):
             self._refuse(policy, "policy", f"field {spec.name} is visible by something else", "mark it with @read.policy")
         count = len(inspect.signature(policy).parameters)
         by_row = count == 3
@@ -408,7 +333,7 @@ class _Reader:
             if declaration.gate is not None:
                 self._refuse(function, "gate", "there are two gates", "keep one")
             declaration.gate = function
-            self._viewer(function, required=True)
+            self._viewer(function)
         elif mark.kind == "construct":
             if declaration.construct is not None:
                 self._refuse(function, "construct", "there are two constructors", "keep one")
@@ -425,6 +350,8 @@ class _Reader:
             read_hook(function, self._hints(function), mark.since, declaration.version, declaration.upgrades, refuse)
         elif mark.kind == "view":
             self._view(name, function)
+        elif mark.kind == "export":
+            self._export(name, function, mark)
 
     def _check_name(self, function: object, name: str) -> None:
         try:
@@ -437,8 +364,20 @@ class _Reader:
         hints = self._hints(function)
         if len(parameters) < 2 or hints.get(parameters[1].name) is not Command:
             self._refuse(function, "signature", "a write handler takes (self, ctx: Command, ...)", "add the parameter")
+        wire = self._parameters(function, hints, parameters[2:])
+        result = None
+        if "return" not in hints:
+            self._refuse(function, "annotation", "the result has no type", "write `-> None` or what is answered")
+        elif hints["return"] is not type(None):
+            result = self._type(function, hints, "return", "result")
+        return Channel(name, function, wire, result, mark.allow)
+
+    def _parameters(
+        self, function: Callable[..., Any], hints: dict[str, Any], parameters: list[inspect.Parameter]
+    ) -> tuple[Parameter, ...]:
+        """The parameters that are given from outside."""
         wire = []
-        for parameter in parameters[2:]:
+        for parameter in parameters:
             if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
                 self._refuse(function, "signature", f"{parameter} can not be part of a schema", "name every parameter")
                 continue
@@ -454,26 +393,33 @@ class _Reader:
             wire.append(Parameter(parameter.name, found, required))
         if len(wire) > PARAMETERS_MAX:
             self._refuse(function, "signature", f"more than {PARAMETERS_MAX} parameters", "use a Record")
-        result = None
-        if "return" not in hints:
-            self._refuse(function, "annotation", "the result has no type", "write `-> None` or what is answered")
-        elif hints["return"] is not type(None):
-            result = self._type(function, hints, "return", "result")
-        return Channel(name, function, tuple(wire), result, mark.allow)
+        return tuple(wire)
 
     def _view(self, name: str, function: Callable[..., Any]) -> None:
-        per_viewer = self._viewer(function, required=False)
+        parameters = list(inspect.signature(function).parameters.values())[1:]
         hints = self._hints(function)
+        per_viewer = bool(parameters) and hints.get(parameters[0].name) is Principal and parameters[0].name == "who"
+        wire = self._parameters(function, hints, parameters[1:] if per_viewer else parameters)
         found = self._type(function, hints, "return", "result")
         if found is not None:
-            self.declaration.views = (*self.declaration.views, View(name, function, found, per_viewer))
+            self.declaration.views = (*self.declaration.views, View(name, function, found, per_viewer, wire))
 
-    def _viewer(self, function: Callable[..., Any], *, required: bool) -> bool:
+    def _export(self, name: str, function: Callable[..., Any], mark: Mark) -> None:
+        if len(inspect.signature(function).parameters) != 1:
+            self._refuse(
+                function, "signature", "an export is a function of the state alone: it takes (self)", "remove the rest"
+            )
+        if mark.allow is not None and not is_policy(mark.allow):
+            self._refuse(function, "policy", f"export {name} is opened by something else", "mark it with @read.policy")
+        found = self._type(function, self._hints(function), "return", "result")
+        if found is not None:
+            self.declaration.exports = (*self.declaration.exports, Export(name, function, found, mark.allow))
+
+    def _viewer(self, function: Callable[..., Any]) -> None:
         names = list(inspect.signature(function).parameters)[1:]
         hints = self._hints(function)
-        if len(names) > 1 or (required and not names) or any(hints.get(name) is not Principal for name in names):
+        if len(names) != 1 or hints.get(names[0]) is not Principal:
             self._refuse(function, "signature", "it takes (self, who: Principal)", "change its parameters")
-        return bool(names)
 
     def _hints(self, function: Callable[..., Any]) -> dict[str, Any]:
         try:

@@ -93,8 +93,25 @@ class Outcome(Struct, gc=False):
     error: str = ""
 
 
+@dataclass(slots=True, frozen=True)
+class ReadFailure:
+    """A view, policy or gate that failed while somebody read, for operators.
+
+    what: "view best". error_id: what viewers are shown of it. error: the author's traceback text.
+    """
+
+    what: str
+    error_id: str
+    error: str
+
+
 class Instance(Protocol):
     """One document in memory."""
+
+    @property
+    def classes_vary(self) -> bool:
+        """Whether a viewer's class may change while the instance lives."""
+        ...
 
     def run(self, invocation: Invocation) -> Outcome:
         """Run one message (the gate is asked first: DENIED) or the construction. Atomic. Raises ApplyHalted only."""
@@ -112,16 +129,27 @@ class Instance(Protocol):
         """The gate, for connects and reads. An error in the gate is a no."""
         ...
 
+    def arguments(self, raw: bytes) -> bytes:
+        """Arguments of views and windows, `{view: {parameter: value}}` as JSON, checked and canonical; b"" when there are none.
+        Raises InvalidArguments."""
+        ...
+
     def visibility_class(self, who: Principal) -> Hashable:
-        """Viewers of one class are shown the same: they share one encoded patch. Constant while the instance lives."""
+        """Viewers of one class (and equal arguments) are shown the same now: they share one encoded patch. What class a viewer
+        is of changes with the state if `classes_vary`."""
         ...
 
-    def view(self, who: Principal) -> bytes:
-        """What `who` may see, as canonical JSON object bytes: visible fields and views by name."""
+    def view(self, who: Principal, arguments: bytes = b"") -> bytes:
+        """What `who` may see, as canonical JSON object bytes: visible fields and views by name; under `-errors` the ids of
+        views that failed. arguments: as `arguments` returned them."""
         ...
 
-    def projection(self, who: Principal, viewed: bytes | None = None) -> Projection:
+    def projection(self, who: Principal, arguments: bytes = b"") -> Projection:
         """Start following what `who`'s class sees from the present state on."""
+        ...
+
+    def read_failures(self) -> list[ReadFailure]:
+        """What failed while views were made since the last call; bounded, and the same failure is told once."""
         ...
 
     def patch_since(self, changes: list[Any], who: Principal) -> bytes | None:
@@ -133,9 +161,16 @@ class Instance(Protocol):
 class Projection(Protocol):
     """What one visibility class sees, followed incrementally."""
 
-    def advance(self, changes: list[Any]) -> bytes:
+    def advance(self, changes: list[Any], who: Principal | None = None, arguments: bytes | None = None) -> bytes:
         """JSON Patch (array bytes, possibly b"[]") from the previous call's state to the present one. Text changes are
-        {"op": "splice", "path", "at", "delete", "insert"} with code-point offsets, our one extension of RFC 6902."""
+        {"op": "splice", "path", "at", "delete", "insert"} with code-point offsets, our one extension of RFC 6902.
+
+        who: a viewer whom the class has now, the one of before if None: whoever was of this class before the changes and is of
+        his class now. arguments: go over to these, if not None."""
+        ...
+
+    def fork(self) -> Projection:
+        """Another projection at the same state, for those who leave the class or change their arguments."""
         ...
 
     def full(self) -> bytes:

@@ -47,6 +47,7 @@ CODES: Final[dict[type[ClusterError], grpc.StatusCode]] = {
     errors.InvalidName: grpc.StatusCode.INVALID_ARGUMENT,
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
     errors.InvalidPayload: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.InvalidArguments: grpc.StatusCode.INVALID_ARGUMENT,
     errors.TooLarge: grpc.StatusCode.INVALID_ARGUMENT,
     errors.UnknownSpace: grpc.StatusCode.NOT_FOUND,
     errors.UnknownChannel: grpc.StatusCode.NOT_FOUND,

@@ -22,6 +22,7 @@ class Kind(enum.IntEnum):
     UNWATCH = 6
     LIST = 7
     CONTROL = 8
+    ARGUMENTS = 12
 
 
 COMMAND_KINDS = frozenset((Kind.CREATE, Kind.SEND, Kind.DELETE))
@@ -42,11 +43,12 @@ class Operation(Struct, array_like=True, gc=False):
     id: unique among the submitting stream's open operations and watches. UNWATCH has the id of the WATCH that it ends.
     principal: `agent@authority`, authenticated by the gateway.
     channel: SEND: the handler. LIST: the key prefix. CONTROL: the operator's call; no client can send one. Otherwise empty.
-    payload: UTF-8 JSON object of parameters (CREATE, SEND, CONTROL); LIST: page token.
+    payload: UTF-8 JSON object of parameters (CREATE, SEND, CONTROL); READ, WATCH, ARGUMENTS: the arguments of views and
+        windows, empty for none; LIST: page token.
     session, sequence, acked_through: exactly-once identity (CREATE, SEND, DELETE). Sequence 0 means that `session` is an
-        idempotency key (unary calls) and the order is nobody's.
+        idempotency key (unary calls) and the order is nobody's. WATCH, ARGUMENTS: `sequence` is the version of the arguments.
     epoch, index: READ with AT_LEAST: the position to reach. WATCH: resume after this position; index -1 asks for a full view.
-    credit: WATCH: bytes that may be in flight to this viewer. LIST: the page size.
+    credit: WATCH: bytes that may be in flight to this viewer. LIST: the page size. ARGUMENTS: the watch that they are for.
     """
 
     id: int
@@ -96,7 +98,8 @@ class Reply(Struct, array_like=True, gc=False):
 class Delta(Struct, array_like=True, gc=False):
     """A change of one watched document, on the stream that watches; `watch` is the id of the WATCH operation.
 
-    from_epoch, from_index: the viewer must hold exactly this position to apply a patch (not for resets).
+    from_epoch, from_index, from_arguments: the viewer must hold exactly this position, and a view made with this version of
+        the arguments, to apply a patch (not for resets). arguments: the version that the viewer's view is of afterwards.
     reset: `body` is a whole view that replaces what the viewer has; otherwise it is a JSON Patch.
     A hidden change is an empty patch `[]` with a new position. `failure` ends the watch.
     """
@@ -109,3 +112,5 @@ class Delta(Struct, array_like=True, gc=False):
     reset: bool = False
     body: bytes = b"[]"
     failure: Failure | None = None
+    from_arguments: int = 0
+    arguments: int = 0

@@ -20,6 +20,7 @@ from cluster.shard.document import LiveDocument
 from cluster.shard.feed import Feed
 from cluster.shard.gathering import Gatherer
 from cluster.shard.members import Members
+from cluster.shard.read_failures import ReadFailures
 from cluster.shard.reading import Reader
 from cluster.shard.replica import CompactionConfig, ShardReplica
 from cluster.shard.snapshot import StoredShard
@@ -78,7 +79,6 @@ def open_replica(
     cache = DocumentCache(
         records, around.directory, records.generation, bytes_max=around.cache_bytes_max, checkpoints=around.checkpoints
     )
-    feed = Feed()
     applied = log.snapshot.index
     raft = Raft(
         replica=replica,
@@ -106,6 +106,8 @@ def open_replica(
 
     history = HistoryStore(around.engine, shard.shard)
     applier = Applier(shard.shard, cache, history, around.directory, around.marker, around.on_failure, AppliedDigest(applied))
+    told = ReadFailures(around.on_failure, lambda: applier.now_ms)
+    feed = Feed(told)
     return ShardReplica(
         shard=shard,
         replica=replica,
@@ -117,7 +119,7 @@ def open_replica(
         cache=cache,
         gatherer=Gatherer(cache, around.directory, around.entropy, around.commands_max, compiled),
         applier=applier,
-        reader=Reader(cache, records, feed),
+        reader=Reader(cache, records, feed, told),
         feed=feed,
         applied=applied,
         compaction=around.compaction,

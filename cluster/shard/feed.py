@@ -3,9 +3,12 @@
 After a slice of apply each watched document that changed is looked at once: viewers of one class at one position share one
 encoded patch. Who is out of credit is skipped and catches up later from the document's ring of changes; who fell out of
 the ring, or whose patch can not be derived, gets a full view marked as a reset. A hidden change is an empty patch with a
-new position.
+new position. The gate is asked before anything is sent: who is not admitted any more is told so, and nothing else.
 
-Invariant: a viewer is sent positions in rising order, each delta starting exactly where its last one ended.
+What a viewer holds was made for a class and for arguments; when either changes, he gets the patch that leads over.
+
+Invariant: a viewer is sent positions in rising order, each delta starting exactly where its last one ended: at the same
+position, and with the same version of the arguments.
 """
 
 from __future__ import annotations
@@ -15,11 +18,20 @@ from dataclasses import dataclass
 
 from cluster.documents.runtime import Instance, Projection
 from cluster.empty import NO_ENTRIES
-from cluster.errors import ClusterError, DocumentDeleted, Overloaded, PermissionDenied, PositionRewound
+from cluster.errors import (
+    ClusterError,
+    DocumentDeleted,
+    InvalidArguments,
+    InvalidRequest,
+    Overloaded,
+    PermissionDenied,
+    PositionRewound,
+)
 from cluster.ids import DocumentId, NodeId, Principal
 from cluster.session.failures import failure_of
 from cluster.session.operations import Delta, Failure
 from cluster.shard.document import LiveDocument
+from cluster.shard.read_failures import Told, nobody_told
 from cluster.shard.turn import StreamKey, Turn
 
 VIEWERS_MAX = 100_000
@@ -28,17 +40,27 @@ VIEWERS_MAX = 100_000
 CREDIT_DEFAULT_BYTES = 1024 * 1024
 
 
+Sight = tuple[Hashable, bytes]
+"""What divides viewers: their class, and their arguments in canonical form."""
+
+_UNKNOWN: Hashable = "unknown"
+"""The class of what a viewer holds who resumes, or whose document is another instance now."""
+
+
 @dataclass(slots=True)
 class Viewer:
-    """One open watch."""
+    """One open watch. sight: of what is to be sent. held: of what the viewer has. version, held_version: of the arguments."""
 
     stream: StreamKey
     watch: int
     who: Principal
-    visibility: Hashable
+    sight: Sight
+    held: Sight
     epoch: int
     index: int
     credit_bytes: int
+    version: int = 0
+    held_version: int = 0
 
 
 class _Watched:
@@ -57,42 +79,73 @@ class _Watched:
         self.instance = live.instance
         self.before: Instance | None = None
         self.viewers: dict[tuple[StreamKey, int], Viewer] = {}
-        self.projections: dict[Hashable, tuple[int, int, Projection]] = {}
+        self.projections: dict[Sight, tuple[int, int, Projection]] = {}
 
     def classify(self) -> None:
-        """Give every viewer its class anew if the instance is another."""
-        if self.live.instance is self.instance:
+        """Give every viewer its class anew if the instance is another, or if classes change with the state."""
+        instance = self.live.instance
+        if instance is self.instance:
+            if instance is not None and instance.classes_vary:
+                for viewer in self.viewers.values():
+                    viewer.sight = (instance.visibility_class(viewer.who), viewer.sight[1])
             return
-        self.before, self.instance = self.instance, self.live.instance
+        self.before, self.instance = self.instance, instance
         self.projections.clear()
-        if self.instance is not None:
+        if instance is not None:
             for viewer in self.viewers.values():
-                viewer.visibility = self.instance.visibility_class(viewer.who)
+                viewer.held = (_UNKNOWN, viewer.held[1])
+                viewer.sight = (instance.visibility_class(viewer.who), _still_taken(instance, viewer.sight[1]))
+
+    def in_order(self) -> tuple[list[Viewer], bool]:
+        """The viewers, those first who leave a class: what their class saw is not advanced yet. And whether there are any."""
+        viewers = list(self.viewers.values())
+        moved = any(viewer.held != viewer.sight for viewer in viewers)
+        if moved:
+            viewers.sort(key=lambda viewer: viewer.held == viewer.sight)
+        return viewers, moved
+
+    def prune(self) -> None:
+        """Follow nothing that no viewer holds."""
+        if len(self.projections) > 1:
+            held = {viewer.held for viewer in self.viewers.values()}
+            for sight in [sight for sight in self.projections if sight not in held]:
+                del self.projections[sight]
 
     def remove(self, key: tuple[StreamKey, int]) -> None:
         """A viewer left; what was followed for the last of its class goes too."""
         viewer = self.viewers.pop(key)
-        if viewer.visibility in self.projections and all(
-            other.visibility != viewer.visibility for other in self.viewers.values()
-        ):
-            del self.projections[viewer.visibility]
+        if viewer.held in self.projections and all(other.held != viewer.held for other in self.viewers.values()):
+            del self.projections[viewer.held]
+
+
+def _still_taken(instance: Instance, arguments: bytes) -> bytes:
+    """The arguments, if the code that a document has now takes them too."""
+    try:
+        return instance.arguments(arguments)
+    except InvalidArguments:
+        return b""
 
 
 Encoded = tuple[bool, bytes]
 """(reset, body) of a delta."""
 
+Shared = tuple[Sight, Sight, int, int]
+"""Viewers who hold the same, at the same position, and see the same now: they share what is encoded."""
+
 
 class Feed:
-    """The open watches of one shard's leader."""
+    """The open watches of one shard's leader. told: takes what failed while views were made."""
 
     __slots__ = (
         "_by_stream",
         "_by_watch",
         "_changed",
+        "_told",
         "_watched",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, told: Told = nobody_told) -> None:
+        self._told = told
         self._watched: dict[tuple[str, str], _Watched] = NO_ENTRIES
         self._by_watch: dict[tuple[StreamKey, int], tuple[str, str]] = NO_ENTRIES
         self._by_stream: dict[StreamKey, set[int]] = NO_ENTRIES
@@ -115,18 +168,24 @@ class Feed:
         seen: tuple[int, int] | None,
         credit: int,
         turn: Turn,
+        arguments: bytes = b"",
+        version: int = 0,
     ) -> None:
-        """Start a watch at the document's present state. `seen` is the (epoch, index) that the viewer already has, if any.
+        """Start a watch at the document's present state. `seen` is the (epoch, index) that the viewer already has, if any, made
+        with the same arguments.
 
         Sends what the viewer lacks in `turn` at once (an empty patch when it lacks nothing). Raises PermissionDenied,
-        Overloaded, DocumentDeleted or PositionRewound (a position that this document never had); nothing is opened then.
+        Overloaded, DocumentDeleted, InvalidArguments or PositionRewound (a position that this document never had); nothing is
+        opened then.
         """
         if len(self._by_watch) >= VIEWERS_MAX:
             raise Overloaded("this shard serves no more watches", retry_after_ms=1000, bound="viewers_max")
         if live.instance is None:
             raise DocumentDeleted(f"{live.id} does not exist")
         if not live.instance.admits(who):
+            self._told(live, who)
             raise PermissionDenied("the document's gate says no")
+        arguments = live.instance.arguments(arguments)
         if seen is not None and seen > (live.epoch, live.index):
             raise PositionRewound(f"{live.id} is at {live.position}", current=live.position)
         if not self._by_watch:
@@ -139,8 +198,12 @@ class Feed:
         watched.live = live
         watched.classify()
         epoch, index = seen if seen is not None else (0, -1)
-        visibility = live.instance.visibility_class(who)
-        viewer = Viewer(stream, watch, who, visibility, epoch, index, max(credit, 1) if credit else CREDIT_DEFAULT_BYTES)
+        sight = (live.instance.visibility_class(who), arguments)
+        # a class that changes may have been another at the position that was seen; at this one it is this one
+        known = seen == (live.epoch, live.index) or not live.instance.classes_vary
+        held = sight if known else (_UNKNOWN, arguments)
+        credit = max(credit, 1) if credit else CREDIT_DEFAULT_BYTES
+        viewer = Viewer(stream, watch, who, sight, held, epoch, index, credit, version, version)
         watched.viewers[(stream, watch)] = viewer
         self._by_watch[(stream, watch)] = name
         self._by_stream.setdefault(stream, set()).add(watch)
@@ -188,6 +251,23 @@ class Feed:
             turn.delta(stream, _ended(viewer, failure))
             self.close(stream, watch)
 
+    def arguments(self, stream: StreamKey, watch: int, arguments: bytes, version: int, turn: Turn) -> None:
+        """A viewer wants to see by other arguments, which it numbers `version`; what that changes is sent at once.
+
+        Raises InvalidArguments, or InvalidRequest for a watch that is not open; the watch goes on as it was.
+        """
+        name = self._by_watch.get((stream, watch))
+        if name is None:
+            raise InvalidRequest(f"no watch {watch} is open here")
+        watched = self._watched[name]
+        watched.classify()
+        viewer = watched.viewers[(stream, watch)]
+        if watched.instance is not None:
+            viewer.sight = (viewer.sight[0], watched.instance.arguments(arguments))
+        viewer.version = version
+        self._send(watched, viewer, {}, turn, opening=False)
+        watched.prune()
+
     def grant(self, stream: StreamKey, watch: int, credit_bytes: int, turn: Turn) -> None:
         """More credit; a viewer who was skipped catches up at once."""
         name = self._by_watch.get((stream, watch))
@@ -218,18 +298,19 @@ class Feed:
             if watched is None:
                 continue
             watched.classify()
-            shared: dict[tuple[Hashable, int, int], Encoded] = {}
-            for viewer in list(watched.viewers.values()):
+            shared: dict[Shared, Encoded] = {}
+            viewers, moved = watched.in_order()
+            for viewer in viewers:
                 self._send(watched, viewer, shared, turn, opening=False)
             watched.before = None
+            if moved:
+                watched.prune()
         self._changed.clear()
 
-    def _send(
-        self, watched: _Watched, viewer: Viewer, shared: dict[tuple[Hashable, int, int], Encoded], turn: Turn, *, opening: bool
-    ) -> None:
+    def _send(self, watched: _Watched, viewer: Viewer, shared: dict[Shared, Encoded], turn: Turn, *, opening: bool) -> None:
         live = watched.live
-        at = (viewer.epoch, viewer.index)
-        now = (live.epoch, live.index)
+        at = (viewer.epoch, viewer.index, viewer.held_version)
+        now = (live.epoch, live.index, viewer.version)
         if (at == now and not opening) or (viewer.credit_bytes <= 0 and not opening):
             return
         if live.instance is None:
@@ -238,13 +319,18 @@ class Feed:
         if not live.instance.admits(viewer.who):
             self._end(viewer, failure_of(PermissionDenied("the document's gate says no")), turn)
             return
-        key = (viewer.visibility, viewer.epoch, viewer.index)
+        key = (viewer.held, viewer.sight, viewer.epoch, viewer.index)
         encoded = shared.get(key)
         if encoded is None:
             encoded = shared[key] = self._encode(watched, viewer)
+            self._told(live, viewer.who)
         reset, body = encoded
-        turn.delta(viewer.stream, Delta(viewer.watch, viewer.epoch, viewer.index, live.epoch, live.index, reset, body))
-        viewer.epoch, viewer.index = now
+        delta = Delta(viewer.watch, viewer.epoch, viewer.index, live.epoch, live.index, reset, body)
+        if viewer.version:
+            delta.from_arguments, delta.arguments = viewer.held_version, viewer.version
+        turn.delta(viewer.stream, delta)
+        viewer.epoch, viewer.index, viewer.held_version = now
+        viewer.held = viewer.sight
         viewer.credit_bytes -= len(body) + 32
 
     def _encode(self, watched: _Watched, viewer: Viewer) -> Encoded:
@@ -252,22 +338,24 @@ class Feed:
         live = watched.live
         assert live.instance is not None
         changes = live.changes_since(viewer.index) if viewer.epoch == live.epoch and viewer.index >= 0 else None
-        if changes is not None:
-            patch = b"[]" if not changes else live.instance.patch_since(changes, viewer.who)
+        held, sight, who = viewer.held, viewer.sight, viewer.who
+        if changes is not None and held == sight:
+            patch = b"[]" if not changes else live.instance.patch_since(changes, who)
             if patch is not None:
                 return False, patch
-        followed = watched.projections.get(viewer.visibility)
+        followed = watched.projections.get(held)
         if followed is not None and changes is not None and followed[:2] == (viewer.epoch, viewer.index):
-            patch = followed[2].advance(changes)
-            watched.projections[viewer.visibility] = (live.epoch, live.index, followed[2])
+            projection = followed[2] if held == sight else followed[2].fork()
+            patch = projection.advance(changes, who, sight[1])
+            if held == sight or sight not in watched.projections:
+                watched.projections[sight] = (live.epoch, live.index, projection)
             return False, patch
-        projection = live.instance.projection(viewer.who)
-        watched.projections[viewer.visibility] = (live.epoch, live.index, projection)
+        projection = live.instance.projection(who, sight[1])
+        watched.projections[sight] = (live.epoch, live.index, projection)
         view = projection.full()
-        if watched.before is not None and (viewer.epoch, viewer.index + 1) == (live.epoch, live.upgraded_index):
-            seen = watched.before.view(viewer.who)
-            if seen == view:
-                return False, b"[]"  # most new code shows what the old one did: nobody is sent the whole again
+        upgraded = (viewer.epoch, viewer.index + 1) == (live.epoch, live.upgraded_index)
+        if upgraded and watched.before is not None and watched.before.view(who, held[1]) == view:
+            return False, b"[]"  # most new code shows what the old one did: nobody is sent the whole again
         return True, view
 
     def _end(self, viewer: Viewer, failure: Failure, turn: Turn) -> None:

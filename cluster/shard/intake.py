@@ -24,7 +24,7 @@ from cluster.shard.proposals import Proposals, Proposed
 from cluster.shard.reading import Reader, Waiting, WaitingReads, refuse, refuse_with
 from cluster.shard.turn import StreamKey, Turn
 
-READ_KINDS = frozenset((Kind.READ, Kind.WATCH, Kind.LIST))
+READ_KINDS = frozenset((Kind.READ, Kind.WATCH, Kind.ARGUMENTS, Kind.LIST))
 CONSISTENCIES = frozenset(Consistency)
 
 

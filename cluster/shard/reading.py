@@ -30,6 +30,7 @@ from cluster.session.operations import Consistency, Kind, Operation, Reply
 from cluster.shard.cache import DocumentCache
 from cluster.shard.document import LiveDocument, decode_record
 from cluster.shard.feed import Feed
+from cluster.shard.read_failures import Told, nobody_told
 from cluster.shard.turn import StreamKey, Turn
 from cluster.storage.records import RecordStore
 
@@ -56,10 +57,12 @@ class Reader:
         "_cache",
         "_feed",
         "_records",
+        "_told",
         "damaged",
     )
 
-    def __init__(self, cache: DocumentCache, records: RecordStore, feed: Feed) -> None:
+    def __init__(self, cache: DocumentCache, records: RecordStore, feed: Feed, told: Told = nobody_told) -> None:
+        self._told = told
         self._cache = cache
         self._records = records
         self._feed = feed
@@ -73,6 +76,9 @@ class Reader:
                 reply = self._list(operation)
             elif operation.kind == Kind.WATCH:
                 reply = self._watch(stream, operation, turn, now_ms)
+            elif operation.kind == Kind.ARGUMENTS:
+                self._feed.arguments(stream, operation.credit, operation.payload, operation.sequence, turn)
+                reply = Reply(operation.id)
             else:
                 reply = self._read(operation, now_ms)
         except StorageDamaged as error:
@@ -110,13 +116,18 @@ class Reader:
         assert live.instance is not None
         who = Principal.parse(operation.principal)
         if not live.instance.admits(who):
+            self._told(live, who)
             raise PermissionDenied("the document's gate says no")
-        return Reply(operation.id, live.epoch, live.index, live.instance.view(who))
+        view = live.instance.view(who, live.instance.arguments(operation.payload))
+        self._told(live, who)
+        return Reply(operation.id, live.epoch, live.index, view)
 
     def _watch(self, stream: StreamKey, operation: Operation, turn: Turn, now_ms: float) -> Reply:
         live = self._living(operation, now_ms)
         seen = (operation.epoch, operation.index) if operation.index >= 0 else None
-        self._feed.open(live, stream, operation.id, Principal.parse(operation.principal), seen, operation.credit, turn)
+        who = Principal.parse(operation.principal)
+        given = (operation.payload, operation.sequence)
+        self._feed.open(live, stream, operation.id, who, seen, operation.credit, turn, *given)
         return Reply(operation.id, live.epoch, live.index)
 
     def _list(self, operation: Operation) -> Reply:
@@ -162,6 +173,10 @@ class Reader:
             names = [key for within, key in self._cache.fresh if within == space and key.startswith(prefix)]
             rows = sorted(rows + [(key, b"") for key in names if key > after and key not in stored])[:count]
         return rows
+
+
+_FOLLOWING = frozenset((Kind.WATCH, Kind.ARGUMENTS))
+"""What opens or changes a watch: it waits in the order of arrival, and can not be taken back."""
 
 
 class WaitingReads:
@@ -218,8 +233,8 @@ class WaitingReads:
         if not self._arrived:
             return None
         if by_lease:
-            batch = [read for read in self._arrived if read[1].kind != Kind.WATCH]
-            self._arrived = [read for read in self._arrived if read[1].kind == Kind.WATCH]
+            batch = [read for read in self._arrived if read[1].kind not in _FOLLOWING]
+            self._arrived = [read for read in self._arrived if read[1].kind in _FOLLOWING]
         else:
             batch, self._arrived = self._arrived, NO_ITEMS
         if not batch:

@@ -159,11 +159,23 @@ def test_the_schema_says_what_clients_may_send_and_see() -> None:
     assert "Row" in schema["$defs"]
 
 
-def test_a_field_hidden_inside_a_record_is_refused() -> None:
-    """A record is shown as a whole: a promise that could not be kept may not be deployed."""
+@pytest.mark.parametrize(
+    ("field", "code"),
+    [
+        ("secret: str = field.visible(helper, '')", "policy"),
+        ("secret: str = field.visible(by_row, '')", "policy"),
+        ("secret: list[int] = field.public(window=latest(3))", "annotation"),
+        ("secret: str = field.public('', key='x')", "annotation"),
+    ],
+)
+def test_a_field_of_a_record_that_could_not_be_shown_as_it_says_is_refused(field: str, code: str) -> None:
+    """A promise that could not be kept may not be deployed."""
     source = (
-        "from cluster import Document, Record, anyone, field\nclass Row(Record):\n    secret: str = field.private('')\n"
-        + "class Stage(Document):\n    gate = anyone\n    rows: list[Row] = field.public([])\n"
+        "from cluster import Document, Principal, Record, anyone, field, latest, read\n"
+        "def helper(self, who):\n    return True\n"
+        "class Row(Record):\n    @read.policy\n    def by_row(self, row: int, who: Principal) -> bool:\n        return True\n"
+        f"    {field}\n"
+        "class Stage(Document):\n    gate = anyone\n    rows: list[Row] = field.public([])\n"
     )
-    with pytest.raises(InvalidBundle, match="record-visibility"):
+    with pytest.raises(InvalidBundle, match=code):
         BundleLoader().load(bundle.from_source(source).encode())

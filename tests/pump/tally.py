@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from cluster.documents.runtime import DELETE_CHANNEL, Code, Invocation, Outcome, Program, Projection, Settings
-from cluster.errors import ApplyHalted, InvalidBundle, InvalidPayload, StorageDamaged, UnknownChannel
+from cluster.documents.runtime import DELETE_CHANNEL, Code, Invocation, Outcome, Program, Projection, ReadFailure, Settings
+from cluster.errors import ApplyHalted, InvalidArguments, InvalidBundle, InvalidPayload, StorageDamaged, UnknownChannel
 from cluster.ids import DocumentId, Principal
 from cluster.shard.system.program import bundle_hash
 
@@ -99,14 +99,24 @@ class TallyInstance:
     def admits(self, who: Principal) -> bool:
         return who.authority != "outside"
 
+    classes_vary = False
+
+    def arguments(self, raw: bytes) -> bytes:
+        if raw not in (b"", b"{}"):
+            raise InvalidArguments("this document has no views")
+        return b""
+
     def visibility_class(self, who: Principal) -> Hashable:
         return None
 
-    def view(self, who: Principal) -> bytes:
+    def view(self, who: Principal, arguments: bytes = b"") -> bytes:
         return msgspec.json.encode({"numbers": self.numbers})
 
-    def projection(self, who: Principal, viewed: bytes | None = None) -> Projection:
+    def projection(self, who: Principal, arguments: bytes = b"") -> Projection:
         return _Whole(self, who)
+
+    def read_failures(self) -> list[ReadFailure]:
+        return []
 
     def patch_since(self, changes: list[Any], who: Principal) -> bytes | None:
         return msgspec.json.encode([{"op": "add", "path": "/numbers/-", "value": amount} for amount in changes])
@@ -116,7 +126,10 @@ class _Whole:
     def __init__(self, instance: TallyInstance, who: Principal) -> None:
         self._instance, self._who = instance, who
 
-    def advance(self, changes: list[Any]) -> bytes:
+    def fork(self) -> Projection:
+        return self
+
+    def advance(self, changes: list[Any], who: Principal | None = None, arguments: bytes | None = None) -> bytes:
         return b'[{"op":"replace","path":"","value":' + self.full() + b"}]"
 
     def full(self) -> bytes:

@@ -25,7 +25,7 @@ class WatchedInstance(TallyInstance):
     before: Callable[[], None]
     after: Callable[[], None]
 
-    def view(self, who: Principal) -> bytes:
+    def view(self, who: Principal, arguments: bytes = b"") -> bytes:
         self.before()
         shown = super().view(who)
         self.after()

@@ -84,7 +84,12 @@ def _is_void(path: Path, depth: int, position: int, last: dict[Path, int]) -> bo
 
 
 def _operation(write: Write) -> dict[str, Any]:
-    operation, path, value_type, plain = write
+    return operation_at(write, write[1])
+
+
+def operation_at(write: Write, path: Path) -> dict[str, Any]:
+    """What a viewer is told of a write, who sees the place at `path`."""
+    operation, _, value_type, plain = write
     if operation == SPLICE:
         at, delete, insert = plain
         return {"op": "splice", "path": pointer(path), "at": at, "delete": delete, "insert": insert}
@@ -167,6 +172,13 @@ def diff(old: Any, new: Any) -> Patch:
     `new` are whole views (objects), or a single operation replaces everything."""
     patch: Patch = []
     _diff(old, new, (), patch)
+    return patch
+
+
+def diff_at(path: Path, old: Any, new: Any) -> Patch:
+    """`diff` of the values at a place of a view."""
+    patch: Patch = []
+    _diff(old, new, path, patch)
     return patch
 
 

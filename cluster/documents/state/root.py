@@ -165,6 +165,10 @@ class StateRoot(Node):
         """The JSON form of a field that is set."""
         return self._specs[name].type.to_json(self._values[name])
 
+    def raw(self, name: str) -> Any:
+        """A field's value without a handle, for who only looks at it. Raises KeyError for one that is not set."""
+        return self._values[name]
+
     def is_set(self, name: str) -> bool:
         """Whether a field has a value."""
         return name in self._values

@@ -17,9 +17,20 @@ import msgspec
 from msgspec import Meta, Struct
 
 from cluster.config import SHARDS_MAX
-from cluster.documents.runtime import CONSTRUCT_CHANNEL, Code, Invocation, Loader, Outcome, Program, Projection, Settings
+from cluster.documents.runtime import (
+    CONSTRUCT_CHANNEL,
+    Code,
+    Invocation,
+    Loader,
+    Outcome,
+    Program,
+    Projection,
+    ReadFailure,
+    Settings,
+)
 from cluster.errors import (
     ClusterError,
+    InvalidArguments,
     InvalidBundle,
     InvalidPayload,
     StorageDamaged,
@@ -249,18 +260,28 @@ class SystemInstance:
     def admits(self, who: Principal) -> bool:
         return who.authority == OPERATOR.authority
 
+    classes_vary = False
+
+    def arguments(self, raw: bytes) -> bytes:
+        if raw not in (b"", b"{}"):
+            raise InvalidArguments("this document has no views")
+        return b""
+
     def visibility_class(self, who: Principal) -> Hashable:
         return None
 
-    def view(self, who: Principal) -> bytes:
+    def view(self, who: Principal, arguments: bytes = b"") -> bytes:
         shown = [
             {"name": space.name, "code_hash": space.code_hash.hex(), "deployments": space.deployments}
             for space in self.decisions.spaces
         ]
         return msgspec.json.encode({"version": self.decisions.version, "spaces": shown})
 
-    def projection(self, who: Principal, viewed: bytes | None = None) -> Projection:
+    def projection(self, who: Principal, arguments: bytes = b"") -> Projection:
         return _Whole(self, who)
+
+    def read_failures(self) -> list[ReadFailure]:
+        return []
 
     def patch_since(self, changes: list[Any], who: Principal) -> bytes | None:
         return None
@@ -273,7 +294,10 @@ class _Whole:
         self._instance = instance
         self._who = who
 
-    def advance(self, changes: list[Any]) -> bytes:
+    def fork(self) -> Projection:
+        return self
+
+    def advance(self, changes: list[Any], who: Principal | None = None, arguments: bytes | None = None) -> bytes:
         return b'[{"op":"replace","path":"","value":' + self.full() + b"}]"
 
     def full(self) -> bytes:
