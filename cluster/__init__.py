@@ -5,14 +5,15 @@
 Everything that an author needs is a name of this package; a name is looked up when it is first used, so tools that only want
 `cluster.ids` do not load the document runtime.
 
-    Command      the running command: sender, now, random, new_id(), index
-    Document     the base class of all documents            on      handlers that may write: construct, message
+    Command      the running command: sender, now, random, index, new_id(), after(), at(), every(), ask(), cancel()
+    Document     the base class of all documents            on      handlers that may write: construct, message, alarm, answer
     Record       the base class of an author's values       read    functions that may not: gate, policy, view
     Refused      the base class of declared refusals        field   state: public, private, visible
     Table Text OrderedSet   containers of state             anyone  the gate that admits everybody
     Tally        a number that many add to                  latest  the newest rows, as the window of a table
     Principal    who acts                                   StaleEdit   a Text edit of a past that is no longer kept
     Random       what ctx.random is                         Before      in an upgrade hook: the old fields
+    Maybe        a value, or nothing: what answers come as
 
 Reading order is request order; a module imports only from layers below its own.
 
@@ -39,6 +40,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cluster.documents.context import Command, Random
     from cluster.documents.declare import Before, Document, anyone, field, on, read
+    from cluster.documents.maybe import Maybe
     from cluster.documents.state import OrderedSet, Record, Refused, StaleEdit, Table, Tally, Text, latest
     from cluster.ids import Principal
 
@@ -47,6 +49,7 @@ __all__ = [
     "Before",
     "Command",
     "Document",
+    "Maybe",
     "OrderedSet",
     "Principal",
     "Random",

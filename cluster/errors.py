@@ -29,6 +29,8 @@
         DocumentFrozen          waits for an operator's repair
         PermissionDenied        the document's gate says no
         Unauthenticated         no acceptable principal was given
+        AskClosed               nothing of that id waits for an answer of this principal (any more)
+        NotArmed                the alarm is not armed, not due, or has rung; never told to clients
         KeyReused               a sequence or idempotency key came back with another payload
         PositionRewound         the position belongs to another epoch
         HistoryTrimmed          older than the earliest retained position
@@ -210,6 +212,14 @@ class PermissionDenied(RejectedError):
 
 class Unauthenticated(RejectedError):
     """No acceptable principal was given."""
+
+
+class AskClosed(RejectedError):
+    """Nothing of that id waits for an answer of this principal: it was answered, or its time is up, or it never did."""
+
+
+class NotArmed(RejectedError):
+    """What a leader found due is not armed, or not due, where the command ran: it changed nothing."""
 
 
 class KeyReused(RejectedError):

@@ -9,8 +9,10 @@
     program.py      Program: a class statement becomes channels, fields, policies and views
       channels.py   what a class offers, with its JSON Schema
       declare.py    what authors write: Document, on, read, field
+      channels.py   handlers and what they are given
     instance.py     Instance: one command, atomic
       context.py    Command and the random stream
+      armed.py      alarms and asks: what time or an answer will run; maybe.py
       payload.py    JSON, strict in, canonical out
       views.py      what viewers see, whole and by patches
         parts.py rows.py  fields, views and tables as one viewer sees them

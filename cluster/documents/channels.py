@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.documents import payload as json
+from cluster.documents.maybe import NOTHING, Maybe
 from cluster.documents.runtime import CONSTRUCT_CHANNEL
 from cluster.documents.sight import lens_of
 from cluster.documents.state import FieldSpec, StateType
@@ -110,6 +111,27 @@ class Channel:
             "parameters": members_schema(self.parameters, definitions),
             "result": {"type": "null"} if self.result is None else self.result.json_schema(definitions),
         }
+
+
+class Answering(Channel):
+    """An @on.answer handler: its one parameter is what came, or did not."""
+
+    __slots__ = ()
+
+    def check(self, given: dict[str, object]) -> None:
+        """Raise InvalidPayload unless `value` is of the handler's type, or missing."""
+        try:
+            if "value" in given:
+                self.parameters[0].type.from_json(given["value"])
+        except (TypeError, ValueError, InvalidName) as error:
+            raise InvalidPayload(f"the answer that {self.name} takes: {error}") from None
+
+    def arguments(self, payload: bytes) -> dict[str, Any]:
+        """From {"ask", "value"}, where no value means that time was up."""
+        given: dict[str, Any] = json.decode(payload)
+        parameter = self.parameters[0]
+        came = "value" in given
+        return {parameter.name: Maybe(parameter.type.from_json(given["value"]), True) if came else NOTHING}
 
 
 @dataclass(slots=True, frozen=True)

@@ -6,8 +6,9 @@ counter i = 0, 1, 2, ... block i is
     BLAKE2b(i as 8 bytes little-endian, key=seed, person=P, digest_size=64)
 
 and the stream is the blocks one after the other. `ctx.random` reads purpose `moot.random`, `ctx.new_id` purpose `moot.id`,
-row ids of tables purpose `moot.row`; an integer of n bytes is read little-endian. `below(n)` reads the fewest whole bytes
-that hold n - 1, shifts the excess low bits off, and reads again while the value is not below n: all values are equally likely.
+row ids of tables purpose `moot.row`, ids of asks purpose `moot.ask`; an integer of n bytes is read little-endian. `below(n)`
+reads the fewest whole bytes that hold n - 1, shifts the excess low bits off, and reads again while the value is not below n:
+all values are equally likely.
 
 Invariant: equal invocations give equal draws in every process and Python. Nothing here looks at a clock or at the system's
 randomness.
@@ -16,17 +17,20 @@ randomness.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Callable, MutableSequence, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
+from typing import Any, Concatenate, Final, TypeVar, TypeVarTuple
 from uuid import UUID
 
 from msgspec import Struct
 
+from cluster.documents.armed import EPOCH_MS_MAX, EVERY_MIN, MADE_ID, Armed, milliseconds, moment_ms
+from cluster.documents.maybe import Maybe
 from cluster.documents.meter import charge, charge_items
 from cluster.ids import Principal
 
 T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _BLOCK_BYTES: Final = 64
@@ -126,17 +130,24 @@ class Command:
     """The running command.
 
     sender: who sent it. now: the position's time, aware, UTC. index: the document's command counter. random: see Random.
+    cause: the id of the alarm that rings or of the ask that is answered; empty in other handlers.
     """
 
-    __slots__ = ("_ids", "_now_ms", "_random", "_seed", "index", "sender")
+    __slots__ = ("_armed", "_asks", "_ids", "_made", "_now_ms", "_random", "_seed", "cause", "index", "sender")
 
-    def __init__(self, sender: Principal, now_ms: int, seed: bytes, index: int) -> None:
+    def __init__(
+        self, sender: Principal, now_ms: int, seed: bytes, index: int, armed: Armed | None = None, cause: str = ""
+    ) -> None:
         self.sender = sender
         self.index = index
+        self.cause = cause
         self._now_ms = now_ms
         self._seed = seed
+        self._armed = armed
+        self._made = 0
         self._random: Random | None = None
         self._ids: Stream | None = None
+        self._asks: Stream | None = None
 
     @property
     def now(self) -> datetime:
@@ -153,8 +164,92 @@ class Command:
         charge(4)
         if self._ids is None:
             self._ids = Stream(self._seed, b"moot.id")
-        value = self._ids.integer(16)
-        return UUID(int=value & ~(0xF000 << 64) & ~(0xC000 << 48) | 0x8000 << 64 | 0x8000 << 48)
+        return _uuid(self._ids)
+
+    # Time
+
+    def after(
+        self,
+        delay: timedelta,
+        handler: Callable[[Command, *Arguments], object],
+        *args: *Arguments,
+        id: str | None = None,
+    ) -> str:
+        """Have an @on.alarm handler run `delay` from now, with these arguments. Returns the alarm's id.
+
+        id: a name of your own; arming it again replaces the alarm. Without one each call arms another alarm.
+        Rolled back with the command; when it fires it is a command of its own. Raises TypeError or ValueError.
+        """
+        return self._arm(self._now_ms + milliseconds(delay), 0, handler, args, id)
+
+    def at(
+        self,
+        moment: datetime,
+        handler: Callable[[Command, *Arguments], object],
+        *args: *Arguments,
+        id: str | None = None,
+    ) -> str:
+        """As `after`, at a moment with a time zone; one that is past is due at once."""
+        return self._arm(moment_ms(moment, EPOCH), 0, handler, args, id)
+
+    def every(
+        self,
+        interval: timedelta,
+        handler: Callable[[Command, *Arguments], object],
+        *args: *Arguments,
+        id: str | None = None,
+    ) -> str:
+        """As `after`, again and again until it is cancelled: first one interval from now. Beats that were missed are not made
+        up for. Raises ValueError below 100 ms.
+        """
+        every_ms = milliseconds(interval)
+        if interval < EVERY_MIN:
+            raise ValueError(f"an alarm rings at most every {EVERY_MIN // timedelta(milliseconds=1)} ms")
+        return self._arm(self._now_ms + every_ms, every_ms, handler, args, id)
+
+    def cancel(self, what: str | Callable[..., object]) -> int:
+        """Disarm an alarm or an ask by its id, or all of a handler's. Returns how many there were."""
+        charge(4)
+        return 0 if self._armed is None else self._armed.cancel(what)
+
+    def _arm(self, due_ms: int, every_ms: int, handler: Callable[..., object], args: tuple[object, ...], id: str | None) -> str:
+        charge(8)
+        if self._armed is None:
+            raise TypeError("an @on.alarm handler of this document is needed, such as self.name")
+        if not due_ms <= EPOCH_MS_MAX:
+            raise ValueError("an alarm rings before the year 10000")
+        self._made += 1
+        return self._armed.arm(max(due_ms, 0), every_ms, handler, args, id, f"{MADE_ID}{self.index}.{self._made}")
+
+    # The outside world
+
+    def ask(
+        self,
+        to: Principal,
+        request: object,
+        then: Callable[Concatenate[Command, Maybe[Any], ...], object],
+        within: timedelta,
+    ) -> str:
+        """Ask somebody for something. The @on.answer handler `then` gets the first answer, or an empty Maybe when none came
+        `within` that time. Returns the ask's id, which nobody can guess.
+
+        request: a Record, or a plain value. Rolled back with the command. Raises TypeError or ValueError.
+        """
+        charge(8)
+        due_ms = self._now_ms + milliseconds(within)
+        if not self._now_ms < due_ms <= EPOCH_MS_MAX:
+            raise ValueError("an answer is waited for longer than no time, and at most until the year 9999")
+        if self._armed is None:
+            raise TypeError("an @on.answer handler of this document is needed, such as self.name")
+        if self._asks is None:
+            self._asks = Stream(self._seed, b"moot.ask")
+        id = str(_uuid(self._asks))
+        self._armed.ask(to, request, then, due_ms, id)
+        return id
+
+
+def _uuid(stream: Stream) -> UUID:
+    return UUID(int=stream.integer(16) & ~(0xF000 << 64) & ~(0xC000 << 48) | 0x8000 << 64 | 0x8000 << 48)
 
 
 class RowIds(Struct, gc=False):

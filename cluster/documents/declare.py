@@ -33,7 +33,8 @@ RESERVED: Final = frozenset({"on", "read", "field"})
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a decorator said about a function. kind: construct, message, delete, upgrade, gate, policy, view or export.
+    """What a decorator said about a function. kind: construct, message, alarm, answer, delete, upgrade, gate, policy, view or
+    export.
 
     allow: the policy of a message, or who an export is open to. since: the version from which an upgrade hook leads on.
     """
@@ -86,6 +87,14 @@ class _On:
             return _mark(function, Mark("message", allow))
 
         return decorate
+
+    def alarm(self, handler: F) -> F:
+        """What `ctx.after`, `ctx.at` and `ctx.every` can arm: `(self, ctx, ...)`. Time runs it, and nobody can send to it."""
+        return _mark(handler, Mark("alarm"))
+
+    def answer(self, handler: F) -> F:
+        """What takes the answer of a `ctx.ask`: `(self, ctx, value: Maybe[T])`. Its result is told to whoever answered."""
+        return _mark(handler, Mark("answer"))
 
 
 class _Read:

@@ -27,6 +27,7 @@ import msgspec
 from cluster.documents import iteration, library, operators
 from cluster.documents.context import Command, Random
 from cluster.documents.declare import Before, Document, anyone, field, on, read
+from cluster.documents.maybe import Maybe
 from cluster.documents.state import OrderedSet, Record, Refused, StaleEdit, Table, Tally, Text, latest
 from cluster.ids import Principal
 
@@ -34,6 +35,7 @@ AUTHOR_NAMES: Final[dict[str, object]] = {
     "Before": Before,
     "Command": Command,
     "Document": Document,
+    "Maybe": Maybe,
     "OrderedSet": OrderedSet,
     "Principal": Principal,
     "Random": Random,

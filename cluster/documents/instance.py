@@ -11,20 +11,25 @@ it but the state. Views are in views.py.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from cluster.documents import payload as json
 from cluster.documents import textual
+from cluster.documents.armed import Armed, json_form
 from cluster.documents.context import Command, RowIds
 from cluster.documents.declare import Document, anyone
 from cluster.documents.meter import METER, Exhausted, Fault, charge
-from cluster.documents.runtime import DELETE_CHANNEL, Code, Invocation, Outcome, ReadFailure
+from cluster.documents.runtime import ALARM_CHANNEL, DELETE_CHANNEL, Code, Due, Invocation, OpenAsk, Outcome, ReadFailure
 from cluster.documents.sizes import measure
-from cluster.documents.state import Changes, Journal, Refused, StateRoot, state_type
+from cluster.documents.state import Changes, Journal, Refused, StateRoot
 from cluster.documents.tracebacks import traceback_of
 from cluster.documents.views import FollowedView, Viewing
-from cluster.errors import ApplyHalted, StorageDamaged
+from cluster.errors import ApplyHalted, AskClosed, NotArmed, StorageDamaged
 from cluster.ids import DocumentId, Principal
 
 if TYPE_CHECKING:
@@ -35,6 +40,14 @@ if TYPE_CHECKING:
 _DENIED: Final = b"{}"
 
 
+@dataclass(slots=True, frozen=True)
+class Firing:
+    """What time or an answer calls a handler for. conclude: the write after which it is armed no more."""
+
+    id: str
+    conclude: Callable[[], None]
+
+
 class DocumentInstance:
     """One document under one program. See runtime.Instance.
 
@@ -42,6 +55,7 @@ class DocumentInstance:
     """
 
     __slots__ = (
+        "_armed",
         "_channels",
         "_document",
         "_follows",
@@ -69,6 +83,8 @@ class DocumentInstance:
         self._root = StateRoot(declaration.fields, journal)
         self._document: Document = object.__new__(declaration.cls)
         self._document._moot_root = self._root
+        arms = bool(declaration.alarms or declaration.answers)
+        self._armed = Armed(self._root, declaration, settings) if arms else None
         self._gate = None if declaration.gate is anyone else declaration.gate
         self._viewing = Viewing(declaration, settings, self._document, self._root, journal, str(document), program.namespace)
         self._follows = self._viewing.computed or self._gate is not None
@@ -80,6 +96,8 @@ class DocumentInstance:
             self._root.load(state)
         except ValueError as error:
             raise StorageDamaged(f"{self._id} can not be loaded: {error}") from error
+        if self._armed is not None:
+            self._armed.reload()
 
     def take_over(self, state: bytes, sources: dict[str, str]) -> None:
         """Take over what another version's `dump` gave: `sources` are old names by new ones. Raises StorageDamaged."""
@@ -87,6 +105,8 @@ class DocumentInstance:
             self._root.load(state, sources=sources)
         except ValueError as error:
             raise StorageDamaged(f"{self._id} can not be loaded: {error}") from error
+        if self._armed is not None:
+            self._armed.reload()
 
     @property
     def document(self) -> Document:
@@ -95,26 +115,55 @@ class DocumentInstance:
 
     def armed_handlers(self) -> frozenset[str]:
         """Names of handlers that something pending of this document will call."""
-        return frozenset()
+        return frozenset() if self._armed is None else self._armed.handlers
 
     # Running
+
+    def fire(self, invocation: Invocation) -> Outcome:
+        """See runtime.Instance."""
+        armed, declaration = self._armed, self._program.declaration
+        assert armed is not None, "only what `expect` let pass is fired"
+        channel: Channel | None
+        refusable = False
+        if invocation.channel == ALARM_CHANNEL:
+            id, alarm = armed.alarm(invocation.payload, invocation.now_ms)
+            channel, handler = declaration.alarms.get(alarm.handler), alarm.handler
+            run = msgspec.structs.replace(invocation, channel=handler, payload=alarm.arguments)
+            firing = Firing(id, partial(armed.ring, id, invocation.now_ms))
+        else:
+            id, ask = armed.open_ask(invocation.payload, invocation.sender, invocation.now_ms)
+            channel, handler = declaration.answers.get(ask.handler), ask.handler
+            run = msgspec.structs.replace(invocation, channel=handler)
+            firing = Firing(id, partial(armed.conclude, id))
+            refusable = "value" in json.decode(invocation.payload)
+        if channel is None:
+            outcome = self._failed(LookupError(f"{handler} is gone, though it was armed"), invocation)
+        else:
+            outcome = self.run_channel(channel, run, firing)
+        if outcome.code is Code.OK or (outcome.code is Code.REFUSED and refusable):
+            return outcome
+        self._journal.begin(index=invocation.index)
+        firing.conclude()
+        changes = self._journal.commit()
+        outcome.writes, outcome.changes, outcome.change_bytes = changes.writes, changes, changes.size
+        return outcome
 
     def run(self, invocation: Invocation) -> Outcome:
         """See runtime.Instance."""
         return self.run_channel(self._channels.get(invocation.channel) or self._program.channel(invocation.channel), invocation)
 
-    def run_channel(self, channel: Channel, invocation: Invocation) -> Outcome:
-        """Run a handler; `run` finds it by its name."""
+    def run_channel(self, channel: Channel, invocation: Invocation, firing: Firing | None = None) -> Outcome:
+        """Run a handler; `run` finds it by its name. `firing` is what calls it, if not somebody who has to pass the gate."""
         settings = self._settings
         journal = self._journal
         METER.begin(settings.steps_max, settings.call_depth_max)
         try:
-            gated = self._gate is not None or channel.allow is not None
+            gated = firing is None and (self._gate is not None or channel.allow is not None)
             if gated and channel.gated and not self._may_send(channel, invocation.sender):
                 return Outcome(Code.DENIED, _DENIED, steps=METER.end())
             journal.begin(index=invocation.index, new_id=RowIds(invocation.seed))
             try:
-                answer = self._call(channel, invocation)
+                answer = self._call(channel, invocation, firing)
                 if invocation.channel == DELETE_CHANNEL and answer != b"true":
                     return self._undo(Outcome(Code.DENIED, _DENIED))
                 if METER.limit or METER.refusal is not None or METER.fault is not None:
@@ -147,11 +196,15 @@ class DocumentInstance:
             METER.end()
             self.printed = METER.printed
 
-    def _call(self, channel: Channel, invocation: Invocation) -> bytes:
+    def _call(self, channel: Channel, invocation: Invocation, firing: Firing | None) -> bytes:
         """Run the handler and return the canonical answer."""
         journal, settings = self._journal, self._settings
         size_before = journal.size
-        command = Command(invocation.sender, invocation.now_ms, invocation.seed, invocation.index)
+        cause = ""
+        if firing is not None:
+            firing.conclude()
+            cause = firing.id
+        command = Command(invocation.sender, invocation.now_ms, invocation.seed, invocation.index, self._armed, cause)
         result = channel.function(self._document, command, **channel.arguments(invocation.payload))
         if not channel.gated and (missing := self._root.missing()):
             raise AttributeError(f"{channel.name.lstrip('-') or 'construct'} left without a value: {', '.join(missing)}")
@@ -199,7 +252,7 @@ class DocumentInstance:
     def _refused(self, refusal: Exception, invocation: Invocation) -> Outcome:
         """The answer of a declared refusal; what it carries must be plain."""
         try:
-            arguments = [_plain(argument) for argument in refusal.args]
+            arguments = [json_form(argument) for argument in refusal.args]
             message = textual.text(refusal) if refusal.args else _first_line(type(refusal))
             answer = json.encode({"name": type(refusal).__name__, "message": message, "arguments": arguments})
         except Exhausted as error:
@@ -214,6 +267,35 @@ class DocumentInstance:
         identity = invocation.seed + invocation.index.to_bytes(8, "little")
         error_id = hashlib.blake2b(identity, person=b"moot.error", digest_size=8).hexdigest()
         return Outcome(Code.FAILED, json.encode({"error_id": error_id}), error=traceback_of(error, self._program.namespace))
+
+    # Time and answers
+
+    @property
+    def due_ms(self) -> int | None:
+        """See runtime.Instance."""
+        return None if self._armed is None else self._armed.due_ms
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """See runtime.Instance."""
+        return () if self._armed is None else self._armed.asked
+
+    def due(self, now_ms: int, limit: int) -> list[Due]:
+        """See runtime.Instance."""
+        return [] if self._armed is None else self._armed.due(now_ms, limit)
+
+    def open_asks(self, who: Principal) -> list[OpenAsk]:
+        """See runtime.Instance."""
+        return [] if self._armed is None else self._armed.open_asks(who)
+
+    def expect(self, channel: str, payload: bytes, sender: Principal, now_ms: int) -> None:
+        """See runtime.Instance."""
+        if self._armed is None:
+            raise NotArmed(f"{self._id} arms nothing") if channel == ALARM_CHANNEL else AskClosed
+        if channel == ALARM_CHANNEL:
+            self._armed.alarm(payload, now_ms)
+        else:
+            self._armed.open_ask(payload, sender, now_ms)
 
     # Asking
 
@@ -283,14 +365,6 @@ class DocumentInstance:
     def patch_since(self, changes: list[Changes], who: Principal) -> bytes | None:
         """See runtime.Instance."""
         return self._viewing.patch_since(changes)
-
-
-def _plain(value: object) -> object:
-    """The JSON form of what a refusal carries. Raises TypeError or ValueError."""
-    if value is None:
-        return None
-    kind = state_type(type(value), owner=type(value))
-    return kind.to_json(kind.admit(value))
 
 
 def _first_line(refusal: type[Exception]) -> str:

@@ -11,15 +11,17 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, Final, get_type_hints
+from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from cluster.documents import payload as json
 from cluster.documents import upgrading
-from cluster.documents.channels import Channel, Export, Guarded, Parameter, View, members_schema, shown_schema
+from cluster.documents.armed import hidden_fields
+from cluster.documents.channels import Answering, Channel, Export, Guarded, Parameter, View, members_schema, shown_schema
 from cluster.documents.context import Command
 from cluster.documents.declare import MARK, RESERVED, Document, FieldDescriptor, Mark, anyone
 from cluster.documents.hooks import Hook, read_hook
 from cluster.documents.instance import DocumentInstance
+from cluster.documents.maybe import Maybe
 from cluster.documents.meter import charge
 from cluster.documents.methods import TYPES_BY_GUARD
 from cluster.documents.parts import Source
@@ -54,6 +56,8 @@ class Declaration:
     """Everything that a document class declares."""
 
     __slots__ = (
+        "alarms",
+        "answers",
         "channels",
         "class_policies",
         "cls",
@@ -76,6 +80,8 @@ class Declaration:
         self.version = cls._moot_version
         self.fields: dict[str, FieldSpec] = {}
         self.channels: dict[str, Channel] = {}
+        self.alarms: dict[str, Channel] = {}
+        self.answers: dict[str, Answering] = {}
         self.construct: Channel | None = None
         self.delete: Channel | None = None
         self.gate: Callable[..., bool] | None = None
@@ -92,7 +98,7 @@ class Declaration:
     @property
     def handlers(self) -> frozenset[str]:
         """Names that something pending may name."""
-        return frozenset(self.channels)
+        return frozenset(self.alarms) | frozenset(self.answers)
 
 
 class DocumentProgram:
@@ -177,6 +183,7 @@ class DocumentProgram:
             "description": inspect.getdoc(declaration.cls) or "",
             "construct": self.channel(CONSTRUCT_CHANNEL).schema(definitions),
             "channels": {name: channel.schema(definitions) for name, channel in declaration.channels.items()},
+            "answers": {name: channel.schema(definitions) for name, channel in declaration.answers.items()},
             "refusals": {refusal.__name__: inspect.getdoc(refusal) or "" for refusal in declaration.refusals},
             "fields": {
                 spec.name: {"visible": "public" if spec.visibility == "public" else "by policy"}
@@ -257,6 +264,8 @@ class _Reader:
             self._field(name, annotation, value, owner)
         for name, function, mark in list(self._marked()):
             self._function(name, function, mark)
+        if declaration.alarms or declaration.answers:
+            declaration.fields |= hidden_fields()
         if declaration.gate is None:
             self._refuse(cls, "gate", f"{cls.__name__} does not say who may connect", "write `gate = anyone`, or a @read.gate")
         specs = declaration.fields.values()
@@ -348,6 +357,10 @@ class _Reader:
         elif mark.kind == "upgrade":
             refuse = functools.partial(self._refuse, function)
             read_hook(function, self._hints(function), mark.since, declaration.version, declaration.upgrades, refuse)
+        elif mark.kind == "alarm":
+            declaration.alarms[name] = self._channel(name, function, mark)
+        elif mark.kind == "answer":
+            self._answer(name, function, mark)
         elif mark.kind == "view":
             self._view(name, function)
         elif mark.kind == "export":
@@ -359,9 +372,19 @@ class _Reader:
         except InvalidName as error:
             self._refuse(function, "channel", str(error), "choose another name")
 
-    def _channel(self, name: str, function: Callable[..., Any], mark: Mark) -> Channel:
-        parameters = list(inspect.signature(function).parameters.values())
+    def _answer(self, name: str, function: Callable[..., Any], mark: Mark) -> None:
         hints = self._hints(function)
+        parameters = list(inspect.signature(function).parameters)[2:]
+        annotation = hints.get(parameters[0]) if len(parameters) == 1 else None
+        if get_origin(annotation) is not Maybe:
+            self._refuse(function, "signature", "it takes (self, ctx: Command, value: Maybe[T])", "change its signature")
+            return
+        channel = self._channel(name, function, mark, {**hints, parameters[0]: get_args(annotation)[0]})
+        self.declaration.answers[name] = Answering(name, function, channel.parameters, channel.result)
+
+    def _channel(self, name: str, function: Callable[..., Any], mark: Mark, hints: dict[str, Any] | None = None) -> Channel:
+        parameters = list(inspect.signature(function).parameters.values())
+        hints = self._hints(function) if hints is None else hints
         if len(parameters) < 2 or hints.get(parameters[1].name) is not Command:
             self._refuse(function, "signature", "a write handler takes (self, ctx: Command, ...)", "add the parameter")
         wire = self._parameters(function, hints, parameters[2:])

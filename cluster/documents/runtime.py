@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
+from cluster.errors import AskClosed, NotArmed
 from cluster.ids import DocumentId, Principal
 
 CONSTRUCT_CHANNEL = ""
@@ -24,6 +25,9 @@ DELETE_CHANNEL = "-delete"
 """Not a legal handler name, so no author's channel can be it. A class without @on.delete refuses it: DENIED."""
 UPGRADE_CHANNEL = "-upgrade"
 """The document gets the code of the command. Its payload says from which."""
+ALARM_CHANNEL = "-alarm"
+ANSWER_CHANNEL = "-answer"
+"""An answer to an ask, or, without a value, the end of its time."""
 
 
 class Code(enum.IntEnum):
@@ -52,6 +56,8 @@ class Settings:
     session_window: int = 1024
     sessions_max: int = 1024
     change_ring_bytes: int = 256 * 1024
+    alarms_max: int = 1024
+    asks_max: int = 256
     checkpoint: bool = True
 
 
@@ -105,12 +111,59 @@ class ReadFailure:
     error: str
 
 
+@dataclass(slots=True, frozen=True)
+class Due:
+    """Something that time must do: the channel and payload of the command that does it. due_ms: Unix milliseconds."""
+
+    channel: str
+    payload: bytes
+    due_ms: int
+
+
+@dataclass(slots=True, frozen=True)
+class OpenAsk:
+    """An ask that waits for an answer. request: canonical JSON. due_ms: when it ends unanswered."""
+
+    id: str
+    handler: str
+    request: bytes
+    due_ms: int
+
+
 class Instance(Protocol):
     """One document in memory."""
 
     @property
     def classes_vary(self) -> bool:
         """Whether a viewer's class may change while the instance lives."""
+        ...
+
+    @property
+    def due_ms(self) -> int | None:
+        """The earliest thing that time must do, Unix milliseconds; None when there is none. Cheap: asked after commands."""
+        ...
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The principals of whom something is asked, sorted. Cheap: asked after commands."""
+        ...
+
+    def due(self, now_ms: int, limit: int) -> list[Due]:
+        """What is due, earliest first, at most `limit`."""
+        ...
+
+    def open_asks(self, who: Principal) -> list[OpenAsk]:
+        """What is asked of `who`, the oldest first."""
+        ...
+
+    def expect(self, channel: str, payload: bytes, sender: Principal, now_ms: int) -> None:
+        """Raise unless something armed waits for just this command on ALARM_CHANNEL or ANSWER_CHANNEL: NotArmed (a firing that
+        is late, early or repeated), AskClosed or InvalidPayload."""
+        ...
+
+    def fire(self, invocation: Invocation) -> Outcome:
+        """Run what `expect` let pass. It is armed no more afterwards, however its handler ends (then `changes` says so), except
+        that an answer which the handler refuses leaves its ask open. Atomic. Raises ApplyHalted only."""
         ...
 
     def run(self, invocation: Invocation) -> Outcome:
@@ -156,6 +209,38 @@ class Instance(Protocol):
         """JSON Patch for a viewer who last saw the state before `changes` (consecutive, ending now), or None when it can not
         be derived from them (a policy or a view may have changed what is visible): the viewer then gets a reset."""
         ...
+
+
+class ArmsNothing:
+    """The part of an Instance that has to do with time and answers, for documents that arm nothing."""
+
+    __slots__ = ()
+
+    @property
+    def due_ms(self) -> int | None:
+        """See Instance."""
+        return None
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """See Instance."""
+        return ()
+
+    def due(self, now_ms: int, limit: int) -> list[Due]:
+        """See Instance."""
+        return []
+
+    def open_asks(self, who: Principal) -> list[OpenAsk]:
+        """See Instance."""
+        return []
+
+    def expect(self, channel: str, payload: bytes, sender: Principal, now_ms: int) -> None:
+        """See Instance."""
+        raise AskClosed if channel == ANSWER_CHANNEL else NotArmed
+
+    def fire(self, invocation: Invocation) -> Outcome:
+        """See Instance."""
+        raise AssertionError("nothing is ever expected")
 
 
 class Projection(Protocol):

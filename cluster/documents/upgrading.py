@@ -39,7 +39,7 @@ def upgrade(
     previous = before.load(document, state)
     instance = DocumentInstance(program, document)
     instance.take_over(state, taken.sources)
-    gone = handlers_gone(instance.armed_handlers(), new)
+    gone = handlers_gone(previous.armed_handlers(), new)
     if gone:
         return None, _refused(invocation, "; ".join(change.reason for change in gone))
     outcome = instance.run_channel(program.upgrade_channel(_all(hooks, previous)), invocation)

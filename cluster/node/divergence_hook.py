@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cluster.documents.instance import DocumentInstance
+from cluster.documents.channels import Channel
+from cluster.documents.instance import DocumentInstance, Firing
 from cluster.documents.loader import BundleLoader
 from cluster.documents.program import DocumentProgram
 from cluster.documents.runtime import Invocation, Outcome, Settings
@@ -29,11 +30,11 @@ class LeakingInstance(DocumentInstance):
     leak: Callable[[], str]
     marker: bytes
 
-    def run(self, invocation: Invocation) -> Outcome:
-        """See runtime.Instance."""
+    def run_channel(self, channel: Channel, invocation: Invocation, firing: Firing | None = None) -> Outcome:
+        """See DocumentInstance."""
         if self.marker in invocation.payload:
             invocation.payload = invocation.payload.replace(self.marker, self.leak().encode())
-        return super().run(invocation)
+        return super().run_channel(channel, invocation, firing)
 
 
 class LeakingProgram(DocumentProgram):

@@ -40,13 +40,15 @@ class Clocks:
         self.off = False
         self._offset_ms = 0.0
         """This node's wall clock minus its monotonic clock."""
+        self._exact_ms = 0.0
+        """The same, with every step of it."""
         self._offsets_ms: dict[NodeId, float] = {}
         """A peer's wall clock minus this node's monotonic clock."""
         self._tried_ms: dict[ShardId, float] = {}
 
     def note(self, now_ms: float, wall_ms: int) -> None:
         """Once a turn: this node's clocks. The wall clock may have been set."""
-        offset_ms = wall_ms - now_ms
+        offset_ms = self._exact_ms = wall_ms - now_ms
         if abs(offset_ms - self._offset_ms) > JUMP_MS:
             self._offset_ms = offset_ms
             self._look()
@@ -54,6 +56,10 @@ class Clocks:
     def wall_ms(self, now_ms: float) -> int:
         """This node's wall clock at a moment of its monotonic one."""
         return max(0, round(now_ms + self._offset_ms))
+
+    def at_ms(self, wall_ms: float) -> float:
+        """What this node's monotonic clock will show when its wall clock shows `wall_ms`, as far as is known now."""
+        return wall_ms - self._exact_ms
 
     def heard(self, node: NodeId, wall_ms: int, sent_ms: float, now_ms: float) -> None:
         """A peer's clock stood at `wall_ms` between our asking at `sent_ms` and now."""

@@ -337,7 +337,7 @@ class Pump:
         """When `step` must be called next, whatever arrives."""
         due = min(self._heartbeat_due_ms, self.streams.deadline_ms, self._schedule.deadline_ms)  # housekeeping waits for these
         due = min(due, self._waking.deadline_ms, self.divergences.deadline_ms, self._incoming.compiling.deadline_ms)
-        return min(due, self._transfers.deadline_ms(self._now_ms))
+        return min(due, self.clocks.at_ms(self._schedule.due_ms), self._transfers.deadline_ms(self._now_ms))
 
     @property
     def calls_for_turn(self) -> bool:
@@ -365,7 +365,7 @@ class Pump:
         self._now_ms = now_ms
         self._waking.tick(now_ms)
         self.clocks.note(now_ms, wall_ms)
-        self._schedule.ring(self.replicas, now_ms)
+        self._schedule.ring(self.replicas, now_ms, wall_ms)
         self._step_ready(now_ms, wall_ms)
         self.streams.tick(now_ms)
         self._incoming.compiling.tick(now_ms)

@@ -24,6 +24,10 @@ def _stands(replica: ShardReplica) -> bool:
     return (role is Role.PRE_CANDIDATE or role is Role.CANDIDATE) and replica.deadline_ms < _NEVER
 
 
+RING_PAUSE_MS = 10.0
+"""Between two looks at what is due in one shard: a shard with a backlog leaves room for everybody else."""
+
+
 class Schedule:
     """ready: replicas with news. to_apply: those with committed entries or answers. reading: those whose reads wait for an
     acknowledged liveness round. moved: those whose documents did anything since the last housekeeping, or wait for it. watched:
@@ -41,6 +45,13 @@ class Schedule:
         """Those whose deadline has come and who wait for room to stand, in that order."""
         self._timers: list[tuple[float, ShardId]] = []
         self._armed: dict[ShardId, float] = {}
+        self._due: list[tuple[float, ShardId]] = []
+        """When documents of a shard have something to do, by the wall clock, which may be set: so it is compared each turn."""
+        self._due_at: dict[ShardId, float] = {}
+        self._due_entry: dict[ShardId, float] = {}
+        self._rung: dict[ShardId, float] = {}
+        """When the shards rang whose pauses may not be over, and the last of all."""
+        self._rung_ms = 0.0
 
     @property
     def busy(self) -> bool:
@@ -56,12 +67,20 @@ class Schedule:
         """The earliest timer."""
         return self._timers[0][0] if self._timers else _NEVER
 
+    @property
+    def due_ms(self) -> float:
+        """The earliest time by the wall clock, Unix milliseconds, at which documents have something to do."""
+        return self._due[0][0] if self._due else _NEVER
+
     def look_at(self, replica: ShardReplica) -> None:
         """A replica moved: see what it waits for now."""
         shard = replica.id
         if replica.incomplete:
             self.moved[shard] = None
         self._arm(shard, replica.deadline_ms)
+        due_ms = replica.due_ms
+        if due_ms != self._due_at.get(shard, _NEVER):
+            self._set_due(shard, due_ms)
         if replica.apply_waits or replica.answers_wait:
             self.to_apply[shard] = None
         if replica.reads_confirmable:
@@ -82,6 +101,9 @@ class Schedule:
         for listing in (self.ready, self.to_apply, self.reading, self.moved, self.watched):
             listing.pop(shard, None)
         self._armed.pop(shard, None)
+        self._due_at.pop(shard, None)
+        self._due_entry.pop(shard, None)
+        self._rung.pop(shard, None)
         self._leaderless.pop(shard, None)
         self.standing.discard(shard)
 
@@ -91,10 +113,44 @@ class Schedule:
             self._armed[shard] = deadline_ms
             heapq.heappush(self._timers, (deadline_ms, shard))
 
-    def ring(self, replicas: dict[ShardId, ShardReplica], now_ms: float) -> None:
+    def _set_due(self, shard: ShardId, due_ms: float) -> None:
+        """As with deadlines: an entry that comes too early stays, and is set again when its time has come."""
+        if due_ms == _NEVER:
+            del self._due_at[shard]
+            return
+        self._due_at[shard] = due_ms
+        if due_ms < self._due_entry.get(shard, _NEVER):
+            self._push_due(shard, due_ms)
+
+    def _push_due(self, shard: ShardId, at_ms: float) -> None:
+        self._due_entry[shard] = at_ms
+        heapq.heappush(self._due, (at_ms, shard))
+
+    def _ring_due(self, wall_ms: float) -> None:
+        """Make those ready in which documents have something to do by now."""
+        if not self._rung_ms <= wall_ms < self._rung_ms + RING_PAUSE_MS:  # all pauses are over, or the clock was set
+            self._rung.clear()
+        while self._due and self._due[0][0] <= wall_ms:
+            at_ms, shard = heapq.heappop(self._due)
+            if self._due_entry.get(shard) != at_ms:
+                continue
+            del self._due_entry[shard]
+            due_ms = self._due_at.get(shard, _NEVER)
+            if due_ms <= wall_ms and shard in self._rung:
+                due_ms = max(due_ms, self._rung[shard] + RING_PAUSE_MS)
+            if due_ms <= wall_ms:
+                self._rung[shard] = self._rung_ms = wall_ms
+                self._due_at.pop(shard)
+                self.ready[shard] = None
+            elif due_ms < _NEVER:
+                self._push_due(shard, due_ms)
+
+    def ring(self, replicas: dict[ShardId, ShardReplica], now_ms: float, wall_ms: int) -> None:
         """Make those ready whose deadline has come, the oldest first; to elect a leader, no more than there is room for. To
         Raft a deadline that is met late is a lost message.
         """
+        if self._due:
+            self._ring_due(wall_ms)
         timers = self._timers
         while timers and timers[0][0] <= now_ms:
             at_ms, shard = heapq.heappop(timers)

@@ -22,6 +22,8 @@ KINDS: Final = {
     "COMMAND_KIND_CREATE": CommandKind.CREATE,
     "COMMAND_KIND_MESSAGE": CommandKind.SEND,
     "COMMAND_KIND_DELETE": CommandKind.DELETE,
+    "COMMAND_KIND_ALARM": CommandKind.ALARM,
+    "COMMAND_KIND_ANSWER": CommandKind.ANSWER,
     "COMMAND_KIND_UPGRADE": CommandKind.UPGRADE,
 }
 

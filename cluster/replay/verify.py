@@ -132,7 +132,9 @@ class Replay:
         if instance_now is None:
             raise InvalidRequest("the export has a message before the document's creation: nothing can be replayed")
         channel = DELETE_CHANNEL if kind is CommandKind.DELETE else row["channel"]
-        return instance_now.run(Invocation(channel, payload, sender, row["time_ms"], seed, live.index + 1))
+        invocation = Invocation(channel, payload, sender, row["time_ms"], seed, live.index + 1)
+        fires = kind in (CommandKind.ALARM, CommandKind.ANSWER)
+        return instance_now.fire(invocation) if fires else instance_now.run(invocation)
 
     def _compare(self, at: str, what: str, logged: str, replayed: str) -> None:
         if logged != replayed:

@@ -60,6 +60,7 @@ PRINCIPALS_KEPT_MAX = 4096
 
 _CREATE, _SEND, _DELETE = int(CommandKind.CREATE), int(CommandKind.SEND), int(CommandKind.DELETE)
 _UPGRADE = int(CommandKind.UPGRADE)
+_FIRING = frozenset((int(CommandKind.ALARM), int(CommandKind.ANSWER)))
 _OK, RUN = Code.OK, Verdict.RUN
 
 Origin = tuple[StreamKey, int]
@@ -262,7 +263,7 @@ class Applier:
             if not plain or sender is None or live.instance is None or live.frozen:
                 try:
                     sender = self._sender(command)
-                    payload = self._admit(live, command)
+                    payload = self._admit(live, command, sender)
                 except ClusterError as error:
                     if replies is not None:
                         _fill(replies[offset], live.epoch, live.index, b"", failure_of(error))
@@ -286,7 +287,7 @@ class Applier:
             size += len(command.payload) + 64
             if ran is None or ran.epoch != live.epoch:  # an entry may delete a document and create it again
                 ran = task.ran(live, now_ms, seed)
-            if command.kind != _SEND:
+            if command.kind != _SEND and command.kind not in _FIRING:
                 ran.existence_touched = True
             ran.offsets.append(offset)
             ran.commands.append(command)
@@ -306,9 +307,9 @@ class Applier:
         place = (live.id, live.epoch, live.index + 1, command.channel, command.principal, self.now_ms)
         self._on_failure(HandlerFailure(error_id, *place, outcome.error))
 
-    def _admit(self, live: LiveDocument, command: Command) -> bytes:
-        """The payload as the document's code spells it, which may have changed since it was checked. Raises what that code, or
-        the document's existence, says against it.
+    def _admit(self, live: LiveDocument, command: Command, sender: Principal) -> bytes:
+        """The payload as the document's code spells it, which may have changed since it was checked. Raises what that code,
+        what the document has armed, or its existence says against it.
         """
         if command.kind == _CREATE:
             if live.alive:
@@ -324,6 +325,9 @@ class Applier:
             return upgrades.spelt_anew(live, command)
         if command.kind == _UPGRADE:
             upgrades.check_order(live, command)
+        elif command.kind in _FIRING:
+            assert live.instance is not None
+            live.instance.expect(command.channel, command.payload, sender, self.now_ms)
         return command.payload
 
     def _sender(self, command: Command) -> Principal:
@@ -345,7 +349,8 @@ class Applier:
             program = self._directory.program(command.code_hash)
             made_of = Invocation(UPGRADE_CHANNEL, command.payload, sender, self.now_ms, seed, live.index + 1)
             return upgrades.run(live, command, program, made_of)
-        return live.instance.run(Invocation(command.channel, command.payload, sender, self.now_ms, seed, live.index + 1))
+        invocation = Invocation(command.channel, command.payload, sender, self.now_ms, seed, live.index + 1)
+        return live.instance.fire(invocation) if command.kind in _FIRING else live.instance.run(invocation)
 
     def _delete(self, live: LiveDocument, command: Command, sender: Principal, seed: bytes) -> Outcome:
         """Ask the document's code; a class that does not say who may delete lets nobody."""

@@ -14,7 +14,7 @@ from cluster.empty import NO_ENTRIES
 from cluster.errors import StorageDamaged
 from cluster.ids import DocumentId, LogIndex, ReplicaId
 from cluster.shard.directory import Directory
-from cluster.shard.document import LiveDocument, decode_record
+from cluster.shard.document import NOT_WAITING, LiveDocument, Waiting, decode_record, waiting_of
 from cluster.storage.engine import Batch
 from cluster.storage.records import RecordStore
 
@@ -189,6 +189,10 @@ class DocumentCache:
     def save(self, live: LiveDocument, batch: Batch) -> None:
         """Write the record into `batch`; the document is clean from here on."""
         self._records.put(batch, self.generation, live.id, live.record())
+        waiting = live.waiting
+        if waiting != live.stored_waiting:
+            self._records.index(batch, self.generation, live.id, live.stored_waiting, waiting)
+            live.stored_waiting = waiting
         live.first_unsaved = 0
         live.unsaved_bytes = 0
         self.unsaved.pop((live.id.space, live.id.key), None)
@@ -201,10 +205,32 @@ class DocumentCache:
         program = self._directory.program(record.code_hash) if record.alive else None
         live = LiveDocument.load(document, body, program)
         name = (document.space, document.key)
+        self._records.index(batch, self.generation, document, self._stored_waiting(document), live.waiting)
         self._records.put(batch, self.generation, document, body)
         self.unsaved.pop(name, None)
         self._keep(name, live)
         return live
+
+    def _stored_waiting(self, document: DocumentId) -> Waiting:
+        """What the index on disk says of a document. Where its record is rotten that is lost, and no harm: the index only says
+        whom to look at.
+        """
+        live = self._documents.get((document.space, document.key))
+        if live is not None:
+            return live.stored_waiting
+        try:
+            body = self._records.get(self.generation, document)
+        except StorageDamaged:
+            return NOT_WAITING
+        return NOT_WAITING if body is None else waiting_of(body)
+
+    def due(self, after: bytes, now_ms: int, limit: int) -> list[bytes]:
+        """Names of documents whose stored records have something to do by `now_ms`: see RecordStore.due."""
+        return self._records.due(self.generation, after, now_ms, limit)
+
+    def asking(self, space: str, principal: str, after_key: str, limit: int) -> list[str]:
+        """Keys of documents whose stored records ask a principal something: see RecordStore.asking."""
+        return self._records.asking(self.generation, space, principal, after_key, limit)
 
     def save_all(self, batch: Batch) -> None:
         """Write every unsaved record: the stored shard then stands at the applied index."""

@@ -46,9 +46,14 @@ class CommandKind(enum.IntEnum):
     DISCONNECT = 8
 
 
+TIME_PRINCIPAL = "system:time@moot"
+"""Who sends what a leader makes because its time has come: alarms, and the end of asks. Nobody can sign in as it."""
+
+
 class Command(Struct, array_like=True, frozen=True, gc=False):
     """One input to one document.
 
+    channel: the handler; ALARM_CHANNEL and ANSWER_CHANNEL say that the payload names what is armed.
     code_hash: CREATE: the code the document gets. SEND: the code that the payload was checked against; a document that
         runs other code by then checks it again at apply.
     session, sequence, acked_through: see `cluster.session.table`; an empty session asks for nothing.

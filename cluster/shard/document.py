@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from cluster.documents.armed import waits_of
 from cluster.documents.runtime import Instance, Outcome, Program
 from cluster.errors import StorageDamaged
 from cluster.ids import DocumentId, Position
@@ -60,6 +61,23 @@ class Record(Struct, array_like=True, frozen=True):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Record)
+
+
+Waiting = tuple[int | None, tuple[str, ...]]
+"""What a document waits for: its earliest time in Unix milliseconds, and the principals that it asks, sorted."""
+NOT_WAITING: Waiting = (None, ())
+
+
+def waiting_of(body: bytes) -> Waiting:
+    """What the document of a stored record waits for; for a record that does not decode, nothing."""
+    try:
+        record = decode_record(body)
+    except StorageDamaged:
+        return NOT_WAITING
+    if not record.alive or record.frozen:
+        return NOT_WAITING
+    waits = waits_of(record.state)
+    return waits.due_ms, waits.asked
 
 
 def decode_record(body: bytes) -> Record:
@@ -119,6 +137,7 @@ class LiveDocument:
         "ring_bytes",
         "sessions",
         "settled",
+        "stored_waiting",
         "touched_ms",
         "unsaved_bytes",
         "upgrade_failed",
@@ -140,6 +159,8 @@ class LiveDocument:
         self.first_unsaved = 0
         self.unsaved_bytes = 0
         self.touched_ms = 0.0
+        self.stored_waiting = NOT_WAITING
+        """What the index on disk says, since the record was written."""
         self.ring: deque[tuple[int, Any, int]] = deque()
         self.ring_bytes = 0
         self.upgraded_index = 0
@@ -160,11 +181,24 @@ class LiveDocument:
             assert program is not None, "a living document needs its code"
             live.program = program
             live.instance = program.load(document, record.state)
+            live.stored_waiting = live.waiting
         return live
 
     @property
     def alive(self) -> bool:
         return self.instance is not None
+
+    @property
+    def due_ms(self) -> int | None:
+        """The earliest thing that time must do, Unix milliseconds; None when there is none. A frozen document's time stands."""
+        instance = self.instance
+        return None if instance is None or self.frozen else instance.due_ms
+
+    @property
+    def waiting(self) -> Waiting:
+        """What it waits for now. A frozen document takes neither alarms nor answers."""
+        instance = self.instance
+        return NOT_WAITING if instance is None or self.frozen else (instance.due_ms, instance.asked)
 
     @property
     def position(self) -> Position:

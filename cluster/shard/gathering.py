@@ -11,8 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cluster.empty import NO_ENTRIES
-from cluster.errors import ClusterError, CodeMissing, InvalidName, InvalidRequest, StorageDamaged, StorageError, UnknownDocument
+from cluster.documents.payload import encode, parse
+from cluster.documents.runtime import ANSWER_CHANNEL, Settings
+from cluster.empty import NO_ENTRIES, NO_ITEMS
+from cluster.errors import (
+    ClusterError,
+    CodeMissing,
+    InvalidName,
+    InvalidPayload,
+    InvalidRequest,
+    StorageDamaged,
+    StorageError,
+    UnknownDocument,
+)
 from cluster.ids import Principal, check_channel, check_key, check_space
 from cluster.session.failures import failure_of
 from cluster.session.operations import Kind, Operation, Reply
@@ -42,9 +53,12 @@ _KINDS: dict[int, CommandKind] = {
     Kind.CREATE: CommandKind.CREATE,
     Kind.SEND: CommandKind.SEND,
     Kind.DELETE: CommandKind.DELETE,
+    Kind.ANSWER: CommandKind.ANSWER,
 }
+_ANSWER_MEMBERS = frozenset(("ask", "value"))
 _CREATE = Kind.CREATE.value
 _SEND = Kind.SEND.value
+_ANSWER = Kind.ANSWER.value
 
 
 class _Checked:
@@ -168,16 +182,22 @@ class Gatherer:
                 self.upgrades.code_of(live)
 
     def gather(
-        self, arrived: list[tuple[StreamKey, list[Operation]]], now_ms: int, turn: Turn
+        self,
+        arrived: list[tuple[StreamKey, list[Operation]]],
+        now_ms: int,
+        turn: Turn,
+        made: list[Command] = NO_ITEMS,
     ) -> list[tuple[bytes, list[Origin], list[Command]]]:
         """Entries as (payload, origins, commands) in arrival order, upgrades before what touched their document. Refused
         operations are answered in `turn`.
+
+        made: commands of the leader itself, which come first.
         """
         if self.cache.touched:
             self.look_at_touched()
         entries: list[tuple[bytes, list[Origin], list[Command]]] = []
-        commands: list[Command] = []
-        origins: list[Origin] = []
+        commands: list[Command] = [*self.upgrades.take(), *made]
+        origins: list[Origin] = [(NOBODY, 0)] * len(commands)
         size = 0
         like: _Checked | None = None
         for stream, operations in arrived:
@@ -240,6 +260,9 @@ class Gatherer:
                     self._learn_channel(operation.channel)
                 channel = operation.channel
                 payload = self._directory.program(code_hash).check(channel, payload or NO_PARAMETERS)
+            elif kind == _ANSWER:
+                channel = ANSWER_CHANNEL
+                payload = self._answer(payload, self._directory.program(code_hash).settings)
             else:
                 payload = NO_PARAMETERS
         return Command(
@@ -260,6 +283,13 @@ class Gatherer:
         if command.kind != _SEND:
             return None
         return _Checked(operation, command.code_hash, self._directory.program(command.code_hash).check)
+
+    def _answer(self, payload: bytes, settings: Settings) -> bytes:
+        """An answer to an ask, canonical. Whether it is of the right type is judged at apply: it depends on what was asked."""
+        given = parse(payload, bytes_max=settings.payload_bytes_max, depth_max=settings.payload_depth_max)
+        if given.keys() != _ANSWER_MEMBERS or given["ask"].__class__ is not str:
+            raise InvalidPayload("an answer has `ask`, the id of what it answers, and `value`")
+        return encode({"ask": given["ask"], "value": given["value"]})
 
     def _learn_channel(self, channel: str) -> None:
         """Legal names are remembered, so that each is looked at once."""

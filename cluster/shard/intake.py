@@ -6,6 +6,7 @@ Invariant: every operation is answered exactly once. What is refused here was ne
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -17,7 +18,10 @@ from cluster.raft.effects import Effects
 from cluster.raft.events import Event, Propose, Read
 from cluster.session.failures import failure_of
 from cluster.session.operations import COMMAND_KINDS, Consistency, Kind, Operation, Reply
+from cluster.shard.alarms import Alarms
 from cluster.shard.apply import Applier
+from cluster.shard.cache import DocumentCache
+from cluster.shard.document import LiveDocument
 from cluster.shard.feed import Feed
 from cluster.shard.gathering import Gatherer
 from cluster.shard.proposals import Proposals, Proposed
@@ -60,8 +64,10 @@ class Intake:
     """
 
     __slots__ = (
+        "_alarms",
         "_applier",
         "_arrived",
+        "_cache",
         "_feed",
         "_gatherer",
         "_proposals",
@@ -73,9 +79,19 @@ class Intake:
     )
 
     def __init__(
-        self, server: Server, gatherer: Gatherer, applier: Applier, reader: Reader, feed: Feed, stamped_ms: int
+        self,
+        server: Server,
+        gatherer: Gatherer,
+        applier: Applier,
+        reader: Reader,
+        feed: Feed,
+        cache: DocumentCache,
+        stamped_ms: int,
     ) -> None:
         self._server = server
+        self._cache = cache
+        self._alarms: Alarms | None = None
+        """While this replica leads and has applied its own term."""
         self._gatherer = gatherer
         self._applier = applier
         self._reader = reader
@@ -91,6 +107,26 @@ class Intake:
     def time_ms(self) -> int:
         """The shard's time: no later proposal may have an earlier one."""
         return max(self._stamped_ms, self._applier.now_ms)
+
+    @property
+    def due_ms(self) -> float:
+        """When time has something to do here, Unix milliseconds; never while it could not be proposed."""
+        return self._alarms.due_ms if self._alarms is not None and not self._on_their_way else math.inf
+
+    def lead(self, term: Term) -> None:
+        """This replica leads and has applied an entry of its term."""
+        self.led_term = term
+        self._alarms = Alarms(self._cache)
+
+    def lead_no_more(self) -> None:
+        """Leadership ended, or another begins: commands are refused until `lead`."""
+        self.led_term = None
+        self._alarms = None
+
+    def changed(self, live: LiveDocument) -> None:
+        """Commands changed this document."""
+        if self._alarms is not None:
+            self._alarms.changed(live)
 
     def advance_time(self, floor_ms: int) -> None:
         """An installed snapshot says how late it is already."""
@@ -140,7 +176,8 @@ class Intake:
 
     def take(self, now_ms: float, wall_ms: int, turn: Turn) -> None:
         """Propose what may be proposed, and let reads wait."""
-        if not self._arrived and not self._touched:
+        something_due = self.due_ms <= max(self._stamped_ms, wall_ms)
+        if not self._arrived and not self._touched and not something_due:
             return
         arrived, self._arrived = self._arrived, NO_ITEMS
         commands: list[tuple[StreamKey, list[Operation]]] = []
@@ -154,7 +191,7 @@ class Intake:
                 for operation in operations:
                     if operation.kind not in COMMAND_KINDS:
                         self._take_read(stream, operation, turn, now_ms)
-        if not commands and not self._touched:
+        if not commands and not self._touched and not something_due:
             return
         if self._on_their_way:
             self._arrived = commands  # they gather while the last entries are on their way
@@ -184,7 +221,8 @@ class Intake:
             refuse_with(arrived, refusal, turn)
             return
         self._stamped_ms = max(self._stamped_ms, self._applier.now_ms, wall_ms)
-        entries = self._gatherer.gather(arrived, self._stamped_ms, turn)
+        due = self._alarms.take(self._stamped_ms) if self._alarms is not None else NO_ITEMS
+        entries = self._gatherer.gather(arrived, self._stamped_ms, turn, due)
         if not entries:
             return
         effects = self._server.handle(Propose([payload for payload, _, _ in entries]), now_ms, turn)
@@ -193,6 +231,8 @@ class Intake:
             failure = failure_of(effects.refusal or self._not_leader())
             for _, origins, commands in entries:
                 self._gatherer.forget_creations(commands)
+                if self._alarms is not None:
+                    self._alarms.concluded(commands)
                 for stream, operation in origins:
                     turn.reply(stream, Reply(operation, 0, 0, b"", failure))
             return
@@ -262,11 +302,16 @@ class Intake:
         """Apply has answered who waited."""
         self._proposals.applied(proposed)
         self._gatherer.forget_creations(proposed.commands)
+        if self._alarms is not None:
+            self._alarms.concluded(proposed.commands)
 
     def found_damaged(self) -> str:
-        """What could not be read while operations were checked or reads answered, told once."""
+        """What could not be read while operations were checked, reads answered or what is due looked up, told once."""
         what = self._gatherer.damaged or self._reader.damaged
         self._gatherer.damaged = self._reader.damaged = ""
+        if self._alarms is not None:
+            what = what or self._alarms.damaged
+            self._alarms.damaged = ""
         return what
 
     def refuse_reads(self, turn: Turn) -> None:

@@ -115,7 +115,7 @@ class ShardReplica:
         self._messages: list[tuple[ReplicaId, Message]] = NO_ITEMS
         self._departed = members.adopt(raft.configuration)
         """Members of an earlier configuration: told once it is committed that they are none any more."""
-        self._intake = Intake(self, gatherer, applier, reader, feed, stored.metadata().now_ms)
+        self._intake = Intake(self, gatherer, applier, reader, feed, cache, stored.metadata().now_ms)
         self._compaction = compaction
         self._compact_looked_at = applied
         self.snapshots_wanted: list[ReplicaId] = NO_ITEMS
@@ -171,6 +171,11 @@ class ShardReplica:
         if self._contradicted or (self.unwell and not self.leads and not self._stands_in):
             return _NEVER
         return self.raft.deadline_ms
+
+    @property
+    def due_ms(self) -> float:
+        """When time has something to do here, Unix milliseconds: alarms ring at the leader."""
+        return self._intake.due_ms if self.leads and not (self.unwell or self.stalled) else _NEVER
 
     @property
     def apply_waits(self) -> bool:
@@ -289,7 +294,7 @@ class ShardReplica:
         self.halted = error.message
         if lies_on_disk(error):
             self.lost = self.lost or error.message
-        self._answer_all(turn)
+        self._intake.answer_all(turn)
 
     def tell_applied(self, leader: ReplicaId) -> AppliedItem:
         """What this replica's apply did, for its leader to compare."""
@@ -321,11 +326,7 @@ class ShardReplica:
             self._stands_in = False
         if self.leads and self._intake.led_term in (None, self.raft.term):
             return
-        self._intake.led_term = None
-        self._answer_all(turn)
-
-    def _answer_all(self, turn: Turn) -> None:
-        """This replica can no longer say what comes of anything that waits here: nobody may wait for it in vain."""
+        self._intake.lead_no_more()
         self._intake.answer_all(turn)
 
     def hold_for_snapshot(self, peer: ReplicaId, point: LogIndex) -> None:
@@ -345,7 +346,7 @@ class ShardReplica:
     def stop(self, turn: Turn) -> None:
         """This replica is taken down: whoever waits here is sent on. It must not be used again."""
         self._contradicted = True
-        self._answer_all(turn)
+        self._intake.answer_all(turn)
 
     # -- apply -------------------------------------------------------------------------------------------------------
 
@@ -362,7 +363,7 @@ class ShardReplica:
             self._intake.answer_reads(self.applied, now_ms, turn, clock)
             self._look_for_damage(turn)
         if self.leads and self._intake.led_term is None and self.raft.term_of(self.applied) == self.raft.term:
-            self._intake.led_term = self.raft.term
+            self._intake.lead(self.raft.term)
         if self.applied - self._compact_looked_at >= self._compaction.every_entries:
             self.compact(now_ms, turn)
 
@@ -398,12 +399,13 @@ class ShardReplica:
             self.halted = error.message
             suspect = error.details.get("suspect")
             self.suspected_offset = int(suspect) if suspect is not None else None
-            self._answer_all(turn)
+            self._intake.answer_all(turn)
             return False
         if proposed is not None:
             self._intake.applied(proposed)
         for live in changed:
             self.feed.changed(live)
+            self._intake.changed(live)
             if self._on_changed is not None and live.id.key == SYSTEM_KEY:
                 self._on_changed(live, turn)
         return True
@@ -411,7 +413,7 @@ class ShardReplica:
     def found_unreadable(self, what: str, turn: Turn) -> None:
         """State here can not be read: stop serving; whoever waits asks the next leader."""
         self.damaged = what
-        self._answer_all(turn)
+        self._intake.answer_all(turn)
 
     def found_diverged(self, what: str, document: DocumentId, turn: Turn) -> None:
         """The majority has another state of this document. Commands on their way are still answered: they are in the log, and

@@ -17,6 +17,7 @@ from cluster.ids import LogIndex, ShardId
 from cluster.raft.messages import SnapshotMeta
 from cluster.shard.cache import DocumentCache
 from cluster.shard.commands import row_index
+from cluster.shard.document import NOT_WAITING, waiting_of
 from cluster.shard.turn import Turn
 from cluster.storage import keys
 from cluster.storage.engine import Batch
@@ -131,6 +132,10 @@ class StoredShard:
             keys.check_record_name(name)
         for name, body in pieces:
             self._records.put_named(turn.batch, partial.generation, name, body)
+            waiting = waiting_of(body)
+            if waiting != NOT_WAITING:
+                document = keys.document_of(name)
+                self._records.index(turn.batch, partial.generation, document, NOT_WAITING, waiting)
         after = pieces[-1][0] if pieces else partial.after
         self._note(Partial(partial.generation, partial.point, max(partial.through, through), after), turn.batch)
 

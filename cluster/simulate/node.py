@@ -6,6 +6,7 @@ Invariant: the same seed and the same calls give the same bytes: time, session n
 from __future__ import annotations
 
 import base64
+import math
 import random
 import sys
 from collections.abc import Callable, Iterable
@@ -113,7 +114,8 @@ class SimulatedNode:
 
     def pass_time(self, until_ms: int) -> None:
         """Move the clock to the next moment at which something falls due, at most to `until_ms`."""
-        self.now_ms = until_ms
+        due_ms = self._began_ms + math.ceil(min(self.pump.deadline_ms, until_ms - self._began_ms))
+        self.now_ms = min(max(due_ms, self.now_ms + 1), until_ms)
 
     def run(self) -> None:
         """Do everything that can be done now."""

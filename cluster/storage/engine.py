@@ -22,6 +22,7 @@ class Family(enum.Enum):
     RECORDS = "records"
     HISTORY = "history"
     BUNDLES = "bundles"
+    WAITS = "waits"
 
 
 class Batch:

@@ -12,6 +12,10 @@ refuses control characters), so a zero byte ends a name and keeps the order of n
     HISTORY  shard:u32 space 0x00 key 0x00 epoch:u32 first_index:u64
                                                             count:u32 and the commands of one document from one entry
     BUNDLES  hash:32                                        a bundle; the name is its checksum
+    WAITS    shard:u32 generation:u32 0x01 due_ms:u64 space 0x00 key
+                                                            an empty value: the document has something to do then
+             shard:u32 generation:u32 0x02 space 0x00 principal 0x00 key
+                                                            an empty value: the document asks the principal something
 
 Invariant: every value except a bundle is sealed: crc32 over (family, key, body) stands before the body. A value that rotted,
 or that came back for another key, does not open. It does not detect a value that is missing, or an older value of the same
@@ -45,6 +49,8 @@ SHARD_DAMAGED = 7
 _FAMILY_SEED = {family: crc32(family.value.encode()) for family in Family}
 _SHARD_INDEX = struct.Struct(">IQ")
 _SHARD_PAIR = struct.Struct(">II")
+_SHARD_PAIR_KIND = struct.Struct(">IIB")
+_U64 = struct.Struct(">Q")
 _EPOCH_INDEX = struct.Struct(">IQ")
 _CHECKSUM = struct.Struct(">I")
 _U32 = struct.Struct(">I")
@@ -121,6 +127,12 @@ def record_name(document: DocumentId) -> bytes:
     return b"%b\0%b" % (document.space.encode(), document.key.encode())
 
 
+def document_of(name: bytes) -> DocumentId:
+    """Whose `record_name` this is."""
+    space, _, key = name.partition(b"\0")
+    return DocumentId(space.decode(), key.decode())
+
+
 def check_record_name(name: bytes) -> None:
     """Raise InvalidName unless `name` is `record_name` of a legal document: it comes from another node."""
     _check_document(*name.partition(b"\0"))
@@ -140,6 +152,32 @@ def _check_document(space: bytes, zero: bytes, key: bytes) -> None:
         check_key(key.decode())
     except UnicodeDecodeError:
         raise InvalidName(f"stored name {space + zero + key!r} is not UTF-8") from None
+
+
+def waits_due(shard: ShardId, generation: int) -> bytes:
+    """What every WAITS key of documents by time starts with."""
+    return _SHARD_PAIR_KIND.pack(shard, generation, 1)
+
+
+def due_name(due_ms: int, document: DocumentId) -> bytes:
+    """A WAITS key by time, under its prefix: in order of time, then of names."""
+    return b"%b%b\0%b" % (_U64.pack(due_ms), document.space.encode(), document.key.encode())
+
+
+def due_before(due_ms: int) -> bytes:
+    """Above every `due_name` up to `due_ms`, below all others."""
+    return _U64.pack(min(due_ms + 1, INDEX_MAX))
+
+
+def due_of(name: bytes) -> tuple[int, DocumentId]:
+    """What a `due_name` names."""
+    space, _, key = name[_U64.size :].partition(b"\0")
+    return _U64.unpack_from(name)[0], DocumentId(space.decode(), key.decode())
+
+
+def waits_asked(shard: ShardId, generation: int, space: str, principal: str) -> bytes:
+    """What every WAITS key of a space's documents that ask a principal starts with."""
+    return b"%b%b\0%b\0" % (_SHARD_PAIR_KIND.pack(shard, generation, 2), space.encode(), principal.encode())
 
 
 def history_shard(shard: ShardId) -> bytes:

@@ -1,8 +1,9 @@
-"""The durable records of a shard's documents, in generations.
+"""The durable records of a shard's documents, in generations, and the index of those that wait: by time and by who is asked.
 
 A generation is one complete set of records. A snapshot is received into the next generation while the present one goes on;
 `set_generation` in the batch that also resets the log switches over. The document's own log index inside its record decides
-what replay skips (design, invariant 6); this module does not look into bodies.
+what replay skips (design, invariant 6); this module does not look into bodies. So whoever puts a record says in the same batch
+what its document waits for, when that is something else than before.
 
 Invariant: a body comes back exactly as put under this shard, generation and document, or not at all: StorageDamaged.
 """
@@ -20,6 +21,7 @@ from cluster.storage.scanning import scan_bytes
 
 _META = Family.META
 _RECORDS = Family.RECORDS
+_WAITS = Family.WAITS
 _GENERATION = struct.Struct(">I")
 _KINDS = (keys.SHARD_GENERATION, keys.SHARD_METADATA, keys.SHARD_PARTIAL, keys.SHARD_LACKING, keys.SHARD_DAMAGED)
 
@@ -84,6 +86,50 @@ class RecordStore:
         value = self._engine.get(_RECORDS, key)
         return None if value is None else keys.unseal(_RECORDS, key, value)
 
+    def index(
+        self,
+        batch: Batch,
+        generation: int,
+        document: DocumentId,
+        old: tuple[int | None, tuple[str, ...]],
+        new: tuple[int | None, tuple[str, ...]],
+    ) -> None:
+        """Say what a document waits for, which was `old`: its earliest time, Unix milliseconds, and the principals it asks."""
+        shard = self._shard
+        if old[0] != new[0]:
+            prefix = keys.waits_due(shard, generation)
+            if old[0] is not None:
+                batch.delete(_WAITS, prefix + keys.due_name(old[0], document))
+            if new[0] is not None:
+                _put_empty(batch, prefix + keys.due_name(new[0], document))
+        for principal in (set(old[1]) ^ set(new[1])) if old[1] != new[1] else ():
+            key = keys.waits_asked(shard, generation, document.space, principal) + document.key.encode()
+            if principal in new[1]:
+                _put_empty(batch, key)
+            else:
+                batch.delete(_WAITS, key)
+
+    def due(self, generation: int, after: bytes, now_ms: int, limit: int) -> list[bytes]:
+        """At most `limit` documents by time, behind the name `after` and not later than `now_ms`: see `keys.due_of`. Raises
+        StorageDamaged."""
+        prefix = keys.waits_due(self._shard, generation)
+        start = prefix + after + b"\0" if after else prefix
+        end = prefix + keys.due_before(now_ms)
+        return [key[len(prefix) :] for key in self._scan_empty(start, end, limit)]
+
+    def asking(self, generation: int, space: str, principal: str, after_key: str, limit: int) -> list[str]:
+        """At most `limit` keys of a space's documents that ask a principal something, above `after_key` ("" for all). Raises
+        StorageDamaged."""
+        prefix = keys.waits_asked(self._shard, generation, space, principal)
+        start = prefix + after_key.encode() + b"\0" if after_key else prefix
+        return [key[len(prefix) :].decode() for key in self._scan_empty(start, keys.after_prefix(prefix), limit)]
+
+    def _scan_empty(self, start: bytes, end: bytes, limit: int) -> list[bytes]:
+        found = list(self._engine.scan(_WAITS, start, end, limit=limit)) if start < end else []
+        for key, value in found:
+            keys.unseal(_WAITS, key, value)
+        return [key for key, _ in found]
+
     def scan(
         self, generation: int, space: str, key_prefix: str, after_key: str | None, limit: int
     ) -> Iterator[tuple[str, bytes]]:
@@ -117,10 +163,11 @@ class RecordStore:
         batch.put(_RECORDS, key, keys.seal(_RECORDS, key, body))
 
     def drop_generation(self, batch: Batch, generation: int) -> None:
-        """Remove every record of a generation. Not of the present one."""
+        """Remove every record of a generation, and what they wait for. Not of the present one."""
         assert generation != self._generation, "the present generation is not dropped"
         prefix = keys.records_prefix(self._shard, generation)
-        batch.delete_range(_RECORDS, prefix, keys.after_prefix(prefix))
+        for family in (_RECORDS, _WAITS):
+            batch.delete_range(family, prefix, keys.after_prefix(prefix))
 
     def _load(self, kind: int) -> bytes | None:
         key = keys.shard_meta(self._shard, kind)
@@ -132,9 +179,14 @@ class RecordStore:
         batch.put(_META, key, keys.seal(_META, key, body))
 
 
+def _put_empty(batch: Batch, key: bytes) -> None:
+    batch.put(_WAITS, key, keys.seal(_WAITS, key, b""))
+
+
 def erase_records(shard: ShardId, batch: Batch) -> None:
     """Remove every record and single value of a shard, readable or not: the replica is gone from this node."""
     start, end = keys.records_prefix(shard, 0), keys.records_prefix(shard, keys.GENERATION_MAX) + b"\xff"
-    batch.delete_range(_RECORDS, start, end)
+    for family in (_RECORDS, _WAITS):
+        batch.delete_range(family, start, end)
     for kind in _KINDS:
         batch.delete(_META, keys.shard_meta(shard, kind))

@@ -389,6 +389,7 @@ def _family_options(settings: RocksSettings) -> dict[str, Options]:
         Family.RECORDS.value: _options(cache, 16 * MIB, lz4, zstd, bloom=True),
         Family.HISTORY.value: _options(cache, 16 * MIB, lz4, zstd, bloom=False),
         Family.BUNDLES.value: _options(cache, 4 * MIB, zstd, zstd, bloom=False),
+        Family.WAITS.value: _options(cache, 4 * MIB, lz4, lz4, bloom=False),
     }
 
 

@@ -58,6 +58,9 @@ HANDLERS = {
     "printing": "print('x', 1, [2])",
     "walrus": "self.out = str([b for a in range(5) if (b := a * 2) > 3])",
     "boolean": "self.out = str(0 < ctx.index < 10 and not [] or 'x')",
+    "alarms": "ids = [ctx.after(timedelta(seconds=n), self.ring, n) for n in range(4)]\nctx.cancel(ids[1])\n"
+    "ids.append(ctx.every(timedelta(1), self.ring, 0))\nself.out = str(ids)\nctx.at(ctx.now, self.ring, 7, id='x')",
+    "asks": "self.out = ctx.ask(ctx.sender, 'how?', self.told, timedelta(days=1))",
     "try finally": "try:\n    self.out = 'a'\nfinally:\n    self.out += 'b'",
 }
 TOP = """
@@ -66,7 +69,7 @@ from datetime import timedelta
 from decimal import Decimal
 from enum import Enum, StrEnum
 from itertools import accumulate, product
-from cluster import Command, Document, Record, Refused, Table, anyone, field, on
+from cluster import Command, Document, Maybe, Record, Refused, Table, anyone, field, on
 
 class Colour(Enum):
     RED = "red"
@@ -90,6 +93,14 @@ class Stage(Document):
     gate = anyone
     out: str = field.public("")
     rows: Table[Row] = field.public()
+
+    @on.alarm
+    def ring(self, ctx: Command, n: int) -> None:
+        self.out += str(n)
+
+    @on.answer
+    def told(self, ctx: Command, value: Maybe[str]) -> None:
+        self.out += value.get("?")
 
     @on.message
     def go(self, ctx: Command) -> str:

@@ -9,7 +9,17 @@ from typing import Any
 
 import msgspec
 
-from cluster.documents.runtime import DELETE_CHANNEL, Code, Invocation, Outcome, Program, Projection, ReadFailure, Settings
+from cluster.documents.runtime import (
+    DELETE_CHANNEL,
+    ArmsNothing,
+    Code,
+    Invocation,
+    Outcome,
+    Program,
+    Projection,
+    ReadFailure,
+    Settings,
+)
 from cluster.errors import ApplyHalted, InvalidArguments, InvalidBundle, InvalidPayload, StorageDamaged, UnknownChannel
 from cluster.ids import DocumentId, Principal
 from cluster.shard.system.program import bundle_hash
@@ -66,7 +76,7 @@ class TallyProgram:
             raise StorageDamaged(str(error)) from error
 
 
-class TallyInstance:
+class TallyInstance(ArmsNothing):
     """The numbers in order of arrival. Principals of the authority `outside` are not admitted."""
 
     def __init__(self, numbers: list[int], halts: Callable[[], bool]) -> None:

@@ -332,7 +332,10 @@ class World:
 
     def leader(self, key: str) -> SimulatedNode:
         """Who leads the shard of tally/key."""
-        shard = next(iter(self.nodes.values())).pump.router.shard_of("tally", key)
+        return self.leader_of(next(iter(self.nodes.values())).pump.router.shard_of("tally", key))
+
+    def leader_of(self, shard: ShardId) -> SimulatedNode:
+        """Who leads a shard."""
         return next(node for node in self.holders(shard) if node.pump.replicas[shard].leads)
 
     def holders(self, shard: ShardId) -> list[SimulatedNode]:

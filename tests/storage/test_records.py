@@ -129,6 +129,56 @@ def test_delete_and_erase(engine: Engine) -> None:
     ]
 
 
+NOTHING: tuple[None, tuple[()]] = (None, ())
+
+
+def test_documents_that_wait_are_found_by_time_and_by_whom_they_ask(engine: Engine) -> None:
+    store, batch = RecordStore(engine, SHARD), Batch()
+    waiting: dict[str, tuple[int | None, tuple[str, ...]]] = {
+        "late": (900, ()),
+        "soon": (7, ("bob@acme", "eve@acme")),
+        "same": (7, ()),
+        "asks": (None, ("bob@acme",)),
+    }
+    for key, waits in waiting.items():
+        store.index(batch, 0, DocumentId("chat", key), NOTHING, waits)
+    store.index(batch, 0, DocumentId("game", "a"), NOTHING, (1, ("bob@acme",)))
+    RecordStore(engine, ShardId(SHARD + 1)).index(batch, 0, DocumentId("chat", "x"), NOTHING, (1, ("bob@acme",)))
+    engine.write(batch)
+
+    def due(after: bytes, now_ms: int, limit: int = 9) -> list[tuple[int, str]]:
+        return [(at_ms, document.key) for at_ms, document in map(keys.due_of, store.due(0, after, now_ms, limit))]
+
+    assert due(b"", 6) == [(1, "a")]
+    assert due(b"", 7) == [(1, "a"), (7, "same"), (7, "soon")]
+    assert due(store.due(0, b"", 7, 2)[-1], 900) == [(7, "soon"), (900, "late")]
+    assert due(b"", 1 << 62, 1) == [(1, "a")]
+    assert store.asking(0, "chat", "bob@acme", "", 9) == ["asks", "soon"]
+    assert store.asking(0, "chat", "bob@acme", "asks", 9) == ["soon"]
+    assert store.asking(0, "chat", "bob@acm", "", 9) == []
+    batch.clear()
+    store.index(batch, 0, DocumentId("chat", "soon"), waiting["soon"], (20, ("eve@acme",)))
+    store.index(batch, 0, DocumentId("chat", "same"), waiting["same"], NOTHING)
+    engine.write(batch)
+    assert due(b"", 900) == [(1, "a"), (20, "soon"), (900, "late")]
+    assert store.asking(0, "chat", "bob@acme", "", 9) == ["asks"]
+    batch.clear()
+    erase_records(SHARD, batch)
+    engine.write(batch)
+    assert due(b"", 900) == []
+    assert len(list(engine.scan(Family.WAITS, b"", b"\xff" * 9))) == 2
+
+
+def test_what_a_dropped_generation_waited_for_is_dropped_with_it(engine: Engine) -> None:
+    store, batch = RecordStore(engine, SHARD), Batch()
+    store.index(batch, 0, DocumentId("chat", "a"), NOTHING, (1, ()))
+    store.index(batch, 1, DocumentId("chat", "a"), NOTHING, (2, ()))
+    store.set_generation(batch, 1)
+    store.drop_generation(batch, 0)
+    engine.write(batch)
+    assert (store.due(0, b"", 9, 9), len(store.due(1, b"", 9, 9))) == ([], 1)
+
+
 def test_every_flipped_bit_of_a_record_is_told() -> None:
     engine = MemoryEngine()
     store, document = RecordStore(engine, SHARD), DocumentId("chat", "a")

@@ -288,7 +288,9 @@ def fill(engine: RocksEngine) -> None:
     records, history = RecordStore(engine, SHARD), HistoryStore(engine, SHARD)
     records.put_metadata(batch, b"metadata")
     for number in range(300):
-        records.put(batch, 0, DocumentId("chat", f"d{number:03}"), os.urandom(100))
+        document = DocumentId("chat", f"d{number:03}")
+        records.put(batch, 0, document, os.urandom(100))
+        records.index(batch, 0, document, (None, ()), (number, ("bob@acme",)))
     for number in range(300):
         history.append(batch, LOBBY, 1, number + 1, 1, os.urandom(100))
     BundleStore(engine).put(batch, bundle_hash(CODE), CODE)
@@ -301,6 +303,10 @@ USES: dict[Family, Callable[[Engine], object]] = {
     Family.RECORDS: lambda engine: RecordStore(engine, SHARD).scan_all(0, None, 1 << 30),
     Family.HISTORY: lambda engine: list(HistoryStore(engine, SHARD).read(LOBBY, 1, 1, 1000)),
     Family.BUNDLES: lambda engine: BundleStore(engine).get(bundle_hash(CODE)),
+    Family.WAITS: lambda engine: (
+        RecordStore(engine, SHARD).due(0, b"", 1 << 40, 1000),
+        RecordStore(engine, SHARD).asking(0, "chat", "bob@acme", "", 1000),
+    ),
 }
 
 

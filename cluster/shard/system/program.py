@@ -19,6 +19,7 @@ from msgspec import Meta, Struct
 from cluster.config import SHARDS_MAX
 from cluster.documents.runtime import (
     CONSTRUCT_CHANNEL,
+    ArmsNothing,
     Code,
     Invocation,
     Loader,
@@ -172,7 +173,7 @@ def _bundle_of(request: Deploy) -> bytes:
     return bundle
 
 
-class SystemInstance:
+class SystemInstance(ArmsNothing):
     """The decisions in memory. `new_bundles` are (hash, bytes) that commands brought and the replica has not stored yet."""
 
     def __init__(self, decisions: Decisions) -> None:
