@@ -69,11 +69,17 @@ class Alarms:
 
     @property
     def due_ms(self) -> float:
-        """When there is something to do, Unix milliseconds. 0 when that has yet to be looked up."""
+        """When there is something to do, Unix milliseconds, as far as is known."""
         heap, known = self._heap, self._known
         while heap and known.get(heap[0][1:]) != heap[0][0]:
             heapq.heappop(heap)
-        return max(0.0, min(heap[0][0] if heap else _NEVER, self._stored_ms))
+        first_ms = heap[0][0] if heap else _NEVER
+        return first_ms if self.unread else min(first_ms, self._stored_ms)
+
+    @property
+    def unread(self) -> bool:
+        """Whether it has yet to be looked up what is due on disk: `take` does."""
+        return self._stored_ms < 0
 
     def changed(self, live: LiveDocument) -> None:
         """A command changed this document."""
@@ -117,7 +123,7 @@ class Alarms:
         """Commands for what is due at `now_ms`, the shard's time, at most FIRINGS_MAX. Asked before anything is written in a
         turn, so that the index on disk says everything that was ever saved.
         """
-        if self.due_ms > now_ms:
+        if self.due_ms > now_ms and not self.unread:
             return []
         if self._stored_ms <= now_ms:
             self._read_on(now_ms)

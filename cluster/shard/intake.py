@@ -20,7 +20,6 @@ from cluster.session.failures import failure_of
 from cluster.session.operations import COMMAND_KINDS, Consistency, Kind, Operation, Reply
 from cluster.shard.alarms import Alarms
 from cluster.shard.apply import Applier
-from cluster.shard.cache import DocumentCache
 from cluster.shard.document import LiveDocument
 from cluster.shard.feed import Feed
 from cluster.shard.gathering import Gatherer
@@ -67,7 +66,6 @@ class Intake:
         "_alarms",
         "_applier",
         "_arrived",
-        "_cache",
         "_feed",
         "_gatherer",
         "_proposals",
@@ -85,11 +83,9 @@ class Intake:
         applier: Applier,
         reader: Reader,
         feed: Feed,
-        cache: DocumentCache,
         stamped_ms: int,
     ) -> None:
         self._server = server
-        self._cache = cache
         self._alarms: Alarms | None = None
         """While this replica leads and has applied its own term."""
         self._gatherer = gatherer
@@ -116,7 +112,7 @@ class Intake:
     def lead(self, term: Term) -> None:
         """This replica leads and has applied an entry of its term."""
         self.led_term = term
-        self._alarms = Alarms(self._cache)
+        self._alarms = Alarms(self._gatherer.cache)
 
     def lead_no_more(self) -> None:
         """Leadership ended, or another begins: commands are refused until `lead`."""
@@ -135,7 +131,13 @@ class Intake:
     @property
     def gathers(self) -> bool:
         """Whether commands that waited for the last entries to be committed, or reads whose lease had ended, can go on."""
-        return (bool(self._arrived or self._touched) and not self._on_their_way) or self._reads.unasked
+        waits = bool(self._arrived or self._touched or self._to_look_up)
+        return (waits and not self._on_their_way) or self._reads.unasked
+
+    @property
+    def _to_look_up(self) -> bool:
+        """Whether it is not known yet what is due here."""
+        return self._alarms is not None and self._alarms.unread and self._server.serves and not self._server.stalled
 
     @property
     def _touched(self) -> bool:
@@ -176,7 +178,7 @@ class Intake:
 
     def take(self, now_ms: float, wall_ms: int, turn: Turn) -> None:
         """Propose what may be proposed, and let reads wait."""
-        something_due = self.due_ms <= max(self._stamped_ms, wall_ms)
+        something_due = self.due_ms <= max(self._stamped_ms, wall_ms) or self._to_look_up
         if not self._arrived and not self._touched and not something_due:
             return
         arrived, self._arrived = self._arrived, NO_ITEMS

@@ -115,7 +115,7 @@ class ShardReplica:
         self._messages: list[tuple[ReplicaId, Message]] = NO_ITEMS
         self._departed = members.adopt(raft.configuration)
         """Members of an earlier configuration: told once it is committed that they are none any more."""
-        self._intake = Intake(self, gatherer, applier, reader, feed, cache, stored.metadata().now_ms)
+        self._intake = Intake(self, gatherer, applier, reader, feed, stored.metadata().now_ms)
         self._compaction = compaction
         self._compact_looked_at = applied
         self.snapshots_wanted: list[ReplicaId] = NO_ITEMS

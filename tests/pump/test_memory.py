@@ -10,7 +10,7 @@ from cluster.storage import keys, memory
 from tests.pump.world import World
 
 FEW, MANY = 10, 90
-REPLICA_BYTES_MAX = 4_100
+REPLICA_BYTES_MAX = 4_400
 """Traced bytes of a replica, of the map and of a node's lists for it; not of the engine, which on a real node is not Python."""
 
 
