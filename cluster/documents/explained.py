@@ -308,7 +308,7 @@ EXPLANATIONS: Final = (
         _class("count: int = field.public(0)", "Base")
         + "\n\nclass Stage(Base):\n    gate = anyone\n\n    @read.view\n    def count(self) -> int:\n        return 1\n",
         _class("count: int = field.public(0)", "Base")
-        + "\n\nclass Stage(Base):\n    gate = anyone\n\n    @read.view\n    def more(self) -> int:\n        return self.count\n",
+        + "\n\nclass Stage(Base):\n    gate = anyone\n\n    @read.view\n    def more(self) -> int:\n        return 2\n",
         "document:Stage",
     ),
     Explanation(
