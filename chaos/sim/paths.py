@@ -61,7 +61,6 @@ PATHS: dict[str, str] = {
     "old_leaders_told": "a leader of an earlier term was told of a later one",
     "pre_votes_lost": "a pre-vote was lost, and nothing had changed",
     "replaced_in_flight": "entries were replaced while their write was under way (trap 6)",
-    "timeouts_stale": "a call to campaign came too late to be followed",
     "votes_split": "an election ended without a leader, and was begun again",
     "woken_by_liveness": "a sleeper was woken because a node fell silent, came back, or said something else of a group",
     "woken_by_message": "a sleeper was woken by another replica's message",
@@ -136,7 +135,7 @@ class _Before:
         if self.role is not state.role:
             self._changed_role(state, marks)
         if type(self.event) is Receive:
-            self._received(self.event, state, effects, marks)
+            self._received(self.event, effects, marks)
         elif type(self.event) is Deadline or type(self.event) is Campaign:
             self._looked(state, marks)
         if self.role is Role.LEADER and state.role is Role.LEADER:
@@ -181,7 +180,7 @@ class _Before:
         elif was is Role.PRE_CANDIDATE and now is Role.FOLLOWER and state.leader is None:
             marks["pre_votes_lost"] += 1
 
-    def _received(self, event: Receive, state: State, effects: Effects, marks: Counter[str]) -> None:
+    def _received(self, event: Receive, effects: Effects, marks: Counter[str]) -> None:
         message = event.message
         kind = type(message)
         if kind is Append or kind is SnapshotOffer or kind is TimeoutNow:
@@ -198,8 +197,6 @@ class _Before:
                     marks["appends_late"] += 1
             elif kind is SnapshotOffer and answers:
                 marks["offers_declined"] += 1
-            elif kind is TimeoutNow and state.role is self.role:
-                marks["timeouts_stale"] += 1
 
     def _looked(self, state: State, marks: Counter[str]) -> None:
         """A deadline came, or somebody wanted this replica to campaign."""

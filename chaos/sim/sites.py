@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from cluster.ids import NodeId, ReplicaId
 from cluster.pump.lanes import Lane
 from cluster.raft.effects import Role
-from cluster.raft.events import Campaign, LivenessChanged, PeerUnreachable
+from cluster.raft.events import Campaign, LivenessChanged, PeerUnreachable, Transfer
 from cluster.shard.replica import ShardReplica
 
 if TYPE_CHECKING:
@@ -100,6 +100,14 @@ def early_waking(node: SimulatedNode, replica: ShardReplica, source: random.Rand
     """A replica is told that something about liveness changed, asleep or not, though nothing did."""
     replica.handle(LivenessChanged(), node.clock_ms, node.pump._turn)
     return True
+
+
+def early_handover(node: SimulatedNode, replica: ShardReplica, source: random.Random) -> bool:
+    """A leader hands over to another voter."""
+    peer = _member(replica, source)
+    if peer is None or not replica.serves:
+        return False
+    return replica.handle(Transfer(peer), node.clock_ms, node.pump._turn).refusal is None
 
 
 def early_round(node: SimulatedNode, replica: ShardReplica, source: random.Random) -> bool:
@@ -207,8 +215,9 @@ def _connected(node: SimulatedNode, source: random.Random) -> NodeId | None:
 
 _USUAL: tuple[Site, ...] = (early_checkpoint, early_compaction, early_housekeeping)
 _ODD: tuple[Site, ...] = (
-    cold_log, forgotten_changes, early_timer, early_campaign, early_waking, early_round, late_round, tiny_appends, tiny_entries,
-    tiny_slices, short_leases, whole_lists, sums_told_again, broken_pipeline, refused_frame, broken_transfer, forced_snapshot,
+    cold_log, forgotten_changes, early_timer, early_campaign, early_waking, early_handover, early_round, late_round,
+    tiny_appends, tiny_entries, tiny_slices, short_leases, whole_lists, sums_told_again, broken_pipeline, refused_frame,
+    broken_transfer, forced_snapshot,
 )  # fmt: skip
 SITES: dict[str, Site] = {site.__name__: site for site in _USUAL + _ODD}
 

@@ -26,9 +26,9 @@ FRESH_SEEDS = 300
 RARE = {
     "elections", "leader_deaths_with_traffic", "snapshots_installed", "logs_compacted", "logs_truncated", "restarts",
     "moves_done", "leaders_slept", "followers_slept", "leaderless_slept", "woken_by_message", "woken_by_liveness",
-    "woken_by_request",
-    "lease_reads_served", "leaders_demoted_by_disk", "leaders_without_quorum", "leaders_deposed", "joint_configurations_left",
-    "earlier_terms_committed", "committed_without_own_disk", "replaced_in_flight", "campaigns_called", "spaces_deployed_late",
+    "woken_by_request", "lease_reads_served", "leaders_demoted_by_disk", "leaders_without_quorum", "leaders_deposed",
+    "joint_configurations_left", "earlier_terms_committed", "committed_without_own_disk", "replaced_in_flight",
+    "campaigns_called", "spaces_deployed_late",
 }  # fmt: skip
 """Paths that so many seeds are certain to take: each is taken by at least one in twenty."""
 PROCESSES = 2
