@@ -10,6 +10,7 @@ sleeping.py        in groups without timers
 storage.py         in what a disk is trusted with
 documents.py       in apply, records, sessions
 snapshots.py       in compaction, transfers, installation
+upgrades.py        in giving documents new code
 telling.py         in reads, watches, routes
 clients.py         in the client's half of the session protocol
 hunt.py            how many seeds it takes
@@ -21,7 +22,19 @@ docs/internals/known-bugs.md says which is which, and what stands against those 
 
 from __future__ import annotations
 
-from chaos.mutants import clients, consensus, documents, elections, leases, membership, sleeping, snapshots, storage, telling
+from chaos.mutants import (
+    clients,
+    consensus,
+    documents,
+    elections,
+    leases,
+    membership,
+    sleeping,
+    snapshots,
+    storage,
+    telling,
+    upgrades,
+)
 from chaos.mutants.mutant import Mutant
 
 CATALOGUE: tuple[Mutant, ...] = (
@@ -34,5 +47,6 @@ CATALOGUE: tuple[Mutant, ...] = (
     *documents.MUTANTS,
     *snapshots.MUTANTS,
     *telling.MUTANTS,
+    *upgrades.MUTANTS,
     *clients.MUTANTS,
 )

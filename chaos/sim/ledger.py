@@ -19,7 +19,7 @@ class Ledger(Document, version=1):
         self.entries.append(first)
 
     @on.message
-    def append(self, ctx: Command, number: int) -> int:
+    def append(self, ctx: Command, number: int, weight: int = 1) -> int:
         self.entries.append(number)
         return len(self.entries)
 

@@ -72,6 +72,9 @@ MARKS: dict[str, str] = {
     "told_unknown_document": "a client was told that there is no such document",
     "transfers_refused": "a chunk of a snapshot was refused",
     "transfers_resumed": "a snapshot's transfer went on where an earlier one had broken off",
+    "upgrades": "a document was given new code",
+    "messages_of_older_code": "a message ran on newer code than the one it was checked against",
+    "versions_deployed": "new code was deployed in the middle",
     "watches_ended": "a watch ended with its document",
     "windows_full": "a client waited for an acknowledgement before it could send on",
 }

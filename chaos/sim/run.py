@@ -100,6 +100,8 @@ def _live(world: World) -> float:
         world.after(fault.start_ms, "begin", fault)
         if fault.end_ms > fault.start_ms:
             world.after(fault.end_ms, "end", fault)
+    for at_ms in scenario.upgrades_ms:
+        world.after(at_ms, "upgrade")
     for errand in scenario.errands:
         world.after(errand.at_ms, "errand", errand)
     world.late_code.begin()
@@ -211,6 +213,7 @@ def _unfinished(world: World) -> list[str]:
     owed += world.planted.unfinished()
     owed += world.operator.unfinished()
     owed += world.late_code.unfinished()
+    owed += world.upgraded.unfinished()
     if owed:
         return owed
     for shard in range(world.scenario.limits.shards + 1):

@@ -38,6 +38,10 @@ HANDOVERS = 0.3
 RIVALS, STORMS, TRIALS = 0.12, 0.12, 0.08
 """Shares of seeds that are about one thing, see Theme: old leaders beside new ones, with slow clocks and reads everywhere;
 leadership that changes all the time; and leases, with reads everywhere."""
+UPGRADED = 0.4
+"""Share of seeds in which new code is deployed in the middle; not of those about leases, where it matters when
+nobody writes.
+"""
 AILING = 0.3
 """Share of seeds in which one leader stays ill when everything else is healed."""
 
@@ -94,7 +98,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One run, whole: `run` makes the same of the same."""
+    """One run, whole: `run` makes the same of the same. upgrades_ms: when the next version of the ledger is deployed."""
 
     seed: int
     limits: Limits
@@ -102,6 +106,7 @@ class Scenario:
     faults: tuple[Fault, ...]
     work: tuple[Work, ...]
     errands: tuple[Errand, ...] = ()
+    upgrades_ms: tuple[float, ...] = ()
 
 
 def draw(seed: int) -> Scenario:
@@ -116,7 +121,17 @@ def draw(seed: int) -> Scenario:
     pauses_ms = tuple(map(_silence_ms, filter(_cuts, drawn))) if theme is Theme.LEASES else ()
     work = Workload(streams.named("workload"), clients).draw(read_often=theme in LEASED, pauses_ms=pauses_ms)
     errands = draw_errands(streams, limits, [fault.start_ms for fault in drawn if deafens(fault)])
-    return Scenario(seed, limits, clients, drawn, work, errands)
+    upgrades_ms = draw_upgrades(streams) if theme is not Theme.LEASES else ()
+    return Scenario(seed, limits, clients, drawn, work, errands, upgrades_ms)
+
+
+def draw_upgrades(streams: Streams) -> tuple[float, ...]:
+    """When new code comes, in some seeds: one version, or two, soon after each other or not."""
+    source = streams.named("upgrades")
+    if source.random() >= UPGRADED:
+        return ()
+    times = [round(source.uniform(100, SAFETY_MS * 0.9)) for _ in range(source.choice((1, 2, 2)))]
+    return tuple(sorted(times))
 
 
 def _theme(chance: float) -> Theme:

@@ -46,6 +46,7 @@ class Shrinker:
         while size != (size := self._size()) and self.best.runs < self._runs_max:
             self._list(self.best.scenario.faults, lambda kept: replace(self.best.scenario, faults=tuple(kept)))
             self._list(self.best.scenario.errands, lambda kept: replace(self.best.scenario, errands=tuple(kept)))
+            self._list(self.best.scenario.upgrades_ms, lambda kept: replace(self.best.scenario, upgrades_ms=tuple(kept)))
             self._list(self.best.scenario.work, lambda kept: replace(self.best.scenario, work=tuple(kept)))
             self._shorter_faults()
             self._fewer_clients()
@@ -53,7 +54,7 @@ class Shrinker:
 
     def _size(self) -> int:
         scenario = self.best.scenario
-        return (len(scenario.faults) + len(scenario.errands)) * 1_000 + len(scenario.work)
+        return (len(scenario.faults) + len(scenario.errands) + len(scenario.upgrades_ms)) * 1_000 + len(scenario.work)
 
     def _fails(self, candidate: Scenario) -> bool:
         """Run it; keep it when the same checker complains."""

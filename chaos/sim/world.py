@@ -27,6 +27,7 @@ from chaos.checkers.history import NOWHERE, Call, History, Name, Place
 from chaos.checkers.ledgers import Ledgers
 from chaos.checkers.listings import Listings
 from chaos.checkers.replicas import Replicas
+from chaos.checkers.upgrades import Upgraded
 from chaos.checkers.violation import Violation
 from chaos.checkers.watches import Watches
 from chaos.sim.clients import Listing, SessionClient, Stream, UnaryCall
@@ -64,7 +65,10 @@ SPACES: dict[str, bytes] = {
     "ledger": from_path(Path(chaos.sim.ledger.__file__)).encode(),
     **{name: from_path(_EXAMPLES / f"{name}.py").encode() for name in ("counter", "text", "chat")},
 }
-_COMPILED: list[Program] = [BundleLoader().load(bundle) for bundle in SPACES.values()]
+_HERE = Path(chaos.sim.ledger.__file__).parent
+VERSIONS: list[bytes] = [SPACES["ledger"], *(from_path(_HERE / f"ledger_{name}.py").encode() for name in ("second", "third"))]
+"""Of the ledger, in the order in which they are deployed."""
+_COMPILED: list[Program] = [BundleLoader().load(bundle) for bundle in (*SPACES.values(), *VERSIONS)]
 """Held so that code is compiled once in a process, not once a run."""
 
 
@@ -102,9 +106,10 @@ class World:
         self.replicas = Replicas(self)
         self.observed = Marks(self)
         self.planted = Planted(self)
+        self.upgraded = Upgraded(self, VERSIONS)
         self.checkers: tuple[Checker, ...] = (
             self.consensus, self.commands, self.replicas, self.answers, self.watches, Ledgers(self), self.planted,
-            self.observed,
+            self.upgraded, self.observed,
         )  # fmt: skip
         self.nodes = {
             name: SimulatedNode(self, name, place, self.planted.loader(name, settings), self.streams.named(f"node/{name}"))
@@ -133,6 +138,7 @@ class World:
             "begin": self.injector.begin,
             "end": self.injector.end,
             "errand": self.operator.begin,
+            "upgrade": self.upgraded.deploy,
         }
 
     # -- time --------------------------------------------------------------------------------------------------------
@@ -254,6 +260,7 @@ class World:
 
     def ran(self, node: SimulatedNode, shard: int, index: int, offset: int, command: Command) -> None:
         self.commands.ran(node, shard, index, offset, command)
+        self.upgraded.ran(node, shard, index, offset, command)
         self.replicas.ran(node, shard, index, offset, command)
 
     def committed(self, shard: ShardId, index: int, commands: list[Command]) -> None:

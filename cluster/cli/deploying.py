@@ -9,6 +9,7 @@ import typer
 
 from cluster.cli.output import AsJson, CommandFailed, Exit, command, print_json, say
 from cluster.cli.reach import DEFAULT_FOLDER, Addresses, Folder, at, run
+from cluster.cli.shadowing import check_code
 from cluster.cli.space import SpaceName, checked_space, space_row
 from cluster.documents.bundle import Bundle, code_hash, from_path
 
@@ -58,6 +59,10 @@ def deploy(
     plan: Annotated[
         str, typer.Option("--plan", help="For whom: all, 'keys A,B', 'prefix P' or 'percent N'. Others keep their code.")
     ] = "all",
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing: run real histories on the new code and show what would differ.")
+    ] = False,
+    sample: Annotated[int, typer.Option("--sample", help="With --check: of so many documents.", min=1, max=10_000)] = 20,
     force: Annotated[
         bool, typer.Option("--force", help="Although messages that the version before takes would be refused.")
     ] = False,
@@ -70,14 +75,19 @@ def deploy(
     Code that can not run the same everywhere is refused with every finding, and so is a change that needs an upgrade hook and
     has none.
 
-    Exit codes: 0 deployed, or this very code was deployed already. 2 the file can not be read. 3 no node answers. 4 the code is
-    refused, nothing changed. 5 not known: moot space show NAME.
+    With --check nothing is changed: the histories of some documents run on the new code, on this machine, and what would be
+    otherwise is shown.
 
-    Example: moot space deploy guestbook guestbook.py --plan 'percent 10'
+    Exit codes: 0 deployed, or this very code was deployed already; with --check, nothing would differ. 1 something would. 2
+    the file can not be read. 3 no node answers. 4 the code is refused, nothing changed. 5 not known: moot space show NAME.
+
+    Example: moot space deploy guestbook guestbook.py --check; moot space deploy guestbook guestbook.py --plan 'percent 10'
     """
     checked_space(name)
     chosen = plan_of(plan)
     bundle = read_bundle(file).encode()
+    if check:
+        return check_code(name, bundle, sample, force, address, folder.absolute(), as_json)
 
     async def ask() -> Any:
         async with at(address, folder.absolute()) as client:

@@ -20,7 +20,7 @@ from cluster.cli.space import moment
 from cluster.client import Client
 from cluster.errors import ClusterError, HistoryTrimmed, InvalidRequest, NoReplica, UnknownDocument
 from cluster.ids import DocumentId, Position
-from cluster.replay.file import command_row, export_of, read_export
+from cluster.replay.file import CODE_BRINGING, command_row, export_of, read_export
 from cluster.replay.verify import Verdict
 from cluster.replay.verify import replay as replay_export
 
@@ -218,7 +218,7 @@ async def exported_history(target: DocumentId, address: list[str] | None, folder
             commands += found
         commands = [each for each in commands if _reached(each.position, inspected.position)]
         whole = whole and bool(commands) and (commands[0].position.epoch, commands[0].position.index) == (1, 1)
-        names = {each.code_hash for each in commands if each.kind == 1}
+        names = {each.code_hash for each in commands if each.kind in CODE_BRINGING}
         bundles = {name: (await client.admin("GetBundle", code_hash=name)).bundle for name in names}  # type: ignore[attr-defined]
         return export_of(target, commands, bundles, inspected, whole=whole)
 

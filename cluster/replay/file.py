@@ -27,6 +27,9 @@ KINDS: Final = {
     "COMMAND_KIND_UPGRADE": CommandKind.UPGRADE,
 }
 
+CODE_BRINGING: Final = (1, 7)
+"""Kinds of commands that give a document code, as admin.proto numbers them: a creation and an upgrade."""
+
 
 def export_of(
     document: DocumentId, commands: list[Any], bundles: dict[bytes, bytes], inspected: Any, *, whole: bool

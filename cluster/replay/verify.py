@@ -13,7 +13,16 @@ from typing import Any
 
 from cluster.documents.bundle import code_hash
 from cluster.documents.loader import BundleLoader
-from cluster.documents.runtime import CONSTRUCT_CHANNEL, DELETE_CHANNEL, Code, Instance, Invocation, Outcome, Program
+from cluster.documents.runtime import (
+    CONSTRUCT_CHANNEL,
+    DELETE_CHANNEL,
+    UPGRADE_CHANNEL,
+    Code,
+    Instance,
+    Invocation,
+    Outcome,
+    Program,
+)
 from cluster.errors import InvalidRequest
 from cluster.ids import DocumentId, Principal
 from cluster.shard.commands import SEED_OWN_BYTES, Command, CommandKind
@@ -120,10 +129,11 @@ class Replay:
             return Outcome(Code.POISONED, b"{}")
         sender = Principal.parse(row["sender"])
         if kind is CommandKind.CREATE:
-            instance = self.program(row["code_hash"]).new(live.id)
+            program = self.program(row["code_hash"])
+            instance = program.new(live.id)
             outcome = instance.run(Invocation(CONSTRUCT_CHANNEL, payload, sender, row["time_ms"], seed, 1))
             if outcome.code is Code.OK:
-                live.instance = instance
+                live.program, live.instance = program, instance
                 live.code_hash = bytes.fromhex(row["code_hash"])
                 live.epoch += 1
                 live.index = 0
@@ -131,10 +141,27 @@ class Replay:
         instance_now: Instance | None = live.instance
         if instance_now is None:
             raise InvalidRequest("the export has a message before the document's creation: nothing can be replayed")
+        if kind is CommandKind.UPGRADE:
+            return self._upgrade(
+                self.program(row["code_hash"]),
+                Invocation(UPGRADE_CHANNEL, payload, sender, row["time_ms"], seed, live.index + 1),
+            )
+        assert live.program is not None, "a living document has code"
+        if kind is CommandKind.SEND and row["code_hash"] != live.program.code_hash.hex():
+            payload = live.program.check(row["channel"], payload)  # it was checked against other code, as in apply
         channel = DELETE_CHANNEL if kind is CommandKind.DELETE else row["channel"]
         invocation = Invocation(channel, payload, sender, row["time_ms"], seed, live.index + 1)
         fires = kind in (CommandKind.ALARM, CommandKind.ANSWER)
         return instance_now.fire(invocation) if fires else instance_now.run(invocation)
+
+    def _upgrade(self, program: Program, invocation: Invocation) -> Outcome:
+        live = self.live
+        assert live.instance is not None, "only living documents are upgraded"
+        assert live.program is not None, "a living document has code"
+        instance, outcome = program.upgrade(live.id, live.instance.dump(), live.program, invocation)
+        if instance is not None:
+            live.program, live.instance, live.code_hash = program, instance, program.code_hash
+        return outcome
 
     def _compare(self, at: str, what: str, logged: str, replayed: str) -> None:
         if logged != replayed:

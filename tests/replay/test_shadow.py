@@ -1,0 +1,176 @@
+"""Shadow replay: what a history would have come to under other code, difference by difference."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import Any
+
+import pytest
+
+from cluster.documents import bundle
+from cluster.documents.loader import BundleLoader
+from cluster.documents.program import DocumentProgram
+from cluster.documents.runtime import UPGRADE_CHANNEL, Code, Instance, Invocation
+from cluster.errors import InvalidRequest
+from cluster.ids import DocumentId, Principal
+from cluster.replay.shadow import Past, Shadowed, shadow
+
+PLACE = DocumentId("tab", "one")
+ALICE, BOB = Principal("alice", "acme"), Principal("bob", "acme")
+FIRST = """
+from cluster import Command, Document, Principal, Refused, anyone, field, on, read
+
+class Broke(Refused):
+    "There is not enough."
+
+class Tab(Document, version=1):
+    gate = anyone
+    owner: str = field.public("")
+    left: int = field.public(10)
+    paid: list[int] = field.private()
+
+    @on.construct
+    def open(self, ctx: Command) -> None:
+        self.owner = str(ctx.sender)
+
+    @on.message
+    def pay(self, ctx: Command, cents: int) -> int:
+        if cents > self.left:
+            raise Broke()
+        self.left -= cents
+        self.paid.append(cents)
+        return self.left
+
+    @read.view
+    def mine(self, who: Principal) -> bool:
+        return str(who) == self.owner
+"""
+
+
+def program(source: str) -> DocumentProgram:
+    return BundleLoader().load(bundle.from_source(textwrap.dedent(source), name="tab").encode())
+
+
+class Lived:
+    """A document's life so far, and its history as a node would give it."""
+
+    def __init__(self, source: str = FIRST) -> None:
+        self.code = program(source)
+        self.programs = {self.code.code_hash: self.code}
+        self.instance: Instance = self.code.new(PLACE)
+        self.history: list[Past] = []
+        self._run("create", "", {}, ALICE)
+
+    def pay(self, cents: int, who: Principal = ALICE) -> None:
+        self._run("send", "pay", {"cents": cents}, who)
+
+    def _run(self, kind: str, channel: str, arguments: dict[str, Any], who: Principal) -> None:
+        index = len(self.history) + 1
+        payload = self.code.check(channel, json.dumps(arguments).encode())
+        seed = index.to_bytes(32, "little")
+        outcome = self.instance.run(Invocation(channel, payload, who, 1_000, seed, index))
+        code_hash = self.code.code_hash
+        self.history.append(Past(kind, channel, payload, who, 1_000, seed, 1, index, outcome.code.name, code_hash))
+
+    def upgrade(self, source: str) -> None:
+        index = len(self.history) + 1
+        after = program(source)
+        sender = Principal("upgrade", "moot")
+        order = Invocation(UPGRADE_CHANNEL, b"{}", sender, 1_000, bytes(32), index)
+        instance, outcome = after.upgrade(PLACE, self.instance.dump(), self.code, order)
+        assert instance is not None
+        self.code, self.instance = after, instance
+        self.programs[after.code_hash] = after
+        code = outcome.code.name
+        self.history.append(Past("upgrade", UPGRADE_CHANNEL, b"{}", sender, 1_000, bytes(32), 1, index, code, after.code_hash))
+
+    def under(self, source: str) -> Shadowed:
+        return shadow(PLACE, self.history, self.programs, program(source))
+
+
+def told(found: Shadowed) -> list[tuple[str, str, str, str, str]]:
+    return [(each.position, each.what, each.where, each.before, each.after) for each in found.differences]
+
+
+def second(old: str, new: str) -> str:
+    assert old in FIRST
+    return FIRST.replace("version=1", "version=2").replace(old, new)
+
+
+@pytest.fixture(name="lived")
+def a_tab_that_was_used() -> Lived:
+    lived = Lived()
+    lived.pay(4)
+    lived.pay(9, BOB)
+    lived.pay(6)
+    return lived
+
+
+def test_code_that_does_the_same_shows_nothing(lived: Lived) -> None:
+    found = lived.under(second("left -= cents", "left = self.left - cents"))
+    assert (found.commands, told(found)) == (4, [])
+    assert set(found.steps) == {"create", "pay"}
+
+
+def test_another_outcome_is_told_with_what_follows_from_it(lived: Lived) -> None:
+    found = told(lived.under(second("cents > self.left", "cents >= self.left")))
+    assert found[0] == ("1.4", "outcome", "pay", "OK", "REFUSED")
+    assert ("1.4", "state", "left", "0", "6") in found
+    assert ("1.4", "state", "paid", "[4,6]", "[4]") in found
+
+
+def test_another_answer_is_told(lived: Lived) -> None:
+    found = told(lived.under(second("return self.left\n", "return cents\n")))
+    assert found == [("1.2", "answer", "pay", "6", "4"), ("1.4", "answer", "pay", "0", "6")]
+
+
+def test_messages_that_would_be_refused_are_told(lived: Lived) -> None:
+    found = told(
+        lived.under(second("cents: int", "cents: str").replace("cents > self.left", "False").replace("int(cents)", "1"))
+    )
+    assert [row[1] for row in found if row[0] == "1.2"] == ["message"]
+    assert "INVALID_PAYLOAD" in found[0][4]
+
+
+def test_views_are_compared_for_those_who_were_there(lived: Lived) -> None:
+    found = told(lived.under(second("return str(who) == self.owner", "return True")))
+    assert found == [("1.4", "view", "mine for bob@acme", "false", "true")]
+
+
+def test_a_field_that_comes_into_sight_is_told(lived: Lived) -> None:
+    found = told(lived.under(second("paid: list[int] = field.private()", "paid: list[int] = field.public()")))
+    assert ("1.4", "view", "paid for bob@acme", "", "[4,6]") in found
+
+
+def test_an_upgrade_that_would_fail_is_told(lived: Lived) -> None:
+    found = told(lived.under(second('owner: str = field.public("")', "owner: str = field.public('')\n    due: int")))
+    assert [row[1] for row in found if row[1] in ("upgrade", "outcome")] == ["outcome", "upgrade"]
+    assert "field due is new and has no default" in found[-1][4]
+
+
+def test_what_costs_much_more_is_told(lived: Lived) -> None:
+    found = told(lived.under(second("self.paid.append(cents)", "self.paid.append(sum(1 for _ in range(9_000)) * 0 + cents)")))
+    assert [(row[1], row[2]) for row in found] == [("steps", "pay")]
+
+
+def test_a_history_that_crosses_an_upgrade_is_run_on_both_codes(lived: Lived) -> None:
+    newer = second("return self.left\n", "return cents\n")
+    lived.upgrade(newer)
+    lived.pay(0)
+    found = told(lived.under(newer.replace("version=2", "version=3")))
+    assert [row[:3] for row in found] == [("1.2", "answer", "pay"), ("1.4", "answer", "pay")], (
+        "only what came before it differs"
+    )
+
+
+def test_a_history_without_its_beginning_can_not_be_compared(lived: Lived) -> None:
+    with pytest.raises(InvalidRequest, match="does not reach back"):
+        shadow(PLACE, lived.history[1:], lived.programs, lived.code)
+
+
+def test_nothing_of_the_document_is_touched(lived: Lived) -> None:
+    before = lived.instance.dump()
+    lived.under(second("left -= cents", "left -= 2 * cents"))
+    assert lived.instance.dump() == before
+    assert lived.history[-1].code == Code.OK.name
