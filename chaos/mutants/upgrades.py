@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from chaos.mutants.mutant import Patch, collector
+from chaos.mutants.reach import UPGRADES
 from cluster.documents.instance import DocumentInstance
 from cluster.documents.runtime import UPGRADE_CHANNEL
 from cluster.session.table import SessionTable
@@ -17,7 +18,7 @@ from cluster.shard.upgrades import Upgrades
 MUTANTS, mutant = collector()
 
 
-@mutant("an upgrade that is proposed twice is applied twice")
+@mutant("an upgrade that is proposed twice is applied twice", UPGRADES)
 def upgrade_applied_twice(patch: Patch) -> None:
     def code_of(upgrading: Upgrades, live: LiveDocument) -> bytes:
         code: bytes = original(upgrading, live)
@@ -29,7 +30,7 @@ def upgrade_applied_twice(patch: Patch) -> None:
     original = patch.set(Upgrades, "code_of", code_of)
 
 
-@mutant("a message is put before the upgrade that it was checked for")
+@mutant("a message is put before the upgrade that it was checked for", UPGRADES)
 def message_before_its_upgrade(patch: Patch) -> None:
     def gather(gatherer: Gatherer, *arguments: Any) -> Any:
         entries = original(gatherer, *arguments)
@@ -43,7 +44,7 @@ def message_before_its_upgrade(patch: Patch) -> None:
     original = patch.set(Gatherer, "gather", gather)
 
 
-@mutant("an upgrade leaves the document's sessions behind")
+@mutant("an upgrade leaves the document's sessions behind", UPGRADES)
 def upgrade_forgets_sessions(patch: Patch) -> None:
     def run(live: LiveDocument, *arguments: Any) -> Any:
         outcome = original(live, *arguments)
@@ -53,7 +54,7 @@ def upgrade_forgets_sessions(patch: Patch) -> None:
     original = patch.set(upgrades, "run", run)
 
 
-@mutant("fields that no hook touches begin anew with an upgrade")
+@mutant("fields that no hook touches begin anew with an upgrade", UPGRADES)
 def upgrade_carries_nothing_over(patch: Patch) -> None:
     def take_over(instance: DocumentInstance, state: bytes, sources: dict[str, str]) -> None:
         original(instance, state, {})
@@ -61,7 +62,7 @@ def upgrade_carries_nothing_over(patch: Patch) -> None:
     original = patch.set(DocumentInstance, "take_over", take_over)
 
 
-@mutant("a document goes straight to the newest code, past the hooks of the versions between")
+@mutant("a document goes straight to the newest code, past the hooks of the versions between", UPGRADES)
 def versions_skipped(patch: Patch) -> None:
     def next_code(space: Space, key: str, code_hash: bytes, *, directly: bool = False) -> bytes | None:
         found: bytes | None = original(space, key, code_hash, directly=True)
@@ -70,7 +71,7 @@ def versions_skipped(patch: Patch) -> None:
     original = patch.set(Space, "next_code", next_code)
 
 
-@mutant("what viewers missed before an upgrade is patched from the changes of the old code")
+@mutant("what viewers missed before an upgrade is patched from the changes of the old code", UPGRADES)
 def ring_survives_the_upgrade(patch: Patch) -> None:
     def clear_ring(live: LiveDocument) -> None:
         if not live.upgraded_index or live.upgraded_index != live.index:
@@ -79,6 +80,6 @@ def ring_survives_the_upgrade(patch: Patch) -> None:
     original = patch.set(LiveDocument, "clear_ring", clear_ring)
 
 
-@mutant("a repeat is compared with what was answered before the upgrade, letter by letter")
+@mutant("a repeat is compared with what was answered before the upgrade, letter by letter", UPGRADES)
 def repeats_across_upgrades_compared(patch: Patch) -> None:
     patch.set(upgrades, "spelt_otherwise", lambda live, command, stored: False)

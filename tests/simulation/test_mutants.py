@@ -31,6 +31,7 @@ QUICK = {
 
 LAYERS = {
     "elections", "consensus", "leases", "membership", "sleeping", "storage", "documents", "snapshots", "telling", "clients",
+    "upgrades",
 }  # fmt: skip
 
 
