@@ -106,6 +106,16 @@ def from_path(path: Path, *, entry: str = "") -> Bundle:
     return Bundle(entry or path.name, tuple(sorted(found.items())))
 
 
+def origins(data: bytes, root: Path) -> dict[str, str]:
+    """The author's own Python files below `root`, by path in the bundle: those that hold exactly what the bundle does."""
+    found = {}
+    for _, path, content in decode(data).modules():
+        file = root / path
+        if file.is_file() and file.read_bytes() == content:
+            found[path] = str(file)
+    return found
+
+
 def module_name(path: str) -> str:
     """The name a bundle's module is imported by: `shop/profiles.py` is `shop.profiles`."""
     parts = path.removesuffix(".py").split("/")

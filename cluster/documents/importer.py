@@ -12,7 +12,8 @@ from __future__ import annotations
 import ast
 import linecache
 import sys
-from types import ModuleType
+from collections.abc import Mapping
+from types import MappingProxyType, ModuleType
 from typing import Any, Final
 
 from cluster.documents import bundle as bundles
@@ -23,9 +24,16 @@ PREFIX: Final = "moot_bundle_"
 
 
 class ModulesOfBundle:
-    """The modules of one bundle, executed on first use."""
+    """The modules of one bundle, executed on first use. origins: the author's own files, by path in the bundle."""
 
-    def __init__(self, bundle: bundles.Bundle, code_hash: bytes, trees: dict[str, ast.Module]) -> None:
+    def __init__(
+        self,
+        bundle: bundles.Bundle,
+        code_hash: bytes,
+        trees: dict[str, ast.Module],
+        origins: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._origins = origins
         self.namespace = f"{PREFIX}{code_hash.hex()[:24]}"
         self.modules: dict[str, ModuleType] = {}
         self._sources = {name: (path, source) for name, path, source in bundle.modules()}
@@ -36,8 +44,15 @@ class ModulesOfBundle:
         sys.modules[self.namespace] = self.root
 
     def filename(self, path: str) -> str:
-        """What a traceback calls a file of the bundle: its path under the code's name."""
-        return f"{self.namespace}/{path}"
+        """What a traceback calls a file of the bundle: the author's own file where this is his machine, else its path under the
+        code's name.
+        """
+        return self._origins.get(path) or f"{self.namespace}/{path}"
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Paths in the bundle, by what a traceback calls them."""
+        return {self.filename(path): path for path, _ in self._sources.values()}
 
     def module(self, name: str) -> ModuleType:
         """The bundle's module, executed if it was not yet. Raises whatever its top level raises."""
@@ -92,6 +107,8 @@ class ModulesOfBundle:
         for name in [self.namespace, *(module.__name__ for module in self.modules.values())]:
             sys.modules.pop(name, None)
         for path, _ in self._sources.values():
+            if path in self._origins:
+                continue  # it was there before, and the file still is
             linecache.cache.pop(self.filename(path), None)
         self.modules.clear()
 

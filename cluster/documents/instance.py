@@ -86,7 +86,7 @@ class DocumentInstance:
         arms = bool(declaration.alarms or declaration.answers)
         self._armed = Armed(self._root, declaration, settings) if arms else None
         self._gate = None if declaration.gate is anyone else declaration.gate
-        self._viewing = Viewing(declaration, settings, self._document, self._root, journal, str(document), program.namespace)
+        self._viewing = Viewing(declaration, settings, self._document, self._root, journal, str(document), program.files)
         self._follows = self._viewing.computed or self._gate is not None
         self.printed: list[str] = []
 
@@ -266,7 +266,7 @@ class DocumentInstance:
     def _failed(self, error: Exception, invocation: Invocation) -> Outcome:
         identity = invocation.seed + invocation.index.to_bytes(8, "little")
         error_id = hashlib.blake2b(identity, person=b"moot.error", digest_size=8).hexdigest()
-        return Outcome(Code.FAILED, json.encode({"error_id": error_id}), error=traceback_of(error, self._program.namespace))
+        return Outcome(Code.FAILED, json.encode({"error_id": error_id}), error=traceback_of(error, self._program.files))
 
     # Time and answers
 

@@ -71,8 +71,25 @@ S = TypeVar("S", bound=ast.AST)
 def instrument(tree: ast.Module) -> ast.Module:
     """The counted form of a module that the refusals let pass. The tree is changed in place and returned."""
     _Instrumentation().visit(tree)
-    ast.fix_missing_locations(tree)
+    _place(tree, 1, 0)
     return tree
+
+
+def _place(node: ast.AST, line: int, column: int) -> None:
+    """Put what was inserted where its parent begins. It ends there too: the interpreter takes an attribute for being where its
+    expression ends, and debuggers and coverage would see lines run that did not.
+    """
+    if "lineno" in node._attributes:
+        if not hasattr(node, "lineno"):
+            _put(node, line, column)
+        line, column = node.lineno, node.col_offset  # type: ignore[attr-defined]
+    for child in ast.iter_child_nodes(node):
+        _place(child, line, column)
+
+
+def _put(node: ast.AST, line: int, column: int) -> None:
+    node.lineno = node.end_lineno = line  # type: ignore[attr-defined]
+    node.col_offset = node.end_col_offset = column  # type: ignore[attr-defined]
 
 
 def weight(nodes: Sequence[ast.AST]) -> int:
@@ -156,7 +173,7 @@ def _at(node: ast.AST, statements: list[ast.stmt]) -> list[ast.stmt]:
     for statement in statements:
         for inner in ast.walk(statement):
             if "lineno" in inner._attributes and not hasattr(inner, "lineno"):
-                ast.copy_location(inner, node)
+                _put(inner, node.lineno, node.col_offset)  # type: ignore[attr-defined]
     return statements
 
 

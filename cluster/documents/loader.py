@@ -10,6 +10,8 @@ import ast
 import inspect
 import types
 import weakref
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from cluster.documents import bundle as bundles
@@ -51,15 +53,19 @@ class BundleLoader:
     def __init__(self, settings: Settings | None = None) -> None:
         self._settings = settings or Settings()
 
-    def load(self, bundle: bytes) -> DocumentProgram:
-        """See runtime.Loader. Raises InvalidBundle or TooLarge; nothing stays registered then."""
+    def load(self, bundle: bytes, origins: Mapping[str, str] = MappingProxyType({})) -> DocumentProgram:
+        """See runtime.Loader. Raises InvalidBundle or TooLarge; nothing stays registered then.
+
+        origins: the author's own files by path in the bundle (see bundle.origins): breakpoints, coverage and tracebacks then
+        are in them. Without effect on code that is loaded in this process already.
+        """
         code_hash = bundles.code_hash(bundle)
         compiled = _COMPILED.get(code_hash)
         if compiled is None:
-            compiled = _compile(bundles.decode(bundle), code_hash)
+            compiled = _compile(bundles.decode(bundle), code_hash, origins)
             _COMPILED[code_hash] = compiled
         modules = compiled.modules
-        owned = (modules.namespace, compiled, modules.place_of)
+        owned = (modules.namespace, compiled, modules.place_of, modules.files)
         return DocumentProgram(code_hash, compiled.declaration, self._settings, *owned)
 
 
@@ -72,7 +78,7 @@ def invalid(findings: list[Finding]) -> InvalidBundle:
     return InvalidBundle("\n".join(lines), findings=len(ordered), first=ordered[0].code)
 
 
-def _compile(bundle: bundles.Bundle, code_hash: bytes) -> _Compiled:
+def _compile(bundle: bundles.Bundle, code_hash: bytes, origins: Mapping[str, str]) -> _Compiled:
     trees: dict[str, ast.Module] = {}
     findings: list[Finding] = []
     files = list(bundle.modules())
@@ -88,7 +94,7 @@ def _compile(bundle: bundles.Bundle, code_hash: bytes) -> _Compiled:
         findings.append(Finding(bundle.entry, 1, "entry", f"the bundle has no module {entry!r}", "name one of its modules"))
     if findings:
         raise invalid(findings)
-    modules = ModulesOfBundle(bundle, code_hash, trees)
+    modules = ModulesOfBundle(bundle, code_hash, trees, origins)
     try:
         return _Compiled(modules, _execute(modules, files, entry, wanted))
     except BaseException:
@@ -104,7 +110,7 @@ def _execute(modules: ModulesOfBundle, files: list[tuple[str, str, bytes]], entr
             current = path
             modules.module(name)
     except (Exception, Exhausted) as error:
-        line = _author_line(error, modules.namespace)
+        line = _author_line(error, modules.files)
         raise invalid([Finding(current, line, "load", f"{type(error).__name__}: {error}", "correct it")]) from error
     finally:
         METER.end()
@@ -177,18 +183,18 @@ def _unsuitable_fields(path: str, record: type[Record]) -> list[Finding]:
 def _located(finding: tuple[object, str, str, str], modules: ModulesOfBundle, path: str) -> Finding:
     where, code, reason, replacement = finding
     line = 1
-    if isinstance(where, types.FunctionType) and where.__code__.co_filename.startswith(modules.namespace):
-        path, line = where.__code__.co_filename.removeprefix(f"{modules.namespace}/"), where.__code__.co_firstlineno
+    if isinstance(where, types.FunctionType) and where.__code__.co_filename in modules.files:
+        path, line = modules.files[where.__code__.co_filename], where.__code__.co_firstlineno
     elif isinstance(where, type):
         line = modules.line_of_class(path, where.__name__)
     return Finding(path, line, code, reason, replacement)
 
 
-def _author_line(error: BaseException, namespace: str) -> int:
+def _author_line(error: BaseException, files: Mapping[str, str]) -> int:
     line = 1
     traceback = error.__traceback__
     while traceback is not None:
-        if traceback.tb_frame.f_code.co_filename.startswith(namespace):
+        if traceback.tb_frame.f_code.co_filename in files:
             line = traceback.tb_lineno
         traceback = traceback.tb_next
     return line

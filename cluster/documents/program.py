@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from cluster.documents import payload as json
@@ -104,7 +104,7 @@ class Declaration:
 class DocumentProgram:
     """One deployed document class under one space's settings. See runtime.Program."""
 
-    __slots__ = ("__weakref__", "_code_hash", "_settings", "declaration", "namespace", "owner", "places")
+    __slots__ = ("__weakref__", "_code_hash", "_settings", "declaration", "files", "namespace", "owner", "places")
 
     def __init__(
         self,
@@ -114,7 +114,9 @@ class DocumentProgram:
         namespace: str,
         owner: object,
         places: Callable[[type, str], tuple[str, int]],
+        files: Mapping[str, str],
     ) -> None:
+        self.files = files
         self.places = places
         self._code_hash = code_hash
         self._settings = settings

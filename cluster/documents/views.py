@@ -18,7 +18,7 @@ that fails is absent, and neither can change the state or a command's outcome. I
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from cluster.documents import payload as json
@@ -82,10 +82,10 @@ class Viewing:
         "_answers",
         "_asked",
         "_declaration",
+        "_files",
         "_identity",
         "_journal",
         "_last_texts",
-        "_namespace",
         "_public",
         "_root",
         "_settings",
@@ -107,7 +107,7 @@ class Viewing:
         root: StateRoot,
         journal: Journal,
         identity: str,
-        namespace: str,
+        files: Mapping[str, str],
     ) -> None:
         self.document = document
         self._declaration = declaration
@@ -115,7 +115,7 @@ class Viewing:
         self._journal = journal
         self._settings = settings
         self._identity = identity
-        self._namespace = namespace
+        self._files = files
         self._public = declaration.public
         self._sources = declaration.sources
         self._shared: dict[tuple[str, bytes], ViewPart] = {}
@@ -311,7 +311,7 @@ class Viewing:
         name = f"{self._identity}\0{what}".encode()
         error_id = hashlib.blake2b(name, person=b"moot.view", digest_size=8).hexdigest()
         text = f"{type(error).__name__}: the budget's {error.limit} ran out" if isinstance(error, Exhausted) else ""
-        text = text or traceback_of(error, self._namespace)
+        text = text or traceback_of(error, self._files)
         if self._last_texts.get(what) != text and len(self.failures) < FAILURES_MAX:
             self._last_texts[what] = text
             self.failures.append(ReadFailure(what, error_id, text))

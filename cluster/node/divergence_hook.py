@@ -7,7 +7,8 @@ healed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from cluster.documents.channels import Channel
 from cluster.documents.instance import DocumentInstance, Firing
@@ -68,9 +69,11 @@ class LeakingLoader(BundleLoader):
         super().__init__(settings)
         self._marker, self._leak = marker.encode(), leak
 
-    def load(self, bundle: bytes) -> LeakingProgram:
+    def load(self, bundle: bytes, origins: Mapping[str, str] = MappingProxyType({})) -> LeakingProgram:
         """See runtime.Loader. Raises InvalidBundle or TooLarge."""
-        sound = super().load(bundle)
-        program = LeakingProgram(sound.code_hash, sound.declaration, sound.settings, sound.namespace, sound.owner, sound.places)
+        sound = super().load(bundle, origins)
+        program = LeakingProgram(
+            sound.code_hash, sound.declaration, sound.settings, sound.namespace, sound.owner, sound.places, sound.files
+        )
         program.marker, program.leak = self._marker, self._leak
         return program

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
-from cluster.documents.bundle import from_path
+from cluster.documents.bundle import from_path, origins
 from cluster.documents.context import EPOCH
 from cluster.documents.declare import Document
 from cluster.documents.loader import BundleLoader
@@ -100,8 +100,8 @@ class Simulation:
 
     def deploy(self, cls: type[Document]) -> None:
         """Give the space other code: documents take it up at their next command. Raises InvalidBundle; nothing changed then."""
-        bundle = _bundle_of(cls)
-        self._program = BundleLoader(self._settings).load(bundle)
+        bundle, root = _bundle_of(cls)
+        self._program = BundleLoader(self._settings).load(bundle, origins(bundle, root))
         self._node.deploy(SPACE, bundle)
         self._refusals = _refusals(self._program, cls.__module__)
 
@@ -274,8 +274,10 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} can not be a parameter")
 
 
-def _bundle_of(cls: type[Document]) -> bytes:
-    """The bundle that defines a class that was imported from a file. Raises TypeError for one that was not."""
+def _bundle_of(cls: type[Document]) -> tuple[bytes, Path]:
+    """The bundle that defines a class that was imported from a file, and where its paths begin. Raises TypeError for one that
+    was not.
+    """
     module = sys.modules.get(cls.__module__)
     source = getattr(module, "__file__", None)
     if source is None or not Path(source).is_file():
@@ -283,8 +285,9 @@ def _bundle_of(cls: type[Document]) -> bytes:
     file = Path(source)
     top = cls.__module__.partition(".")[0]
     if not _imports(file, top):
-        return from_path(file, entry=f"{file.stem}:{cls.__name__}").encode()
-    return from_path(Path(str(sys.modules[top].__file__)).parent, entry=f"{cls.__module__}:{cls.__name__}").encode()
+        return from_path(file, entry=f"{file.stem}:{cls.__name__}").encode(), file.parent
+    package = Path(str(sys.modules[top].__file__)).parent
+    return from_path(package, entry=f"{cls.__module__}:{cls.__name__}").encode(), package.parent
 
 
 def _imports(file: Path, package: str) -> bool:
