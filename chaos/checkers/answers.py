@@ -49,6 +49,8 @@ class Answers(Checker):
     def _refused(self, call: Call, reason: str) -> None:
         if reason in _OPERATOR:
             raise Violation("answers", f"a client was told {reason}: {call}")
+        if reason == "KEY_REUSED":
+            raise Violation("answers", f"a client repeated itself letter by letter and was told {reason}: {call}")
         if reason == "OUTCOME_UNKNOWN" and not call.alone and not call.gave_up and not self._may_be_forgotten(call):
             raise Violation("exactly once", f"the document has room for every session, and has forgotten this one: {call}")
         assert call.reply is not None

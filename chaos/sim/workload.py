@@ -115,7 +115,7 @@ class Workload:
         number = self.number
         if space == "ledger":
             channel = "doubt" if self.source.random() < 0.1 else "append"
-            if channel == "append" and number % 5 == 0:
+            if channel == "append" and number % 3:
                 return channel, b'{"number":%d,"weight":2}' % number  # versions of the ledger spell this in different order
             return channel, b'{"number":%d}' % number
         if space == "counter":

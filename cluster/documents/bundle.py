@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from cluster.documents import vendoring
 from cluster.errors import InvalidBundle, TooLarge
 
 FORMAT: Final = 1
@@ -90,7 +91,8 @@ def from_source(source: str, *, name: str = "document", entry: str = "") -> Bund
 
 
 def from_path(path: Path, *, entry: str = "") -> Bundle:
-    """The bundle of a Python file, or of a package directory with everything in it except hidden files, caches and tests.
+    """The bundle of a Python file, or of a package directory with everything in it except hidden files, caches and tests, and
+    with the dependencies that its pyproject.toml names (see vendoring.py).
 
     Raises InvalidBundle or TooLarge, and OSError when the files can not be read.
     """
@@ -103,6 +105,7 @@ def from_path(path: Path, *, entry: str = "") -> Bundle:
         inside = file.relative_to(path)
         if file.is_file() and not file.is_symlink() and _belongs(inside.parts):
             found[str(PurePosixPath(path.name, *inside.parts))] = _read(file)
+    found |= vendoring.vendored(vendoring.requirements(path), found)
     return Bundle(entry or path.name, tuple(sorted(found.items())))
 
 
