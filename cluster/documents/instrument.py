@@ -21,6 +21,8 @@ import ast
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
+from cluster.documents.locations import place_all, place_at
+
 GUARDED_TYPES: Final = frozenset(
     {"int", "str", "bytes", "list", "tuple", "dict", "set", "frozenset", "float", "range", "enumerate", "zip", "map", "filter"}
     | {"reversed", "Decimal"}
@@ -71,25 +73,8 @@ S = TypeVar("S", bound=ast.AST)
 def instrument(tree: ast.Module) -> ast.Module:
     """The counted form of a module that the refusals let pass. The tree is changed in place and returned."""
     _Instrumentation().visit(tree)
-    _place(tree, 1, 0)
+    place_all(tree)
     return tree
-
-
-def _place(node: ast.AST, line: int, column: int) -> None:
-    """Put what was inserted where its parent begins. It ends there too: the interpreter takes an attribute for being where its
-    expression ends, and debuggers and coverage would see lines run that did not.
-    """
-    if "lineno" in node._attributes:
-        if not hasattr(node, "lineno"):
-            _put(node, line, column)
-        line, column = node.lineno, node.col_offset  # type: ignore[attr-defined]
-    for child in ast.iter_child_nodes(node):
-        _place(child, line, column)
-
-
-def _put(node: ast.AST, line: int, column: int) -> None:
-    node.lineno = node.end_lineno = line  # type: ignore[attr-defined]
-    node.col_offset = node.end_col_offset = column  # type: ignore[attr-defined]
 
 
 def weight(nodes: Sequence[ast.AST]) -> int:
@@ -169,14 +154,6 @@ def _is_type(node: ast.expr) -> bool:
     return isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr) and (_is_type(node.left) or _is_type(node.right))
 
 
-def _at(node: ast.AST, statements: list[ast.stmt]) -> list[ast.stmt]:
-    for statement in statements:
-        for inner in ast.walk(statement):
-            if "lineno" in inner._attributes and not hasattr(inner, "lineno"):
-                _put(inner, node.lineno, node.col_offset)  # type: ignore[attr-defined]
-    return statements
-
-
 class _Instrumentation(ast.NodeTransformer):
     """One pass over one module."""
 
@@ -216,7 +193,7 @@ class _Instrumentation(ast.NodeTransformer):
         restore = ast.BinOp(left=_name("d"), op=ast.Add(), right=ast.Constant(1))
         leave: list[ast.stmt] = [ast.Assign(targets=[_meter("depth", store=True)], value=restore)]
         counted = ast.Try(body=body, handlers=[], orelse=[], finalbody=leave)
-        node.body = [*head, *_at(node, [*entry, counted])]
+        node.body = [*head, *place_at(node, [*entry, counted])]
         self._documents, self._method = outer
         return node
 
@@ -253,20 +230,20 @@ class _Instrumentation(ast.NodeTransformer):
         steps = 1 + weight(node.body)
         node.target = self._expression(node.target)
         node.iter = self._expression(node.iter)
-        node.body = [*_at(node, _tick(steps)), *self._block(node.body)]
+        node.body = [*place_at(node, _tick(steps)), *self._block(node.body)]
         node.orelse = self._block(node.orelse)
         return node
 
     def visit_While(self, node: ast.While) -> ast.AST:
         steps = 1 + weight([node.test, *node.body])
         node.test = self._expression(node.test)
-        node.body = [*_at(node, _tick(steps)), *self._block(node.body)]
+        node.body = [*place_at(node, _tick(steps)), *self._block(node.body)]
         node.orelse = self._block(node.orelse)
         return node
 
     def visit_ExceptHandler(self, node: ast.ExceptHandler) -> ast.AST:
         restore: ast.stmt = ast.Assign(targets=[_meter("depth", store=True)], value=_name("d"))
-        node.body = [*_at(node, [ast.Expr(_call("caught")), restore]), *self._block(node.body)]
+        node.body = [*place_at(node, [ast.Expr(_call("caught")), restore]), *self._block(node.body)]
         return node
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
@@ -326,7 +303,7 @@ class _Instrumentation(ast.NodeTransformer):
             before = ast.Subscript(value=_name(place), slice=_name(f"{place}k"), ctx=ast.Load())
             after = ast.Subscript(value=_name(place), slice=_name(f"{place}k"), ctx=ast.Store())
         last = ast.Assign(targets=[after], value=_call(f"i{guard}", before, value))
-        return _at(node, [*first, last])
+        return place_at(node, [*first, last])
 
     def _owner(self, target: ast.Attribute | ast.Subscript) -> ast.expr:
         value = self._expression(target.value)
