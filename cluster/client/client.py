@@ -40,6 +40,9 @@ DOCUMENTS_SERVICE: Final = "cluster.v1.DocumentService"
 ADMIN_SERVICE: Final = "cluster.v1.AdminService"
 CALL_RETRY_MS: Final = 50
 
+Arguments = Mapping[str, Mapping[str, Any]]
+"""What is asked of views and windows: `{view: {parameter: value}, table: {"latest": rows}}`."""
+
 Payload = Mapping[str, Any] | bytes | None
 """Parameters of a handler: a mapping, or the bytes of a JSON object that is made elsewhere; None means no parameters."""
 
@@ -144,11 +147,13 @@ class Client:
         *,
         consistency: Consistency = Consistency.LINEARIZABLE,
         at_least: Position | None = None,
+        arguments: Arguments | None = None,
     ) -> Answer:
-        """Read the view. `at_least` needs Consistency.AT_LEAST or ANY; what this client has seen before is never undone."""
+        """Read the view. `at_least` needs Consistency.AT_LEAST or ANY; what this client has seen before is never undone.
+        Raises InvalidArguments for what the document's views do not take."""
         check_space(space)
         check_key(key)
-        intent = Intent(0, _READ, space, key, consistency=consistency.value)
+        intent = Intent(0, _READ, space, key, payload=_asked(arguments), consistency=consistency.value)
         if at_least is not None:
             intent.epoch, intent.index = at_least.epoch, at_least.index
         return Answer(self._check(await self._connection.submit(intent)))
@@ -158,15 +163,16 @@ class Client:
         reply = self._check(await self._issue(_DELETE, space, key, "", None))
         return Position(reply.epoch, reply.index)
 
-    def watch(self, space: str, key: str, *, resume_after: Position | None = None) -> Watch:
+    def watch(self, space: str, key: str, *, resume_after: Position | None = None, arguments: Arguments | None = None) -> Watch:
         """Follow a document: its view, then every change. Across reconnects it goes on where it was.
 
-        resume_after: go on after this position, whose view the caller has put into `watch.view`.
+        resume_after: go on after this position, whose view (made with the same arguments) the caller has put into `watch.view`.
+        arguments: what is asked of views and windows; `Watch.show` changes it.
         """
         check_space(space)
         check_key(key)
         position = resume_after or Position(0, -1)
-        return self._connection.watch(space, key, position.epoch, position.index)
+        return self._connection.watch(space, key, position.epoch, position.index, _asked(arguments))
 
     async def list(self, space: str, prefix: str = "", page_size: int = 100) -> AsyncIterator[tuple[str, Position]]:
         """The documents of a space: (key, position), page by page. Raises ClusterError."""
@@ -242,6 +248,10 @@ def _body(payload: Payload) -> bytes:
     return b"{}" if payload is None else payload if isinstance(payload, bytes) else _encode(payload)
 
 
+def _asked(arguments: Arguments | None) -> bytes:
+    return _encode(arguments) if arguments else b""
+
+
 class Document:
     """One document of a client: the same calls without repeating its address."""
 
@@ -263,17 +273,24 @@ class Document:
         """See Client.send_nowait."""
         return self._client.issue_checked(self.id, channel, payload)
 
-    async def read(self, *, consistency: Consistency = Consistency.LINEARIZABLE, at_least: Position | None = None) -> Answer:
+    async def read(
+        self,
+        *,
+        consistency: Consistency = Consistency.LINEARIZABLE,
+        at_least: Position | None = None,
+        arguments: Arguments | None = None,
+    ) -> Answer:
         """See Client.read."""
-        return await self._client.read(self.id.space, self.id.key, consistency=consistency, at_least=at_least)
+        space, key = self.id.space, self.id.key
+        return await self._client.read(space, key, consistency=consistency, at_least=at_least, arguments=arguments)
 
     async def delete(self) -> Position:
         """See Client.delete."""
         return await self._client.delete(self.id.space, self.id.key)
 
-    def watch(self, *, resume_after: Position | None = None) -> Watch:
+    def watch(self, *, resume_after: Position | None = None, arguments: Arguments | None = None) -> Watch:
         """See Client.watch."""
-        return self._client.watch(self.id.space, self.id.key, resume_after=resume_after)
+        return self._client.watch(self.id.space, self.id.key, resume_after=resume_after, arguments=arguments)
 
     def edit_text(
         self, field: str, *, channel: str = "edit", on_change: Callable[[list[Splice]], None] | None = None

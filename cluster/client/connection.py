@@ -22,6 +22,8 @@ from cluster.errors import ClusterError, OutcomeUnknown, Unavailable
 from cluster.session.client import ClientSession
 from cluster.session.client_events import (
     Answered,
+    ArgumentsRefused,
+    Asked,
     Changed,
     Connected,
     Consumed,
@@ -134,7 +136,7 @@ class Connection:
         self._intents.append(intent)
         return future
 
-    def watch(self, space: str, key: str, epoch: int, index: int) -> Watch:
+    def watch(self, space: str, key: str, epoch: int, index: int, arguments: bytes = b"") -> Watch:
         """Follow a document."""
         self._last_ticket += 1
         name = self._last_ticket
@@ -147,8 +149,12 @@ class Connection:
             if name in self._watches:
                 self._step(Consumed(name, size))
 
-        watch = self._watches[name] = Watch(close, consumed)
-        self._step(Watched(name, space, key, epoch, index))
+        def asked(wanted: bytes, version: int) -> None:
+            if name in self._watches:
+                self._step(Asked(name, wanted, version))
+
+        watch = self._watches[name] = Watch(close, consumed, asked)
+        self._step(Watched(name, space, key, epoch, index, arguments))
         return watch
 
     def channel(self) -> aio.Channel | None:
@@ -182,6 +188,8 @@ class Connection:
                         future.set_result(happened.reply)
                 elif isinstance(happened, Changed):
                     self._watches[happened.watch].put(happened.delta)
+                elif isinstance(happened, ArgumentsRefused):
+                    self._watches[happened.watch].refuse(happened.version, happened.failure)
                 else:
                     self._watches.pop(happened.watch).end(happened.failure)
         if effects.frames:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +17,7 @@ from cluster.session.client_watch import DELTA_OVERHEAD_BYTES
 from cluster.session.operations import Delta, Failure
 
 _decode = msgspec.json.decode
+_encode = msgspec.json.encode
 
 
 class Change:
@@ -24,11 +25,13 @@ class Change:
 
     position: where it is now. view: what the viewer may see now; never modified afterwards, parts are shared between steps.
     patch: the operations that led here from the step before, or None with `reset`: the view was replaced as a whole.
+    arguments: the number of the arguments that the view is made with, as `Watch.show` counts them; 0 are those of `watch`.
     """
 
-    __slots__ = ("patch", "position", "reset", "view")
+    __slots__ = ("arguments", "patch", "position", "reset", "view")
 
-    def __init__(self, position: Position, view: Any, patch: list[dict[str, Any]] | None) -> None:
+    def __init__(self, position: Position, view: Any, patch: list[dict[str, Any]] | None, arguments: int = 0) -> None:
+        self.arguments = arguments
         self.position = position
         self.view = view
         self.patch = patch
@@ -45,9 +48,12 @@ class Watch:
     with `async with`, or call `close()`; one that is neither closed nor read costs its credit and no more.
     """
 
-    def __init__(self, close: Callable[[], None], consumed: Callable[[int], None]) -> None:
+    def __init__(self, close: Callable[[], None], consumed: Callable[[int], None], asked: Callable[[bytes, int], None]) -> None:
         self._close = close
         self._consumed = consumed
+        self._asked = asked
+        self._version = 0
+        self._refusals: dict[int, Failure] = {}
         self._deltas: deque[Delta] = deque()
         self._arrived = asyncio.Event()
         self._failure: Failure | None = None
@@ -62,6 +68,8 @@ class Watch:
 
     async def __anext__(self) -> Change:
         while not self._deltas:
+            if self._refusals:
+                raise error_of(self._refusals.pop(next(iter(self._refusals))))
             if self._closed:
                 raise StopAsyncIteration
             if self._failure is not None:
@@ -77,7 +85,18 @@ class Watch:
             patch = _decode(delta.body)
             self.view = apply_patch(self.view, patch)
         self.position = Position(delta.epoch, delta.index)
-        return Change(self.position, self.view, patch)
+        return Change(self.position, self.view, patch, delta.arguments)
+
+    def show(self, arguments: Mapping[str, Mapping[str, Any]]) -> int:
+        """Ask something else of views and windows, all of it: `{view: {parameter: value}, table: {"latest": rows}}`.
+
+        Returns the number of these arguments: the first change whose `arguments` is not below it is made with them (or with
+        later ones). If the document does not take them, the iteration raises InvalidArguments once and can be gone on with:
+        the watch is as it was.
+        """
+        self._version += 1
+        self._asked(_encode(arguments), self._version)
+        return self._version
 
     async def __aenter__(self) -> Watch:
         return self
@@ -98,6 +117,11 @@ class Watch:
     def put(self, delta: Delta) -> None:
         """For the connection: the next step has arrived."""
         self._deltas.append(delta)
+        self._arrived.set()
+
+    def refuse(self, version: int, failure: Failure) -> None:
+        """For the connection: these arguments were not taken."""
+        self._refusals[version] = failure
         self._arrived.set()
 
     def end(self, failure: Failure) -> None:

@@ -42,6 +42,7 @@ def encode_frame(frame: Frame) -> wire.SessionRequest:
             message.acked_through = operation.acked_through
         elif kind == _READ:
             message.read.consistency = _CONSISTENCY[operation.consistency]
+            message.read.arguments = operation.payload
             if operation.index >= 0:
                 message.read.at_least.epoch = operation.epoch
                 message.read.at_least.index = operation.index
@@ -54,9 +55,15 @@ def encode_frame(frame: Frame) -> wire.SessionRequest:
             message.acked_through = operation.acked_through
         elif kind == _WATCH:
             message.watch.credit_bytes = operation.credit
+            message.watch.arguments = operation.payload
+            message.watch.arguments_version = operation.sequence
             if operation.index >= 0:
                 message.watch.resume_after.epoch = operation.epoch
                 message.watch.resume_after.index = operation.index
+        elif kind == Kind.ARGUMENTS:
+            message.arguments.watch = operation.credit
+            message.arguments.arguments = operation.payload
+            message.arguments.version = operation.sequence
         else:
             assert kind == Kind.UNWATCH
             message.unwatch.SetInParent()
@@ -98,6 +105,7 @@ def _delta(delta: wire.Delta) -> Delta:
     base = delta.base
     position = delta.position
     event = Delta(delta.watch, base.epoch, base.index, position.epoch, position.index)
+    event.from_arguments, event.arguments = delta.base_arguments, delta.arguments
     if change == "view":
         event.reset = True
         event.body = delta.view

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from cluster.documents.arguments import ARGUMENTS_BYTES_MAX
 from cluster.errors import InvalidRequest, TooLarge
 from cluster.gateway.identity import scoped_idempotency_key
 from cluster.gateway.limits import (
@@ -41,6 +42,7 @@ _DELETE: Final = Kind.DELETE.value
 _WATCH: Final = Kind.WATCH.value
 _UNWATCH: Final = Kind.UNWATCH.value
 _LIST: Final = Kind.LIST.value
+_ARGUMENTS: Final = Kind.ARGUMENTS.value
 
 
 class Page(msgspec.Struct):
@@ -84,7 +86,8 @@ def session_operation(request: wire.Operation, kind: str, principal: str, sessio
         payload = b""
     else:
         assert kind == "read", kind
-        operation = read_operation(document, request.read.consistency, _at_least(request.read), principal)
+        read = request.read
+        operation = read_operation(document, read.consistency, _at_least(read), principal, read.arguments)
         operation.id = request.id
         return operation
     if len(payload) > payload_bytes_max:
@@ -115,7 +118,9 @@ def write_operation(
     return Operation(0, kind.value, document.space, document.key, principal, channel, payload, session)
 
 
-def read_operation(document: wire.Document, consistency: int, at_least: wire.Position | None, principal: str) -> Operation:
+def read_operation(
+    document: wire.Document, consistency: int, at_least: wire.Position | None, principal: str, arguments: bytes = b""
+) -> Operation:
     """A read, without an id. Raises RejectedError; nothing is affected.
 
     at_least: also with ANY: any replica may answer that has reached it. A linearizable read has reached it anyway.
@@ -125,7 +130,8 @@ def read_operation(document: wire.Document, consistency: int, at_least: wire.Pos
     level = _CONSISTENCY.get(consistency)
     if level is None:
         raise InvalidRequest(f"unknown consistency {consistency}")
-    operation = Operation(0, _READ, document.space, document.key, principal, consistency=level)
+    payload = checked_arguments(arguments)
+    operation = Operation(0, _READ, document.space, document.key, principal, payload=payload, consistency=level)
     if at_least is not None:
         operation.epoch, operation.index = checked_position(at_least)
         if level == Consistency.ANY:
@@ -136,16 +142,46 @@ def read_operation(document: wire.Document, consistency: int, at_least: wire.Pos
 
 
 def watch_operation(
-    document: wire.Document, resume_after: wire.Position | None, credit_bytes: int, principal: str, limits: Limits
+    document: wire.Document,
+    resume_after: wire.Position | None,
+    credit_bytes: int,
+    principal: str,
+    limits: Limits,
+    arguments: bytes = b"",
+    version: int = 0,
 ) -> Operation:
     """A watch, without an id. Raises RejectedError; nothing is affected."""
     check_space(document.space)
     check_key(document.key)
     credit = min(credit_bytes or limits.watch_credit_bytes, limits.watch_credit_bytes_max)
-    operation = Operation(0, _WATCH, document.space, document.key, principal, credit=credit)
+    operation = Operation(
+        0, _WATCH, document.space, document.key, principal, payload=checked_arguments(arguments), credit=credit
+    )
+    operation.sequence = checked_version(version)
     if resume_after is not None:
         operation.epoch, operation.index = checked_position(resume_after)
     return operation
+
+
+def arguments_operation(request: wire.Operation, space: str, key: str, principal: str) -> Operation:
+    """Changes the arguments of a watch of this document. Raises RejectedError; nothing is affected."""
+    wanted = request.arguments
+    payload, version = checked_arguments(wanted.arguments), checked_version(wanted.version)
+    return Operation(request.id, _ARGUMENTS, space, key, principal, payload=payload, sequence=version, credit=wanted.watch)
+
+
+def checked_arguments(arguments: bytes) -> bytes:
+    """Arguments of views and windows; the document's code says whether it takes them. Raises TooLarge."""
+    if len(arguments) > ARGUMENTS_BYTES_MAX:
+        raise TooLarge(f"arguments have at most {ARGUMENTS_BYTES_MAX} bytes", limit="arguments_bytes_max")
+    return arguments
+
+
+def checked_version(version: int) -> int:
+    """A client's number of its arguments. Raises InvalidRequest."""
+    if version > NUMBER_MAX:
+        raise InvalidRequest("a version of arguments is at most 2^53-1")
+    return version
 
 
 def unwatch_operation(watch: int, space: str, key: str, principal: str) -> Operation:
@@ -217,6 +253,10 @@ def encode_event(response: wire.SessionResponse, event: Reply | Delta) -> None:
     delta = response.events.add().delta
     delta.watch = event.watch
     _fill_change(delta, event)
+    if event.arguments:
+        delta.arguments = event.arguments
+        if not event.reset:
+            delta.base_arguments = event.from_arguments
     if event.failure is not None:
         fill_error(delta.error, event.failure)
 

@@ -76,7 +76,7 @@ class DocumentService:
     async def read(self, request: wire.ReadRequest, principal: str, remaining_ms: float | None) -> wire.ReadResponse:
         """Read a view. Raises ClusterError."""
         at_least = request.at_least if request.HasField("at_least") else None
-        operation = codec.read_operation(request.document, request.consistency, at_least, principal)
+        operation = codec.read_operation(request.document, request.consistency, at_least, principal, request.arguments)
         reply = await self._run(operation, remaining_ms)
         return wire.ReadResponse(position=_position(reply), view=reply.payload)
 
@@ -95,7 +95,7 @@ class DocumentService:
     async def watch(self, request: wire.WatchRequest, principal: str) -> AsyncIterator[wire.WatchResponse]:
         """Follow one document; HTTP/2's own flow control is the credit: a delta is granted again when it was written."""
         resume = request.resume_after if request.HasField("resume_after") else None
-        operation = codec.watch_operation(request.document, resume, 0, principal, self._limits)
+        operation = codec.watch_operation(request.document, resume, 0, principal, self._limits, request.arguments)
         operation.id = _WATCH_ID
         arrived = asyncio.Event()
         waiting: list[Reply | Delta] = []

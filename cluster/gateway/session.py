@@ -26,6 +26,7 @@ from cluster.errors import ClusterError, InvalidRequest, Overloaded, TooLarge
 from cluster.gateway.backend import Backend, Stream
 from cluster.gateway.codec import (
     EVENT_OVERHEAD_BYTES,
+    arguments_operation,
     encode_event,
     session_operation,
     unwatch_operation,
@@ -196,6 +197,8 @@ class Session:
                     )
                 if kind == "watch":
                     submitted.append(self._watch(operation))
+                elif kind == "arguments":
+                    submitted.append(self._arguments(operation))
                 else:
                     submitted.append(session_operation(operation, kind, principal, identity, payload_max))
                 open_operations.add(identifier)
@@ -214,10 +217,17 @@ class Session:
             )
         watch = request.watch
         resume = watch.resume_after if watch.HasField("resume_after") else None
-        operation = watch_operation(request.document, resume, watch.credit_bytes, self._principal, self._limits)
+        given = (watch.arguments, watch.arguments_version)
+        operation = watch_operation(request.document, resume, watch.credit_bytes, self._principal, self._limits, *given)
         operation.id = request.id
         self._watches[request.id] = _Watch(operation.space, operation.key, operation.credit)
         return operation
+
+    def _arguments(self, request: wire.Operation) -> Operation:
+        watch = self._watches.get(request.arguments.watch)
+        if watch is None or watch.ending:
+            raise InvalidRequest(f"no watch with id {request.arguments.watch} is open")
+        return arguments_operation(request, watch.space, watch.key, self._principal)
 
     def _unwatch(self, identifier: int, submitted: list[Operation]) -> None:
         watch = self._watches.get(identifier)

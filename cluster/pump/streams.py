@@ -21,6 +21,7 @@ from cluster.errors import (
     Applied,
     ClusterError,
     CodeMissing,
+    InvalidArguments,
     InvalidRequest,
     NotLeader,
     Overloaded,
@@ -28,6 +29,8 @@ from cluster.errors import (
     Unavailable,
 )
 from cluster.ids import NodeId, ShardId
+from cluster.pump.pages import next_page
+from cluster.pump.watches import ArgumentsChange, Watch
 from cluster.router.router import Router
 from cluster.session.failures import failure_of
 from cluster.session.operations import COMMAND_KINDS, Consistency, Delta, Kind, Operation, Reply
@@ -40,39 +43,13 @@ REMOTE_LOOK_EVERY_MS = 250.0
 _RETRY_REASONS = frozenset((NotLeader.reason, StaleRoute.reason, Unavailable.reason, Overloaded.reason, CodeMissing.reason))
 
 
-class _Page(msgspec.Struct):
-    """A page of a listing, as `cluster.shard.reading` makes it."""
-
-    documents: msgspec.Raw
-    next_page_token: str
-
-
-_page_decoder = msgspec.json.Decoder(_Page)
-
-
-@dataclass(slots=True)
-class Watch:
-    """A client's open watch. `node` is where it is subscribed now, None while nobody serves it. An unanswered one is given up
-    at `answer_by_ms`.
-    """
-
-    operation: Operation
-    shard: ShardId
-    epoch: int
-    index: int
-    credit_bytes: int
-    answer_by_ms: float
-    node: NodeId | None = None
-    answered: bool = False
-    retry_ms: float = 0.0
-
-
 @dataclass(slots=True)
 class LocalStream:
     """One client stream. `out_*` is what the current turn delivers to it."""
 
     watches: dict[int, Watch] = field(default_factory=dict)
     lists: dict[int, ShardId] = field(default_factory=dict)
+    arguments: dict[int, ArgumentsChange] = field(default_factory=dict)
     out_deltas: list[Delta] = field(default_factory=list)
     out_replies: list[Reply] = field(default_factory=list)
     nodes: set[NodeId] = field(default_factory=set)
@@ -146,6 +123,8 @@ class Streams:
                 self._submit_list(number, stream, operation, groups)
             elif kind == Kind.UNWATCH:
                 self._unwatch(number, stream, operation, groups)
+            elif kind == Kind.ARGUMENTS:
+                self._change_arguments(number, stream, operation, groups)
             else:
                 shard = self._router.shard_of(operation.space, operation.key)
                 if kind == Kind.WATCH and not self._register_watch(number, stream, operation, shard, now_ms):
@@ -201,7 +180,7 @@ class Streams:
             self._on_delta(number, stream, node, delta, now_ms)
         if node != self._router.node:
             replies = self._take_remote(number, node, replies)
-        if not stream.watches and not stream.lists:
+        if not stream.watches and not stream.lists and not stream.arguments:
             stream.out_replies.extend(replies)
             return
         for reply in replies:
@@ -209,6 +188,8 @@ class Streams:
                 self._on_watch_reply(number, stream, node, reply, now_ms)
             elif reply.id in stream.lists:
                 stream.out_replies.append(self._page(stream, reply))
+            elif reply.id in stream.arguments:
+                stream.out_replies.append(self._arguments_answered(number, stream, reply, now_ms))
             else:
                 stream.out_replies.append(reply)
 
@@ -240,13 +221,13 @@ class Streams:
         elif (delta.epoch, delta.index) < (watch.epoch, watch.index):
             self._give_back(node, number, watch, delta)  # of an earlier subscription: the client has more already
             return
-        elif not delta.reset and (delta.from_epoch, delta.from_index) != (watch.epoch, watch.index):
-            if (delta.epoch, delta.index) > (watch.epoch, watch.index):
+        elif not delta.reset and (delta.from_epoch, delta.from_index, delta.from_arguments) != watch.held:
+            if (delta.epoch, delta.index, delta.arguments) > watch.held:
                 self._orphan(number, watch, now_ms)  # something between was lost on the way
             else:
                 self._give_back(node, number, watch, delta)
             return
-        watch.epoch, watch.index = delta.epoch, delta.index
+        watch.epoch, watch.index, watch.version = delta.epoch, delta.index, delta.arguments
         watch.credit_bytes -= len(delta.body) + 32
         stream.out_deltas.append(delta)
 
@@ -354,7 +335,8 @@ class Streams:
             stream = self._streams.get(number)
             if stream is not None and operation not in stream.watches:
                 stream.lists.pop(operation, None)
-                stream.out_replies.append(Reply(operation, 0, 0, b"", failure))
+                changed = stream.arguments.pop(operation, None) is not None  # the watch is opened again with the new ones
+                stream.out_replies.append(Reply(operation, 0, 0, b"", None if changed else failure))
                 self._touched.add(number)
 
     def _orphan(self, number: int, watch: Watch, now_ms: float) -> None:
@@ -382,9 +364,7 @@ class Streams:
         if node is None:
             self._orphan(number, watch, now_ms)
             return
-        operation = msgspec.structs.replace(
-            watch.operation, epoch=watch.epoch, index=watch.index, credit=max(watch.credit_bytes, 1)
-        )
+        operation = watch.resubscription()
         self._send(number, watch.shard, [operation], now_ms)
 
     # -- sending -----------------------------------------------------------------------------------------------------
@@ -432,7 +412,8 @@ class Streams:
             return False
         epoch, index = (operation.epoch, operation.index) if operation.index >= 0 else (0, -1)
         operation.credit = operation.credit or CREDIT_DEFAULT_BYTES
-        watch = Watch(operation, shard, epoch, index, operation.credit, now_ms + REMOTE_OPERATION_TIMEOUT_MS)
+        answer_by_ms = now_ms + REMOTE_OPERATION_TIMEOUT_MS
+        watch = Watch(operation, shard, epoch, index, operation.credit, answer_by_ms, operation.sequence)
         stream.watches[operation.id] = watch
         self._by_shard.setdefault(shard, {})[(number, operation.id)] = watch
         return True
@@ -452,6 +433,36 @@ class Streams:
         if owed:
             owed.pop((number, operation.id), None)
         self._forward(watch.node, watch.shard, number, [operation])
+
+    def _change_arguments(
+        self, number: int, stream: LocalStream, operation: Operation, groups: dict[ShardId, list[Operation]]
+    ) -> None:
+        """The operation goes to whoever serves the watch; wherever it is opened next, it is opened with these arguments."""
+        watch = stream.watches.get(operation.credit)
+        self._touched.add(number)
+        if watch is None:
+            failure = failure_of(InvalidRequest(f"no watch {operation.credit} is open"))
+            stream.out_replies.append(Reply(operation.id, 0, 0, b"", failure))
+            return
+        subscribed = watch.operation
+        change = watch.change(operation)
+        if watch.node is None and subscribed not in groups.get(watch.shard, ()):
+            stream.out_replies.append(Reply(operation.id))
+            return
+        stream.arguments[operation.id] = change
+        groups.setdefault(watch.shard, []).append(operation)
+
+    def _arguments_answered(self, number: int, stream: LocalStream, reply: Reply, now_ms: float) -> Reply:
+        """A leader took the arguments, or refused them; one that does not serve the watch leaves it to the next."""
+        change = stream.arguments.pop(reply.id)
+        watch = stream.watches.get(change.watch)
+        if reply.failure is None or watch is None or watch.operation.sequence != change.version:
+            return reply
+        if reply.failure.reason == InvalidArguments.reason:
+            watch.restore(change)
+            return reply
+        self._orphan(number, watch, now_ms)
+        return Reply(reply.id)
 
     def _submit_list(
         self, number: int, stream: LocalStream, operation: Operation, groups: dict[ShardId, list[Operation]]
@@ -476,15 +487,4 @@ class Streams:
         shard = stream.lists.pop(reply.id)
         if reply.failure is not None:
             return reply
-        try:
-            page = _page_decoder.decode(reply.payload)
-        except msgspec.DecodeError:
-            reply.failure = failure_of(Unavailable("the shard's leader sent a page that can not be read", retry_after_ms=50))
-            return reply
-        if page.next_page_token:
-            page.next_page_token = f"{shard}:{page.next_page_token}"
-        else:
-            later = [item.shard for item in self._router.map.shards if item.shard > shard]
-            page.next_page_token = f"{min(later)}:" if later else ""
-        reply.payload = msgspec.json.encode(page)
-        return reply
+        return next_page(reply, shard, [item.shard for item in self._router.map.shards])

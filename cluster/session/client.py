@@ -20,11 +20,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import assert_never
 
-from cluster.errors import OutcomeUnknown, Overloaded, TooLarge, Unavailable
+from cluster.errors import InvalidArguments, OutcomeUnknown
 from cluster.session.client_events import (
     Answered,
+    ArgumentsRefused,
+    Asked,
     Changed,
     Connected,
     Consumed,
@@ -44,7 +45,15 @@ from cluster.session.client_events import (
 from cluster.session.client_frames import OutgoingFrames
 from cluster.session.client_pauses import Pauses
 from cluster.session.client_watch import DELTA_OVERHEAD_BYTES, After, Fit, WatchState
-from cluster.session.client_writes import DocumentWrites, Pending, Verdict
+from cluster.session.client_writes import (
+    DocumentWrites,
+    Pending,
+    Verdict,
+    out_of_time,
+    read_operation,
+    refusal,
+    write_operation,
+)
 from cluster.session.failures import failure_of
 from cluster.session.operations import Delta, Failure, Kind, Operation, Reply
 
@@ -81,6 +90,7 @@ class ClientSession:
         self._watches: dict[int, WatchState] = {}
         self._subscriptions: dict[int, WatchState] = {}
         self._to_watch: dict[WatchState, None] = {}
+        self._asked: dict[int, tuple[WatchState, int]] = {}
         self._pauses: Pauses[DocumentWrites | Pending | WatchState] = Pauses(
             self._settings.backoff_min_ms, self._settings.backoff_max_ms, jitter
         )
@@ -134,16 +144,16 @@ class ClientSession:
                 self._on_disconnected()
             case Watched():
                 self._on_watched(event)
+            case Asked():
+                self._on_asked(event)
             case Unwatched():
                 self._on_unwatched(event.watch)
             case Consumed():
                 watch = self._watches.get(event.watch)
                 if watch is not None:
                     self._give_credit(watch, watch.consumed(event.size))
-            case TimeReached():
-                pass
             case _:
-                assert_never(event)
+                assert isinstance(event, TimeReached)
         self._on_time()
         if self._connected:
             self._transmit()
@@ -157,13 +167,9 @@ class ClientSession:
         queued_max = self._settings.queued_max
         payload_max = self._limits.payload_bytes_max
         for intent in intents:
-            if self._queued >= queued_max:
-                error = Overloaded(f"{queued_max} operations wait for an answer", limit="queued_max", retry_after_ms=100)
+            error = refusal(intent, self._queued, queued_max, payload_max)
+            if error is not None:
                 self._effects.happened.append(Answered(intent.ticket, Reply(0, failure=failure_of(error))))
-                continue
-            if len(intent.payload) > payload_max:
-                too_large = TooLarge(f"a payload has at most {payload_max} bytes", limit="payload_bytes_max")
-                self._effects.happened.append(Answered(intent.ticket, Reply(0, failure=failure_of(too_large))))
                 continue
             self._queued += 1
             document = self._document(intent.space, intent.key)
@@ -184,9 +190,29 @@ class ClientSession:
         assert event.watch not in self._watches, "a watch is opened once"
         document = self._document(event.space, event.key)
         document.watches += 1
-        watch = WatchState(event.watch, document, event.epoch, event.index, self._settings.watch_credit_bytes)
+        watch = WatchState(event, document, self._settings.watch_credit_bytes)
         self._watches[event.watch] = watch
         self._to_watch[watch] = None
+
+    def _on_asked(self, event: Asked) -> None:
+        watch = self._watches.get(event.watch)
+        if watch is None:
+            return
+        self._last_wire_id += 1
+        operation = watch.ask(event.arguments, event.version, self._last_wire_id)
+        if operation is not None and self._connected:
+            self._asked[operation.id] = (watch, event.version)
+            self._outgoing.add(operation, b"")
+
+    def _on_arguments_answered(self, watch: WatchState, version: int, failure: Failure | None) -> None:
+        if failure is None or self._watches.get(watch.watch) is not watch or watch.version != version:
+            return
+        if failure.reason == InvalidArguments.reason:
+            watch.refuse(version)
+            self._effects.happened.append(ArgumentsRefused(watch.watch, version, failure))
+        elif watch.shown_version != version:
+            self._close_subscription(watch)
+            self._subscribe_later(watch, failure.retry_after_ms)
 
     def _on_unwatched(self, name: int) -> None:
         watch = self._watches.pop(name, None)
@@ -231,13 +257,10 @@ class ClientSession:
                     self._reads.append(pending)
                 continue
             pending.ambiguous = True
-            document = pending.document
-            document.in_flight = 0
-            document.blocked = True
-            document.resend_at_ms = self._now_ms
-            document.expected = None
+            pending.document.interrupted(self._now_ms)
         self._ready.update(self._busy)
         self._subscriptions.clear()
+        self._asked.clear()
         for watch in self._watches.values():
             watch.wire_id = 0
 
@@ -247,7 +270,10 @@ class ClientSession:
         pending = self._in_flight.pop(reply.id, None)
         if pending is None:
             watch = self._subscriptions.get(reply.id)
-            if watch is not None and reply.failure is not None:
+            asked = self._asked.pop(reply.id, None)
+            if asked is not None:
+                self._on_arguments_answered(*asked, reply.failure)
+            elif watch is not None and reply.failure is not None:
                 self._subscription_ended(watch, reply.failure)
             return
         pending.wire_id = 0
@@ -330,7 +356,10 @@ class ClientSession:
         del self._subscriptions[watch.wire_id]
         watch.wire_id = 0
         after = watch.after(failure)
-        if after is After.END:
+        if failure.reason == InvalidArguments.reason and watch.version != watch.taken[1]:
+            self._effects.happened.append(ArgumentsRefused(watch.watch, watch.version, failure))
+            watch.refuse(watch.version)
+        elif after is After.END:
             del self._watches[watch.watch]
             watch.document.watches -= 1
             self._effects.happened.append(Ended(watch.watch, failure))
@@ -346,10 +375,9 @@ class ClientSession:
     def _close_subscription(self, watch: WatchState) -> None:
         if watch.wire_id:
             del self._subscriptions[watch.wire_id]
+            operation = watch.close()
             if self._connected:
-                operation = Operation(watch.wire_id, Kind.UNWATCH.value, watch.document.space, watch.document.key, "")
                 self._outgoing.add(operation, b"")
-            watch.wire_id = 0
 
     def _give_credit(self, watch: WatchState, due: int) -> None:
         if due and self._connected:
@@ -384,18 +412,12 @@ class ClientSession:
         A write that may have run is answered and yet sent again until its fate is known: were its number given to another
         write, a late copy of it could run after what was submitted later.
         """
-        failure = failure_of(Unavailable("no answer within the operation's time; nothing was changed"))
-        under_way = bool(pending.wire_id)
-        if pending.intent.kind != _READ:
+        failure = out_of_time(pending)
+        under_way = bool(pending.wire_id) or pending.ambiguous
+        if pending.intent.kind != _READ and not under_way:
             document = pending.document
-            if under_way or pending.ambiguous:
-                under_way = True
-                unknown = "no answer within the operation's time; it was sent and may have run or run yet"
-                failure = failure_of(OutcomeUnknown(unknown))
-            else:
-                failure = document.refusal or failure
-                (document.sent if pending.attempts else document.waiting).remove(pending)
-                self._ready[document] = None
+            (document.sent if pending.attempts else document.waiting).remove(pending)
+            self._ready[document] = None
         reply = Reply(0, failure=failure)
         if under_way:
             self._answer(pending, reply)
@@ -407,36 +429,19 @@ class ClientSession:
     def _transmit(self) -> None:
         if self._to_watch:
             for watch in self._to_watch:
-                self._subscribe(watch)
+                self._last_wire_id += 1
+                self._outgoing.add(watch.open(self._last_wire_id), b"")
+                self._subscriptions[watch.wire_id] = watch
             self._to_watch.clear()
         room = self._limits.open_operations_max - UNWATCH_RESERVE
         while self._reads and len(self._in_flight) < room:
             pending = self._reads.popleft()
             if not pending.settled:
-                self._send_read(pending)
+                self._send(pending, read_operation(pending), b"")
         if self._ready:
             ready, self._ready = self._ready, {}
             for document in ready:
                 self._send_writes(document, room)
-
-    def _subscribe(self, watch: WatchState) -> None:
-        self._last_wire_id += 1
-        credit = watch.open(self._last_wire_id)
-        self._subscriptions[watch.wire_id] = watch
-        document = watch.document
-        operation = Operation(watch.wire_id, Kind.WATCH.value, document.space, document.key, "", credit=credit)
-        operation.epoch, operation.index = watch.epoch, watch.index
-        self._outgoing.add(operation, b"")
-
-    def _send_read(self, pending: Pending) -> None:
-        intent = pending.intent
-        operation = Operation(0, _READ, intent.space, intent.key, "", consistency=intent.consistency)
-        seen = pending.document.position
-        if intent.index >= 0 and (seen is None or (intent.epoch, intent.index) > seen):
-            seen = (intent.epoch, intent.index)
-        if seen is not None:
-            operation.epoch, operation.index = seen
-        self._send(pending, operation, b"")
 
     def _send_writes(self, document: DocumentWrites, room: int) -> None:
         if document.blocked:
@@ -480,11 +485,8 @@ class ClientSession:
                 self._send_write(pending, acked_through)
 
     def _send_write(self, pending: Pending, acked_through: int) -> None:
-        intent = pending.intent
         document = pending.document
-        operation = Operation(
-            0, intent.kind, intent.space, intent.key, "", intent.channel, intent.payload, b"", pending.sequence, acked_through
-        )
+        operation = write_operation(pending, acked_through)
         document.in_flight += 1
         self._send(pending, operation, document.session)
 

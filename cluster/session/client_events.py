@@ -21,6 +21,7 @@ class Intent(Struct, gc=False):
     consistency: int = 0
     epoch: int = 0
     index: int = -1
+    """READ: `payload` is what is asked of views and windows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +67,25 @@ class Submitted(Struct, gc=False):
 
 
 class Watched(Struct, gc=False):
-    """The application wants to follow a document. `watch` is its name for it; index -1 asks for a whole view."""
+    """The application wants to follow a document. `watch` is its name for it; index -1 asks for a whole view.
+
+    arguments: what it asks of views and windows, as JSON.
+    """
 
     watch: int
     space: str
     key: str
     epoch: int = 0
     index: int = -1
+    arguments: bytes = b""
+
+
+class Asked(Struct, gc=False):
+    """The application asks something else of a watch's views and windows. version: its number of these arguments, rising."""
+
+    watch: int
+    arguments: bytes
+    version: int
 
 
 class Unwatched(Struct, gc=False):
@@ -108,7 +121,7 @@ class TimeReached(Struct, gc=False):
     """`ClientSession.wake_at_ms` has come."""
 
 
-Event = Submitted | Watched | Unwatched | Consumed | Connected | Disconnected | Received | TimeReached
+Event = Submitted | Watched | Asked | Unwatched | Consumed | Connected | Disconnected | Received | TimeReached
 
 
 # effects
@@ -126,6 +139,14 @@ class Changed(Struct, gc=False):
 
     watch: int
     delta: Delta
+
+
+class ArgumentsRefused(Struct, gc=False):
+    """The server did not take these arguments of a watch; it goes on with those before."""
+
+    watch: int
+    version: int
+    failure: Failure
 
 
 class Ended(Struct, gc=False):
@@ -151,5 +172,5 @@ class Effects:
     """What one step wants done. `happened` is in the order of the server; `disconnect`: give the stream up and open another."""
 
     frames: list[Frame] = field(default_factory=list)
-    happened: list[Answered | Changed | Ended] = field(default_factory=list)
+    happened: list[Answered | Changed | ArgumentsRefused | Ended] = field(default_factory=list)
     disconnect: bool = False

@@ -9,8 +9,9 @@ from __future__ import annotations
 import enum
 
 from cluster.errors import HistoryTrimmed, OutcomeUnknown, PositionRewound
+from cluster.session.client_events import Watched
 from cluster.session.client_writes import DocumentWrites
-from cluster.session.operations import Delta, Failure
+from cluster.session.operations import Delta, Failure, Kind, Operation
 
 DELTA_OVERHEAD_BYTES = 32
 """What the server charges a watch's credit for a delta beside its body."""
@@ -36,37 +37,87 @@ class After(enum.Enum):
 
 
 class WatchState:
-    """One watch. wire_id: of the subscription that is open, 0 if none is. outstanding: bytes shown and not consumed yet."""
+    """One watch. wire_id: of the subscription that is open, 0 if none is. outstanding: bytes shown and not consumed yet.
 
-    __slots__ = ("credit_max", "document", "epoch", "failures", "granted_late", "index", "outstanding", "watch", "wire_id")
+    arguments, version: what is asked of views and windows. shown_version: of what has been shown. taken: the arguments that the
+    server has not refused, and their version.
+    """
 
-    def __init__(self, watch: int, document: DocumentWrites, epoch: int, index: int, credit_max: int) -> None:
-        self.watch = watch
+    __slots__ = (
+        "arguments",
+        "credit_max",
+        "document",
+        "epoch",
+        "failures",
+        "granted_late",
+        "index",
+        "outstanding",
+        "shown_version",
+        "taken",
+        "version",
+        "watch",
+        "wire_id",
+    )
+
+    def __init__(self, wanted: Watched, document: DocumentWrites, credit_max: int) -> None:
+        self.arguments = wanted.arguments
+        self.version = self.shown_version = 0
+        self.taken = (wanted.arguments, 0)
+        self.watch = wanted.watch
         self.document = document
-        self.epoch = epoch
-        self.index = index
+        self.epoch = wanted.epoch
+        self.index = wanted.index
         self.credit_max = credit_max
         self.wire_id = 0
         self.outstanding = 0
         self.granted_late = 0
         self.failures = 0
 
-    def open(self, wire_id: int) -> int:
-        """A subscription is asked for. Returns its credit in bytes: what is not consumed yet stays charged."""
+    def open(self, wire_id: int) -> Operation:
+        """A subscription is asked for. What is not consumed yet stays charged to its credit."""
         self.wire_id = wire_id
         self.granted_late = 0
-        return max(1, self.credit_max - self.outstanding)
+        if self.shown_version != self.version:  # what has been shown was made with other arguments
+            self.start_over()
+        operation = self._operation(wire_id, Kind.WATCH, credit=max(1, self.credit_max - self.outstanding))
+        operation.epoch, operation.index = self.epoch, self.index
+        return operation
+
+    def ask(self, arguments: bytes, version: int, wire_id: int) -> Operation | None:
+        """Other arguments from now on; returns what tells the open subscription, None when the next one will say it."""
+        self.arguments, self.version = arguments, version
+        return self._operation(wire_id, Kind.ARGUMENTS, credit=self.wire_id) if self.wire_id else None
+
+    def refuse(self, version: int) -> None:
+        """The server does not take the arguments of this version: those before stand."""
+        if self.version == version:
+            self.arguments, self.version = self.taken
+
+    def close(self) -> Operation:
+        """The subscription is to be ended."""
+        document = self.document
+        operation = Operation(self.wire_id, Kind.UNWATCH.value, document.space, document.key, "")
+        self.wire_id = 0
+        return operation
+
+    def _operation(self, wire_id: int, kind: Kind, credit: int) -> Operation:
+        document = self.document
+        operation = Operation(wire_id, kind.value, document.space, document.key, "", payload=self.arguments, credit=credit)
+        operation.sequence = self.version
+        return operation
 
     def fit(self, delta: Delta) -> Fit:
         """Whether the delta continues what has been shown; advances if so."""
-        here = (self.epoch, self.index)
-        there = (delta.epoch, delta.index)
+        here = (self.epoch, self.index, self.shown_version)
+        there = (delta.epoch, delta.index, delta.arguments)
         if delta.reset:
-            if self.index >= 0 and there < here:
+            if self.index >= 0 and there[:2] < here[:2]:
                 return Fit.STALE
-        elif (delta.from_epoch, delta.from_index) != here:
+        elif (delta.from_epoch, delta.from_index, delta.from_arguments) != here:
             return Fit.DUPLICATE if self.index >= 0 and there <= here else Fit.GAP
-        self.epoch, self.index = there
+        self.epoch, self.index, self.shown_version = there
+        if delta.arguments == self.version:
+            self.taken = (self.arguments, self.version)
         self.failures = 0
         self.outstanding += len(delta.body) + DELTA_OVERHEAD_BYTES
         return Fit.SHOW

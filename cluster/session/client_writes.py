@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from cluster.errors import (
     BudgetExceeded,
+    ClusterError,
     HandlerFailed,
     HandlerRefused,
     KeyReused,
@@ -25,9 +26,12 @@ from cluster.errors import (
     Poisoned,
     SequenceGap,
     StorageFull,
+    TooLarge,
+    Unavailable,
 )
 from cluster.session.client_events import Intent
-from cluster.session.operations import Failure
+from cluster.session.failures import failure_of
+from cluster.session.operations import Failure, Kind, Operation
 
 _CONSUMING = frozenset(error.reason for error in (HandlerRefused, HandlerFailed, BudgetExceeded, Poisoned))
 _BOUNDS = frozenset(error.reason for error in (Overloaded, StorageFull))
@@ -138,6 +142,13 @@ class DocumentWrites:
         if self.position is None or (epoch, index) > self.position:
             self.position = (epoch, index)
 
+    def interrupted(self, now_ms: float) -> None:
+        """The stream is gone: all that was not answered is sent again."""
+        self.in_flight = 0
+        self.blocked = True
+        self.resend_at_ms = now_ms
+        self.expected = None
+
     def judge(self, pending: Pending, failure: Failure | None) -> Verdict:
         """What the answer to an attempt means; keeps the books on which numbers are used."""
         if failure is None or failure.reason != SequenceGap.reason:  # a gap only follows what kept the writes before it out
@@ -225,3 +236,39 @@ class DocumentWrites:
 
 def _number(text: str | None) -> int | None:
     return int(text) if text is not None and text.isascii() and text.isdecimal() else None
+
+
+def refusal(intent: Intent, queued: int, queued_max: int, payload_bytes_max: int) -> ClusterError | None:
+    """Why an intent is not taken, if so; nothing was sent."""
+    if queued >= queued_max:
+        return Overloaded(f"{queued_max} operations wait for an answer", limit="queued_max", retry_after_ms=100)
+    if len(intent.payload) > payload_bytes_max:
+        return TooLarge(f"a payload has at most {payload_bytes_max} bytes", limit="payload_bytes_max")
+    return None
+
+
+def read_operation(pending: Pending) -> Operation:
+    """A read that reaches at least what has been seen of its document."""
+    intent = pending.intent
+    operation = Operation(0, intent.kind, intent.space, intent.key, "", payload=intent.payload, consistency=intent.consistency)
+    seen = pending.document.position
+    if intent.index >= 0 and (seen is None or (intent.epoch, intent.index) > seen):
+        seen = (intent.epoch, intent.index)
+    if seen is not None:
+        operation.epoch, operation.index = seen
+    return operation
+
+
+def write_operation(pending: Pending, acked_through: int) -> Operation:
+    """A write under its number."""
+    intent = pending.intent
+    names = (0, intent.kind, intent.space, intent.key, "", intent.channel, intent.payload)
+    return Operation(*names, b"", pending.sequence, acked_through)
+
+
+def out_of_time(pending: Pending) -> Failure:
+    """What is known of an intent whose time is up."""
+    if pending.intent.kind != Kind.READ and (pending.wire_id or pending.ambiguous):
+        return failure_of(OutcomeUnknown("no answer within the operation's time; it was sent and may have run or run yet"))
+    said = None if pending.intent.kind == Kind.READ else pending.document.refusal
+    return said or failure_of(Unavailable("no answer within the operation's time; nothing was changed"))

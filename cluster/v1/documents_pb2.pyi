@@ -348,8 +348,13 @@ class ReadRequest(_message.Message):
     DOCUMENT_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     AT_LEAST_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
     consistency: Global___Consistency.ValueType
     """How fresh the answer must be."""
+    arguments: _builtins.bytes
+    """What is asked of views and windows: a JSON object {view: {parameter: value}, table: {"latest": rows}}, at most 4096 bytes;
+    empty means {}. INVALID_ARGUMENTS if the document has no such view or parameter.
+    """
     @_builtins.property
     def document(self) -> Global___Document:
         """The document to read."""
@@ -364,10 +369,11 @@ class ReadRequest(_message.Message):
         document: Global___Document | None = ...,
         consistency: Global___Consistency.ValueType = ...,
         at_least: Global___Position | None = ...,
+        arguments: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least", "document", b"document"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least", "consistency", b"consistency", "document", b"document"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "at_least", b"at_least", "consistency", b"consistency", "document", b"document"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -555,23 +561,29 @@ class WatchRequest(_message.Message):
 
     DOCUMENT_FIELD_NUMBER: _builtins.int
     RESUME_AFTER_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    arguments: _builtins.bytes
+    """What is asked of views and windows, as in ReadRequest. To change it, watch again."""
     @_builtins.property
     def document(self) -> Global___Document:
         """The document to follow."""
 
     @_builtins.property
     def resume_after(self) -> Global___Position:
-        """Go on after this position if its changes are retained; otherwise, and when unset, the first response is a whole view."""
+        """Go on after this position if its changes are retained; otherwise, and when unset, the first response is a whole view.
+        What the viewer holds was made with the same arguments.
+        """
 
     def __init__(
         self,
         *,
         document: Global___Document | None = ...,
         resume_after: Global___Position | None = ...,
+        arguments: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "resume_after", b"resume_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "resume_after", b"resume_after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "document", b"document", "resume_after", b"resume_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -697,6 +709,7 @@ class Operation(_message.Message):
     WATCH_FIELD_NUMBER: _builtins.int
     UNWATCH_FIELD_NUMBER: _builtins.int
     GRANT_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Chosen by the client, unique among the open operations of the stream, not 0; comes back in the reply.
     `unwatch` and `grant` carry the id of the watch that they concern.
@@ -739,6 +752,10 @@ class Operation(_message.Message):
     def grant(self) -> Global___Grant:
         """Let more bytes of deltas flow to a watch. Not replied to."""
 
+    @_builtins.property
+    def arguments(self) -> Global___Arguments:
+        """Change what a watch asks of views and windows."""
+
     def __init__(
         self,
         *,
@@ -753,12 +770,13 @@ class Operation(_message.Message):
         watch: Global___Watch | None = ...,
         unwatch: Global___Unwatch | None = ...,
         grant: Global___Grant | None = ...,
+        arguments: Global___Arguments | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create", b"create", "delete", b"delete", "document", b"document", "grant", b"grant", "read", b"read", "request", b"request", "send", b"send", "unwatch", b"unwatch", "watch", b"watch"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "create", b"create", "delete", b"delete", "document", b"document", "grant", b"grant", "read", b"read", "request", b"request", "send", b"send", "unwatch", b"unwatch", "watch", b"watch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acked_through", b"acked_through", "create", b"create", "delete", b"delete", "document", b"document", "grant", b"grant", "id", b"id", "read", b"read", "request", b"request", "send", b"send", "sequence", b"sequence", "unwatch", b"unwatch", "watch", b"watch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acked_through", b"acked_through", "arguments", b"arguments", "create", b"create", "delete", b"delete", "document", b"document", "grant", b"grant", "id", b"id", "read", b"read", "request", b"request", "send", b"send", "sequence", b"sequence", "unwatch", b"unwatch", "watch", b"watch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["create", "send", "read", "delete", "watch", "unwatch", "grant"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["create", "send", "read", "delete", "watch", "unwatch", "grant", "arguments"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -820,8 +838,11 @@ class Read(_message.Message):
 
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     AT_LEAST_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
     consistency: Global___Consistency.ValueType
     """How fresh the answer must be."""
+    arguments: _builtins.bytes
+    """What is asked of views and windows, as in ReadRequest."""
     @_builtins.property
     def at_least(self) -> Global___Position:
         """A position that the answer must have reached, whatever the consistency: the last that the session has seen."""
@@ -831,10 +852,11 @@ class Read(_message.Message):
         *,
         consistency: Global___Consistency.ValueType = ...,
         at_least: Global___Position | None = ...,
+        arguments: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least", "consistency", b"consistency"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "at_least", b"at_least", "consistency", b"consistency"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -865,8 +887,14 @@ class Watch(_message.Message):
 
     RESUME_AFTER_FIELD_NUMBER: _builtins.int
     CREDIT_BYTES_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_VERSION_FIELD_NUMBER: _builtins.int
     credit_bytes: _builtins.int
     """Bytes of deltas that may be sent before the first `grant`; 0 means 262144."""
+    arguments: _builtins.bytes
+    """What is asked of views and windows, as in ReadRequest. With `resume_after`: what the viewer holds was made with the same."""
+    arguments_version: _builtins.int
+    """The client's number of these arguments: deltas that were made with them carry it."""
     @_builtins.property
     def resume_after(self) -> Global___Position:
         """Go on after this position if its changes are retained; otherwise, and when unset, the first delta is a whole view."""
@@ -876,10 +904,12 @@ class Watch(_message.Message):
         *,
         resume_after: Global___Position | None = ...,
         credit_bytes: _builtins.int = ...,
+        arguments: _builtins.bytes = ...,
+        arguments_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resume_after", b"resume_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_bytes", b"credit_bytes", "resume_after", b"resume_after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "arguments_version", b"arguments_version", "credit_bytes", b"credit_bytes", "resume_after", b"resume_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -901,6 +931,38 @@ class Unwatch(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Unwatch: _TypeAlias = Unwatch  # noqa: Y015
+
+@_typing.final
+class Arguments(_message.Message):
+    """Changes what a watch asks of views and windows; what that changes of its view comes as a delta at once. The reply says whether
+    the arguments were taken: INVALID_ARGUMENTS leaves the watch as it was.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WATCH_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    watch: _builtins.int
+    """The id of the watch."""
+    arguments: _builtins.bytes
+    """What is asked of views and windows from now on, all of it, as in ReadRequest."""
+    version: _builtins.int
+    """The client's number of these arguments, above that of the ones before: deltas that were made with them carry it."""
+    def __init__(
+        self,
+        *,
+        watch: _builtins.int = ...,
+        arguments: _builtins.bytes = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "version", b"version", "watch", b"watch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Arguments: _TypeAlias = Arguments  # noqa: Y015
 
 @_typing.final
 class Grant(_message.Message):
@@ -1112,12 +1174,18 @@ class Delta(_message.Message):
     PATCH_FIELD_NUMBER: _builtins.int
     VIEW_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    BASE_ARGUMENTS_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
     watch: _builtins.int
     """The id of the watch."""
     patch: _builtins.bytes
     """A JSON Patch, as in WatchResponse."""
     view: _builtins.bytes
     """A whole view, a JSON object, that replaces what the viewer has."""
+    base_arguments: _builtins.int
+    """The version of the arguments that what the viewer holds must be made with to apply `patch`. Meaningless with `view`."""
+    arguments: _builtins.int
+    """The version of the arguments that the view is made with afterwards."""
     @_builtins.property
     def base(self) -> Global___Position:
         """The position that the viewer must hold to apply `patch`. Meaningless with `view`."""
@@ -1139,10 +1207,12 @@ class Delta(_message.Message):
         patch: _builtins.bytes = ...,
         view: _builtins.bytes = ...,
         error: Global___Error | None = ...,
+        base_arguments: _builtins.int = ...,
+        arguments: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "change", b"change", "error", b"error", "patch", b"patch", "position", b"position", "view", b"view"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "change", b"change", "error", b"error", "patch", b"patch", "position", b"position", "view", b"view", "watch", b"watch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "base", b"base", "base_arguments", b"base_arguments", "change", b"change", "error", b"error", "patch", b"patch", "position", b"position", "view", b"view", "watch", b"watch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["patch", "view", "error"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
