@@ -92,7 +92,7 @@ def test_arguments_that_change_through_a_storm_are_those_of_the_view_in_the_end(
     viewers = [Asking(world, "a@x", b"for c alone"), Asking(world, "b@x", b"for ")]
     through_a_storm(world, [speaker], list(viewers))
     for viewer in viewers:
-        world.run_until(lambda viewer=viewer: viewer.step() or viewer.held_version == viewer.version)  # type: ignore[misc]
+        world.run_until(lambda viewer=viewer: viewer.step() or viewer.held_version == viewer.version)
         read = world.client("n2").insist(Kind.READ, "one", "", viewer.arguments, space=SPACE, principal=viewer.principal)
         assert viewer.view == msgspec.json.decode(read.payload)
         assert viewer.changes, "arguments were changed by patches"
@@ -126,12 +126,19 @@ def test_arguments_that_no_view_takes_are_refused_and_the_watch_goes_on() -> Non
     world = started()
     client = world.client("n1")
     more: dict[str, Any] = {"space": SPACE, "principal": "b@x"}
-    for wrong in ({"nothing": {}}, {"newest": {"latest": 6}}, {"mine": {"least": "x"}}, {"mine": {"most": 1}}, {"mine": 3}):
+    wrongs: list[dict[str, Any]] = [
+        {"nothing": {}},
+        {"newest": {"latest": 6}},
+        {"mine": {"least": "x"}},
+        {"mine": {"most": 1}},
+        {"mine": 3},
+    ]
+    for wrong in wrongs:
         refused = client.call(Kind.READ, "one", "", wrong, **more)
         assert refused.failure is not None
         assert refused.failure.reason == "INVALID_ARGUMENTS"
         watch = client.submit(Kind.WATCH, "one", "", wrong, **more)
-        world.run_until(lambda watch=watch: watch in client.replies)  # type: ignore[misc]
+        world.run_until(lambda watch=watch: watch in client.replies)
         assert reason(client, watch) == "INVALID_ARGUMENTS"
     watch = client.submit(Kind.WATCH, "one", "", None, **more)
     world.run_until(lambda: bool(of(client, watch)))
