@@ -44,10 +44,13 @@ class Compiling:
         self._asked: dict[bytes, float] = {}
 
     @property
+    def busy(self) -> bool:
+        """Whether there is code to compile."""
+        return bool(self._new)
+
+    @property
     def deadline_ms(self) -> float:
         """When peers are to be asked again."""
-        if self._new:
-            return 0.0
         if not self._compilations.wanted:
             return float("inf")
         return min(self._asked.get(code_hash, 0.0) for code_hash in self._compilations.wanted) + ASK_AGAIN_MS

@@ -358,7 +358,7 @@ class Pump:
     @property
     def busy(self) -> bool:
         """Whether a further turn has work without anything arriving."""
-        return self._schedule.busy or self._waking.busy
+        return self._schedule.busy or self._waking.busy or self._incoming.compiling.busy
 
     def step(self, now_ms: float, wall_ms: int) -> Output:
         """Everything that arrived and is due: Raft messages, timers, proposals, reads."""

@@ -21,6 +21,7 @@ import msgspec
 from cluster.documents.bundle import from_path, origins
 from cluster.documents.context import EPOCH
 from cluster.documents.declare import Document
+from cluster.documents.deploying import check_successor
 from cluster.documents.loader import BundleLoader
 from cluster.documents.program import DocumentProgram
 from cluster.documents.runtime import Settings
@@ -59,11 +60,10 @@ def simulate(
     of creating a document. Raises InvalidBundle with every reason why the class could not be deployed, what its constructor
     raises, or InvalidRequest for a history that can not be read; nothing remains then.
     """
-    simulation = Simulation(cls, key, now, seed, settings)
-    if history is None:
+    past = read_export(Path(history)) if history is not None else None
+    simulation = Simulation(cls, key, now, seed, settings, past)
+    if past is None:
         simulation.visitor(by).create(**(parameters or {}))
-    else:
-        simulation.go_on_from(Path(history))
     return simulation
 
 
@@ -80,29 +80,44 @@ class Simulation:
         now: datetime,
         seed: int,
         settings: Settings | None,
+        past: dict[str, Any] | None = None,
     ) -> None:
         self.key = key
         self._settings = settings
         self._node = SimulatedNode(seed, _milliseconds(now), settings)
         self._visitors: dict[str, Visitor] = {}
-        self._program: DocumentProgram
+        self._program: DocumentProgram | None = None
         self._refusals: dict[str, type[Exception]]
+        if past is not None:
+            self._go_on_from(past)
         self.deploy(cls)
 
-    def go_on_from(self, history: Path) -> None:
-        """Have the document that a history leads to, at its position and not before its time. For a new simulation."""
-        exported = read_export(history)
+    def _go_on_from(self, exported: dict[str, Any]) -> None:
+        """Have the document that a history leads to, at its position and not before its time, and its code deployed."""
         live = end(exported)
         live.id = DocumentId(SPACE, self.key)
-        self._node.plant(live, [base64.b64decode(bundle) for bundle in exported["bundles"].values()])
+        bundles = {name: base64.b64decode(bundle) for name, bundle in exported["bundles"].items()}
+        self._node.plant(live, bundles.values())
+        if live.alive:
+            code = bundles[live.code_hash.hex()]
+            self._program = BundleLoader(self._settings).load(code)
+            self._node.deploy(SPACE, code)
         latest_ms = max((row["time_ms"] for row in exported["commands"]), default=0)
         self._node.now_ms = max(self._node.now_ms, latest_ms)
 
-    def deploy(self, cls: type[Document]) -> None:
-        """Give the space other code: documents take it up at their next command. Raises InvalidBundle; nothing changed then."""
+    def deploy(self, cls: type[Document], *, force: bool = False) -> None:
+        """Give the space other code: documents take it up at their next touch. Raises InvalidBundle for what could not follow
+        the code that is there: a version that does not rise, a change without its hook; nothing changed then.
+
+        force: although messages of the version before would be refused.
+        """
         bundle, root = _bundle_of(cls)
-        self._program = BundleLoader(self._settings).load(bundle, origins(bundle, root))
+        program = BundleLoader(self._settings).load(bundle, origins(bundle, root))
+        before = self._program
+        if before is not None and before.code_hash != program.code_hash:
+            check_successor([before], program, clients=None if force else before)
         self._node.deploy(SPACE, bundle)
+        self._program = program
         self._refusals = _refusals(self._program, cls.__module__)
 
     # who comes
@@ -183,6 +198,7 @@ class Simulation:
 
     def channels(self) -> list[str]:
         """The channels that the class has."""
+        assert self._program is not None, "a simulation begins with code"
         return sorted(self._program.declaration.channels)
 
     @property

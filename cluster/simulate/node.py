@@ -17,6 +17,7 @@ import msgspec
 from cluster.documents.bundle import code_hash
 from cluster.documents.loader import BundleLoader
 from cluster.documents.runtime import Settings
+from cluster.errors import HandlerRefused, InvalidBundle
 from cluster.ids import DocumentId, NodeId
 from cluster.pump.assembly import PumpSurroundings, open_pump
 from cluster.pump.config import PumpConfig
@@ -171,7 +172,9 @@ class SimulatedNode:
         (reply,) = replies
         assert isinstance(reply, Reply)
         if reply.failure is not None:
-            raise error_of(reply.failure)
+            error = error_of(reply.failure)
+            refused = isinstance(error, HandlerRefused) and error.details.get("name") == InvalidBundle.__name__
+            raise InvalidBundle(error.message) if refused else error
 
     def plant(self, live: LiveDocument, bundles: Iterable[bytes]) -> None:
         """Put a document of elsewhere on the disk, with its code, as if it had come to be here; nothing may have touched it."""
