@@ -39,6 +39,8 @@ class After(enum.Enum):
 class WatchState:
     """One watch. wire_id: of the subscription that is open, 0 if none is. outstanding: bytes shown and not consumed yet.
 
+    epoch, index: where the next patch must start; index -1 when a whole view is wanted. shown: the last position that the
+    application was shown, which a whole view must not be before, whatever it is wanted for.
     arguments, version: what is asked of views and windows. shown_version: of what has been shown. taken: the arguments that the
     server has not refused, and their version.
     """
@@ -52,6 +54,7 @@ class WatchState:
         "granted_late",
         "index",
         "outstanding",
+        "shown",
         "shown_version",
         "taken",
         "version",
@@ -67,6 +70,7 @@ class WatchState:
         self.document = document
         self.epoch = wanted.epoch
         self.index = wanted.index
+        self.shown = (0, -1)
         self.credit_max = credit_max
         self.wire_id = 0
         self.outstanding = 0
@@ -111,11 +115,12 @@ class WatchState:
         here = (self.epoch, self.index, self.shown_version)
         there = (delta.epoch, delta.index, delta.arguments)
         if delta.reset:
-            if self.index >= 0 and there[:2] < here[:2]:
+            if there[:2] < self.shown or (self.index >= 0 and there[:2] < here[:2]):
                 return Fit.STALE
         elif (delta.from_epoch, delta.from_index, delta.from_arguments) != here:
             return Fit.DUPLICATE if self.index >= 0 and there <= here else Fit.GAP
         self.epoch, self.index, self.shown_version = there
+        self.shown = there[:2]
         if delta.arguments == self.version:
             self.taken = (self.arguments, self.version)
         self.failures = 0

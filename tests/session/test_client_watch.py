@@ -79,6 +79,19 @@ def test_positions_shown_never_go_back() -> None:
     assert (again.kind, again.index) == (Kind.WATCH, 6)
 
 
+def test_a_whole_view_that_was_asked_for_anew_is_not_shown_if_it_is_older_either() -> None:
+    """The leader cut the history, the client starts over, and a replica that lags answers: the viewer was further already."""
+    bench = Bench()
+    operation = watching(bench)
+    trimmed = Delta(operation.id, 0, 0, 0, 0, failure=Failure("HISTORY_TRIMMED", "", False, "no"))
+    bench.step(Received([view(operation, 2, epoch=2), trimmed]))
+    (again,) = sent(bench.after(10))
+    assert (again.kind, again.index) == (Kind.WATCH, -1)
+    assert shown(bench.step(Received([view(again, 9, epoch=1)]))) == []
+    (once_more,) = sent(bench.after(50))
+    assert shown(bench.step(Received([view(once_more, 2, epoch=2)]))) == [2]
+
+
 def test_a_later_epoch_replaces_what_was_seen() -> None:
     bench = Bench()
     operation = watching(bench)
