@@ -5,8 +5,10 @@
 Everything that an author needs is a name of this package; a name is looked up when it is first used, so tools that only want
 `cluster.ids` do not load the document runtime.
 
-    Command      the running command: sender, now, random, index, new_id(), after(), at(), every(), ask(), cancel()
+    Command      the running command: sender, now, random, index, new_id(), after(), at(), every(), ask(), cancel(),
+                 emit()
     Document     the base class of all documents            on      handlers that may write: construct, message, alarm, answer
+    Event        the base class of what is emitted
     Record       the base class of an author's values       read    functions that may not: gate, policy, view
     Refused      the base class of declared refusals        field   state: public, private, visible
     Table Text OrderedSet   containers of state             anyone  the gate that admits everybody
@@ -29,7 +31,7 @@ Reading order is request order; a module imports only from layers below its own.
     raft/         consensus                      gossip/      who is alive                  shardmap/ key hash and intervals
     ids.py        names                          errors.py    every error                   config.py settings of a node
     simulate/     a cluster of one inside a test      replay/      the past of a document, from its history
-    examples/     document types that work: counter, text, chat, tictactoe, poll, cards
+    examples/     document types that work: counter, text, chat, tictactoe, poll, cards, dice
     v1/           code generated from proto/cluster/v1
 """
 
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from cluster.documents.context import Command, Random
     from cluster.documents.declare import Before, Document, anyone, field, on, read
     from cluster.documents.maybe import Maybe
-    from cluster.documents.state import OrderedSet, Record, Refused, StaleEdit, Table, Tally, Text, latest
+    from cluster.documents.state import Event, OrderedSet, Record, Refused, StaleEdit, Table, Tally, Text, latest
     from cluster.ids import Principal
 
 __version__ = "0.1.0"
@@ -49,6 +51,7 @@ __all__ = [
     "Before",
     "Command",
     "Document",
+    "Event",
     "Maybe",
     "OrderedSet",
     "Principal",

@@ -34,7 +34,6 @@ from cluster.session.client_events import (
     Unwatched,
     Watched,
 )
-from cluster.session.client_watch import DELTA_OVERHEAD_BYTES
 from cluster.session.identity import RANDOM_BYTES, new_identity
 from cluster.session.operations import Delta, Failure, Kind, Operation, Reply
 
@@ -198,7 +197,7 @@ class SessionClient:
                 self.world.end(self._calls.pop(happened.ticket), happened.reply)
             elif type(happened) is Changed:
                 self.world.changed(self.name, happened.watch, happened.delta)
-                size = len(happened.delta.body) + DELTA_OVERHEAD_BYTES
+                size = happened.delta.credit_bytes
                 self.world.after(self.world.scenario.limits.consume_ms, "call", self._consume, happened.watch, size)
             elif isinstance(happened, Ended):
                 self.world.watch_ended(self.name, happened.watch, happened.failure)

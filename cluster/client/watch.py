@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -13,7 +13,7 @@ import msgspec
 from cluster.client.failures import error_of
 from cluster.documents.state.patch import apply_patch
 from cluster.ids import Position
-from cluster.session.client_watch import DELTA_OVERHEAD_BYTES
+from cluster.session.events import PassedEvent, events_of
 from cluster.session.operations import Delta, Failure
 
 _decode = msgspec.json.decode
@@ -26,12 +26,21 @@ class Change:
     position: where it is now. view: what the viewer may see now; never modified afterwards, parts are shared between steps.
     patch: the operations that led here from the step before, or None with `reset`: the view was replaced as a whole.
     arguments: the number of the arguments that the view is made with, as `Watch.show` counts them; 0 are those of `watch`.
+    events: what handlers emitted on the way here for this viewer, in order; nothing repeats it.
     """
 
-    __slots__ = ("arguments", "patch", "position", "reset", "view")
+    __slots__ = ("arguments", "events", "patch", "position", "reset", "view")
 
-    def __init__(self, position: Position, view: Any, patch: list[dict[str, Any]] | None, arguments: int = 0) -> None:
+    def __init__(
+        self,
+        position: Position,
+        view: Any,
+        patch: list[dict[str, Any]] | None,
+        arguments: int = 0,
+        events: Sequence[PassedEvent] = (),
+    ) -> None:
         self.arguments = arguments
+        self.events = events
         self.position = position
         self.view = view
         self.patch = patch
@@ -77,7 +86,7 @@ class Watch:
             self._arrived.clear()
             await self._arrived.wait()
         delta = self._deltas.popleft()
-        self._consumed(len(delta.body) + DELTA_OVERHEAD_BYTES)
+        self._consumed(delta.credit_bytes)
         patch = None
         if delta.reset:
             self.view = _decode(delta.body)
@@ -85,7 +94,7 @@ class Watch:
             patch = _decode(delta.body)
             self.view = apply_patch(self.view, patch)
         self.position = Position(delta.epoch, delta.index)
-        return Change(self.position, self.view, patch, delta.arguments)
+        return Change(self.position, self.view, patch, delta.arguments, events_of(delta))
 
     def show(self, arguments: Mapping[str, Mapping[str, Any]]) -> int:
         """Ask something else of views and windows, all of it: `{view: {parameter: value}, table: {"latest": rows}}`.

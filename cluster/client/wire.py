@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from cluster.session.client_events import Frame, StreamLimits
-from cluster.session.operations import Consistency, Delta, Failure, Kind, Reply
+from cluster.session.operations import Consistency, Delta, Emitted, Failure, Kind, Reply
 from cluster.v1 import documents_pb2 as wire
 
 _CONSISTENCY: Final[dict[int, wire.Consistency.ValueType]] = {
@@ -113,6 +113,8 @@ def _delta(delta: wire.Delta) -> Delta:
         event.body = delta.patch
     elif change == "error":
         event.failure = _failure(delta.error)
+    if delta.events:
+        event.emitted = [Emitted(one.name, one.payload, one.position.epoch, one.position.index) for one in delta.events]
     return event
 
 

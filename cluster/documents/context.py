@@ -24,9 +24,11 @@ from uuid import UUID
 
 from msgspec import Struct
 
+from cluster.documents import emitting
 from cluster.documents.armed import EPOCH_MS_MAX, EVERY_MIN, MADE_ID, Armed, milliseconds, moment_ms
 from cluster.documents.maybe import Maybe
 from cluster.documents.meter import charge, charge_items
+from cluster.documents.state import Event
 from cluster.ids import Principal
 
 T = TypeVar("T")
@@ -246,6 +248,17 @@ class Command:
         id = str(_uuid(self._asks))
         self._armed.ask(to, request, then, due_ms, id)
         return id
+
+    # Passing by
+
+    def emit(self, event: Event, to: Callable[..., bool] | None = None) -> None:
+        """Show something once to those who watch now, when this command has ended well; nothing stores it.
+
+        event: of a class of yours that derives from Event; viewers get its name and fields, with this command's position.
+        to: a @read.policy, (self, who) or (self, event, who), asked of the state when it is delivered; None is for all who
+        watch. A command emits at most 32 events and 16 KiB: budget `events`. Raises TypeError.
+        """
+        emitting.emit(event, to)
 
 
 def _uuid(stream: Stream) -> UUID:

@@ -197,6 +197,12 @@ def anyone(self: object, who: Principal) -> bool:
 _mark(anyone, Mark("gate"))
 
 
+def is_policy(function: object) -> bool:
+    """Whether it is marked with @read.policy, or admits anyone."""
+    mark = getattr(function, MARK, None)
+    return function is anyone or (mark is not None and mark.kind == "policy")
+
+
 class DocumentType(type):
     """The metaclass: instances get no dictionary, and a loaded class can not be changed."""
 

@@ -28,13 +28,14 @@ from cluster.documents import iteration, library, operators
 from cluster.documents.context import Command, Random
 from cluster.documents.declare import Before, Document, anyone, field, on, read
 from cluster.documents.maybe import Maybe
-from cluster.documents.state import OrderedSet, Record, Refused, StaleEdit, Table, Tally, Text, latest
+from cluster.documents.state import Event, OrderedSet, Record, Refused, StaleEdit, Table, Tally, Text, latest
 from cluster.ids import Principal
 
 AUTHOR_NAMES: Final[dict[str, object]] = {
     "Before": Before,
     "Command": Command,
     "Document": Document,
+    "Event": Event,
     "Maybe": Maybe,
     "OrderedSet": OrderedSet,
     "Principal": Principal,

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from cluster.documents import emitting, textual
 from cluster.documents import payload as json
-from cluster.documents import textual
 from cluster.documents.armed import Armed, json_form
 from cluster.documents.context import Command, RowIds
 from cluster.documents.declare import Document, anyone
@@ -87,7 +87,7 @@ class DocumentInstance:
         self._armed = Armed(self._root, declaration, settings) if arms else None
         self._gate = None if declaration.gate is anyone else declaration.gate
         self._viewing = Viewing(declaration, settings, self._document, self._root, journal, str(document), program.files)
-        self._follows = self._viewing.computed or self._gate is not None
+        self._follows = self._viewing.computed or self._gate is not None or bool(declaration.events)
         self.printed: list[str] = []
 
     def restore(self, state: bytes) -> None:
@@ -170,7 +170,10 @@ class DocumentInstance:
                     return self._undo(self._swallowed(invocation))
                 if not journal.log:
                     journal.end_unchanged()
-                    return Outcome(Code.OK, answer, steps=METER.end())
+                    outcome = Outcome(Code.OK, answer, steps=METER.end())
+                    if METER.emitted:
+                        outcome.emitted = emitting.take(self._viewing)
+                    return outcome
                 changes = journal.commit()
             except Exhausted as error:
                 return self._undo(self._exhausted(error.limit))
@@ -183,12 +186,17 @@ class DocumentInstance:
                 return self._undo(ending(error, invocation))
             if self._follows:
                 self._viewing.wrote(changes.fields)
-            return Outcome(Code.OK, answer, changes.writes, changes, changes.size, METER.end())
+            outcome = Outcome(Code.OK, answer, changes.writes, changes, changes.size, METER.end())
+            if METER.emitted:
+                outcome.emitted = emitting.take(self._viewing)
+            return outcome
         except (MemoryError, RecursionError, SystemError, Fault) as error:
+            METER.emitted = []
             if journal.active:
                 journal.rollback()
             raise ApplyHalted(f"{self._id} at {invocation.index}: {type(error).__name__}: {error}") from error
         except BaseException:
+            METER.emitted = []
             if journal.active:
                 journal.rollback()
             raise
@@ -233,6 +241,7 @@ class DocumentInstance:
 
     def _undo(self, outcome: Outcome) -> Outcome:
         self._journal.rollback()
+        METER.emitted = []
         outcome.steps = METER.end()
         return outcome
 

@@ -12,19 +12,22 @@ import types
 import weakref
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
 from cluster.documents import bundle as bundles
-from cluster.documents.declare import Document
+from cluster.documents.declare import Document, is_policy
 from cluster.documents.importer import ModulesOfBundle
 from cluster.documents.lasting import changeable
 from cluster.documents.meter import METER, Exhausted
-from cluster.documents.program import Declaration, DocumentProgram, Undeclarable, declare, is_policy
+from cluster.documents.program import Declaration, DocumentProgram, Undeclarable, declare
 from cluster.documents.refusals import Finding, check, private_names
 from cluster.documents.runtime import Settings
-from cluster.documents.state import Record, Refused
+from cluster.documents.sight import lens_of
+from cluster.documents.state import Event, Record, Refused
 from cluster.documents.state.record import record_type_of
 from cluster.errors import InvalidBundle
+
+ClassT = TypeVar("ClassT")
 
 LOAD_STEPS_MAX: Final = 1_000_000
 LOAD_DEPTH_MAX: Final = 64
@@ -120,7 +123,7 @@ def _execute(modules: ModulesOfBundle, files: list[tuple[str, str, bytes]], entr
     if findings or cls is None:
         raise invalid(findings)
     try:
-        return declare(cls, _refusals(modules))
+        return declare(cls, _classes(modules, Refused), _classes(modules, Event))
     except Undeclarable as error:
         raise invalid([_located(finding, modules, paths[entry]) for finding in error.findings]) from None
 
@@ -140,12 +143,13 @@ def _document_class(module: types.ModuleType, wanted: str, path: str, findings: 
     return None
 
 
-def _refusals(modules: ModulesOfBundle) -> tuple[type[Refused], ...]:
+def _classes(modules: ModulesOfBundle, base: type[ClassT]) -> tuple[type[ClassT], ...]:
+    """The bundle's own classes that derive from `base`, by name."""
     found = {
         value.__name__: value
         for module in modules.modules.values()
         for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Refused) and value.__module__ == module.__name__
+        if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__
     }
     return tuple(found[name] for name in sorted(found))
 
@@ -177,6 +181,9 @@ def _unsuitable_fields(path: str, record: type[Record]) -> list[Finding]:
             findings.append(Finding(path, 1, "policy", f"{place} is visible by something else", replacement))
         if option.window is not None or option.add is not None or option.key is not None or option.index:
             findings.append(Finding(path, 1, "annotation", f"{place} has an option of a document's field", "leave it out"))
+    if issubclass(record, Event) and lens_of(record_type_of(record)) is not None:
+        reason = f"{record.__name__} hides something of itself, and who hears of an event hears all of it"
+        findings.append(Finding(path, 1, "event", reason, "say with emit(..., to=policy) who hears of it"))
     return findings
 
 

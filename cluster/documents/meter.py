@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import decimal
 from collections.abc import Iterator
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 ITEMS_PER_STEP: Final = 8
 """How many characters or elements are copied for one step."""
@@ -35,7 +35,7 @@ _UNMETERED: Final = 1 << 62
 class Exhausted(BaseException):
     """A limit was reached. Not an Exception, so that authors' `except Exception` lets it pass.
 
-    limit: steps, depth, state or answer.
+    limit: steps, depth, state, answer or events.
     """
 
     def __init__(self, limit: str) -> None:
@@ -52,10 +52,22 @@ class Meter:
 
     refusal: the first refusal that the command raised: it stands even if the handler catches it.
     fault: the first fault seen while the command ran: it halts apply even if the handler catches it.
-    printed: what the command printed.
+    printed: what the command printed. emitted: what it emitted (see emitting.py), until its end takes it or lets it go.
     """
 
-    __slots__ = ("allowed", "decimals_outside", "depth", "fault", "left", "limit", "printed", "printed_room", "refusal", "used")
+    __slots__ = (
+        "allowed",
+        "decimals_outside",
+        "depth",
+        "emitted",
+        "fault",
+        "left",
+        "limit",
+        "printed",
+        "printed_room",
+        "refusal",
+        "used",
+    )
 
     def __init__(self) -> None:
         self.left = _UNMETERED
@@ -68,6 +80,7 @@ class Meter:
         self.fault: BaseException | None = None
         self.printed: list[str] = []
         self.printed_room = 0
+        self.emitted: list[Any] = []
 
     def begin(self, steps: int, depth: int) -> None:
         """Arm for one command or one read, and put decimal arithmetic under the fixed context."""

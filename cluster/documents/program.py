@@ -18,7 +18,7 @@ from cluster.documents import upgrading
 from cluster.documents.armed import hidden_fields
 from cluster.documents.channels import Answering, Channel, Export, Guarded, Parameter, View, members_schema, shown_schema
 from cluster.documents.context import Command
-from cluster.documents.declare import MARK, RESERVED, Document, FieldDescriptor, Mark, anyone
+from cluster.documents.declare import MARK, RESERVED, Document, FieldDescriptor, Mark, is_policy
 from cluster.documents.hooks import Hook, read_hook
 from cluster.documents.instance import DocumentInstance
 from cluster.documents.maybe import Maybe
@@ -34,7 +34,8 @@ from cluster.documents.runtime import (
     Program,
     Settings,
 )
-from cluster.documents.state import FieldOptions, FieldSpec, Refused, StateType, Tally, field_spec, state_type
+from cluster.documents.state import Event, FieldOptions, FieldSpec, Refused, StateType, Tally, field_spec, state_type
+from cluster.documents.state.record import record_type_of
 from cluster.documents.state.tally import ADDED
 from cluster.documents.views import sources_of
 from cluster.errors import InvalidName, UnknownChannel
@@ -63,6 +64,7 @@ class Declaration:
         "cls",
         "construct",
         "delete",
+        "events",
         "exports",
         "fields",
         "gate",
@@ -92,6 +94,7 @@ class Declaration:
         self.sources: tuple[Source, ...] = ()
         self.class_policies: tuple[Callable[..., bool], ...] = ()
         self.refusals: tuple[type[Refused], ...] = ()
+        self.events: tuple[type[Event], ...] = ()
         self.upgrades: dict[int, Hook] = {}
         """By the version that they start from."""
 
@@ -187,6 +190,7 @@ class DocumentProgram:
             "channels": {name: channel.schema(definitions) for name, channel in declaration.channels.items()},
             "answers": {name: channel.schema(definitions) for name, channel in declaration.answers.items()},
             "refusals": {refusal.__name__: inspect.getdoc(refusal) or "" for refusal in declaration.refusals},
+            "events": {event.__name__: record_type_of(event).json_schema(definitions) for event in declaration.events},
             "fields": {
                 spec.name: {"visible": "public" if spec.visibility == "public" else "by policy"}
                 | shown_schema(spec, definitions)
@@ -224,19 +228,14 @@ class _Adding:
         return tally.add(by)
 
 
-def is_policy(function: object) -> bool:
-    """Whether it is marked with @read.policy, or admits anyone."""
-    mark = getattr(function, MARK, None)
-    return function is anyone or (mark is not None and mark.kind == "policy")
-
-
 _INT: Final = state_type(int, owner=Document)
 _NO_CONSTRUCT: Final = Channel(CONSTRUCT_CHANNEL, _construct_nothing, (), None)
 
 
-def declare(cls: type[Document], refusals: tuple[type[Refused], ...]) -> Declaration:
+def declare(cls: type[Document], refusals: tuple[type[Refused], ...], events: tuple[type[Event], ...] = ()) -> Declaration:
     """Read a document class and seal it. Raises Undeclarable with everything that does not fit."""
     reader = _Reader(cls)
+    reader.declaration.events = events
     reader.read(refusals)
     if reader.findings:
         raise Undeclarable(reader.findings)

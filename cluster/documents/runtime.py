@@ -11,7 +11,7 @@ of ours) is raised as ApplyHalted and is never turned into an outcome.
 from __future__ import annotations
 
 import enum
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -78,6 +78,17 @@ class Invocation(Struct, gc=False):
     index: int
 
 
+class Emission(Struct, frozen=True):
+    """Something for viewers in passing. body: canonical JSON. admits: whom it is for; None is for all who watch.
+
+    It belongs to the instance that made it: `admits` asks the code of that one, of its present state.
+    """
+
+    name: str
+    body: bytes
+    admits: Callable[[Principal], bool] | None
+
+
 class Outcome(Struct, gc=False):
     """How a command ended and everything that leaves because of it.
 
@@ -88,6 +99,7 @@ class Outcome(Struct, gc=False):
     change_bytes: its approximate size, for bounding the ring.
     steps: budget used.
     error: author's traceback text for operators (FAILED only); never sent to clients, not part of the chain.
+    emitted: events for viewers, of OK only; None when there are none. Not part of the chain, and stored nowhere.
     """
 
     code: Code
@@ -97,6 +109,7 @@ class Outcome(Struct, gc=False):
     change_bytes: int = 0
     steps: int = 0
     error: str = ""
+    emitted: list[Emission] | None = None
 
 
 @dataclass(slots=True, frozen=True)

@@ -273,6 +273,12 @@ def _fill_change(message: wire.Delta | wire.WatchResponse, event: Delta) -> None
     position = message.position
     position.epoch = event.epoch
     position.index = event.index
+    for one in event.emitted or ():
+        emitted = message.events.add()
+        emitted.name = one.name
+        emitted.payload = one.payload
+        emitted.position.epoch = one.epoch
+        emitted.position.index = one.index
     if event.reset:
         message.view = event.body
         return

@@ -16,7 +16,6 @@ from cluster.gateway.limits import IDEMPOTENCY_KEY_BYTES_MADE, Limits
 from cluster.gateway.session import Clock, Session
 from cluster.gateway.status import FailedCall
 from cluster.gateway.unary import UnaryCalls
-from cluster.session.client_watch import DELTA_OVERHEAD_BYTES
 from cluster.session.operations import Delta, Failure, Kind, Operation, Reply
 from cluster.v1 import documents_pb2 as wire
 
@@ -118,7 +117,7 @@ class DocumentService:
                         raise FailedCall(event.failure)
                     if isinstance(event, Delta):
                         yield codec.watch_response(event)
-                        written += len(event.body) + DELTA_OVERHEAD_BYTES
+                        written += event.credit_bytes
                 if written:
                     stream.grant(_WATCH_ID, written)
         finally:

@@ -34,7 +34,6 @@ from cluster.gateway.codec import (
 )
 from cluster.gateway.identity import scoped_session
 from cluster.gateway.limits import CLIENT_NAME_BYTES_MAX, NUMBER_MAX, Limits
-from cluster.session.client_watch import DELTA_OVERHEAD_BYTES
 from cluster.session.failures import failure_of
 from cluster.session.identity import check_identity
 from cluster.session.operations import Delta, Operation, Reply
@@ -259,7 +258,7 @@ class Session:
         """Called by the backend with everything of one turn; never blocks."""
         size = EVENT_OVERHEAD_BYTES * len(batch)
         for event in batch:
-            size += len(event.payload) if isinstance(event, Reply) else len(event.body)
+            size += len(event.payload) if isinstance(event, Reply) else event.credit_bytes
         self._outgoing += batch
         self._outgoing_bytes += size
         self._arrived.set()
@@ -326,11 +325,11 @@ class Session:
                 if watches and (watch := watches.get(event.id)) is not None and (watch.ending or event.failure is not None):
                     del watches[event.id]
             else:
-                event_size = len(event.body) + EVENT_OVERHEAD_BYTES
+                event_size = event.credit_bytes + EVENT_OVERHEAD_BYTES
                 if size and size + event_size > size_max:
                     return at, size
                 if (watch := watches.get(event.watch)) is not None:
-                    watch.credit -= len(event.body) + DELTA_OVERHEAD_BYTES
+                    watch.credit -= event.credit_bytes
                     if event.failure is not None:
                         del watches[event.watch]
             size += event_size

@@ -228,12 +228,12 @@ class Streams:
                 self._give_back(node, number, watch, delta)
             return
         watch.epoch, watch.index, watch.version = delta.epoch, delta.index, delta.arguments
-        watch.credit_bytes -= len(delta.body) + 32
+        watch.credit_bytes -= delta.credit_bytes
         stream.out_deltas.append(delta)
 
     def _give_back(self, node: NodeId, number: int, watch: Watch, delta: Delta) -> None:
         """The leader has charged the watch for a delta that the client will not see, and nobody else would ever grant that."""
-        self._grant(node, watch.shard, number, delta.watch, len(delta.body) + 32)
+        self._grant(node, watch.shard, number, delta.watch, delta.credit_bytes)
 
     def _on_watch_reply(self, number: int, stream: LocalStream, node: NodeId, reply: Reply, now_ms: float) -> None:
         watch = stream.watches[reply.id]

@@ -44,7 +44,7 @@ from cluster.session.client_events import (
 )
 from cluster.session.client_frames import OutgoingFrames
 from cluster.session.client_pauses import Pauses
-from cluster.session.client_watch import DELTA_OVERHEAD_BYTES, After, Fit, WatchState
+from cluster.session.client_watch import After, Fit, WatchState
 from cluster.session.client_writes import (
     DocumentWrites,
     Pending,
@@ -343,7 +343,7 @@ class ClientSession:
                 watch.document.saw(delta.epoch, delta.index)
                 self._effects.happened.append(Changed(watch.watch, delta))
             case Fit.DUPLICATE:
-                self._give_credit(watch, watch.grant(len(delta.body) + DELTA_OVERHEAD_BYTES))
+                self._give_credit(watch, watch.grant(delta.credit_bytes))
             case Fit.GAP:
                 self._close_subscription(watch)
                 watch.start_over()

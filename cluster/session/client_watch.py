@@ -13,9 +13,6 @@ from cluster.session.client_events import Watched
 from cluster.session.client_writes import DocumentWrites
 from cluster.session.operations import Delta, Failure, Kind, Operation
 
-DELTA_OVERHEAD_BYTES = 32
-"""What the server charges a watch's credit for a delta beside its body."""
-
 _START_OVER = frozenset((PositionRewound.reason, HistoryTrimmed.reason))
 
 
@@ -124,7 +121,7 @@ class WatchState:
         if delta.arguments == self.version:
             self.taken = (self.arguments, self.version)
         self.failures = 0
-        self.outstanding += len(delta.body) + DELTA_OVERHEAD_BYTES
+        self.outstanding += delta.credit_bytes
         return Fit.SHOW
 
     def consumed(self, size: int) -> int:

@@ -30,6 +30,11 @@ COMMAND_KINDS = frozenset((Kind.CREATE, Kind.SEND, Kind.DELETE, Kind.ANSWER))
 """What goes through the log; everything else only reads."""
 
 
+DELTA_OVERHEAD_BYTES = 32
+EMITTED_OVERHEAD_BYTES = 16
+"""What a watch's credit is charged for a delta, and for what was emitted, beside the contents (documents.proto)."""
+
+
 class Consistency(enum.IntEnum):
     """How fresh a read must be."""
 
@@ -96,6 +101,15 @@ class Reply(Struct, array_like=True, gc=False):
     failure: Failure | None = None
 
 
+class Emitted(Struct, frozen=True, array_like=True, gc=False):
+    """What a handler showed in passing, in the command at this position. payload: JSON."""
+
+    name: str
+    payload: bytes
+    epoch: int
+    index: int
+
+
 class Delta(Struct, array_like=True, gc=False):
     """A change of one watched document, on the stream that watches; `watch` is the id of the WATCH operation.
 
@@ -103,6 +117,7 @@ class Delta(Struct, array_like=True, gc=False):
         the arguments, to apply a patch (not for resets). arguments: the version that the viewer's view is of afterwards.
     reset: `body` is a whole view that replaces what the viewer has; otherwise it is a JSON Patch.
     A hidden change is an empty patch `[]` with a new position. `failure` ends the watch.
+    emitted: what was shown in passing behind the earlier position, up to this one; in no other delta, and lost with this one.
     """
 
     watch: int
@@ -115,3 +130,12 @@ class Delta(Struct, array_like=True, gc=False):
     failure: Failure | None = None
     from_arguments: int = 0
     arguments: int = 0
+    emitted: list[Emitted] | None = None
+
+    @property
+    def credit_bytes(self) -> int:
+        """What the delta takes of its watch's credit, and is granted again when it was taken."""
+        size = len(self.body) + DELTA_OVERHEAD_BYTES
+        if self.emitted:
+            size += sum(len(one.name) + len(one.payload) + EMITTED_OVERHEAD_BYTES for one in self.emitted)
+        return size

@@ -36,7 +36,7 @@ from cluster.ids import DocumentId, LogIndex, Principal, ShardId
 from cluster.session.failures import failure_of
 from cluster.session.operations import Failure, Reply
 from cluster.session.table import Answer, Verdict, payload_digest
-from cluster.shard import upgrades
+from cluster.shard import passing, upgrades
 from cluster.shard.cache import DocumentCache
 from cluster.shard.commands import (
     CHAIN_MARK_BYTES,
@@ -392,6 +392,8 @@ class Applier:
             live.clear_ring()  # what changed before is told in another schema
         else:
             live.push_change(outcome, settings.change_ring_bytes)
+            if outcome.emitted is not None:
+                passing.note(live, outcome.emitted)
 
 
 def _answer(origins: list[Origin], replies: list[Reply], turn: Turn) -> None:

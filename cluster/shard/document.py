@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
@@ -27,6 +27,9 @@ from cluster.errors import StorageDamaged
 from cluster.ids import DocumentId, Position
 from cluster.session.table import SessionTable, StoredTable
 from cluster.shard.commands import Command
+
+if TYPE_CHECKING:
+    from cluster.shard.passing import Passing
 
 RECORD_FORMAT = 1
 CHAIN_BYTES = 32
@@ -118,6 +121,7 @@ class LiveDocument:
     unsaved_bytes: command bytes since the stored record. touched_ms: node's clock at the last command or read (cache order
         only).
     settled: the revision (see Compilations) at which it was found to have the code that it should; this node's business.
+    passing: what its newest commands emitted, until viewers have been served.
     ring: recent changes as (index after, changes, bytes), for viewers who missed them.
     """
 
@@ -131,6 +135,7 @@ class LiveDocument:
         "id",
         "index",
         "instance",
+        "passing",
         "program",
         "replay_through",
         "ring",
@@ -161,6 +166,7 @@ class LiveDocument:
         self.touched_ms = 0.0
         self.stored_waiting = NOT_WAITING
         """What the index on disk says, since the record was written."""
+        self.passing: Passing | None = None
         self.ring: deque[tuple[int, Any, int]] = deque()
         self.ring_bytes = 0
         self.upgraded_index = 0

@@ -5,6 +5,8 @@ encoded patch. Who is out of credit is skipped and catches up later from the doc
 the ring, or whose patch can not be derived, gets a full view marked as a reset. A hidden change is an empty patch with a
 new position. The gate is asked before anything is sent: who is not admitted any more is told so, and nothing else.
 
+What handlers emitted on the way goes along with the delta, once, for those whom it is for (passing.py).
+
 What a viewer holds was made for a class and for arguments; when either changes, he gets the patch that leads over.
 
 Invariant: a viewer is sent positions in rising order, each delta starting exactly where its last one ended: at the same
@@ -288,6 +290,8 @@ class Feed:
         if watched is not None:
             watched.live = live
             self._changed[name] = None
+        elif live.passing is not None:
+            live.passing = None
 
     def flush(self, turn: Turn) -> None:
         """Serve everybody whose document changed since the last flush."""
@@ -303,6 +307,7 @@ class Feed:
             for viewer in viewers:
                 self._send(watched, viewer, shared, turn, opening=False)
             watched.before = None
+            watched.live.passing = None
             if moved:
                 watched.prune()
         self._changed.clear()
@@ -328,10 +333,12 @@ class Feed:
         delta = Delta(viewer.watch, viewer.epoch, viewer.index, live.epoch, live.index, reset, body)
         if viewer.version:
             delta.from_arguments, delta.arguments = viewer.held_version, viewer.version
+        if live.passing is not None and not opening:
+            delta.emitted = live.passing.after(viewer.epoch, viewer.index, viewer.who, live.instance)
         turn.delta(viewer.stream, delta)
         viewer.epoch, viewer.index, viewer.held_version = now
         viewer.held = viewer.sight
-        viewer.credit_bytes -= len(body) + 32
+        viewer.credit_bytes -= delta.credit_bytes
 
     def _encode(self, watched: _Watched, viewer: Viewer) -> Encoded:
         """The patch from where the viewer stands, or a whole view when there is none."""

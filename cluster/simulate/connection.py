@@ -29,7 +29,7 @@ from cluster.session.client_events import (
     Unwatched,
     Watched,
 )
-from cluster.session.client_watch import DELTA_OVERHEAD_BYTES
+from cluster.session.events import PassedEvent, events_of
 from cluster.session.identity import RANDOM_BYTES, new_identity
 from cluster.session.operations import Delta, Failure, Kind, Operation, Reply
 from cluster.simulate.node import SimulatedNode
@@ -39,7 +39,8 @@ class Screen:
     """What one visitor sees of the document, from whole views and patches.
 
     view: as it is now. position: where that is. patches: what was received, oldest first; a whole view counts as None.
-    received: the same as bytes. ended: why it went dark, if it did (the gate closed, the document was deleted).
+    received: the same as bytes. events: what handlers emitted for this visitor while the screen was lit. ended: why it went
+    dark, if it did (the gate closed, the document was deleted).
     """
 
     def __init__(self, close: Callable[[], None]) -> None:
@@ -47,6 +48,7 @@ class Screen:
         self.position: Position | None = None
         self.patches: list[list[dict[str, Any]] | None] = []
         self.received: list[bytes] = []
+        self.events: list[PassedEvent] = []
         self.ended: Exception | None = None
         self.close = close
 
@@ -57,6 +59,7 @@ class Screen:
         self.view = body if delta.reset else apply_patch(self.view, body)
         self.patches.append(None if delta.reset else body)
         self.position = Position(delta.epoch, delta.index)
+        self.events += events_of(delta)
 
 
 class Connection:
@@ -138,7 +141,7 @@ class Connection:
                 self._replies[happened.ticket] = happened.reply
             elif isinstance(happened, Changed):
                 self._screens[happened.watch].take(happened.delta)
-                self._step(Consumed(happened.watch, len(happened.delta.body) + DELTA_OVERHEAD_BYTES))
+                self._step(Consumed(happened.watch, happened.delta.credit_bytes))
             else:
                 assert isinstance(happened, Ended)
                 self._screens.pop(happened.watch).ended = self._failed(happened.failure)

@@ -599,6 +599,7 @@ class WatchResponse(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     PATCH_FIELD_NUMBER: _builtins.int
     VIEW_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
     patch: _builtins.bytes
     """A JSON Patch (RFC 6902) from base to position, with one extension for text:
     {"op": "splice", "path", "at", "delete", "insert"}, offsets in code points. `[]` when nothing visible changed.
@@ -613,6 +614,10 @@ class WatchResponse(_message.Message):
     def position(self) -> Global___Position:
         """The position that the viewer holds afterwards."""
 
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Emitted]:
+        """What passed by, as in Delta."""
+
     def __init__(
         self,
         *,
@@ -620,16 +625,51 @@ class WatchResponse(_message.Message):
         position: Global___Position | None = ...,
         patch: _builtins.bytes = ...,
         view: _builtins.bytes = ...,
+        events: _abc.Iterable[Global___Emitted] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "change", b"change", "patch", b"patch", "position", b"position", "view", b"view"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "change", b"change", "patch", b"patch", "position", b"position", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "change", b"change", "events", b"events", "patch", b"patch", "position", b"position", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["patch", "view"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_change) -> _WhichOneofReturnType_change | None: ...
 
 Global___WatchResponse: _TypeAlias = WatchResponse  # noqa: Y015
+
+@_typing.final
+class Emitted(_message.Message):
+    """Something that a handler showed in passing to those who watched. It is stored nowhere and never sent again: who was not
+    connected then, or had no credit, has missed it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name of the event's class."""
+    payload: _builtins.bytes
+    """The event, a JSON object."""
+    @_builtins.property
+    def position(self) -> Global___Position:
+        """The position of the command that emitted it."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        payload: _builtins.bytes = ...,
+        position: Global___Position | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "payload", b"payload", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Emitted: _TypeAlias = Emitted  # noqa: Y015
 
 @_typing.final
 class SessionRequest(_message.Message):
@@ -974,7 +1014,9 @@ class Grant(_message.Message):
 
     CREDIT_BYTES_FIELD_NUMBER: _builtins.int
     credit_bytes: _builtins.int
-    """Bytes to add, normally those of the deltas taken since the last grant: 32 and the patch or view for each."""
+    """Bytes to add, normally those of the deltas taken since the last grant: 32 and the patch or view for each, and for each event
+    in them 16, its name and its payload.
+    """
     def __init__(
         self,
         *,
@@ -1176,6 +1218,7 @@ class Delta(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     BASE_ARGUMENTS_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
     watch: _builtins.int
     """The id of the watch."""
     patch: _builtins.bytes
@@ -1198,6 +1241,10 @@ class Delta(_message.Message):
     def error(self) -> Global___Error:
         """The watch has ended and must be opened again if it is still wanted."""
 
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Emitted]:
+        """What passed by on the way from base to position, in order, as far as it is for this viewer."""
+
     def __init__(
         self,
         *,
@@ -1209,10 +1256,11 @@ class Delta(_message.Message):
         error: Global___Error | None = ...,
         base_arguments: _builtins.int = ...,
         arguments: _builtins.int = ...,
+        events: _abc.Iterable[Global___Emitted] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "change", b"change", "error", b"error", "patch", b"patch", "position", b"position", "view", b"view"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "base", b"base", "base_arguments", b"base_arguments", "change", b"change", "error", b"error", "patch", b"patch", "position", b"position", "view", b"view", "watch", b"watch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "base", b"base", "base_arguments", b"base_arguments", "change", b"change", "error", b"error", "events", b"events", "patch", b"patch", "position", b"position", "view", b"view", "watch", b"watch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_change: _TypeAlias = _typing.Literal["patch", "view", "error"]  # noqa: Y015
     _WhichOneofArgType_change: _TypeAlias = _typing.Literal["change", b"change"]  # noqa: Y015

@@ -14,8 +14,7 @@ from cluster.session.client_events import (
     Unwatched,
     Watched,
 )
-from cluster.session.client_watch import DELTA_OVERHEAD_BYTES
-from cluster.session.operations import Delta, Failure, Kind, Operation, Reply
+from cluster.session.operations import DELTA_OVERHEAD_BYTES, Delta, Failure, Kind, Operation, Reply
 from tests.session.client_bench import Bench, sent
 
 

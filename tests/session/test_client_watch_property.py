@@ -26,9 +26,8 @@ from cluster.session.client_events import (
     Unwatched,
     Watched,
 )
-from cluster.session.client_watch import DELTA_OVERHEAD_BYTES
 from cluster.session.identity import new_identity
-from cluster.session.operations import Delta, Failure, Kind, Operation, Reply
+from cluster.session.operations import DELTA_OVERHEAD_BYTES, Delta, Failure, Kind, Operation, Reply
 
 RING = 4
 CREDIT = 1000

@@ -71,7 +71,7 @@ from cluster.documents.state.fields import Window, latest
 from cluster.documents.state.journal import Changes, Journal
 from cluster.documents.state.lists import List
 from cluster.documents.state.patch import apply_patch, diff, encode, operations, touched_rows
-from cluster.documents.state.record import Record
+from cluster.documents.state.record import Event, Record
 from cluster.documents.state.refusals import Refused, StaleEdit, StaleHandle, WriteInReadHandler
 from cluster.documents.state.root import FieldOptions, FieldSpec, StateRoot, field_spec
 from cluster.documents.state.sets import OrderedSet
@@ -83,6 +83,7 @@ from cluster.documents.state.types import StateType, state_type
 __all__ = [
     "Changes",
     "Dict",
+    "Event",
     "FieldOptions",
     "FieldSpec",
     "Journal",

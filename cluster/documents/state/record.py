@@ -348,3 +348,7 @@ def _declarations(cls: type[Record]) -> dict[str, Declaration]:
         options = value if isinstance(value, FieldOptions) else FieldOptions(default=value, visibility="public")
         found[name] = (annotation, options, cls)
     return found
+
+
+class Event(Record):
+    """Base of what a handler emits: `ctx.emit(Rolled(4))` shows it once to those who watch, under the name of its class."""
