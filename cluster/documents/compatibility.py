@@ -69,7 +69,7 @@ def carried(old: Declaration, new: Declaration) -> Carried:
         elif not spec.has_default:
             what = f"field {name} is new and has no default" if source == name else f"field {name} was no {source} before"
             changes.append(Change(name, "upgrade", what, f"give it a default, or {_hook(old)}"))
-    dropped = tuple(name for name in old.fields if name not in sources.values())
+    dropped = tuple(name for name in old.fields if name not in sources.values() and not name.startswith("-"))
     return Carried(sources, tuple(changes), dropped)
 
 
@@ -89,6 +89,9 @@ def messages_refused(old: Declaration, new: Declaration) -> list[Change]:
             changes.append(Change(name, "message", f"channel {name} is gone: its messages would be refused", _KEEP))
         else:
             changes += _parameters_refused(channel, successor)
+    pairs = [(channel, new.alarms.get(name)) for name, channel in old.alarms.items()]
+    for fired, after in pairs:
+        changes += _parameters_refused(fired, after) if after is not None else []
     if old.construct is not None and new.construct is not None:
         changes += _parameters_refused(old.construct, new.construct)
     return changes

@@ -35,6 +35,13 @@ def check_successor(
         raise invalid([_located(change, after) for change in changes])
 
 
+def handlers_lost(before: Program, after: Program) -> frozenset[str]:
+    """Handlers of alarms and answers that only the old code has: nothing pending may name them."""
+    if not isinstance(before, DocumentProgram) or not isinstance(after, DocumentProgram):
+        return frozenset()
+    return before.declaration.handlers - after.declaration.handlers
+
+
 def goes_back(before: Program, after: Program) -> bool:
     """Whether documents of `before` can be given the code `after`, which was written earlier and has no hook for them."""
     if not isinstance(before, DocumentProgram) or not isinstance(after, DocumentProgram):

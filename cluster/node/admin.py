@@ -59,8 +59,8 @@ class Administration:
         self._cluster_id = cluster_id
         self._nodes = nodes
         self._decisions = decisions
-        self._spaces = SpaceAdministration(self._pump, decisions, errors_log)
         self._shards = ShardAdministration(loop, nodes, ask_leader)
+        self._spaces = SpaceAdministration(self._pump, decisions, errors_log, self._shards.pending)
         self._started_ms = time.monotonic() * 1000
         self._methods: dict[str, Callable[[Row], Awaitable[Row]]] = {
             "GetStatus": self._get_status,

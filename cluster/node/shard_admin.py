@@ -13,11 +13,12 @@ from typing import Any
 from cluster.errors import InvalidMove, NodeDown, NoReplica, NotLeader, OutcomeUnknown, Unavailable, UnknownNode, UnknownShard
 from cluster.gossip.messages import State
 from cluster.ids import SYSTEM_SHARD, NodeId, ShardId
-from cluster.node.leader_calls import AskLeader, LeaderCalls
+from cluster.node.leader_calls import AskLeader, Handler, LeaderCalls
 from cluster.node.loop import NodeLoop, monotonic_ms
 from cluster.node.views import NodeView
 from cluster.placement.move import Action, ConfigurationStatus, Member, Step
 from cluster.placement.progress import Stage, check_move, stage_of
+from cluster.shard.pending import pending
 from cluster.shardmap.map import Shard
 
 TRANSFER_POLL_MS = 5
@@ -35,7 +36,36 @@ class ShardAdministration:
         self._loop = loop
         self._pump = loop.pump
         self._nodes = nodes
-        self._calls = LeaderCalls(loop, {"MoveReplica": self._move, "TransferLeader": self._transfer}, ask)
+        handlers: dict[str, Handler] = {
+            "MoveReplica": self._move,
+            "TransferLeader": self._transfer,
+            "FindPending": self._find_pending,
+        }
+        self._calls = LeaderCalls(loop, handlers, ask)
+
+    # -- what new code may not lose ----------------------------------------------------------------------------------
+
+    async def pending(self, space: str, wanted: frozenset[str]) -> frozenset[str]:
+        """Which of these handlers documents of a space have armed, asked of every shard's leader. Raises ClusterError: somebody
+        who can not be asked may have one.
+        """
+        found: set[str] = set()
+        for shard in self._pump.router.map.shards:
+            if shard.shard != SYSTEM_SHARD and found != wanted:
+                request = {"shard_id": shard.shard, "space": space, "handlers": sorted(wanted)}
+                answer = await self._calls.call("FindPending", shard.shard, request)
+                found |= set(answer["handlers"])
+        return frozenset(found)
+
+    async def _find_pending(self, request: Row) -> Row:
+        shard = ShardId(request["shard_id"])
+        replica = self._pump.replicas.get(shard)
+        if replica is None or not replica.serves:
+            leader = self._pump.locate_leader(shard) or ""
+            raise NotLeader(f"node {self._pump.node} does not lead shard {shard}", leader=leader, shard=shard)
+        wanted = frozenset(request["handlers"])
+        found = pending(replica.cache, request["space"], wanted)
+        return {"handlers": sorted(found.handlers if found.complete else wanted)}
 
     # -- showing -----------------------------------------------------------------------------------------------------
 

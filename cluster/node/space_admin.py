@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import msgspec
 
 from cluster.documents.bundle import Bundle, code_hash
-from cluster.documents.deploying import check_successor, fields_dropped, goes_back
+from cluster.documents.deploying import check_successor, fields_dropped, goes_back, handlers_lost
 from cluster.documents.loader import BundleLoader
 from cluster.documents.runtime import Program
 from cluster.errors import InvalidRequest
@@ -29,12 +29,14 @@ FAILED_LISTED_MAX = 100
 COMPILED_WAIT_MS = 3_000
 COMPILED_POLL_MS = 10
 Row = dict[str, Any]
+FindPending = Callable[[str, frozenset[str]], Awaitable[frozenset[str]]]
 
 
 class SpaceAdministration:
-    """One node's answers. decisions: asks the system shard."""
+    """One node's answers. decisions: asks the system shard. pending: which handlers of a space something pending names."""
 
-    def __init__(self, pump: Pump, decisions: Decisions, errors_log: ErrorsLog) -> None:
+    def __init__(self, pump: Pump, decisions: Decisions, errors_log: ErrorsLog, pending: FindPending) -> None:
+        self._pending = pending
         self._pump = pump
         self._decisions = decisions
         self._errors = errors_log
@@ -50,7 +52,7 @@ class SpaceAdministration:
         dropped: tuple[str, ...] = ()
         if before is not None and before.walked[-1].code_hash != code_hash(bundle):
             after = BundleLoader().load(bundle)
-            dropped = self._compare(before, after, force=request["force"])
+            dropped = await self._compare(before, after, force=request["force"])
         elif before is None:
             BundleLoader().load(bundle)
         if request["check_only"]:
@@ -63,7 +65,7 @@ class SpaceAdministration:
         space = self._pump.directory.space(name)
         return {"space": self.row(space), "changed": answer["changed"], "fields_dropped": list(dropped)}
 
-    def _compare(self, space: Space, after: Program, *, force: bool) -> tuple[str, ...]:
+    async def _compare(self, space: Space, after: Program, *, force: bool) -> tuple[str, ...]:
         """Fields that end. Raises InvalidBundle."""
         version = int(after.schema()["version"])
         known = {each.code_hash for each in space.walked if each.withdrawn}
@@ -73,6 +75,9 @@ class SpaceAdministration:
         newest = program(space.code_hash)
         led_by = [program(code) for code in _led_from(space, after.code_hash)]
         check_successor(led_by, after, clients=None if force else newest)
+        gone = frozenset().union(*(handlers_lost(before, after) for before in led_by))
+        if gone:
+            check_successor([], after, armed=await self._pending(space.name, gone))
         return fields_dropped(newest, after)
 
     async def _learned(self, version: int, code: bytes) -> None:

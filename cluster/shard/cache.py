@@ -105,6 +105,10 @@ class DocumentCache:
         """The living documents in memory."""
         return (live for live in self._documents.values() if live.alive)
 
+    def stored(self, document: DocumentId) -> bytes | None:
+        """A document's record as it was last written, without taking it into memory. Raises StorageDamaged."""
+        return self._records.get(self.generation, document)
+
     def peek(self, space: str, key: str) -> LiveDocument | None:
         """The document if it is in memory."""
         return self._documents.get((space, key))

@@ -21,7 +21,7 @@ import msgspec
 from cluster.documents.bundle import from_path, origins
 from cluster.documents.context import EPOCH
 from cluster.documents.declare import Document
-from cluster.documents.deploying import check_successor
+from cluster.documents.deploying import check_successor, handlers_lost
 from cluster.documents.loader import BundleLoader
 from cluster.documents.program import DocumentProgram
 from cluster.documents.runtime import Settings
@@ -116,6 +116,7 @@ class Simulation:
         before = self._program
         if before is not None and before.code_hash != program.code_hash:
             check_successor([before], program, clients=None if force else before)
+            check_successor([], program, armed=self._node.pending(SPACE, handlers_lost(before, program)))
         self._node.deploy(SPACE, bundle)
         self._program = program
         self._refusals = _refusals(self._program, cls.__module__)

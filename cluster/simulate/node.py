@@ -18,7 +18,7 @@ from cluster.documents.bundle import code_hash
 from cluster.documents.loader import BundleLoader
 from cluster.documents.runtime import Settings
 from cluster.errors import HandlerRefused, InvalidBundle
-from cluster.ids import DocumentId, NodeId
+from cluster.ids import SYSTEM_SHARD, DocumentId, NodeId
 from cluster.pump.assembly import PumpSurroundings, open_pump
 from cluster.pump.config import PumpConfig
 from cluster.pump.outbox import Output
@@ -29,6 +29,7 @@ from cluster.session.operations import Delta, Kind, Operation, Reply
 from cluster.shard.apply import HandlerFailure
 from cluster.shard.commands import Command, decode_row
 from cluster.shard.document import LiveDocument
+from cluster.shard.pending import pending
 from cluster.shard.system.program import OPERATOR
 from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE
 from cluster.storage.bundles import BundleStore
@@ -175,6 +176,11 @@ class SimulatedNode:
             error = error_of(reply.failure)
             refused = isinstance(error, HandlerRefused) and error.details.get("name") == InvalidBundle.__name__
             raise InvalidBundle(error.message) if refused else error
+
+    def pending(self, space: str, wanted: frozenset[str]) -> frozenset[str]:
+        """Which of these handlers something pending names."""
+        replicas = [replica for shard, replica in self.pump.replicas.items() if shard != SYSTEM_SHARD]
+        return frozenset().union(*(pending(replica.cache, space, wanted).handlers for replica in replicas))
 
     def plant(self, live: LiveDocument, bundles: Iterable[bytes]) -> None:
         """Put a document of elsewhere on the disk, with its code, as if it had come to be here; nothing may have touched it."""

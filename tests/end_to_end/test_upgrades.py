@@ -16,6 +16,21 @@ from cluster.documents.bundle import code_hash, from_path
 from cluster.shard.commands import CommandKind
 from tests.cli.terminal import Finished, moot
 
+BELL = """
+from datetime import timedelta
+from cluster import Command, Document, anyone, field, on
+
+class Bell(Document, version=1):
+    gate = anyone
+
+    @on.construct
+    def hang(self, ctx: Command) -> None:
+        ctx.after(timedelta(hours=1), self.ring)
+
+    @on.alarm
+    def ring(self, ctx: Command) -> None:
+        pass
+"""
 SECOND, THIRD = LEDGER.with_name("ledger_second.py"), LEDGER.with_name("ledger_third.py")
 
 
@@ -119,5 +134,13 @@ def test_a_version_that_needs_a_hook_is_refused_and_a_failing_one_is_listed(fold
                 assert again.code == Exit.DONE
                 assert (await client.send(SPACE, "a", "append", {"number": 5})).value == 6
                 await on_code(live, "a", THIRD)
+
+                path.write_text(BELL)
+                assert (await typed(live, "space", "deploy", "bell", str(path), "--json")).code == Exit.DONE
+                await client.create("bell", "tower")
+                path.write_text(BELL.replace("version=1", "version=2").replace("ring", "strike"))
+                waits = await typed(live, "space", "deploy", "bell", str(path), "--json")
+                assert waits.code == Exit.REFUSED
+                assert "handler ring is gone, and something pending names it" in waits.json["error"]["message"]
 
     asyncio.run(scenario())

@@ -6,6 +6,7 @@ import importlib
 import itertools
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +115,67 @@ def test_a_change_that_breaks_clients_can_be_forced(define: Define) -> None:
     board = define(FIRST).simulate()
     board.deploy(define(second("def star(self, ctx: Command)", "def star(self, ctx: Command, by: int)")), force=True)
     assert board.visitor("alice@acme").star(by=3) == 1
+
+
+BELL = """
+from datetime import timedelta
+from cluster import Before, Command, Document, Maybe, Principal, anyone, field, on
+
+class Board(Document, version=1):
+    gate = anyone
+    rung: list[str] = field.public()
+
+    @on.message
+    def wind(self, ctx: Command, hours: int) -> None:
+        ctx.after(timedelta(hours=hours), self.ring, "first")
+
+    @on.alarm
+    def ring(self, ctx: Command, what: str) -> None:
+        self.rung.append(what)
+"""
+
+
+def test_an_alarm_that_is_armed_rings_on_the_new_code(define: Define) -> None:
+    board = define(BELL).simulate()
+    alice = board.visitor("alice@acme")
+    alice.wind(hours=1)
+    hook = "    @on.upgrade(since=1)\n    def lead(self, ctx: Command) -> None:\n        self.rung.append('upgraded')\n\n"
+    hook += "    @on.alarm"
+    board.deploy(
+        define(
+            BELL.replace("version=1", "version=2").replace("    @on.alarm", hook).replace("append(what)", "append(what + '!')")
+        )
+    )
+    board.advance(timedelta(hours=2))
+    assert alice.view() == {"rung": ["upgraded", "first!"]}
+
+
+@pytest.mark.parametrize("kept_in_memory", [True, False])
+def test_a_version_without_the_handler_of_an_armed_alarm_is_refused(define: Define, kept_in_memory: bool) -> None:
+    board = define(BELL).simulate()
+    alice = board.visitor("alice@acme")
+    alice.wind(hours=1)
+    if not kept_in_memory:
+        board.restart()
+    later = define(BELL.replace("version=1", "version=2").replace("ring", "strike"))
+    with pytest.raises(InvalidBundle, match="armed: handler ring is gone, and something pending names it"):
+        board.deploy(later)
+    board.advance(timedelta(hours=2))
+    assert alice.view() == {"rung": ["first"]}
+    board.deploy(later)
+    alice.wind(hours=1)
+    board.advance(timedelta(hours=2))
+    assert alice.view() == {"rung": ["first", "first"]}
+
+
+def test_an_alarm_whose_arguments_would_not_fit_is_refused(define: Define) -> None:
+    board = define(BELL).simulate()
+    with pytest.raises(InvalidBundle, match=r"ring\.what: it was str and is int"):
+        board.deploy(
+            define(
+                BELL.replace("version=1", "version=2")
+                .replace("what: str", "what: int")
+                .replace("append(what)", "append(str(what))")
+                .replace('"first")', "1)")
+            )
+        )
