@@ -2,10 +2,11 @@
 
 `client.py` is what applications call, `connection.py` keeps the session's stream open, `wire.py` speaks the public protocol,
 `watch.py` holds the view of a watched document, `editor.py` a text that is typed into (`editing.py` decides its characters),
-`failures.py` rebuilds the errors. What is decided about numbering, resending and resuming is decided in
-`cluster.session.client`, which is pure.
+`asks.py` hands out what documents ask, `failures.py` rebuilds the errors. What is decided about numbering, resending and
+resuming is decided in `cluster.session.client`, which is pure.
 """
 
+from cluster.client.asks import Ask, Asks
 from cluster.client.client import Answer, Client, Document, PendingAnswer, connect
 from cluster.client.editor import TextEditor
 from cluster.client.failures import Refusal
@@ -15,6 +16,8 @@ from cluster.session.operations import Consistency
 
 __all__ = [
     "Answer",
+    "Ask",
+    "Asks",
     "Change",
     "Client",
     "Consistency",

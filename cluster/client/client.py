@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
@@ -24,6 +25,7 @@ import msgspec
 from google.protobuf.message import Message
 from grpc import aio
 
+from cluster.client.asks import Asks
 from cluster.client.connection import Connection
 from cluster.client.editing import Splice
 from cluster.client.editor import TextEditor
@@ -52,6 +54,7 @@ _CREATE: Final = Kind.CREATE.value
 _SEND: Final = Kind.SEND.value
 _READ: Final = Kind.READ.value
 _DELETE: Final = Kind.DELETE.value
+_ANSWER: Final = Kind.ANSWER.value
 
 _encode = msgspec.json.encode
 _decode = msgspec.json.decode
@@ -162,6 +165,25 @@ class Client:
         """Delete a document; returns the position of its deletion. Raises ClusterError."""
         reply = self._check(await self._issue(_DELETE, space, key, "", None))
         return Position(reply.epoch, reply.index)
+
+    async def answer(self, space: str, key: str, ask: str, value: Any) -> Answer:
+        """Answer an ask that a document addressed to this client's principal; returns what the handler that took it answers.
+
+        Raises AskClosed when it was answered or ran out of time, InvalidPayload when the value is not of the type that is asked
+        for, HandlerRefused (or the author's class) when the handler does not take it: the ask is still open then.
+        """
+        check_space(space)
+        check_key(key)
+        intent = Intent(0, _ANSWER, space, key, ask, value if isinstance(value, bytes) else _encode(value))
+        return Answer(self._check(await self._connection.submit(intent)))
+
+    def asks(self, space: str, *, take: int = 1, lease: timedelta = timedelta(minutes=1)) -> Asks:
+        """Work on what the documents of a space ask this client's principal: `async for ask in client.asks("shop")`.
+
+        take: how many are handed out at a time. lease: one that is not answered for so long is handed to somebody else.
+        """
+        check_space(space)
+        return Asks(self._connection, self.answer, space, take, lease)
 
     def watch(self, space: str, key: str, *, resume_after: Position | None = None, arguments: Arguments | None = None) -> Watch:
         """Follow a document: its view, then every change. Across reconnects it goes on where it was.
@@ -283,6 +305,10 @@ class Document:
         """See Client.read."""
         space, key = self.id.space, self.id.key
         return await self._client.read(space, key, consistency=consistency, at_least=at_least, arguments=arguments)
+
+    async def answer(self, ask: str, value: Any) -> Answer:
+        """See Client.answer."""
+        return await self._client.answer(self.id.space, self.id.key, ask, value)
 
     async def delete(self) -> Position:
         """See Client.delete."""

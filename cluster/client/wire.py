@@ -19,6 +19,7 @@ _SEND: Final = Kind.SEND.value
 _READ: Final = Kind.READ.value
 _DELETE: Final = Kind.DELETE.value
 _WATCH: Final = Kind.WATCH.value
+_ANSWER: Final = Kind.ANSWER.value
 
 
 def encode_frame(frame: Frame) -> wire.SessionRequest:
@@ -46,6 +47,11 @@ def encode_frame(frame: Frame) -> wire.SessionRequest:
             if operation.index >= 0:
                 message.read.at_least.epoch = operation.epoch
                 message.read.at_least.index = operation.index
+        elif kind == _ANSWER:
+            message.answer.ask = operation.channel
+            message.answer.value = operation.payload
+            message.sequence = operation.sequence
+            message.acked_through = operation.acked_through
         elif kind in (_CREATE, _DELETE):
             if kind == _CREATE:
                 message.create.payload = operation.payload

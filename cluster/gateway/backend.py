@@ -6,7 +6,7 @@ event loop's thread: a delta that contains position p comes before, or in the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from cluster.session.operations import Delta, Operation, Reply
@@ -24,6 +24,10 @@ class Stream(Protocol):
         The gateway has checked names, sizes and principal; the leader checks payloads against the schema."""
         ...
 
+    def submit_to(self, part: int, operation: Operation) -> None:
+        """The same for an operation on all documents in one of the backend's `parts`."""
+        ...
+
     def grant(self, watch: int, credit_bytes: int) -> None:
         """Give a watch more credit (bytes)."""
         ...
@@ -37,6 +41,11 @@ class Backend(Protocol):
     """The node behind the gateway."""
 
     def open(self, deliver: Deliver) -> Stream: ...
+
+    @property
+    def parts(self) -> Sequence[int]:
+        """What documents are divided into: who wants to hear of all of a space's asks each. They may change."""
+        ...
 
     async def admin(self, method: str, request: dict[str, Any]) -> dict[str, Any]:
         """An administrative call by its AdminService method name, JSON-like in and out. Raises ClusterError."""

@@ -26,6 +26,8 @@ from cluster.ids import KEY_BYTES_MAX, check_channel, check_key, check_space
 from cluster.session.operations import Consistency, Delta, Kind, Operation, Reply
 from cluster.v1 import documents_pb2 as wire
 
+ASK_CHARACTERS_MAX: Final = 128
+
 EVENT_OVERHEAD_BYTES: Final = 64
 """What an event costs beside its payload, in memory and on the wire, for accounting."""
 
@@ -43,6 +45,9 @@ _WATCH: Final = Kind.WATCH.value
 _UNWATCH: Final = Kind.UNWATCH.value
 _LIST: Final = Kind.LIST.value
 _ARGUMENTS: Final = Kind.ARGUMENTS.value
+
+
+_WRITES: Final = {"create": _CREATE, "send": _SEND, "delete": _DELETE, "answer": Kind.ANSWER.value}
 
 
 class Page(msgspec.Struct):
@@ -84,6 +89,9 @@ def session_operation(request: wire.Operation, kind: str, principal: str, sessio
     elif kind == "delete":
         channel = ""
         payload = b""
+    elif kind == "answer":
+        channel = ""
+        payload = answer_payload(request.answer.ask, request.answer.value)
     else:
         assert kind == "read", kind
         read = request.read
@@ -98,14 +106,23 @@ def session_operation(request: wire.Operation, kind: str, principal: str, sessio
         raise InvalidRequest(
             "a write needs a sequence from 1 and acked_through below it", sequence=sequence, acked_through=acked_through
         )
-    number = _SEND if kind == "send" else _CREATE if kind == "create" else _DELETE
+    number = _WRITES[kind]
     return Operation(request.id, number, space, key, principal, channel, payload, session, sequence, acked_through)
+
+
+def answer_payload(ask: str, value: bytes) -> bytes:
+    """The payload of an answer. Raises InvalidRequest. What `value` spells is looked at by the shard's leader, which takes an
+    object of just these two members: text that closes the object early is none.
+    """
+    if not ask or len(ask) > ASK_CHARACTERS_MAX:
+        raise InvalidRequest("an answer names the ask that it answers")
+    return b'{"ask":%b,"value":%b}' % (msgspec.json.encode(ask), value or b"null")
 
 
 def write_operation(
     kind: Kind, document: wire.Document, channel: str, payload: bytes, idempotency_key: bytes, principal: str, limits: Limits
 ) -> Operation:
-    """A unary create, send or delete, without an id. Raises RejectedError; nothing is affected."""
+    """A unary create, send, delete or answer, without an id. Raises RejectedError; nothing is affected."""
     check_space(document.space)
     check_key(document.key)
     if kind is Kind.SEND:

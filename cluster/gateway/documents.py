@@ -16,6 +16,7 @@ from cluster.gateway.limits import IDEMPOTENCY_KEY_BYTES_MADE, Limits
 from cluster.gateway.session import Clock, Session
 from cluster.gateway.status import FailedCall
 from cluster.gateway.unary import UnaryCalls
+from cluster.gateway.work import Worker
 from cluster.session.operations import Delta, Failure, Kind, Operation, Reply
 from cluster.v1 import documents_pb2 as wire
 
@@ -34,6 +35,7 @@ class DocumentService:
         self._unary = unary
         self._clock_ms = clock_ms
         self._sessions: set[Session] = set()
+        self._workers: set[Worker] = set()
 
     def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
         """What a gRPC server registers."""
@@ -47,6 +49,8 @@ class DocumentService:
                 "Delete": unary_method("Delete", wire.DeleteRequest, identity, self.delete),
                 "List": unary_method("List", wire.ListRequest, identity, self.list),
                 "Watch": stream_method("Watch", wire.WatchRequest, identity, self.watch),
+                "Answer": unary_method("Answer", wire.AnswerRequest, identity, self.answer),
+                "Work": conversation_method("Work", wire.WorkRequest, identity, self.work),
                 "Session": conversation_method("Session", wire.SessionRequest, identity, self.session),
             },
         )
@@ -55,6 +59,8 @@ class DocumentService:
         """Send the clients of all sessions elsewhere."""
         for session in self._sessions:
             session.leave(reason)
+        for worker in self._workers:
+            worker.leave()
 
     async def create(self, request: wire.CreateRequest, principal: str, remaining_ms: float | None) -> wire.CreateResponse:
         """Create a document. Raises ClusterError."""
@@ -85,6 +91,23 @@ class DocumentService:
         operation = codec.write_operation(Kind.DELETE, request.document, "", b"", key, principal, self._limits)
         reply = await self._run(operation, remaining_ms)
         return wire.DeleteResponse(position=_position(reply))
+
+    async def answer(self, request: wire.AnswerRequest, principal: str, remaining_ms: float | None) -> wire.AnswerResponse:
+        """Answer an ask. Raises ClusterError."""
+        key = request.idempotency_key or os.urandom(IDEMPOTENCY_KEY_BYTES_MADE)
+        payload = codec.answer_payload(request.ask, request.value)
+        operation = codec.write_operation(Kind.ANSWER, request.document, "", payload, key, principal, self._limits)
+        reply = await self._run(operation, remaining_ms)
+        return wire.AnswerResponse(position=_position(reply), payload=reply.payload)
+
+    async def work(self, principal: str, context: Context) -> None:
+        """Hand out asks until the worker leaves. Raises ClusterError."""
+        worker = Worker(self._backend, principal, context)
+        self._workers.add(worker)
+        try:
+            await worker.run()
+        finally:
+            self._workers.discard(worker)
 
     async def list(self, request: wire.ListRequest, principal: str, remaining_ms: float | None) -> wire.ListResponse:
         """List a page. Raises ClusterError."""

@@ -57,6 +57,8 @@ CODES: Final[dict[type[ClusterError], grpc.StatusCode]] = {
     errors.DocumentDeleted: grpc.StatusCode.NOT_FOUND,
     errors.DocumentExists: grpc.StatusCode.ALREADY_EXISTS,
     errors.DocumentFrozen: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.AskClosed: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.NotArmed: grpc.StatusCode.FAILED_PRECONDITION,
     errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     errors.KeyReused: grpc.StatusCode.FAILED_PRECONDITION,

@@ -23,7 +23,7 @@ UNKNOWN_ATTEMPTS_MAX: Final = 4
 DEADLINE_MARGIN_MS: Final = 10
 """Kept back from the caller's deadline, so that our typed error arrives before its own timeout."""
 
-_WRITES: Final = frozenset((Kind.CREATE.value, Kind.SEND.value, Kind.DELETE.value))
+_WRITES: Final = frozenset((Kind.CREATE.value, Kind.SEND.value, Kind.DELETE.value, Kind.ANSWER.value))
 
 
 class UnaryCalls:

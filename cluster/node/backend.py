@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster.gateway.backend import Deliver
-from cluster.ids import ShardId
+from cluster.ids import SYSTEM_SHARD, ShardId
 from cluster.node.admin import Administration
 from cluster.node.loop import NodeLoop, monotonic_ms
 from cluster.session.operations import Delta, Operation, Reply
@@ -28,9 +28,9 @@ class NodeStream:
         self._loop.pump.streams.grant(self._number, watch, credit_bytes)
         self._loop.wake()
 
-    def submit_to(self, shard: ShardId, operation: Operation) -> None:
+    def submit_to(self, part: int, operation: Operation) -> None:
         """To whoever leads this shard."""
-        self._loop.pump.streams.submit_to(self._number, shard, operation, monotonic_ms())
+        self._loop.pump.streams.submit_to(self._number, ShardId(part), operation, monotonic_ms())
         self._loop.wake()
 
     def close(self) -> None:
@@ -47,6 +47,10 @@ class NodeBackend:
 
     def open(self, deliver: Deliver) -> NodeStream:
         return NodeStream(self._loop, deliver)
+
+    @property
+    def parts(self) -> list[int]:
+        return [shard.shard for shard in self._loop.pump.router.map.shards if shard.shard != SYSTEM_SHARD]
 
     async def admin(self, method: str, request: dict[str, Any]) -> dict[str, Any]:
         return await self._administration.call(method, request)

@@ -320,7 +320,7 @@ def check_forwarded(operation: Operation, shard: int, router: Router) -> None:
     check_space(operation.space)
     if max(operation.sequence, operation.acked_through, operation.epoch, operation.index) > NUMBER_MAX:
         raise InvalidRequest(f"numbers of an operation are at most {NUMBER_MAX}")
-    if operation.kind in (Kind.LIST, Kind.CONTROL):
+    if operation.kind in (Kind.LIST, Kind.CONTROL, Kind.WORK):
         return  # of a shard, not of a document
     check_key(operation.key)
     if router.shard_of(operation.space, operation.key) != shard:

@@ -20,6 +20,7 @@ from cluster.session.failures import failure_of
 from cluster.session.operations import COMMAND_KINDS, Consistency, Kind, Operation, Reply
 from cluster.shard.alarms import Alarms
 from cluster.shard.apply import Applier
+from cluster.shard.asks import Asks
 from cluster.shard.document import LiveDocument
 from cluster.shard.feed import Feed
 from cluster.shard.gathering import Gatherer
@@ -66,6 +67,7 @@ class Intake:
         "_alarms",
         "_applier",
         "_arrived",
+        "_asks",
         "_feed",
         "_gatherer",
         "_proposals",
@@ -88,6 +90,8 @@ class Intake:
         self._server = server
         self._alarms: Alarms | None = None
         """While this replica leads and has applied its own term."""
+        self._asks: Asks | None = None
+        """The same, once somebody works."""
         self._gatherer = gatherer
         self._applier = applier
         self._reader = reader
@@ -107,7 +111,9 @@ class Intake:
     @property
     def due_ms(self) -> float:
         """When time has something to do here, Unix milliseconds; never while it could not be proposed."""
-        return self._alarms.due_ms if self._alarms is not None and not self._on_their_way else math.inf
+        if self._alarms is None or self._on_their_way:
+            return math.inf
+        return self._alarms.due_ms if self._asks is None else min(self._alarms.due_ms, self._asks.due_ms)
 
     def lead(self, term: Term) -> None:
         """This replica leads and has applied an entry of its term."""
@@ -119,10 +125,12 @@ class Intake:
         self.led_term = None
         self._alarms = None
 
-    def changed(self, live: LiveDocument) -> None:
+    def changed(self, live: LiveDocument, turn: Turn) -> None:
         """Commands changed this document."""
         if self._alarms is not None:
             self._alarms.changed(live)
+            if self._asks is not None:
+                self._asks.changed(live, turn, self.time_ms)
 
     def advance_time(self, floor_ms: int) -> None:
         """An installed snapshot says how late it is already."""
@@ -178,6 +186,8 @@ class Intake:
 
     def take(self, now_ms: float, wall_ms: int, turn: Turn) -> None:
         """Propose what may be proposed, and let reads wait."""
+        if self._asks is not None and self._asks.due_ms <= max(self._stamped_ms, wall_ms):
+            self._asks.tick(max(self._stamped_ms, wall_ms), turn)
         something_due = self.due_ms <= max(self._stamped_ms, wall_ms) or self._to_look_up
         if not self._arrived and not self._touched and not something_due:
             return
@@ -192,13 +202,25 @@ class Intake:
             if len(wanted) != len(operations):
                 for operation in operations:
                     if operation.kind not in COMMAND_KINDS:
-                        self._take_read(stream, operation, turn, now_ms)
+                        if operation.kind == Kind.WORK:
+                            self._take_work(stream, operation, turn, wall_ms)
+                        else:
+                            self._take_read(stream, operation, turn, now_ms)
         if not commands and not self._touched and not something_due:
             return
         if self._on_their_way:
             self._arrived = commands  # they gather while the last entries are on their way
         else:
             self._propose(commands, now_ms, wall_ms, turn)
+
+    def _take_work(self, stream: StreamKey, operation: Operation, turn: Turn, wall_ms: int) -> None:
+        refusal = self._refusal()
+        if refusal is not None:
+            refuse_with([(stream, [operation])], refusal, turn)
+            return
+        if self._asks is None:
+            self._asks = Asks(self._gatherer.cache)
+        self._asks.run(stream, operation, max(self._stamped_ms, wall_ms), turn)
 
     def _take_read(self, stream: StreamKey, operation: Operation, turn: Turn, now_ms: float) -> None:
         if operation.kind == Kind.UNWATCH:
@@ -311,9 +333,10 @@ class Intake:
         """What could not be read while operations were checked, reads answered or what is due looked up, told once."""
         what = self._gatherer.damaged or self._reader.damaged
         self._gatherer.damaged = self._reader.damaged = ""
-        if self._alarms is not None:
-            what = what or self._alarms.damaged
-            self._alarms.damaged = ""
+        for found in (self._alarms, self._asks):
+            if found is not None:
+                what = what or found.damaged
+                found.damaged = ""
         return what
 
     def refuse_reads(self, turn: Turn) -> None:
@@ -324,6 +347,9 @@ class Intake:
         """This replica can no longer say what comes of anything that waits here: nobody may wait for it in vain."""
         self._gatherer.reset()
         self._proposals.lose(turn)
+        if self._asks is not None:
+            self._asks.end(failure_of(self._not_leader()), turn)
+            self._asks = None
         arrived, self._arrived = self._arrived, NO_ITEMS
         never_taken = [(asker, [asked for asked in operations if asked.kind != Kind.UNWATCH]) for asker, operations in arrived]
         refuse_with(never_taken, self._not_leader(), turn)

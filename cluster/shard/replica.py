@@ -405,7 +405,7 @@ class ShardReplica:
             self._intake.applied(proposed)
         for live in changed:
             self.feed.changed(live)
-            self._intake.changed(live)
+            self._intake.changed(live, turn)
             if self._on_changed is not None and live.id.key == SYSTEM_KEY:
                 self._on_changed(live, turn)
         return True

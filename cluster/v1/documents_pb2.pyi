@@ -672,6 +672,232 @@ class Emitted(_message.Message):
 Global___Emitted: _TypeAlias = Emitted  # noqa: Y015
 
 @_typing.final
+class AnswerRequest(_message.Message):
+    """Request of DocumentService.Answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    ASK_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    ask: _builtins.str
+    """The ask's id."""
+    value: _builtins.bytes
+    """The answer, as JSON of the type that the asking handler takes."""
+    idempotency_key: _builtins.bytes
+    """Repeats of the same request under the same key (1 to 64 bytes) by one principal return the first answer, for as long as
+    the document remembers it. The gateway makes one if empty.
+    """
+    @_builtins.property
+    def document(self) -> Global___Document:
+        """The document that asks."""
+
+    def __init__(
+        self,
+        *,
+        document: Global___Document | None = ...,
+        ask: _builtins.str = ...,
+        value: _builtins.bytes = ...,
+        idempotency_key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "document", b"document", "idempotency_key", b"idempotency_key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerRequest: _TypeAlias = AnswerRequest  # noqa: Y015
+
+@_typing.final
+class AnswerResponse(_message.Message):
+    """Response of DocumentService.Answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    payload: _builtins.bytes
+    """The result of the handler that took it, as JSON."""
+    @_builtins.property
+    def position(self) -> Global___Position:
+        """The position that the answer has."""
+
+    def __init__(
+        self,
+        *,
+        position: Global___Position | None = ...,
+        payload: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerResponse: _TypeAlias = AnswerResponse  # noqa: Y015
+
+@_typing.final
+class WorkRequest(_message.Message):
+    """One frame from a worker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPEN_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def open(self) -> Global___WorkOpen:
+        """In the first frame, and only there."""
+
+    @_builtins.property
+    def finished(self) -> _containers.RepeatedCompositeFieldContainer[Global___AskReference]:
+        """These need the worker no more, answered or not: as many others may be handed out, and what is not answered goes to somebody
+        else at once.
+        """
+
+    def __init__(
+        self,
+        *,
+        open: Global___WorkOpen | None = ...,
+        finished: _abc.Iterable[Global___AskReference] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["open", b"open"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finished", b"finished", "open", b"open"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkRequest: _TypeAlias = WorkRequest  # noqa: Y015
+
+@_typing.final
+class WorkOpen(_message.Message):
+    """What a worker works on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPACE_FIELD_NUMBER: _builtins.int
+    TAKE_FIELD_NUMBER: _builtins.int
+    LEASE_MS_FIELD_NUMBER: _builtins.int
+    space: _builtins.str
+    """The space whose documents ask."""
+    take: _builtins.int
+    """How many asks the worker has at most at a time: 1 to 1000; 0 means 1."""
+    lease_ms: _builtins.int
+    """An ask that was not answered this long after it was handed out is handed to somebody else: 1,000 to 3,600,000
+    milliseconds; 0 means 60,000.
+    """
+    def __init__(
+        self,
+        *,
+        space: _builtins.str = ...,
+        take: _builtins.int = ...,
+        lease_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_ms", b"lease_ms", "space", b"space", "take", b"take"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkOpen: _TypeAlias = WorkOpen  # noqa: Y015
+
+@_typing.final
+class AskReference(_message.Message):
+    """Names an ask."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    ASK_FIELD_NUMBER: _builtins.int
+    ask: _builtins.str
+    """The ask's id."""
+    @_builtins.property
+    def document(self) -> Global___Document:
+        """The document that asks."""
+
+    def __init__(
+        self,
+        *,
+        document: Global___Document | None = ...,
+        ask: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "document", b"document"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AskReference: _TypeAlias = AskReference  # noqa: Y015
+
+@_typing.final
+class WorkResponse(_message.Message):
+    """One frame to a worker. The first is empty: the stream is open."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def asks(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeasedAsk]:
+        """Asks that are the worker's now."""
+
+    def __init__(
+        self,
+        *,
+        asks: _abc.Iterable[Global___LeasedAsk] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asks", b"asks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkResponse: _TypeAlias = WorkResponse  # noqa: Y015
+
+@_typing.final
+class LeasedAsk(_message.Message):
+    """An ask under lease."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    ASK_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    HANDLER_FIELD_NUMBER: _builtins.int
+    DEADLINE_MS_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    ask: _builtins.str
+    """The ask's id: the same whenever and to whomever it is handed out, and of no other ask anywhere."""
+    request: _builtins.bytes
+    """What is asked, as JSON."""
+    handler: _builtins.str
+    """The handler that takes the answer; the space's schema says of which type it must be."""
+    deadline_ms: _builtins.int
+    """When the ask ends unanswered, Unix milliseconds."""
+    attempt: _builtins.int
+    """How often it was handed out, from 1; counted anew when the shard has another leader."""
+    @_builtins.property
+    def document(self) -> Global___Document:
+        """The document that asks."""
+
+    def __init__(
+        self,
+        *,
+        document: Global___Document | None = ...,
+        ask: _builtins.str = ...,
+        request: _builtins.bytes = ...,
+        handler: _builtins.str = ...,
+        deadline_ms: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "attempt", b"attempt", "deadline_ms", b"deadline_ms", "document", b"document", "handler", b"handler", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeasedAsk: _TypeAlias = LeasedAsk  # noqa: Y015
+
+@_typing.final
 class SessionRequest(_message.Message):
     """One frame from a client to a session."""
 
@@ -749,17 +975,18 @@ class Operation(_message.Message):
     WATCH_FIELD_NUMBER: _builtins.int
     UNWATCH_FIELD_NUMBER: _builtins.int
     GRANT_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Chosen by the client, unique among the open operations of the stream, not 0; comes back in the reply.
     `unwatch` and `grant` carry the id of the watch that they concern.
     """
     sequence: _builtins.int
-    """Create, send, delete: the number of this write in the session at this document, from 1, without gaps. A repeated number
+    """Create, send, delete, answer: the number of this write in the session at this document, from 1, without gaps. A repeated number
     is answered with its first answer, a gap is refused with SEQUENCE_GAP (detail `expected`).
     """
     acked_through: _builtins.int
-    """Create, send, delete: the client needs no answer again of this document's sequences up to this one."""
+    """Create, send, delete, answer: the client needs no answer again of this document's sequences up to this one."""
     @_builtins.property
     def document(self) -> Global___Document:
         """Not needed for `unwatch` and `grant`."""
@@ -793,6 +1020,10 @@ class Operation(_message.Message):
         """Let more bytes of deltas flow to a watch. Not replied to."""
 
     @_builtins.property
+    def answer(self) -> Global___Answer:
+        """Answer an ask of the document that is addressed to the caller."""
+
+    @_builtins.property
     def arguments(self) -> Global___Arguments:
         """Change what a watch asks of views and windows."""
 
@@ -810,17 +1041,44 @@ class Operation(_message.Message):
         watch: Global___Watch | None = ...,
         unwatch: Global___Unwatch | None = ...,
         grant: Global___Grant | None = ...,
+        answer: Global___Answer | None = ...,
         arguments: Global___Arguments | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "create", b"create", "delete", b"delete", "document", b"document", "grant", b"grant", "read", b"read", "request", b"request", "send", b"send", "unwatch", b"unwatch", "watch", b"watch"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "arguments", b"arguments", "create", b"create", "delete", b"delete", "document", b"document", "grant", b"grant", "read", b"read", "request", b"request", "send", b"send", "unwatch", b"unwatch", "watch", b"watch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acked_through", b"acked_through", "arguments", b"arguments", "create", b"create", "delete", b"delete", "document", b"document", "grant", b"grant", "id", b"id", "read", b"read", "request", b"request", "send", b"send", "sequence", b"sequence", "unwatch", b"unwatch", "watch", b"watch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acked_through", b"acked_through", "answer", b"answer", "arguments", b"arguments", "create", b"create", "delete", b"delete", "document", b"document", "grant", b"grant", "id", b"id", "read", b"read", "request", b"request", "send", b"send", "sequence", b"sequence", "unwatch", b"unwatch", "watch", b"watch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["create", "send", "read", "delete", "watch", "unwatch", "grant", "arguments"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["create", "send", "read", "delete", "watch", "unwatch", "grant", "answer", "arguments"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
 Global___Operation: _TypeAlias = Operation  # noqa: Y015
+
+@_typing.final
+class Answer(_message.Message):
+    """Answers an ask of the document of the operation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASK_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    ask: _builtins.str
+    """The ask's id."""
+    value: _builtins.bytes
+    """The answer, as JSON of the type that the asking handler takes."""
+    def __init__(
+        self,
+        *,
+        ask: _builtins.str = ...,
+        value: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Answer: _TypeAlias = Answer  # noqa: Y015
 
 @_typing.final
 class Create(_message.Message):
@@ -1179,7 +1437,7 @@ class Reply(_message.Message):
     id: _builtins.int
     """The operation's id."""
     payload: _builtins.bytes
-    """Create, send: the handler's result. Read: the view. Otherwise empty. Also empty with an error."""
+    """Create, send, answer: the handler's result. Read: the view. Otherwise empty. Also empty with an error."""
     @_builtins.property
     def position(self) -> Global___Position:
         """The position at which the answer was made: that of the command, or of the read's view."""

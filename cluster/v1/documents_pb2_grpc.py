@@ -70,6 +70,16 @@ class DocumentServiceStub:
                 request_serializer=cluster_dot_v1_dot_documents__pb2.SessionRequest.SerializeToString,
                 response_deserializer=cluster_dot_v1_dot_documents__pb2.SessionResponse.FromString,
                 _registered_method=True)
+        self.Answer = channel.unary_unary(
+                '/cluster.v1.DocumentService/Answer',
+                request_serializer=cluster_dot_v1_dot_documents__pb2.AnswerRequest.SerializeToString,
+                response_deserializer=cluster_dot_v1_dot_documents__pb2.AnswerResponse.FromString,
+                _registered_method=True)
+        self.Work = channel.stream_stream(
+                '/cluster.v1.DocumentService/Work',
+                request_serializer=cluster_dot_v1_dot_documents__pb2.WorkRequest.SerializeToString,
+                response_deserializer=cluster_dot_v1_dot_documents__pb2.WorkResponse.FromString,
+                _registered_method=True)
 
 
 class DocumentServiceServicer:
@@ -127,6 +137,23 @@ class DocumentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Answer(self, request, context):
+        """Answers an ask that a document addressed to the caller; returns when the answer is committed and its handler has run.
+        FAILED_PRECONDITION with reason ASK_CLOSED when the ask was answered, ran out of time, or is not the caller's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Work(self, request_iterator, context):
+        """Hands out asks that documents of a space addressed to the caller, under lease, for as long as the stream lasts. The first
+        frame must carry `open`. Each ask is handed out at least once: its id is the key under which work that must not be done
+        twice is to be recorded outside. Answers go through `Answer`, or a session.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DocumentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -164,6 +191,16 @@ def add_DocumentServiceServicer_to_server(servicer, server):
                     servicer.Session,
                     request_deserializer=cluster_dot_v1_dot_documents__pb2.SessionRequest.FromString,
                     response_serializer=cluster_dot_v1_dot_documents__pb2.SessionResponse.SerializeToString,
+            ),
+            'Answer': grpc.unary_unary_rpc_method_handler(
+                    servicer.Answer,
+                    request_deserializer=cluster_dot_v1_dot_documents__pb2.AnswerRequest.FromString,
+                    response_serializer=cluster_dot_v1_dot_documents__pb2.AnswerResponse.SerializeToString,
+            ),
+            'Work': grpc.stream_stream_rpc_method_handler(
+                    servicer.Work,
+                    request_deserializer=cluster_dot_v1_dot_documents__pb2.WorkRequest.FromString,
+                    response_serializer=cluster_dot_v1_dot_documents__pb2.WorkResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -356,6 +393,60 @@ class DocumentService:
             '/cluster.v1.DocumentService/Session',
             cluster_dot_v1_dot_documents__pb2.SessionRequest.SerializeToString,
             cluster_dot_v1_dot_documents__pb2.SessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Answer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cluster.v1.DocumentService/Answer',
+            cluster_dot_v1_dot_documents__pb2.AnswerRequest.SerializeToString,
+            cluster_dot_v1_dot_documents__pb2.AnswerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Work(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/cluster.v1.DocumentService/Work',
+            cluster_dot_v1_dot_documents__pb2.WorkRequest.SerializeToString,
+            cluster_dot_v1_dot_documents__pb2.WorkResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -74,6 +74,9 @@ class EchoStream:
             document.watchers[self, watch].credit += credit_bytes
             self.backend.catch_up(document)
 
+    def submit_to(self, part: int, operation: Operation) -> None:
+        self.submit([operation])
+
     def close(self) -> None:
         self.closed = True
         for watch, document in self.watches.items():
@@ -108,6 +111,10 @@ class EchoBackend:
         self.admin_calls: list[tuple[str, dict[str, Any]]] = []
         self.admin_answers: dict[str, dict[str, Any] | Exception] = {}
         self.ready = True
+
+    @property
+    def parts(self) -> list[int]:
+        return [1]
 
     def open(self, deliver: Deliver) -> EchoStream:
         stream = EchoStream(self, deliver)
