@@ -163,6 +163,35 @@ def test_time_stands_still_until_the_test_moves_it(guestbook: ModuleType) -> Non
         book.advance_to(datetime(2040, 1, 1))
 
 
+def test_alarms_ring_at_their_time_in_order_and_are_not_lost_with_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = (
+        "from datetime import timedelta\n\nfrom cluster import Command, Document, anyone, field, on\n\n\n"
+        "class Clock(Document):\n    gate = anyone\n    rings: list[str] = field.public()\n\n"
+        "    @on.message\n    def arm(self, ctx: Command, seconds: int) -> None:\n"
+        "        ctx.after(timedelta(seconds=seconds), self.ring)\n\n"
+        "    @on.alarm\n    def ring(self, ctx: Command) -> None:\n        self.rings.append(ctx.now.isoformat())\n"
+    )
+    (tmp_path / "clock_of_a_test.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    clock = importlib.import_module("clock_of_a_test").Clock.simulate()
+    alice = clock.visitor("alice@acme")
+    screen = alice.watch()
+    for seconds in (90, 30, 3 * 86_400):
+        alice.arm(seconds=seconds)
+    clock.advance(timedelta(seconds=60))
+    assert screen.view["rings"] == ["2030-01-01T12:00:30+00:00"]
+    clock.restart()
+    clock.advance(timedelta(days=30))
+    assert screen.view["rings"] == [
+        "2030-01-01T12:00:30+00:00",
+        "2030-01-01T12:01:30+00:00",
+        "2030-01-04T12:00:00+00:00",
+    ]
+    del sys.modules["clock_of_a_test"]
+
+
 def test_the_same_seed_gives_the_same_simulation(guestbook: ModuleType) -> None:
     def drawn(seed: int) -> list[int]:
         book = guestbook.Guestbook.simulate(by="alice@acme", seed=seed)
