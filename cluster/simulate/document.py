@@ -320,12 +320,14 @@ def _imports(file: Path, package: str) -> bool:
 
 
 def _refusals(program: DocumentProgram, module: str) -> dict[str, type[Exception]]:
-    """The refusals of a program as a test knows them: of the modules that it imported, else the bundle's."""
-    found: dict[str, type[Exception]] = {cls.__name__: cls for cls in program.declaration.refusals}
-    top, _, _ = module.partition(".")
-    for name, loaded in list(sys.modules.items()):
-        if name == module or (name.startswith(f"{top}.") and module.startswith(f"{top}.")):
-            for value in list(vars(loaded).values()):
-                if isinstance(value, type) and issubclass(value, Refused) and value.__module__ == name:
-                    found[value.__name__] = value
+    """The refusals of a program as a test knows them: of the modules that it has imported, else the bundle's. module: the name
+    under which the test knows the document's own."""
+    found: dict[str, type[Exception]] = {}
+    own = program.declaration.cls.__module__
+    for refusal in program.declaration.refusals:
+        inside = refusal.__module__.partition(".")[2]  # below the bundle's namespace
+        here = sys.modules.get(module if refusal.__module__ == own else inside)
+        known = getattr(here, refusal.__name__, None)
+        is_refusal = isinstance(known, type) and issubclass(known, Refused)
+        found[refusal.__name__] = known if is_refusal else refusal
     return found

@@ -279,7 +279,10 @@ def test_a_package_is_deployed_whole_when_its_modules_import_each_other(
     package = tmp_path / "shop_of_a_test"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    (package / "prices.py").write_text("def price(name: str) -> int:\n    return len(name)\n")
+    (package / "prices.py").write_text(
+        "from cluster import Refused\n\n\nclass TooDear(Refused):\n    pass\n\n\n"
+        "def price(name: str) -> int:\n    if len(name) > 9:\n        raise TooDear()\n    return len(name)\n"
+    )
     source = (
         "from cluster import Command, Document, anyone, on\nfrom shop_of_a_test.prices import price\n\n\n"
         "class Shop(Document):\n    gate = anyone\n\n    @on.message\n    def ask(self, ctx: Command, name: str) -> int:\n"
@@ -288,6 +291,9 @@ def test_a_package_is_deployed_whole_when_its_modules_import_each_other(
     (package / "counter.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))
     shop: Any = importlib.import_module("shop_of_a_test.counter")
-    assert shop.Shop.simulate().visitor("alice@acme").ask(name="tea") == 3
+    alice = shop.Shop.simulate().visitor("alice@acme")
+    assert alice.ask(name="tea") == 3
+    with pytest.raises(sys.modules["shop_of_a_test.prices"].TooDear):
+        alice.ask(name="champagne")
     for name in [name for name in sys.modules if name.startswith("shop_of_a_test")]:
         del sys.modules[name]
