@@ -328,6 +328,5 @@ def _refusals(program: DocumentProgram, module: str) -> dict[str, type[Exception
         inside = refusal.__module__.partition(".")[2]  # below the bundle's namespace
         here = sys.modules.get(module if refusal.__module__ == own else inside)
         known = getattr(here, refusal.__name__, None)
-        is_refusal = isinstance(known, type) and issubclass(known, Refused)
-        found[refusal.__name__] = known if is_refusal else refusal
+        found[refusal.__name__] = known if isinstance(known, type) and issubclass(known, Refused) else refusal
     return found

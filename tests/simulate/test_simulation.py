@@ -281,7 +281,7 @@ def test_a_package_is_deployed_whole_when_its_modules_import_each_other(
     (package / "__init__.py").write_text("")
     (package / "prices.py").write_text(
         "from cluster import Refused\n\n\nclass TooDear(Refused):\n    pass\n\n\n"
-        "def price(name: str) -> int:\n    if len(name) > 9:\n        raise TooDear()\n    return len(name)\n"
+        "def price(name: str) -> int:\n    if len(name) > 8:\n        raise TooDear()\n    return len(name)\n"
     )
     source = (
         "from cluster import Command, Document, anyone, on\nfrom shop_of_a_test.prices import price\n\n\n"
