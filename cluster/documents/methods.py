@@ -45,7 +45,7 @@ def method(value: Any, name: str) -> Any:
         return GUARDS_BY_TYPE.get(found, found) if isinstance(found, type) else found
     if isinstance(value, Node) and name in _KEYED:
         found = getattr(value, name)
-        return lambda *items, **named: found(*map(key, items), **named)
+        return lambda *items, **named: found(*map(key, items[:1]), *items[1:], **named)
     if isinstance(value, BaseException):
         if name == "args" and not getattr(value, textual.AUTHORED, False):
             return ()

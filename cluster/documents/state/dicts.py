@@ -185,6 +185,10 @@ class Dict(Keyed, MutableMapping[K, V]):
             hand_out(new, self._lifetime)
         return new  # type: ignore[no-any-return]
 
+    def setdefault(self, key: K, default: Any = None) -> Any:
+        """The value of a key, which is put there first if there is none: what is returned is in the dictionary."""
+        return self[key] if key in self else self.put(key, default)
+
     def __delitem__(self, key: K) -> None:
         journal = self._writing()
         items = self._items
