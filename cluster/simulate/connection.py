@@ -5,7 +5,7 @@ Invariant: what a client library would do after a dropped connection is done her
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -15,6 +15,8 @@ from cluster.ids import Position
 from cluster.session.client import ClientSession
 from cluster.session.client_events import (
     Answered,
+    ArgumentsRefused,
+    Asked,
     Changed,
     Connected,
     Consumed,
@@ -34,6 +36,9 @@ from cluster.session.identity import RANDOM_BYTES, new_identity
 from cluster.session.operations import Delta, Failure, Kind, Operation, Reply
 from cluster.simulate.node import SimulatedNode
 
+Arguments = Mapping[str, Mapping[str, Any]]
+"""What is asked of views and windows: `{view: {parameter: value}, table: {"latest": rows}}`."""
+
 
 class Screen:
     """What one visitor sees of the document, from whole views and patches.
@@ -43,7 +48,10 @@ class Screen:
     dark, if it did (the gate closed, the document was deleted).
     """
 
-    def __init__(self, close: Callable[[], None]) -> None:
+    def __init__(self, close: Callable[[], None], ask: Callable[[bytes, int], None]) -> None:
+        self._ask = ask
+        self._version = 0
+        self._refused: Exception | None = None
         self.view: Any = None
         self.position: Position | None = None
         self.patches: list[list[dict[str, Any]] | None] = []
@@ -60,6 +68,18 @@ class Screen:
         self.patches.append(None if delta.reset else body)
         self.position = Position(delta.epoch, delta.index)
         self.events += events_of(delta)
+
+    def show(self, arguments: Arguments) -> None:
+        """Ask something else of views and windows, all of it. Raises InvalidArguments; the screen is as it was then."""
+        self._version += 1
+        self._ask(msgspec.json.encode(arguments), self._version)
+        refused, self._refused = self._refused, None
+        if refused is not None:
+            raise refused
+
+    def refuse(self, error: Exception) -> None:
+        """For the connection: what was asked last was not taken."""
+        self._refused = error
 
 
 class Connection:
@@ -111,12 +131,13 @@ class Connection:
         """The answer, once."""
         return self._replies.pop(ticket, None)
 
-    def watch(self) -> Screen:
+    def watch(self, arguments: bytes = b"") -> Screen:
         """Follow the document."""
         self._tickets += 1
         watch = self._tickets
-        screen = self._screens[watch] = Screen(lambda: self._close(watch))
-        self._step(Watched(watch, self._space, self._key))
+        screen = Screen(lambda: self._close(watch), lambda wanted, version: self._ask(Asked(watch, wanted, version)))
+        self._screens[watch] = screen
+        self._step(Watched(watch, self._space, self._key, arguments=arguments))
         return screen
 
     def look(self) -> None:
@@ -125,6 +146,10 @@ class Connection:
         if wake_ms is not None and wake_ms <= self._node.now_ms:
             self._step(TimeReached())
             self._node.run()
+
+    def _ask(self, asked: Asked) -> None:
+        self._step(asked)
+        self._node.run()
 
     def _close(self, watch: int) -> None:
         if self._screens.pop(watch, None) is not None:
@@ -142,6 +167,8 @@ class Connection:
             elif isinstance(happened, Changed):
                 self._screens[happened.watch].take(happened.delta)
                 self._step(Consumed(happened.watch, happened.delta.credit_bytes))
+            elif isinstance(happened, ArgumentsRefused):
+                self._screens[happened.watch].refuse(self._failed(happened.failure))
             else:
                 assert isinstance(happened, Ended)
                 self._screens.pop(happened.watch).ended = self._failed(happened.failure)

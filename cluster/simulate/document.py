@@ -33,7 +33,7 @@ from cluster.replay.timeline import end
 from cluster.replay.verify import Verdict, replay
 from cluster.session.failures import error_of
 from cluster.session.operations import Failure, Kind
-from cluster.simulate.connection import Connection, Screen
+from cluster.simulate.connection import Arguments, Connection, Screen
 from cluster.simulate.node import SimulatedNode
 
 SPACE: Final = "simulated"
@@ -240,13 +240,15 @@ class Visitor:
         """Delete the document. Raises PermissionDenied where the class does not let them."""
         self._ask(Kind.DELETE, "", None)
 
-    def view(self) -> Any:
-        """What they may see now. Raises PermissionDenied where the gate says no."""
-        return self._ask(Kind.READ, "", None)
+    def view(self, arguments: Arguments | None = None) -> Any:
+        """What they may see now, by these arguments of views and windows. Raises PermissionDenied where the gate says no, and
+        InvalidArguments."""
+        return self._ask(Kind.READ, "", dict(arguments or {}))
 
-    def watch(self) -> Screen:
-        """Follow the document: a screen that changes by itself. Raises PermissionDenied where the gate says no."""
-        screen = self._connection.watch()
+    def watch(self, arguments: Arguments | None = None) -> Screen:
+        """Follow the document: a screen that changes by itself. Raises PermissionDenied where the gate says no, and
+        InvalidArguments."""
+        screen = self._connection.watch(msgspec.json.encode(arguments or {}))
         self._simulation.settle()
         if screen.ended is not None:
             raise screen.ended
