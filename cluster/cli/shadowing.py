@@ -34,7 +34,7 @@ def check_code(
 ) -> Exit:
     """Compare, and say what would differ by the exit code too."""
 
-    async def ask() -> tuple[Any, list[str]]:
+    async def ask() -> tuple[Any, list[dict[str, Any]]]:
         async with at(address, folder) as client:
             judged = await client.admin("DeploySpace", space=name, bundle=bundle, check_only=True, force=force)
             known: Any = await client.admin("ListSpaces")
@@ -45,11 +45,11 @@ def check_code(
                 keys.append(key)
                 if len(keys) >= LISTED_MAX:
                     break
-            return judged, keys
+        chosen = sorted(sorted(keys, key=lambda key: blake2b(key.encode(), digest_size=8).digest())[:sample])
+        return judged, [await exported_history(DocumentId(name, key), address, folder) for key in chosen]
 
-    judged, keys = run(ask())
-    chosen = sorted(sorted(keys, key=lambda key: blake2b(key.encode(), digest_size=8).digest())[:sample])
-    found, skipped = _shadowed(name, chosen, bundle, address, folder, quiet=as_json)
+    judged, histories = run(ask())
+    found, skipped = _shadowed(histories, bundle, quiet=as_json)
     differs = any(one.differences for one in found)
     dropped = list(judged.fields_dropped)
     if as_json:
@@ -69,9 +69,7 @@ def check_code(
     return Exit.NO if differs else Exit.DONE
 
 
-def _shadowed(
-    name: str, keys: list[str], bundle: bytes, address: list[str] | None, folder: Path, *, quiet: bool
-) -> tuple[list[Shadowed], dict[str, str]]:
+def _shadowed(histories: list[dict[str, Any]], bundle: bytes, *, quiet: bool) -> tuple[list[Shadowed], dict[str, str]]:
     loader = BundleLoader()
     after = loader.load(bundle)
     programs: dict[bytes, Program] = {}
@@ -79,10 +77,9 @@ def _shadowed(
     skipped: dict[str, str] = {}
     columns = (TextColumn("running histories"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as progress:
-        task = progress.add_task("", total=len(keys))
-        for key in keys:
-            document = DocumentId(name, key)
-            exported = run(exported_history(document, address, folder))
+        task = progress.add_task("", total=len(histories))
+        for exported in histories:
+            document = DocumentId.parse(exported["document"])
             for code, encoded in exported["bundles"].items():
                 if bytes.fromhex(code) not in programs:
                     programs[bytes.fromhex(code)] = loader.load(base64.b64decode(encoded))
