@@ -13,7 +13,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, overload
 
 from cluster.documents.state import FieldOptions, StateRoot, Window
 from cluster.documents.state.fields import ABSENT
@@ -220,7 +220,8 @@ class DocumentType(type):
 
 
 class Document(metaclass=DocumentType):
-    """The base class of all documents. `version` numbers the state's shape, from 1.
+    """The base class of all documents. `version` numbers the state's shape, from 1. `on_missing="create"`: who reads, watches
+    or sends to a key that never existed creates the document there, if constructor and gate let him.
 
     An author never makes instances: the runtime does, for a command or a read.
     """
@@ -230,12 +231,13 @@ class Document(metaclass=DocumentType):
     if TYPE_CHECKING:
         _moot_root: StateRoot | RecordingRoot
         _moot_version: int
+        _moot_creates_missing: bool
 
     @classmethod
     def simulate(
         cls,
         *,
-        by: str = "creator@test",
+        by: str | None = "creator@test",
         key: str = "document",
         now: datetime | None = None,
         seed: int = 0,
@@ -245,9 +247,10 @@ class Document(metaclass=DocumentType):
     ) -> Simulation:
         """For tests: a document of this class in a cluster of one in this process, with time that moves when it is told to.
 
-        by: the principal that creates it. now: where time begins. seed: of everything random. settings: of the space.
-        history: a file of `moot doc fork` to go on from. parameters: of the constructor. See cluster.simulate. Raises
-        InvalidBundle with every reason why the class could not be deployed, or what its constructor raises.
+        by: the principal that creates it; None leaves that to the first who comes (`on_missing`). now: where time begins.
+        seed: of everything random. settings: of the space. history: a file of `moot doc fork` to go on from. parameters: of the
+        constructor. See cluster.simulate. Raises InvalidBundle with every reason why the class could not be deployed, or what
+        its constructor raises.
         """
         # the simulation runs a whole node, which is far above this layer; only a test's call gets there.
         simulation = importlib.import_module("cluster.simulate")
@@ -263,8 +266,11 @@ class Document(metaclass=DocumentType):
         )
         return made
 
-    def __init_subclass__(cls, version: int = 1, **options: object) -> None:
+    def __init_subclass__(cls, version: int = 1, on_missing: Literal["refuse", "create"] = "refuse", **options: object) -> None:
         super().__init_subclass__(**options)
+        if on_missing not in ("refuse", "create"):
+            raise TypeError(f'on_missing of {cls.__name__} must be "create" or "refuse"')
+        cls._moot_creates_missing = on_missing == "create"
         if not isinstance(version, int) or version < 1:
             raise TypeError(f"version of {cls.__name__} must be a positive whole number")
         cls._moot_version = version

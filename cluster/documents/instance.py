@@ -24,7 +24,17 @@ from cluster.documents.armed import Armed, json_form
 from cluster.documents.context import Command, RowIds
 from cluster.documents.declare import Document, anyone
 from cluster.documents.meter import METER, Exhausted, Fault, charge
-from cluster.documents.runtime import ALARM_CHANNEL, DELETE_CHANNEL, Code, Due, Invocation, OpenAsk, Outcome, ReadFailure
+from cluster.documents.runtime import (
+    ALARM_CHANNEL,
+    DELETE_CHANNEL,
+    MISSING_CHANNEL,
+    Code,
+    Due,
+    Invocation,
+    OpenAsk,
+    Outcome,
+    ReadFailure,
+)
 from cluster.documents.sizes import measure
 from cluster.documents.state import Changes, Journal, Refused, StateRoot
 from cluster.documents.tracebacks import traceback_of
@@ -46,6 +56,10 @@ class Firing:
 
     id: str
     conclude: Callable[[], None]
+
+
+class _NotAdmitted(Exception):
+    """Who made a document by coming to it does not pass its gate."""
 
 
 class DocumentInstance:
@@ -179,6 +193,8 @@ class DocumentInstance:
                 return self._undo(self._exhausted(error.limit))
             except (MemoryError, RecursionError, SystemError, Fault):
                 raise
+            except _NotAdmitted:
+                return self._undo(Outcome(Code.DENIED, _DENIED))
             except Exception as error:
                 if METER.limit or METER.refusal is not None or METER.fault is not None:
                     return self._undo(self._swallowed(invocation))
@@ -214,8 +230,11 @@ class DocumentInstance:
             cause = firing.id
         command = Command(invocation.sender, invocation.now_ms, invocation.seed, invocation.index, self._armed, cause)
         result = channel.function(self._document, command, **channel.arguments(invocation.payload))
-        if not channel.gated and (missing := self._root.missing()):
-            raise AttributeError(f"{channel.name.lstrip('-') or 'construct'} left without a value: {', '.join(missing)}")
+        if not channel.gated:
+            if missing := self._root.missing():
+                raise AttributeError(f"{channel.name.lstrip('-') or 'construct'} left without a value: {', '.join(missing)}")
+            if channel.name == MISSING_CHANNEL and not self._may_send(channel, invocation.sender):
+                raise _NotAdmitted
         if journal.size > settings.state_bytes_max and journal.size > size_before:
             METER.exhaust("state")
         kind = channel.result

@@ -28,6 +28,7 @@ from cluster.documents.parts import Source
 from cluster.documents.runtime import (
     CONSTRUCT_CHANNEL,
     DELETE_CHANNEL,
+    MISSING_CHANNEL,
     UPGRADE_CHANNEL,
     Invocation,
     Outcome,
@@ -69,6 +70,7 @@ class Declaration:
         "fields",
         "gate",
         "guarded",
+        "missing",
         "public",
         "refusals",
         "sources",
@@ -85,6 +87,8 @@ class Declaration:
         self.alarms: dict[str, Channel] = {}
         self.answers: dict[str, Answering] = {}
         self.construct: Channel | None = None
+        self.missing: Channel | None = None
+        """Construction without parameters, if whoever comes first creates the document."""
         self.delete: Channel | None = None
         self.gate: Callable[..., bool] | None = None
         self.public: tuple[str, ...] = ()
@@ -135,6 +139,11 @@ class DocumentProgram:
     def settings(self) -> Settings:
         return self._settings
 
+    @property
+    def creates_missing(self) -> bool:
+        """See runtime.Program."""
+        return self.declaration.missing is not None
+
     def check(self, channel: str, payload: bytes) -> bytes:
         """See runtime.Program."""
         settings = self._settings
@@ -147,7 +156,10 @@ class DocumentProgram:
         declaration = self.declaration
         if name == CONSTRUCT_CHANNEL:
             return declaration.construct or _NO_CONSTRUCT
-        found = declaration.delete if name == DELETE_CHANNEL else declaration.channels.get(name)
+        if name == MISSING_CHANNEL:
+            found = declaration.missing
+        else:
+            found = declaration.delete if name == DELETE_CHANNEL else declaration.channels.get(name)
         if found is None:
             raise UnknownChannel(f"{declaration.cls.__name__} has no channel {name!r}")
         return found
@@ -187,6 +199,7 @@ class DocumentProgram:
             "version": declaration.version,
             "description": inspect.getdoc(declaration.cls) or "",
             "construct": self.channel(CONSTRUCT_CHANNEL).schema(definitions),
+            "onMissing": "create" if self.creates_missing else "refuse",
             "channels": {name: channel.schema(definitions) for name, channel in declaration.channels.items()},
             "answers": {name: channel.schema(definitions) for name, channel in declaration.answers.items()},
             "refusals": {refusal.__name__: inspect.getdoc(refusal) or "" for refusal in declaration.refusals},
@@ -267,6 +280,8 @@ class _Reader:
             self._function(name, function, mark)
         if declaration.alarms or declaration.answers:
             declaration.fields |= hidden_fields()
+        if cls._moot_creates_missing:
+            self._creates_missing()
         if declaration.gate is None:
             self._refuse(cls, "gate", f"{cls.__name__} does not say who may connect", "write `gate = anyone`, or a @read.gate")
         specs = declaration.fields.values()
@@ -277,6 +292,15 @@ class _Reader:
         for view in declaration.views:
             if view.name in declaration.fields:
                 self._refuse(view.function, "view", f"view {view.name} has the name of a field", "choose another name")
+
+    def _creates_missing(self) -> None:
+        """Whoever comes first constructs the document, and brings no parameters."""
+        construct = self.declaration.construct or _NO_CONSTRUCT
+        required = [parameter.name for parameter in construct.parameters if parameter.required]
+        if required:
+            reason = f"who comes to a missing document brings no {required[0]}"
+            self._refuse(construct.function, "on-missing", reason, "give the constructor's parameters defaults")
+        self.declaration.missing = Channel(MISSING_CHANNEL, construct.function, (), construct.result, gated=False)
 
     # State
 

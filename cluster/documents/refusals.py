@@ -213,7 +213,7 @@ class Refusals(ast.NodeVisitor):
             if not enumeration and (name in GUARDED_TYPES or name == "property" or name in self._foreign or not name):
                 self.refuse(base, "base-class", f"a subclass of {ast.unparse(base)} would step around the budget", "hold one")
         for option in node.keywords:
-            if option.arg not in ("version", "total", "frozen", "kw_only"):
+            if option.arg not in ("version", "on_missing", "total", "frozen", "kw_only"):
                 self.refuse(node, "base-class", f"class option {option.arg} is not available", "leave it out")
         for part in [*node.decorator_list, *node.bases, *node.keywords]:
             self.visit(part)

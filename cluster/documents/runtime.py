@@ -23,6 +23,10 @@ from cluster.ids import DocumentId, Principal
 CONSTRUCT_CHANNEL = ""
 DELETE_CHANNEL = "-delete"
 """Not a legal handler name, so no author's channel can be it. A class without @on.delete refuses it: DENIED."""
+MISSING_CHANNEL = "-missing"
+"""Creation without parameters by somebody who came to a key that never existed, if the class wants that. DENIED, and nothing is
+created, unless the gate of what was constructed admits him.
+"""
 UPGRADE_CHANNEL = "-upgrade"
 """The document gets the code of the command. Its payload says from which."""
 ALARM_CHANNEL = "-alarm"
@@ -286,6 +290,11 @@ class Program(Protocol):
 
     @property
     def settings(self) -> Settings: ...
+
+    @property
+    def creates_missing(self) -> bool:
+        """Whether a document is created when somebody comes to a key that never existed: it takes MISSING_CHANNEL then."""
+        ...
 
     def schema(self) -> dict[str, Any]:
         """Channels with their parameters and refusals, visible fields and views, as JSON Schema."""

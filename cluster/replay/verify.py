@@ -14,7 +14,6 @@ from typing import Any
 from cluster.documents.bundle import code_hash
 from cluster.documents.loader import BundleLoader
 from cluster.documents.runtime import (
-    CONSTRUCT_CHANNEL,
     DELETE_CHANNEL,
     UPGRADE_CHANNEL,
     Code,
@@ -131,7 +130,7 @@ class Replay:
         if kind is CommandKind.CREATE:
             program = self.program(row["code_hash"])
             instance = program.new(live.id)
-            outcome = instance.run(Invocation(CONSTRUCT_CHANNEL, payload, sender, row["time_ms"], seed, 1))
+            outcome = instance.run(Invocation(row["channel"], payload, sender, row["time_ms"], seed, 1))
             if outcome.code is Code.OK:
                 live.program, live.instance = program, instance
                 live.code_hash = bytes.fromhex(row["code_hash"])

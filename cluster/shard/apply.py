@@ -364,7 +364,7 @@ class Applier:
         """Construct; a refusal leaves nothing and the key free, though its answer is remembered."""
         program = self._directory.program(command.code_hash)
         instance = program.new(live.id)
-        outcome = instance.run(Invocation("", command.payload, sender, self.now_ms, seed, 1))
+        outcome = instance.run(Invocation(command.channel, command.payload, sender, self.now_ms, seed, 1))
         if outcome.code is _OK:
             live.program, live.instance = program, instance
             live.code_hash = command.code_hash

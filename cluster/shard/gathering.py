@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cluster.documents.payload import encode, parse
-from cluster.documents.runtime import ANSWER_CHANNEL, Settings
+from cluster.documents.runtime import ANSWER_CHANNEL, MISSING_CHANNEL, Settings
 from cluster.empty import NO_ENTRIES, NO_ITEMS
 from cluster.errors import (
     ClusterError,
@@ -41,6 +41,7 @@ from cluster.shard.commands import (
     encode_entry,
 )
 from cluster.shard.directory import Directory
+from cluster.shard.missing import creation
 from cluster.shard.reading import UNREADABLE, compared
 from cluster.shard.turn import NOBODY, StreamKey, Turn
 from cluster.shard.upgrades import Upgrades
@@ -249,10 +250,9 @@ class Gatherer:
         kind = operation.kind
         if kind == _CREATE:
             code_hash = self._directory.code_for(operation.space, operation.key)
-            payload = self._directory.program(code_hash).check("", payload or NO_PARAMETERS)
-            if not self._creating:
-                self._creating = {}
-            self._creating[name] = code_hash
+            channel = operation.channel and MISSING_CHANNEL
+            payload = self._directory.program(code_hash).check(channel, payload or NO_PARAMETERS)
+            self._creates(name, code_hash)
         else:
             code_hash = self._code_of(operation)
             if kind == _SEND:
@@ -277,6 +277,15 @@ class Gatherer:
             operation.acked_through,
             code_hash,
         )
+
+    def makes(self, space: str, key: str) -> bool:
+        """Whether who comes to this key makes the document, if it never existed. Raises what is wrong with the space's code."""
+        return self._directory.program(self._directory.code_for(space, key)).creates_missing
+
+    def _creates(self, name: tuple[str, str], code_hash: bytes) -> None:
+        if not self._creating:
+            self._creating = {}
+        self._creating[name] = code_hash
 
     def _checked(self, operation: Operation, command: Command) -> _Checked | None:
         """What need not be looked at again for messages like this one that come right behind it."""
@@ -327,5 +336,11 @@ class Gatherer:
             return creating
         code_hash = self._directory.code_for(operation.space, operation.key)
         if live is None or not live.epoch:
+            if operation.kind == _SEND and self.makes(operation.space, operation.key):
+                check_channel(operation.channel)
+                self._directory.program(code_hash).check(operation.channel, operation.payload or NO_PARAMETERS)
+                self._creates((operation.space, operation.key), code_hash)
+                self.upgrades.queue(creation(operation.space, operation.key, operation.principal, code_hash))
+                return code_hash
             raise UnknownDocument(f"{operation.space}/{operation.key} was never created")
         return code_hash

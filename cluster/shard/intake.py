@@ -24,9 +24,10 @@ from cluster.shard.asks import Asks
 from cluster.shard.document import LiveDocument
 from cluster.shard.feed import Feed
 from cluster.shard.gathering import Gatherer
+from cluster.shard.missing import Missing
 from cluster.shard.proposals import Proposals, Proposed
 from cluster.shard.reading import Reader, Waiting, WaitingReads, refuse, refuse_with
-from cluster.shard.turn import StreamKey, Turn
+from cluster.shard.turn import NOBODY, StreamKey, Turn
 
 READ_KINDS = frozenset((Kind.READ, Kind.WATCH, Kind.ARGUMENTS, Kind.LIST))
 CONSISTENCIES = frozenset(Consistency)
@@ -70,6 +71,7 @@ class Intake:
         "_asks",
         "_feed",
         "_gatherer",
+        "_missing",
         "_proposals",
         "_reader",
         "_reads",
@@ -99,6 +101,7 @@ class Intake:
         self._arrived: list[tuple[StreamKey, list[Operation]]] = NO_ITEMS
         self._proposals = Proposals()
         self._reads = WaitingReads()
+        self._missing: Missing | None = None
         self._stamped_ms = stamped_ms
         """Floor for the time of the next proposal. It may be ahead of what is applied, so apply must never use it."""
         self.led_term: Term | None = None
@@ -212,6 +215,8 @@ class Intake:
             self._arrived = commands  # they gather while the last entries are on their way
         else:
             self._propose(commands, now_ms, wall_ms, turn)
+            if self._missing is not None:
+                self._serve_made(turn)
 
     def _take_work(self, stream: StreamKey, operation: Operation, turn: Turn, wall_ms: int) -> None:
         refusal = self._refusal()
@@ -226,6 +231,8 @@ class Intake:
         if operation.kind == Kind.UNWATCH:
             self._feed.close(stream, operation.id)
             self._reads.cancel(stream, operation.id)
+            if self._missing is not None:
+                self._missing.cancel(stream, operation.id)
         elif operation.kind not in READ_KINDS or operation.consistency not in CONSISTENCIES:
             error = InvalidRequest(f"no operation has kind {operation.kind} and consistency {operation.consistency}")
             refuse_with([(stream, [operation])], error, turn)
@@ -298,6 +305,8 @@ class Intake:
         """Answer what may be answered at `applied`. clock: monotonic milliseconds, read after answers by lease are computed."""
         for stream, operation in self._reads.ready(applied):
             self._reader.run(stream, operation, turn, now_ms)
+        if self._reader.missing:
+            self._make_missing(turn)
         leased = self._reads.ready_by_lease(applied)
         if leased:
             self._answer_by_lease(leased, now_ms, turn, clock)
@@ -310,11 +319,42 @@ class Intake:
         for stream, operation in reads:
             self._reader.run(stream, operation, computed, now_ms)
         if not self._server.raft.lease_holds(clock()):
+            self._reader.missing = NO_ITEMS
             self._reads.ask_again(reads)
             return
+        if self._reader.missing:
+            self._make_missing(turn)
         for stream, replies in computed.replies.items():
             for reply in replies:
                 turn.reply(stream, reply)
+
+    def _make_missing(self, turn: Turn) -> None:
+        """Who came to documents that never existed waits until they are made, or is told that they are not."""
+        missing, self._reader.missing = self._reader.missing, NO_ITEMS
+        for stream, operation, reply in missing:
+            try:
+                if not self._gatherer.makes(operation.space, operation.key):
+                    turn.reply(stream, reply)
+                    continue
+                if self._missing is None:
+                    self._missing = Missing()
+                creation = self._missing.wait(stream, operation)
+            except ClusterError as error:
+                turn.reply(stream, Reply(operation.id, 0, 0, b"", failure_of(error)))
+                continue
+            if creation is not None:
+                self.submit(NOBODY, [creation])
+
+    def _serve_made(self, turn: Turn) -> None:
+        """Creations that reads wait for may have been answered."""
+        assert self._missing is not None, "only asked while something was made"
+        for (stream, operation), failure in self._missing.concluded(turn.replies.pop(NOBODY, NO_ITEMS)):
+            if failure is None and not self._server.serves:
+                failure = failure_of(self._not_leader())
+            elif failure is None and not self._reads.add(stream, operation):
+                failure = failure_of(Overloaded("too many reads wait", retry_after_ms=50))
+            if failure is not None:
+                turn.reply(stream, Reply(operation.id, 0, 0, b"", failure))
 
     def proposed_at(self, index: LogIndex, term: Term) -> Proposed | None:
         """Who waits for entry `index`, which is about to be applied."""
@@ -322,10 +362,12 @@ class Intake:
         assert proposed is None or proposed.term == term, "what this leader proposed is what was committed"
         return proposed
 
-    def applied(self, proposed: Proposed) -> None:
+    def applied(self, proposed: Proposed, turn: Turn) -> None:
         """Apply has answered who waited."""
         self._proposals.applied(proposed)
         self._gatherer.forget_creations(proposed.commands)
+        if self._missing is not None:
+            self._serve_made(turn)
         if self._alarms is not None:
             self._alarms.concluded(proposed.commands)
 
@@ -342,6 +384,8 @@ class Intake:
     def refuse_reads(self, turn: Turn) -> None:
         """What is here may not be shown any more; who asked finds the next leader."""
         refuse(self._reads.refuse_all(), "", turn)
+        if self._missing is not None:
+            refuse(self._missing.refuse_all(), "", turn)
 
     def answer_all(self, turn: Turn) -> None:
         """This replica can no longer say what comes of anything that waits here: nobody may wait for it in vain."""
@@ -354,5 +398,7 @@ class Intake:
         never_taken = [(asker, [asked for asked in operations if asked.kind != Kind.UNWATCH]) for asker, operations in arrived]
         refuse_with(never_taken, self._not_leader(), turn)
         refuse(self._reads.refuse_all(), self._server.leader_node or "", turn)
+        if self._missing is not None:
+            refuse(self._missing.refuse_all(), self._server.leader_node or "", turn)
         if len(self._feed):
             self._feed.end_all(self._not_leader(), turn)

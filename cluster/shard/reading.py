@@ -59,6 +59,7 @@ class Reader:
         "_records",
         "_told",
         "damaged",
+        "missing",
     )
 
     def __init__(self, cache: DocumentCache, records: RecordStore, feed: Feed, told: Told = nobody_told) -> None:
@@ -66,6 +67,8 @@ class Reader:
         self._cache = cache
         self._records = records
         self._feed = feed
+        self.missing: list[tuple[StreamKey, Operation, Reply]] = NO_ITEMS
+        """Who came to a document that never existed, with what to answer if it is not made; the intake takes them."""
         self.damaged = ""
         """What could not be read; the replica looks at it after every batch of reads."""
 
@@ -88,6 +91,9 @@ class Reader:
             raise  # the engine failed: the node ends, and whoever asked is answered elsewhere
         except ClusterError as error:
             reply = Reply(operation.id, 0, 0, b"", failure_of(error))
+            if type(error) is UnknownDocument and operation.consistency == Consistency.LINEARIZABLE:
+                self.missing = [*self.missing, (stream, operation, reply)]
+                return
         turn.reply(stream, reply)
 
     def _living(self, operation: Operation, now_ms: float) -> LiveDocument:

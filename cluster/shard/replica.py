@@ -402,7 +402,7 @@ class ShardReplica:
             self._intake.answer_all(turn)
             return False
         if proposed is not None:
-            self._intake.applied(proposed)
+            self._intake.applied(proposed, turn)
         for live in changed:
             self.feed.changed(live)
             self._intake.changed(live, turn)

@@ -154,9 +154,13 @@ class Upgrades:
         payload = msgspec.json.encode(UpgradeOrder(before.hex(), space.deployments))
         document = live.id
         name = (document.space, document.key)
+        self.queue(Command(CommandKind.UPGRADE, *name, UPGRADE_CHANNEL, payload, UPGRADER, b"", 0, 0, code_hash))
+
+    def queue(self, command: Command) -> None:
+        """Have a command go into the log before the one that is being looked at."""
         if not self.queued:
             self.queued = []
-        self.queued.append(Command(CommandKind.UPGRADE, *name, UPGRADE_CHANNEL, payload, UPGRADER, b"", 0, 0, code_hash))
+        self.queued.append(command)
 
     def take(self) -> list[Command]:
         """What is to be proposed before anything else."""

@@ -46,7 +46,7 @@ CREATOR: Final = "creator@test"
 def simulate(
     cls: type[Document],
     *,
-    by: str = CREATOR,
+    by: str | None = CREATOR,
     key: str = "document",
     now: datetime = NOON,
     seed: int = 0,
@@ -62,7 +62,7 @@ def simulate(
     """
     past = read_export(Path(history)) if history is not None else None
     simulation = Simulation(cls, key, now, seed, settings, past)
-    if past is None:
+    if past is None and by is not None:
         simulation.visitor(by).create(**(parameters or {}))
     return simulation
 

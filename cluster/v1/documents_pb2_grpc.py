@@ -94,7 +94,8 @@ class DocumentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Send(self, request, context):
-        """Sends one message to a document; returns when it is committed and its handler has answered.
+        """Sends one message to a document; returns when it is committed and its handler has answered. Some classes create the document
+        for whoever first sends to, reads or watches a key that never existed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,6 +47,10 @@ class TallyProgram:
     def settings(self) -> Settings:
         return self.settings_now
 
+    @property
+    def creates_missing(self) -> bool:
+        return False
+
     def schema(self) -> dict[str, Any]:
         return {"version": self._version}
 

@@ -107,6 +107,10 @@ class SystemProgram:
     def settings(self) -> Settings:
         return Settings(payload_bytes_max=2 * BUNDLE_BYTES_MAX)
 
+    @property
+    def creates_missing(self) -> bool:
+        return False
+
     def schema(self) -> dict[str, Any]:
         return {"channels": sorted(_CHANNELS)}
 
