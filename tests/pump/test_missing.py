@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from cluster.documents import bundle
+from cluster.ids import NodeId
 from cluster.session.operations import Kind
 from cluster.shard.replica import CompactionConfig
 from cluster.shard.system.program import OPERATOR
@@ -70,7 +71,7 @@ def test_all_who_come_at_once_through_a_storm_come_to_one_document(seed: int) ->
 def test_a_read_that_waits_for_its_document_is_answered_although_the_leader_dies(after_ms: int) -> None:
     """Whoever waits for a creation may not wait for ever: the next leader knows nothing of him."""
     world = deployed(7)
-    leader = world.leader_of(world.nodes["n1"].pump.router.shard_of("book", "one"))
+    leader = world.leader_of(world.nodes[NodeId("n1")].pump.router.shard_of("book", "one"))
     client = world.client(next(name for name in world.nodes if name != leader.name))
     read = client.submit(Kind.READ, "one", "", None, space="book", principal="alice@acme")
     world.run(after_ms)
