@@ -15,6 +15,6 @@ Nothing of the product is imitated here: commands go through the session protoco
 """
 
 from cluster.simulate.connection import Screen
-from cluster.simulate.document import Simulation, Visitor, simulate
+from cluster.simulate.document import Asked, Simulation, Visitor, simulate
 
-__all__ = ["Screen", "Simulation", "Visitor", "simulate"]
+__all__ = ["Asked", "Screen", "Simulation", "Visitor", "simulate"]

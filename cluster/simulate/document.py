@@ -24,7 +24,7 @@ from cluster.documents.declare import Document
 from cluster.documents.deploying import check_successor, handlers_lost
 from cluster.documents.loader import BundleLoader
 from cluster.documents.program import DocumentProgram
-from cluster.documents.runtime import Settings
+from cluster.documents.runtime import OpenAsk, Settings
 from cluster.documents.state import Refused
 from cluster.errors import HandlerFailed, HandlerRefused, Unavailable
 from cluster.ids import DocumentId, Position, Principal
@@ -183,6 +183,11 @@ class Simulation:
         """Run everything that was logged again, apart from the node, and compare outcomes, answers and the chain of writes."""
         return replay(self.history())
 
+    def open_asks(self, who: Principal) -> list[OpenAsk]:
+        """What the document asks of a principal now."""
+        instance = self._node.document(DocumentId(SPACE, self.key)).instance
+        return [] if instance is None else instance.open_asks(who)
+
     def failed(self, failure: Failure) -> Exception:
         """The exception for a failure, as a client of the author raises it."""
         error = error_of(failure)
@@ -208,6 +213,20 @@ class Simulation:
         return self._node
 
 
+class Asked:
+    """One ask that waits. id: the same whenever it is handed out. request: as JSON. deadline: when it ends unanswered."""
+
+    def __init__(self, visitor: Visitor, ask: OpenAsk) -> None:
+        self.id = ask.id
+        self.request: Any = msgspec.json.decode(ask.request)
+        self.deadline = EPOCH + timedelta(milliseconds=ask.due_ms)
+        self._visitor = visitor
+
+    def answer(self, value: Any) -> Any:
+        """Answer it. See Visitor.answer."""
+        return self._visitor.answer(self.id, value)
+
+
 class Visitor:
     """One principal at the document, over one session. A channel is a method: `alice.bid(cents=500)`; `send` is for channels
     that have the name of a method of this class.
@@ -230,7 +249,7 @@ class Visitor:
     def send(self, channel: str, parameters: dict[str, Any] | None = None) -> Any:
         """Send a message and return its answer. Raises the class's refusals, HandlerFailed with the author's frames as a note,
         and every other error of cluster.errors."""
-        return self._ask(Kind.SEND, channel, parameters)
+        return self._ask(Kind.SEND, channel, parameters or {})
 
     def create(self, **parameters: Any) -> Any:
         """Create the document: what `simulate` has done already, unless it was deleted since."""
@@ -238,7 +257,7 @@ class Visitor:
 
     def delete(self) -> None:
         """Delete the document. Raises PermissionDenied where the class does not let them."""
-        self._ask(Kind.DELETE, "", None)
+        self._ask(Kind.DELETE, "", {})
 
     def view(self, arguments: Arguments | None = None) -> Any:
         """What they may see now, by these arguments of views and windows. Raises PermissionDenied where the gate says no, and
@@ -254,6 +273,14 @@ class Visitor:
             raise screen.ended
         return screen
 
+    def asks(self) -> list[Asked]:
+        """What the document asks of them and waits for, the oldest first: they are the worker, or the person, who answers."""
+        return [Asked(self, ask) for ask in self._simulation.open_asks(Principal.parse(self.who))]
+
+    def answer(self, ask: str, value: Any) -> Any:
+        """Answer an ask by its id; returns what its handler answers. Raises AskClosed when it was answered or out of time."""
+        return self._ask(Kind.ANSWER, "", {"ask": ask, "value": value})
+
     def drop(self) -> None:
         """Lose the connection. Nothing that was sent is lost; screens stand still."""
         self._connection.drop()
@@ -264,8 +291,8 @@ class Visitor:
         self._connection.connect()
         self._simulation.settle()
 
-    def _ask(self, kind: Kind, channel: str, parameters: dict[str, Any] | None) -> Any:
-        payload = msgspec.json.encode(parameters or {}, enc_hook=_plain)
+    def _ask(self, kind: Kind, channel: str, content: Any) -> Any:
+        payload = msgspec.json.encode(content, enc_hook=_plain)
         ticket = self._connection.submit(kind, channel, payload)
         self._simulation.settle()
         while (reply := self._connection.reply(ticket)) is None:

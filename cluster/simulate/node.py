@@ -194,10 +194,14 @@ class SimulatedNode:
         self._engine.write(batch)
         self._engine.sync()
 
+    def document(self, document: DocumentId) -> LiveDocument:
+        """A document as the node holds it."""
+        replica = self.pump.replicas[self.pump.router.shard_of(document.space, document.key)]
+        return replica.cache.get(document.space, document.key)
+
     def history(self, document: DocumentId) -> dict[str, Any]:
         """A document's whole history with its code, as cluster.replay.file has it."""
-        shard = self.pump.router.shard_of(document.space, document.key)
-        live = self.pump.replicas[shard].cache.get(document.space, document.key)
+        shard, live = self.pump.router.shard_of(document.space, document.key), self.document(document)
         store = HistoryStore(self._engine, shard)
         rows = [
             row

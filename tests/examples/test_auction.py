@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from cluster.errors import PermissionDenied
+from cluster.errors import AskClosed, PermissionDenied
 from cluster.examples.auction import Auction, Closed
+from cluster.replay.timeline import causes
 
 
 def test_bids_are_secret_until_the_clock_opens_them() -> None:
@@ -40,6 +41,41 @@ def test_an_auction_closes_once_though_the_node_dies_before_its_time() -> None:
     auction.advance(timedelta(hours=1))
     seller.view()
     assert seller.position == position, "nothing else has happened"
+
+
+def test_the_winner_is_charged_once_by_the_service_that_is_asked() -> None:
+    auction = Auction.simulate(by="seller@acme", title="A vase", minutes=1)
+    auction.visitor("alice@acme").bid(cents=700)
+    auction.visitor("bob@acme").bid(cents=900)
+    payments = auction.visitor("payments@acme")
+    assert payments.asks() == []
+    auction.advance(timedelta(minutes=1))
+    (ask,) = payments.asks()
+    assert ask.request == {"bidder": "bob@acme", "cents": 900}
+    assert auction.visitor("alice@acme").asks() == []
+    with pytest.raises(AskClosed):
+        auction.visitor("alice@acme").answer(ask.id, "a forged receipt")
+    auction.restart()
+    ask.answer("receipt 17")
+    assert payments.asks() == []
+    with pytest.raises(AskClosed):
+        ask.answer("receipt 18")
+    paid = [cause.after for cause in causes(auction.history(), "/paid")]
+    assert paid == [False, True]
+
+
+def test_an_answer_that_does_not_come_is_an_answer_too() -> None:
+    auction = Auction.simulate(by="seller@acme", title="A vase", minutes=1)
+    auction.visitor("bob@acme").bid(cents=900)
+    payments = auction.visitor("payments@acme")
+    auction.advance(timedelta(minutes=1))
+    (ask,) = payments.asks()
+    assert ask.deadline == auction.now + timedelta(days=1)
+    auction.advance(timedelta(days=2))
+    with pytest.raises(AskClosed):
+        ask.answer("too late")
+    assert [cause.after for cause in causes(auction.history(), "/paid")] == [False]
+    assert auction.replay().equal
 
 
 def test_who_is_not_of_the_house_does_not_come_in() -> None:
