@@ -18,6 +18,7 @@ from cluster.documents.context import Command
 from cluster.documents.declare import Before, Document
 from cluster.documents.instance import DocumentInstance
 from cluster.documents.runtime import Code, Invocation, Outcome
+from cluster.errors import StorageDamaged
 from cluster.ids import DocumentId
 
 if TYPE_CHECKING:
@@ -38,13 +39,16 @@ def upgrade(
         return None, _refused(invocation, "; ".join(change.reason for change in taken.changes))
     previous = before.load(document, state)
     instance = DocumentInstance(program, document)
-    instance.take_over(state, taken.sources)
+    try:
+        instance.take_over(state, taken.sources)
+    except StorageDamaged as error:  # the old class loaded this state: it is the new one that does not take it
+        return None, _refused(invocation, error.message)
     gone = handlers_gone(previous.armed_handlers(), new)
     if gone:
         return None, _refused(invocation, "; ".join(change.reason for change in gone))
     outcome = instance.run_channel(program.upgrade_channel(_all(hooks, previous)), invocation)
     if outcome.code is not Code.OK:
-        return None, outcome
+        return None, outcome if outcome.code is Code.FAILED else _refused(invocation, _ended(outcome))
     # What was carried over is no tracked write, yet replicas must agree on it: the chain binds the whole new state.
     outcome.writes = hashlib.blake2b(instance.dump(), digest_size=STATE_DIGEST_BYTES).digest()
     outcome.changes = None
@@ -65,8 +69,16 @@ def _all(hooks: list[Hook], previous: DocumentInstance) -> Any:
     return run
 
 
+def _ended(outcome: Outcome) -> str:
+    """How hooks ended that neither went well nor failed: a document is upgraded or not, and operators are told why not."""
+    told = json.decode(outcome.answer)
+    if outcome.code is Code.BUDGET:
+        return f"the hook exceeded its budget of {told.get('limit', 'steps')}"
+    return f"the hook refused: {told.get('name', '')} {told.get('message', '')}"
+
+
 def _refused(invocation: Invocation, why: str) -> Outcome:
-    """A change that no hook settles. Deploying would have been refused, had this version's documents been known of."""
+    """The document stays as it is. Where a hook is missing, deploying was refused unless this version was forgotten."""
     identity = invocation.seed + invocation.index.to_bytes(8, "little")
     error_id = hashlib.blake2b(identity, person=b"moot.error", digest_size=8).hexdigest()
-    return Outcome(Code.FAILED, json.encode({"error_id": error_id}), error=f"UpgradeNeedsHook: {why}")
+    return Outcome(Code.FAILED, json.encode({"error_id": error_id}), error=f"UpgradeFailed: {why}")
