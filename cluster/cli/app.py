@@ -3,7 +3,7 @@
     output.py             what people and programs see, and every exit code
     reach.py              which cluster, and how to talk to it
     local.py              clusters of real processes on this machine; local_commands.py starts and hurts them
-    status.py space.py    the topics, with node.py and configuration.py; deploying.py brings code
+    status.py space.py    the topics, with node.py and configuration.py; deploying.py brings code, schema.py describes it
     shards.py moves.py    Raft groups: who leads and holds them, and moving that; leader.py finds who must be asked
     doc.py history.py     documents, and what made them; past.py shows what they were
     demo.py bench.py      the main job end to end, what it costs, and chaos.py, how it is hurt
@@ -32,6 +32,7 @@ from cluster.cli import (
     moves,
     node,
     past,
+    schema,
     shards,
     space,
     status,
@@ -77,6 +78,7 @@ status.register(app)
 moves.register(shards.app)
 shards.register(app)
 deploying.register(space.app)
+schema.register(space.app)
 app.add_typer(space.app, name="space", rich_help_panel="Documents")
 history.register(doc.app)
 past.register(doc.app)

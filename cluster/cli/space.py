@@ -113,8 +113,8 @@ def show(name: SpaceName, address: Addresses = None, folder: Folder = DEFAULT_FO
             add_row(seen, styled(field, "bold"), _type(description), "everybody admitted" if who == "public" else who)
         out.print()
         out.print(seen)
-    for refusal, text in schema.get("refusals", {}).items():
-        out.print(Text(f"refuses with {refusal}: {text}", style="dim"))
+    for refusal, description in schema.get("refusals", {}).items():
+        out.print(Text(f"refuses with {refusal}: {description['description']}", style="dim"))
     return Exit.DONE
 
 

@@ -2,14 +2,15 @@
 
 `client.py` is what applications call, `connection.py` keeps the session's stream open, `wire.py` speaks the public protocol,
 `watch.py` holds the view of a watched document, `editor.py` a text that is typed into (`editing.py` decides its characters),
-`asks.py` hands out what documents ask, `failures.py` rebuilds the errors. What is decided about numbering, resending and
-resuming is decided in `cluster.session.client`, which is pure.
+`asks.py` hands out what documents ask, `handle.py` is what generated typed clients stand on, `failures.py` rebuilds the errors.
+What is decided about numbering, resending and resuming is decided in `cluster.session.client`, which is pure.
 """
 
 from cluster.client.asks import Ask, Asks
 from cluster.client.client import Answer, Client, Document, PendingAnswer, connect
 from cluster.client.editor import TextEditor
 from cluster.client.failures import Refusal
+from cluster.client.handle import Handle, TypedWatch
 from cluster.client.watch import Change, Watch
 from cluster.session.client_events import Settings
 from cluster.session.operations import Consistency
@@ -22,10 +23,12 @@ __all__ = [
     "Client",
     "Consistency",
     "Document",
+    "Handle",
     "PendingAnswer",
     "Refusal",
     "Settings",
     "TextEditor",
+    "TypedWatch",
     "Watch",
     "connect",
 ]

@@ -16,7 +16,7 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 from cluster.documents import payload as json
 from cluster.documents import upgrading
 from cluster.documents.armed import hidden_fields
-from cluster.documents.channels import Answering, Channel, Export, Guarded, Parameter, View, members_schema, shown_schema
+from cluster.documents.channels import Answering, Channel, Export, Guarded, Parameter, View, shown_schema
 from cluster.documents.context import Command
 from cluster.documents.declare import MARK, RESERVED, Document, FieldDescriptor, Mark, is_policy
 from cluster.documents.hooks import Hook, read_hook
@@ -35,6 +35,7 @@ from cluster.documents.runtime import (
     Program,
     Settings,
 )
+from cluster.documents.schema import channel_schema, refusal_schema, view_schema
 from cluster.documents.state import Event, FieldOptions, FieldSpec, Refused, StateType, Tally, field_spec, state_type
 from cluster.documents.state.record import record_type_of
 from cluster.documents.state.tally import ADDED
@@ -198,23 +199,19 @@ class DocumentProgram:
             "document": declaration.cls.__name__,
             "version": declaration.version,
             "description": inspect.getdoc(declaration.cls) or "",
-            "construct": self.channel(CONSTRUCT_CHANNEL).schema(definitions),
+            "construct": channel_schema(self.channel(CONSTRUCT_CHANNEL), definitions),
             "onMissing": "create" if self.creates_missing else "refuse",
-            "channels": {name: channel.schema(definitions) for name, channel in declaration.channels.items()},
+            "channels": {name: channel_schema(channel, definitions) for name, channel in declaration.channels.items()},
             "answers": {name: channel.schema(definitions) for name, channel in declaration.answers.items()},
-            "refusals": {refusal.__name__: inspect.getdoc(refusal) or "" for refusal in declaration.refusals},
+            "deletable": declaration.delete is not None,
+            "refusals": {refusal.__name__: refusal_schema(refusal, definitions) for refusal in declaration.refusals},
             "events": {event.__name__: record_type_of(event).json_schema(definitions) for event in declaration.events},
             "fields": {
                 spec.name: {"visible": "public" if spec.visibility == "public" else "by policy"}
                 | shown_schema(spec, definitions)
                 for spec in shown
             },
-            "views": {
-                view.name: {"perViewer": view.per_viewer}
-                | ({"arguments": members_schema(view.parameters, definitions)} if view.parameters else {})
-                | view.type.json_schema(definitions)
-                for view in declaration.views
-            },
+            "views": {view.name: view_schema(view, definitions) for view in declaration.views},
             "exports": {
                 one.name: {"to": "owners" if one.to is None else "by policy"} | one.type.json_schema(definitions)
                 for one in declaration.exports

@@ -151,7 +151,7 @@ def test_the_schema_says_what_clients_may_send_and_see() -> None:
     )
     schema = BundleLoader().load(bundle.from_source(source).encode()).schema()
     assert (schema["document"], schema["version"], schema["description"]) == ("Stage", 3, "A stage.")
-    assert schema["refusals"] == {"Closed": "Too late."}
+    assert schema["refusals"] == {"Closed": {"description": "Too late.", "arguments": {"type": "array"}}}
     assert list(schema["channels"]["go"]["parameters"]["properties"]) == ["row", "n"]
     assert schema["channels"]["go"]["parameters"]["required"] == ["row"]
     assert list(schema["fields"]) == ["rows"]

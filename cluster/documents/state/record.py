@@ -296,6 +296,9 @@ class RecordType(StateType):
         schema = field_type.json_schema(definitions)
         if name in self.defaults:
             schema["default"] = field_type.to_json(field_type.admit(self.defaults[name]))
+        visibility = self.options[name].visibility
+        if visibility != "public":  # absent from what a viewer is shown
+            schema["visible"] = "private" if visibility == "private" else "by policy"
         return schema
 
     def size(self, value: Any) -> int:

@@ -1,0 +1,116 @@
+"""What generated clients stand on: one document whose channels are methods and whose view has a type.
+
+    cards = Cards(client.document("cards", "table"))      # Cards comes from `moot space schema cards --format python`
+    await cards.play(rank="8", suit="hearts", call="spades")
+    async with cards.watch() as watch:
+        async for view in watch:
+            print(view["turn"])
+
+Answers and views are converted from JSON to the types that the schema names: moments, decimals, integers of 64 bits. A view is
+converted as a whole at every step; who follows large documents takes `Document.watch`, whose steps share what did not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, ClassVar, Generic, TypeVar
+
+import msgspec
+
+from cluster.client.client import Document
+from cluster.client.watch import Watch
+from cluster.documents.state.scalars import JSON_INT_MAX
+from cluster.ids import Position
+from cluster.session.operations import Consistency
+
+ViewT = TypeVar("ViewT")
+
+
+class Handle(Generic[ViewT]):
+    """The base class of generated clients.
+
+    view_type: the TypedDict of what a viewer sees. result_types: of the channels that answer something; "" is the creation.
+    """
+
+    view_type: ClassVar[Any]
+    result_types: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+
+    async def read(self, *, consistency: Consistency = Consistency.LINEARIZABLE) -> ViewT:
+        """What the caller may see. Raises what Client.read raises."""
+        answer = await self.document.read(consistency=consistency)
+        view: ViewT = _converted(answer.value, self.view_type)
+        return view
+
+    async def delete(self) -> None:
+        """Delete the document. Raises what Client.delete raises."""
+        await self.document.delete()
+
+    def watch(self) -> TypedWatch[ViewT]:
+        """Follow the document: `async with`, then `async for view in watch`. Raises what Watch raises."""
+        return TypedWatch(self.document.watch(), self.view_type)
+
+    async def _create(self, parameters: Mapping[str, Any], omitted: Sequence[str] = ()) -> Any:
+        answer = await self.document.create(_payload(parameters, omitted))
+        return _converted(answer.value, self.result_types.get("", Any))
+
+    async def _send(self, channel: str, parameters: Mapping[str, Any], omitted: Sequence[str] = ()) -> Any:
+        answer = await self.document.send(channel, _payload(parameters, omitted))
+        return _converted(answer.value, self.result_types.get(channel, Any))
+
+
+class TypedWatch(Generic[ViewT]):
+    """A Watch whose steps are views of a type. position: of the last one taken."""
+
+    def __init__(self, watch: Watch, view_type: Any) -> None:
+        self._watch = watch
+        self._view_type = view_type
+
+    @property
+    def position(self) -> Position | None:
+        return self._watch.position
+
+    def __aiter__(self) -> TypedWatch[ViewT]:
+        return self
+
+    async def __anext__(self) -> ViewT:
+        change = await self._watch.__anext__()
+        view: ViewT = _converted(change.view, self._view_type)
+        return view
+
+    async def __aenter__(self) -> TypedWatch[ViewT]:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._watch.close()
+
+
+def _converted(value: Any, kind: Any) -> Any:
+    # not strict: integers beyond 2**53 are text in JSON. Text stays text wherever the type says so.
+    return msgspec.convert(value, kind, strict=False, str_keys=True)
+
+
+def _payload(parameters: Mapping[str, Any], omitted: Sequence[str]) -> dict[str, Any]:
+    """Parameters as JSON has them; of `omitted` those that are None are left to the author's defaults."""
+    return {name: _plain(value) for name, value in parameters.items() if value is not None or name not in omitted}
+
+
+def _plain(value: Any) -> Any:
+    """Moments have milliseconds on the wire, and integers that JSON readers would round are text; the rest is what JSON encoding
+    makes of it."""
+    if isinstance(value, int) and abs(value) > JSON_INT_MAX:
+        return str(value)
+    if isinstance(value, datetime):
+        moment = value.astimezone(UTC) if value.tzinfo else value
+        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value
