@@ -102,8 +102,9 @@ def _payload(parameters: Mapping[str, Any], omitted: Sequence[str]) -> dict[str,
 
 
 def _plain(value: Any) -> Any:
-    """Moments have milliseconds on the wire, and integers that JSON readers would round are text; the rest is what JSON encoding
-    makes of it."""
+    """Moments have milliseconds on the wire, and integers that JSON readers would round are text; the rest is what JSON
+    encoding makes of it.
+    """
     if isinstance(value, int) and abs(value) > JSON_INT_MAX:
         return str(value)
     if isinstance(value, datetime):
