@@ -194,3 +194,34 @@ def idle(
     if found["first_use_ms"]:
         say(f"{max(found['first_use_ms']):8.1f} ms at most for the first operation of {len(found['first_use_ms'])} of them")
     return Exit.DONE
+
+
+@app.command()
+@command
+def views(
+    commands: Annotated[int, typer.Option("--commands", help="Commands of each measurement.", min=10)] = 300,
+    as_json: AsJson = False,
+) -> Exit:
+    """Measure what one change costs in a large document and for many viewers, beside a small one and few, in one process.
+
+    Exit codes: 0 measured.
+
+    Example: moot bench views --json
+    """
+    from chaos.bench.views import bench_views
+
+    found = bench_views(_tell, commands=commands)
+    if as_json:
+        print_json(found)
+        return Exit.DONE
+    shown = table("case", ">size", ">viewers", ">command us", ">deltas us", ">us/viewer", ">delta bytes", ">x small")
+    for case in found["cases"]:
+        for which in ("small", "large"):
+            values = case[which]
+            ratio = f"{case['ratio']['command']:.2f}, {case['ratio']['deltas']:.2f}" if which == "large" else ""
+            add_row(
+                shown, case["case"], f"{values['size']:,}", f"{values['viewers']:,}", f"{values['command_us']:.1f}",
+                f"{values['deltas_us']:.1f}", f"{values['us_per_viewer']:.2f}", f"{values['delta_bytes']:,}", ratio,
+            )  # fmt: skip
+    out.print(shown)
+    return Exit.DONE

@@ -264,7 +264,14 @@ class LiveDocument:
         ring = self.ring
         if not ring or ring[0][0] > index + 1 or index > self.index:
             return None
-        return [changes for at, changes, _ in ring if at > index and changes is not None]
+        newest: list[Any] = []
+        for at, changes, _ in reversed(ring):  # most viewers lack the last ones only
+            if at <= index:
+                break
+            if changes is not None:
+                newest.append(changes)
+        newest.reverse()
+        return newest
 
     def clear_ring(self) -> None:
         """Forget changes: history was cut (delete, recreate, freeze)."""
