@@ -48,7 +48,7 @@ def upgrade(
         return None, _refused(invocation, "; ".join(change.reason for change in gone))
     outcome = instance.run_channel(program.upgrade_channel(_all(hooks, previous)), invocation)
     if outcome.code is not Code.OK:
-        return None, outcome if outcome.code is Code.FAILED else _refused(invocation, _ended(outcome))
+        return None, outcome if outcome.code is Code.FAILED else _refused(invocation, _ended(outcome), outcome.steps)
     # What was carried over is no tracked write, yet replicas must agree on it: the chain binds the whole new state.
     outcome.writes = hashlib.blake2b(instance.dump(), digest_size=STATE_DIGEST_BYTES).digest()
     outcome.changes = None
@@ -77,8 +77,8 @@ def _ended(outcome: Outcome) -> str:
     return f"the hook refused: {told.get('name', '')} {told.get('message', '')}"
 
 
-def _refused(invocation: Invocation, why: str) -> Outcome:
+def _refused(invocation: Invocation, why: str, steps: int = 0) -> Outcome:
     """The document stays as it is. Where a hook is missing, deploying was refused unless this version was forgotten."""
     identity = invocation.seed + invocation.index.to_bytes(8, "little")
     error_id = hashlib.blake2b(identity, person=b"moot.error", digest_size=8).hexdigest()
-    return Outcome(Code.FAILED, json.encode({"error_id": error_id}), error=f"UpgradeFailed: {why}")
+    return Outcome(Code.FAILED, json.encode({"error_id": error_id}), steps=steps, error=f"UpgradeFailed: {why}")

@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT))
 
 from cluster.documents import bundle  # noqa: E402
 from cluster.documents.loader import BundleLoader  # noqa: E402
-from cluster.documents.runtime import Invocation  # noqa: E402
+from cluster.documents.runtime import UPGRADE_CHANNEL, Invocation  # noqa: E402
 from cluster.ids import DocumentId, Principal  # noqa: E402
 
 HANDLERS = {
@@ -131,6 +131,42 @@ def main() -> None:
             outcome = instance.run(command)
             digest = hashlib.blake2b(outcome.writes + instance.dump(), digest_size=8).hexdigest()
             print(json.dumps([name, outcome.code.name, outcome.answer.decode(), outcome.steps, digest]))
+    upgrades()
+
+
+UPGRADES = {
+    "copies": "self.out = before.out + str(ctx.now)",
+    "builds": "for row in before.rows:\n    self.out += row.name * row.n\nself.rows.put(Row(str(ctx.new_id()), 1))",
+    "draws": "self.out = str(ctx.random.below(1000))",
+    "fails": "self.out = str(1 // 0)",
+    "refuses": "raise Closed()",
+    "never ends": "while True:\n    self.out += 'x'",
+}
+
+
+def upgrades() -> None:
+    """What hooks come to."""
+    body = "self.out = 'old'\nself.rows.put(Row('r', 2))"
+    first = BundleLoader().load(
+        bundle.from_source(f"{TOP}{textwrap.indent(body, ' ' * 8)}\n        return self.out\n").encode()
+    )
+    instance = first.new(DocumentId("stage", "one"))
+    for index, channel in enumerate(("", "go"), 1):
+        instance.run(Invocation(channel, b"{}", Principal("alice", "acme"), 1_700_000_000_000, bytes(32), index))
+    for name, hook in UPGRADES.items():
+        source = TOP.replace("class Stage(Document)", "class Stage(Document, version=2)").replace(
+            "Command,", "Before, Command,", 1
+        )
+        lead = "    @on.upgrade(since=1)\n    def lead(self, ctx: Command, before: Before) -> None:\n" + textwrap.indent(
+            hook, " " * 8
+        )
+        source = source.replace("    @on.alarm", f"{lead}\n\n    @on.alarm", 1) + "        return self.out\n"
+        second = BundleLoader().load(bundle.from_source(source).encode())
+        order = Invocation(UPGRADE_CHANNEL, b"{}", Principal("upgrade", "moot"), 1_700_000_000_003, bytes(range(32)), 3)
+        upgraded, outcome = second.upgrade(DocumentId("stage", "one"), instance.dump(), first, order)
+        state = upgraded.dump() if upgraded is not None else b""
+        digest = hashlib.blake2b(outcome.writes + state, digest_size=8).hexdigest()
+        print(json.dumps(["upgrade", name, outcome.code.name, outcome.error, outcome.steps, digest]))
 
 
 if __name__ == "__main__":
