@@ -261,7 +261,7 @@ class Divergences:
             self._release(replica, watch)
             self._look_later(replica, examined.name, now_ms)  # whoever differs was not heard
             return
-        awaited = [voter for voter in voters if voter not in chains and voter not in replica.cache.withheld]
+        awaited = [voter for voter in voters if voter not in chains and not evidence.speechless(replica, voter)]
         undecided = right is None and now_ms - examined.began_ms < UNDECIDED_MS_MAX
         if undecided and majority_possible(words, voters, awaited):
             report = self.reports.write(replica, examined.name, examined.answers, words, None, Remedy.WAITING)

@@ -117,7 +117,7 @@ class SnapshotSending:
         place = (replica.id, peer)
         node = replica.members.node_of(peer)
         doubted = bool(replica.cache.doubted)
-        if node is None or not replica.serves or replica.cache.withhold(peer):  # what may be wrong is not spread
+        if node is None or not replica.serves or replica.cache.withholds:  # what may be wrong is not spread
             return
         under_way = self._outgoing.get(place)
         if under_way is not None:
@@ -136,6 +136,12 @@ class SnapshotSending:
         broken = replica.broken_snapshots.pop(peer, point)
         replica.hold_for_snapshot(peer, max(replica.raft.snapshot.index, min(point, broken)))
         _send_opening(transfer, node, turn)
+
+    def on_request(self, replica: ShardReplica, peer: ReplicaId, now_ms: float, turn: Turn) -> None:
+        """A damaged replica asks for the state of a shard."""
+        if replica.serves:
+            replica.cache.withhold(peer)
+        self.open(replica, peer, now_ms, turn)
 
     def on_pull(self, replica: ShardReplica, pull: SnapshotPull, now_ms: float, turn: Turn) -> None:
         """The receiver asks for the next chunk."""

@@ -109,7 +109,7 @@ class Transfers:
             self._sending.on_close(replica, item, now_ms, turn)
             self._receiving.on_close(replica, item)
         elif isinstance(item, SnapshotRequest):
-            self._sending.open(replica, item.sender, now_ms, turn)
+            self._sending.on_request(replica, item.sender, now_ms, turn)
         elif isinstance(item, HistoryPull):
             self._sending.on_history_pull(replica, item)
         else:

@@ -428,9 +428,11 @@ class Raft:
         state = self._state
         if state.role is not Role.LEADER:
             return {}
-        matches = {peer: progress.match for peer, progress in state.progress.items()}
-        matches[state.replica] = state.log.persisted
-        return matches
+        return {peer: progress.match for peer, progress in state.progress.items()} | {state.replica: state.log.persisted}
+
+    def only_snapshot_helps(self, peer: ReplicaId) -> bool:
+        """Leader: whether a replica is known to lack entries that the log here has no more."""
+        return replication.only_snapshot_helps(self._state, peer)
 
     @property
     def transferring_to(self) -> ReplicaId | None:

@@ -100,6 +100,12 @@ def flush(state: State, now_ms: float) -> None:
             _send_notice(state, peer, progress, now_ms)
 
 
+def only_snapshot_helps(state: State, peer: ReplicaId) -> bool:
+    """Whether a peer was found to lack what is compacted. Nothing is known of one that was not heard in this term."""
+    progress = state.progress.get(peer)
+    return progress is not None and progress.pace is Pace.SNAPSHOT
+
+
 def inflight_bytes(state: State) -> int:
     """Bytes of entries on their way to all followers."""
     return sum([progress.inflight_bytes for progress in state.progress.values()])

@@ -70,8 +70,7 @@ class DocumentCache:
         self.doubt_yields = False
         """It is spread nevertheless, for entries can not be committed without a replica that needs a snapshot."""
         self.withheld = _NOBODY
-        """Who needs a snapshot that doubt withholds. Their logs do not reach back to what is doubted, or they are damaged: they
-        will have no word on it, and nobody waits for one."""
+        """Who is damaged and asked for the snapshot that doubt withholds."""
         self.touched: dict[tuple[str, str], None] = NO_ENTRIES
         """Documents that were read and may not have the code that they should: their leader looks at them."""
         self.copied_through = LogIndex(0)
@@ -131,12 +130,15 @@ class DocumentCache:
         if doubted:
             self.doubted = {**self.doubted, name: None}
 
-    def withhold(self, peer: ReplicaId) -> bool:
-        """Whether doubt keeps a snapshot from a replica that needs it; it is remembered then."""
-        if not self.doubted or self.doubt_yields:
-            return False
-        self.withheld |= {peer}
-        return True
+    @property
+    def withholds(self) -> bool:
+        """Whether doubt keeps snapshots from everybody."""
+        return bool(self.doubted) and not self.doubt_yields
+
+    def withhold(self, peer: ReplicaId) -> None:
+        """Remember who is damaged: what is doubted now it will not have run itself."""
+        if self.doubted:
+            self.withheld |= {peer}
 
     def release(self, name: tuple[str, str]) -> None:
         """A document is not compared any more."""

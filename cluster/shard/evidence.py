@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cluster.errors import CodeMissing, HistoryTrimmed, StorageDamaged
-from cluster.ids import DocumentId, LogIndex
+from cluster.ids import DocumentId, LogIndex, ReplicaId
 from cluster.shard.commands import CHAIN_MARK_BYTES, HistoryRow, command_marks, command_seed, decode_entry, decode_row
 from cluster.shard.divergence import (
     ChainMark,
@@ -128,6 +128,14 @@ def testify(replica: ShardReplica, request: EvidenceRequest) -> EvidenceReply:
     parts_at = first_parting(request.first, request.marks, own)
     code, answer = outcome_at(replica, live.id, request.epoch, parts_at)
     return EvidenceReply(*head, live.record(), parts_at, code, answer, replica.cache.copied_through)
+
+
+def speechless(replica: ShardReplica, voter: ReplicaId) -> bool:
+    """Whether a leader in doubt knows that a voter needs its state, which doubt withholds: it will have no word. One that is
+    only away may have one, and so may one whose snapshot was on its way before.
+    """
+    needs_state = voter in replica.cache.withheld or replica.raft.only_snapshot_helps(voter)
+    return needs_state and voter not in replica.held_for_snapshots
 
 
 def outcome_at(replica: ShardReplica, document: DocumentId, epoch: int, index: int) -> tuple[int, bytes]:

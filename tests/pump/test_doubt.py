@@ -85,6 +85,28 @@ def test_a_voter_that_will_have_no_word_is_not_waited_for() -> None:
     assert beside(world.client(third.name), 99).failure is None, "its neighbours go on"
 
 
+def test_a_voter_that_is_only_cut_off_is_waited_for_although_it_was_offered_a_snapshot() -> None:
+    """It had all of the log and could have run the command. A snapshot that doubt withheld from it counted as one that it
+    needed, and the document was frozen after a second.
+    """
+    leaking: set[NodeId] = set()
+    world = planted(lambda name: "its-own-host" if name in leaking else "")
+    victim = followers_of(world)[0]
+    leaking.add(victim.name)
+    restarted(world, victim)
+    leader = leader_of(world)
+    third = next(node for node in followers_of(world) if node is not victim)
+    world.delay_ms = lambda sender, receiver, lane: 3_000.0 if third.name in (sender, receiver) else 0.0
+    assert claim(world.client(leader.name), 1, MARKER).failure is None
+    world.run_until(lambda: bool(replica_of(leader).cache.doubted), within_ms=1_000)
+    replica_of(leader).snapshots_wanted = [replica_of(third).replica]
+    world.run(2_500)
+    assert report_on(leader).remedy is Remedy.WAITING
+    world.delay_ms = lambda sender, receiver, lane: 0.0
+    world.run_until(lambda: healed(world), within_ms=10_000)
+    assert report_on(leader).wrong == (victim.name,)
+
+
 def test_a_doubt_does_not_end_with_the_leader_that_had_it() -> None:
     """The next leader was the wrong one. It knew of nothing and sent what it had as a snapshot, so that it was two to one."""
     leaking: set[NodeId] = set()

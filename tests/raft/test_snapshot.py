@@ -60,6 +60,16 @@ def test_follower_behind_the_log_is_offered_a_snapshot_once() -> None:
     assert not to(again, 3), "paused until the transfer ends"
 
 
+def test_only_who_was_heard_to_lack_what_is_compacted_is_known_to_need_a_snapshot() -> None:
+    """Who was not heard in this term may have everything: a document in doubt waits for its word, and not for the other's."""
+    solo = compacted_leader()
+    assert not any(solo.core.only_snapshot_helps(ReplicaId(peer)) for peer in (1, 2, 3))
+    offered(solo)
+    assert [peer for peer in (1, 2, 3) if solo.core.only_snapshot_helps(ReplicaId(peer))] == [3]
+    solo.receive(3, accept(1, 6, 6))
+    assert not solo.core.only_snapshot_helps(ReplicaId(3))
+
+
 @pytest.mark.parametrize("index", [6, 9, 11])
 def test_any_acknowledgement_that_connects_ends_the_wait(index: int) -> None:
     """Reference trap 31: the snapshot that arrived need not be the one that was offered."""

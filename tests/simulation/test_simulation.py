@@ -57,6 +57,7 @@ FOUND_BUGS = {
     9100016: "the simulator's own: with one replica wrong and another a copy of it there is no majority to know better",
     9300047: "a voter that had given up a leader, which slept, went on promising it not to campaign, and never found it",
     9400035: "a move took the replacement of a lost replica for its own learner: two voters were left of three, then one",
+    303969651909: "a voter that was only cut off was not waited for, for it had been offered a snapshot that it did not need",
     22842628658: "the simulator's own: its operator created the cluster's document, lost the answer, and found it there",
 }
 """Seeds that failed once, with what they found."""
