@@ -14,8 +14,17 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from cluster.documents.runtime import CONSTRUCT_CHANNEL, UPGRADE_CHANNEL, Code, Instance, Invocation, Outcome, Program
-from cluster.errors import ClusterError, InvalidRequest
+from cluster.documents.runtime import (
+    CONSTRUCT_CHANNEL,
+    DELETE_CHANNEL,
+    UPGRADE_CHANNEL,
+    Code,
+    Instance,
+    Invocation,
+    Outcome,
+    Program,
+)
+from cluster.errors import ClusterError, InvalidRequest, UnknownChannel
 from cluster.ids import DocumentId, Principal
 
 DIFFERENCES_MAX = 100
@@ -24,6 +33,8 @@ VIEWERS_MAX = 50
 STEPS_RATIO = 2.0
 STEPS_MORE = 1_000
 """A channel costs noticeably more when its dearest command costs so many times as much, and so many steps more."""
+FIRED = ("alarm", "answer")
+"""Kinds of commands for which something must be armed."""
 UPGRADER = Principal("upgrade", "moot")
 
 
@@ -94,6 +105,7 @@ class _Run:
         self._new: Instance | None = None
         self._viewers: dict[Principal, None] = {}
         self._last: Past | None = None
+        self._deleted = False
 
     def step(self, past: Past) -> None:
         """Run one command on both sides."""
@@ -110,6 +122,8 @@ class _Run:
         where = past.channel or past.kind
         old = self._run_old(past)
         new = self._run_new(past, at, where)
+        if past.kind == "delete" and old.code is Code.OK:
+            self._deleted = True
         if new is None:
             return
         self.found.note(at, "outcome", where, old.code.name, new.code.name)
@@ -131,27 +145,22 @@ class _Run:
             self._code = self._program(past.code_hash)
             self._old = self._code.new(self._document)
         assert self._old is not None, "a history begins with a creation"
-        return self._old.run(self._invocation(past, past.payload))
+        return _run(self._old, past, past.payload)
 
     def _run_new(self, past: Past, at: str, where: str) -> Outcome | None:
         """None when the command would not get into the log."""
-        channel = CONSTRUCT_CHANNEL if past.kind == "create" else past.channel
         payload = past.payload
-        if past.kind in ("create", "send"):
-            try:
-                payload = self._after.check(channel, past.payload)
-            except ClusterError as error:
-                self.found.note(at, "message", where, past.code, f"{error.reason}: {error.message}")
-                return None
-        if past.kind == "create":
-            self._new = self._after.new(self._document)
-        if self._new is None:
+        try:
+            if past.kind in ("create", "send"):
+                payload = self._after.check(past.channel, past.payload)
+            if past.kind == "create":
+                self._new = self._after.new(self._document)
+            if past.kind in FIRED and self._new is not None:
+                self._new.expect(past.channel, payload, past.sender, past.now_ms)
+        except ClusterError as error:
+            self.found.note(at, "message", where, past.code, f"{error.reason}: {error.message}")
             return None
-        return self._new.run(self._invocation(past, payload))
-
-    def _invocation(self, past: Past, payload: bytes) -> Invocation:
-        channel = CONSTRUCT_CHANNEL if past.kind == "create" else past.channel
-        return Invocation(channel, payload, past.sender, past.now_ms, past.seed, past.index)
+        return None if self._new is None else _run(self._new, past, payload)
 
     def _upgrade_old(self, past: Past) -> None:
         """The history itself crosses an upgrade."""
@@ -170,8 +179,8 @@ class _Run:
         assert code is not None, "a document has code"
         assert last is not None, "a history has a command"
         at = f"{last.epoch}.{last.index}"
-        upgraded: Instance | None = old
-        if code.code_hash != self._after.code_hash:
+        upgraded: Instance | None = old if not self._deleted else None
+        if not self._deleted and code.code_hash != self._after.code_hash:
             order = Invocation(UPGRADE_CHANNEL, b"{}", UPGRADER, last.now_ms, last.seed, last.index + 1)
             upgraded, outcome = self._after.upgrade(self._document, old.dump(), code, order)
             if upgraded is None:
@@ -190,6 +199,18 @@ class _Run:
         for name in dict.fromkeys((*before, *after)):
             where = f"{name} for {who}" if who else name
             self.found.note(at, what, where, before.get(name, b"").decode(), after.get(name, b"").decode())
+
+
+def _run(instance: Instance, past: Past, payload: bytes) -> Outcome:
+    """One command, as apply runs it."""
+    channel = {"create": CONSTRUCT_CHANNEL, "delete": DELETE_CHANNEL}.get(past.kind, past.channel)
+    invocation = Invocation(channel, payload, past.sender, past.now_ms, past.seed, past.index)
+    if past.kind in FIRED:
+        return instance.fire(invocation)
+    try:
+        return instance.run(invocation)
+    except UnknownChannel:  # a class that does not say who may delete lets nobody
+        return Outcome(Code.DENIED, b"{}")
 
 
 def _members(instance: Instance, who: Principal) -> dict[str, bytes]:

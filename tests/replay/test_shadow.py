@@ -11,12 +11,13 @@ import pytest
 from cluster.documents import bundle
 from cluster.documents.loader import BundleLoader
 from cluster.documents.program import DocumentProgram
-from cluster.documents.runtime import UPGRADE_CHANNEL, Code, Instance, Invocation
+from cluster.documents.runtime import DELETE_CHANNEL, UPGRADE_CHANNEL, Code, Instance, Invocation
 from cluster.errors import InvalidRequest
 from cluster.ids import DocumentId, Principal
 from cluster.replay.shadow import Past, Shadowed, shadow
 
 PLACE = DocumentId("tab", "one")
+TIME = Principal("system:time", "moot")
 ALICE, BOB = Principal("alice", "acme"), Principal("bob", "acme")
 FIRST = """
 from cluster import Command, Document, Principal, Refused, anyone, field, on, read
@@ -52,6 +53,28 @@ def program(source: str) -> DocumentProgram:
     return BundleLoader().load(bundle.from_source(textwrap.dedent(source), name="tab").encode())
 
 
+BELL = """
+from datetime import timedelta
+from cluster import Command, Document, anyone, field, on
+
+class Bell(Document, version=1):
+    gate = anyone
+    rung: int = field.public(0)
+
+    @on.message
+    def wind(self, ctx: Command, seconds: int) -> None:
+        ctx.after(timedelta(seconds=seconds), self.ring, 1)
+
+    @on.alarm
+    def ring(self, ctx: Command, times: int) -> None:
+        self.rung += times
+
+    @on.delete
+    def drop(self, ctx: Command) -> bool:
+        return self.rung > 0
+"""
+
+
 class Lived:
     """A document's life so far, and its history as a node would give it."""
 
@@ -66,12 +89,23 @@ class Lived:
         self._run("send", "pay", {"cents": cents}, who)
 
     def _run(self, kind: str, channel: str, arguments: dict[str, Any], who: Principal) -> None:
-        index = len(self.history) + 1
         payload = self.code.check(channel, json.dumps(arguments).encode())
+        self.keep(kind, channel, payload, who, 1_000)
+
+    def keep(self, kind: str, channel: str, payload: bytes, who: Principal, now_ms: int) -> None:
+        index = len(self.history) + 1
         seed = index.to_bytes(32, "little")
-        outcome = self.instance.run(Invocation(channel, payload, who, 1_000, seed, index))
+        invocation = Invocation(DELETE_CHANNEL if kind == "delete" else channel, payload, who, now_ms, seed, index)
+        outcome = self.instance.fire(invocation) if kind == "alarm" else self.instance.run(invocation)
         code_hash = self.code.code_hash
-        self.history.append(Past(kind, channel, payload, who, 1_000, seed, 1, index, outcome.code.name, code_hash))
+        self.history.append(Past(kind, channel, payload, who, now_ms, seed, 1, index, outcome.code.name, code_hash))
+
+    def wind(self, seconds: int) -> None:
+        self._run("send", "wind", {"seconds": seconds}, ALICE)
+
+    def pass_time(self, now_ms: int) -> None:
+        for due in self.instance.due(now_ms, 10):
+            self.keep("alarm", due.channel, due.payload, TIME, now_ms)
 
     def upgrade(self, source: str) -> None:
         index = len(self.history) + 1
@@ -174,3 +208,25 @@ def test_nothing_of_the_document_is_touched(lived: Lived) -> None:
     lived.under(second("left -= cents", "left -= 2 * cents"))
     assert lived.instance.dump() == before
     assert lived.history[-1].code == Code.OK.name
+
+
+def test_alarms_of_the_past_ring_on_both_codes() -> None:
+    lived = Lived(BELL)
+    lived.wind(seconds=5)
+    lived.pass_time(7_000)
+    assert told(lived.under(BELL.replace("version=1", "version=2"))) == []
+    found = told(lived.under(BELL.replace("version=1", "version=2").replace("seconds=seconds", "seconds=2 * seconds")))
+    assert found[0][:3] == ("1.3", "message", "-alarm"), "it is not due yet there"
+    found = told(lived.under(BELL.replace("version=1", "version=2").replace("+= times", "+= 2 * times")))
+    assert ("1.3", "state", "rung", "1", "2") in found
+
+
+def test_a_deletion_is_judged_by_both_codes_and_ends_the_comparison() -> None:
+    lived = Lived(BELL)
+    lived.keep("delete", "", b"{}", ALICE, 1_000)
+    lived.wind(seconds=5)
+    lived.pass_time(7_000)
+    lived.keep("delete", "", b"{}", ALICE, 8_000)
+    assert told(lived.under(BELL.replace("version=1", "version=2"))) == []
+    found = told(lived.under(BELL.replace("version=1", "version=2").replace("self.rung > 0", "True")))
+    assert [row[:3] for row in found] == [("1.2", "outcome", "delete")]
