@@ -11,6 +11,7 @@ storage.py         in what a disk is trusted with
 documents.py       in apply, records, sessions
 snapshots.py       in compaction, transfers, installation
 upgrades.py        in giving documents new code
+waiting.py         in alarms and asks
 telling.py         in reads, watches, routes
 clients.py         in the client's half of the session protocol
 hunt.py            how many seeds it takes
@@ -34,6 +35,7 @@ from chaos.mutants import (
     storage,
     telling,
     upgrades,
+    waiting,
 )
 from chaos.mutants.mutant import Mutant
 
@@ -48,5 +50,6 @@ CATALOGUE: tuple[Mutant, ...] = (
     *snapshots.MUTANTS,
     *telling.MUTANTS,
     *upgrades.MUTANTS,
+    *waiting.MUTANTS,
     *clients.MUTANTS,
 )

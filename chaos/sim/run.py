@@ -225,7 +225,7 @@ def _unfinished(world: World) -> list[str]:
         else:
             owed += [_stands(replica) for replica in held if not _caught_up(replica, leaders[0])]
             owed += _misplaced(world, leaders[0])
-    return owed or world.watches.behind()
+    return owed or world.waiting.unfinished() or world.watches.behind()
 
 
 def _misplaced(world: World, leader: ShardReplica) -> list[str]:

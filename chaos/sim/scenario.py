@@ -19,7 +19,7 @@ from chaos.sim.fault_plan import Theme, draw_faults
 from chaos.sim.faults import SAFETY_MS, Fault, LeaderCut
 from chaos.sim.operator import Errand
 from chaos.sim.randomness import Streams
-from chaos.sim.workload import Work, Workload
+from chaos.sim.workload import ClockWork, Work, Workload
 from cluster.ids import NodeId
 from cluster.pump.snapshot_sending import CHUNK_BYTES
 from cluster.shard.commands import COMMANDS_MAX
@@ -120,6 +120,9 @@ def draw(seed: int) -> Scenario:
     drawn = draw_faults(streams, names, clients, theme, steady=limits.lease_reads)
     pauses_ms = tuple(map(_silence_ms, filter(_cuts, drawn))) if theme is Theme.LEASES else ()
     work = Workload(streams.named("workload"), clients).draw(read_often=theme in LEASED, pauses_ms=pauses_ms)
+    if theme is not Theme.LEASES:
+        clocks = ClockWork(streams.named("clocks"), clients).draw_clocks()
+        work = tuple(sorted((*work, *clocks), key=lambda one: one.at_ms))
     errands = draw_errands(streams, limits, [fault.start_ms for fault in drawn if deafens(fault)])
     upgrades_ms = draw_upgrades(streams) if theme is not Theme.LEASES else ()
     return Scenario(seed, limits, clients, drawn, work, errands, upgrades_ms)

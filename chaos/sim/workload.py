@@ -147,3 +147,38 @@ def _construct(space: str) -> bytes:
     if space == "chat":
         return b'{"title":"room","members":["c0@sim","c1@sim"]}'
     return b"{}"
+
+
+@dataclass(slots=True)
+class ClockWork(Workload):
+    """What clients ask of documents that arm alarms and ask workers. Every alarm has a number of its own."""
+
+    def draw_clocks(self) -> tuple[Work, ...]:
+        """In most seeds one or a few such documents."""
+        source = self.source
+        keys = [f"k{number}" for number in range(source.choice((0, 1, 1, 2, 6)))]
+        for place, key in enumerate(keys):
+            self._add(20.0 + place, source.randrange(self.clients), Kind.CREATE, "clock", key, payload=b"{}")
+        at_ms = 80.0
+        while keys and at_ms < SAFETY_MS:
+            self._clock(at_ms, source.choice(keys))
+            at_ms += source.expovariate(1 / source.choice((30.0, 120.0)))
+        return tuple(self.work)
+
+    def _clock(self, at_ms: float, key: str) -> None:
+        source = self.source
+        client, alone = source.randrange(self.clients), source.random() < 0.3
+        chance = source.random()
+        if chance < 0.6:
+            self.number += 1
+            after_ms = source.choice((0, 1, 20, 200, 1_000, 3_000))
+            payload = b'{"number":%d,"after_ms":%d}' % (self.number, after_ms)
+            self._add(at_ms, client, Kind.SEND, "clock", key, "arm", payload, alone=alone)
+        elif chance < 0.8:
+            payload = b'{"number":%d}' % source.randint(max(1, self.number - 3), self.number + 1)
+            self._add(at_ms, client, Kind.SEND, "clock", key, "disarm", payload, alone=alone)
+        elif chance < 0.95:
+            payload = b'{"within_ms":%d}' % source.choice((1, 100, 800, 2_500))
+            self._add(at_ms, client, Kind.SEND, "clock", key, "ask", payload, alone=alone)
+        else:
+            self._add(at_ms, client, Kind.WATCH, "clock", key)

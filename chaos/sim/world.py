@@ -17,6 +17,7 @@ from zlib import crc32
 
 import msgspec
 
+import chaos.sim.clock
 import chaos.sim.ledger
 import cluster.examples
 from chaos.checkers.answers import Answers
@@ -29,6 +30,7 @@ from chaos.checkers.listings import Listings
 from chaos.checkers.replicas import Replicas
 from chaos.checkers.upgrades import Upgraded
 from chaos.checkers.violation import Violation
+from chaos.checkers.waiting import Waiting
 from chaos.checkers.watches import Watches
 from chaos.sim.clients import Listing, SessionClient, Stream, UnaryCall
 from chaos.sim.divergence import Planted
@@ -63,6 +65,7 @@ INSTANT_MS = 25.0
 _EXAMPLES = Path(cluster.examples.__file__).parent
 SPACES: dict[str, bytes] = {
     "ledger": from_path(Path(chaos.sim.ledger.__file__)).encode(),
+    "clock": from_path(Path(chaos.sim.clock.__file__)).encode(),
     **{name: from_path(_EXAMPLES / f"{name}.py").encode() for name in ("counter", "text", "chat")},
 }
 _HERE = Path(chaos.sim.ledger.__file__).parent
@@ -107,9 +110,10 @@ class World:
         self.observed = Marks(self)
         self.planted = Planted(self)
         self.upgraded = Upgraded(self, VERSIONS)
+        self.waiting = Waiting(self)
         self.checkers: tuple[Checker, ...] = (
             self.consensus, self.commands, self.replicas, self.answers, self.watches, Ledgers(self), self.planted,
-            self.upgraded, self.observed,
+            self.upgraded, self.waiting, self.observed,
         )  # fmt: skip
         self.nodes = {
             name: SimulatedNode(self, name, place, self.planted.loader(name, settings), self.streams.named(f"node/{name}"))
@@ -322,6 +326,7 @@ class World:
         """A client has its answer."""
         self.history.end(call, reply, self.now_ms)
         self.answers.answered(call)
+        self.waiting.answered(call)
         self.observed.answered(call)
         if reply.failure is None and call.kind is not Kind.LIST:
             if call.alone and call.kind is not Kind.READ:

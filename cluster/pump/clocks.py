@@ -38,6 +38,7 @@ class Clocks:
 
     def __init__(self) -> None:
         self.off = False
+        self._was_off = False
         self._offset_ms = 0.0
         """This node's wall clock minus its monotonic clock."""
         self._exact_ms = 0.0
@@ -76,6 +77,11 @@ class Clocks:
     def _look(self) -> None:
         self.off = any(abs(offset_ms - self._offset_ms) > CLOCK_OFF_MS_MAX for offset_ms in self._offsets_ms.values())
 
+    def concern(self) -> bool:
+        """Once a beat: whether clocks are off, or were at the beat before: whatever rests on them is looked at again then."""
+        concerned, self._was_off = self.off or self._was_off, self.off
+        return concerned
+
     def median_ms(self, replica: ShardReplica) -> float | None:
         """How far the median of a shard's voters' clocks is ahead of this node's; None while no majority of them is known."""
         ahead = self._voters(replica)
@@ -101,6 +107,13 @@ class Clocks:
         if ahead_ms is None:
             return wall_ms
         return round(min(max(wall_ms, wall_ms + ahead_ms - CLOCK_OFF_MS_MAX), wall_ms + ahead_ms + CLOCK_OFF_MS_MAX))
+
+    def ahead_ms(self, replica: ShardReplica) -> float:
+        """How far a leader's stamp is ahead of this node's wall clock."""
+        if not self.off:
+            return 0.0
+        wall_ms = 1 << 50
+        return float(self.stamp(replica, wall_ms) - wall_ms)
 
     def resign(self, replica: ShardReplica, now_ms: float, turn: Turn) -> None:
         """Hand over a shard for which this node's clock is too far off. The successor's is nearer to the median, so leadership

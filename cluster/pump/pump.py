@@ -93,7 +93,8 @@ class Pump:
         self._clock = clock
         self._now_ms = now_ms
         self._turn = Turn()
-        self._schedule = Schedule()
+        self.clocks = Clocks()
+        self._schedule = Schedule(self.clocks.ahead_ms)
         self.leader_changes: list[tuple[ShardId, Term, NodeId | None]] = []
         """What this node came to believe since the owner last looked (and emptied it): for the log."""
         self._heartbeat_due_ms, self._housekeeping_due_ms = now_ms, now_ms + HOUSEKEEPING_MS
@@ -107,7 +108,6 @@ class Pump:
         self._holdings = Holdings(
             self, held, begin, self._schedule, transfers, self._outbox, self._turn, self._changes, blank=blank
         )
-        self.clocks = Clocks()
         self.divergences = Divergences(node, self.connected, replicas)
         self._incoming = Incoming(
             holder=self,
@@ -459,9 +459,10 @@ class Pump:
         urgent = self._turn.round_needed or bool(self._schedule.reading)
         self._outbox.beat(self.liveness.begin_round(peers, now_ms, urgent=urgent))
         self.liveness.expect(self._config.election_timeout_ms)
-        if self.clocks.off:
+        if self.clocks.concern():
             for replica in self.replicas.values():
                 self.clocks.resign(replica, now_ms, self._turn)
+                self._schedule.look_at(replica)
 
     def _housekeep(self, now_ms: float) -> None:
         self._housekeeping_due_ms = now_ms + HOUSEKEEPING_MS

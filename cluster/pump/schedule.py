@@ -6,6 +6,7 @@ Invariant: a replica that can move is in `ready` or `to_apply`, or a timer not l
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 
 from cluster.ids import ShardId
 from cluster.raft.effects import Role
@@ -32,9 +33,12 @@ class Schedule:
     """ready: replicas with news. to_apply: those with committed entries or answers. reading: those whose reads wait for an
     acknowledged liveness round. moved: those whose documents did anything since the last housekeeping, or wait for it. watched:
     those that had viewers when they were last looked at. standing: candidates.
+
+    ahead_ms: how far the time that a leader would stamp is ahead of this node's wall clock.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ahead_ms: Callable[[ShardReplica], float] = lambda replica: 0.0) -> None:
+        self._ahead_ms = ahead_ms
         self.ready: dict[ShardId, None] = {}
         self.to_apply: dict[ShardId, None] = {}
         self.reading: dict[ShardId, None] = {}
@@ -79,6 +83,8 @@ class Schedule:
             self.moved[shard] = None
         self._arm(shard, replica.deadline_ms)
         due_ms = replica.due_ms
+        if due_ms < _NEVER:
+            due_ms -= self._ahead_ms(replica)
         if due_ms != self._due_at.get(shard, _NEVER):
             self._set_due(shard, due_ms)
         if replica.apply_waits or replica.answers_wait:

@@ -225,7 +225,7 @@ class DocumentCache:
         if live is not None:
             return live.stored_waiting
         try:
-            body = self._records.get(self.generation, document)
+            body = self.stored(document)
         except StorageDamaged:
             return NOT_WAITING
         return NOT_WAITING if body is None else waiting_of(body)
