@@ -152,7 +152,9 @@ class Streams:
         if known is None:
             return
         known.credit_bytes += max(credit_bytes, 0)
-        if known.node is not None:
+        if known.opening:
+            known.withheld_bytes += credit_bytes
+        elif known.node is not None:
             self._grant(known.node, known.shard, number, watch, credit_bytes)
 
     def deliveries(self) -> list[tuple[int, list[Reply | Delta]]]:
@@ -240,6 +242,10 @@ class Streams:
         if watch.node != node:
             return  # of an earlier subscription
         if reply.failure is None:
+            watch.opening = False
+            if watch.withheld_bytes:
+                self._grant(node, watch.shard, number, reply.id, watch.withheld_bytes)
+                watch.withheld_bytes = 0
             if not watch.answered:
                 watch.answered = True
                 stream.out_replies.append(reply)
@@ -379,7 +385,7 @@ class Streams:
             for operation in group:
                 watch = stream.watches.get(operation.id)
                 if watch is not None:
-                    watch.node = node
+                    watch.node, watch.opening, watch.withheld_bytes = node, True, 0
                     stream.nodes.add(node)
         if node != self._router.node:
             owed = self._remote.setdefault(node, {})

@@ -23,6 +23,8 @@ class ArgumentsChange(NamedTuple):
 class Watch:
     """A client's open watch. `node` is where it is subscribed now, None while nobody serves it. An unanswered one is given up
     at `answer_by_ms`. version: of the arguments of the last delta that passed; those wanted are in `operation`.
+
+    opening: `node` has not said yet that it serves the watch: what is granted meanwhile would be lost there, and is withheld.
     """
 
     operation: Operation
@@ -35,6 +37,8 @@ class Watch:
     node: NodeId | None = None
     answered: bool = False
     retry_ms: float = 0.0
+    opening: bool = False
+    withheld_bytes: int = 0
 
     @property
     def held(self) -> tuple[int, int, int]:

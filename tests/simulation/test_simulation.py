@@ -28,7 +28,7 @@ RARE = {
     "moves_done", "leaders_slept", "followers_slept", "leaderless_slept", "woken_by_message", "woken_by_liveness",
     "woken_by_request", "lease_reads_served", "leaders_demoted_by_disk", "leaders_without_quorum", "leaders_deposed",
     "joint_configurations_left", "earlier_terms_committed", "committed_without_own_disk", "replaced_in_flight",
-    "campaigns_called", "spaces_deployed_late",
+    "campaigns_called", "spaces_deployed_late", "alarms_rung", "asks_answered", "asks_closed", "asks_timed_out",
 }  # fmt: skip
 """Paths that so many seeds are certain to take: each is taken by at least one in twenty."""
 PROCESSES = 2
@@ -56,6 +56,8 @@ FOUND_BUGS = {
     357474087579: "a leader that had taken over what is right stayed unwell, because nobody was right about another document",
     9100016: "the simulator's own: with one replica wrong and another a copy of it there is no majority to know better",
     9300047: "a voter that had given up a leader, which slept, went on promising it not to campaign, and never found it",
+    771003: "what was due waited for a clock that was a minute behind its peers', instead of for the time of the shard",
+    773006: "credit that a client granted while its watch was being opened again was lost, and it was shown nothing more",
     9400035: "a move took the replacement of a lost replica for its own learner: two voters were left of three, then one",
     303969651909: "a voter that was only cut off was not waited for, for it had been offered a snapshot that it did not need",
     22842628658: "the simulator's own: its operator created the cluster's document, lost the answer, and found it there",
