@@ -32,6 +32,7 @@ from cluster.session.client_events import (
     Event,
     Frame,
     Intent,
+    Presented,
     Received,
     Settings,
     Submitted,
@@ -153,7 +154,11 @@ class Connection:
             if name in self._watches:
                 self._step(Asked(name, wanted, version))
 
-        watch = self._watches[name] = Watch(close, consumed, asked)
+        def presented(value: bytes) -> None:
+            if name in self._watches:
+                self._step(Presented(name, value))
+
+        watch = self._watches[name] = Watch(close, consumed, asked, presented)
         self._step(Watched(name, space, key, epoch, index, arguments))
         return watch
 

@@ -57,7 +57,14 @@ class Watch:
     with `async with`, or call `close()`; one that is neither closed nor read costs its credit and no more.
     """
 
-    def __init__(self, close: Callable[[], None], consumed: Callable[[int], None], asked: Callable[[bytes, int], None]) -> None:
+    def __init__(
+        self,
+        close: Callable[[], None],
+        consumed: Callable[[int], None],
+        asked: Callable[[bytes, int], None],
+        presented: Callable[[bytes], None],
+    ) -> None:
+        self._presented = presented
         self._close = close
         self._consumed = consumed
         self._asked = asked
@@ -106,6 +113,15 @@ class Watch:
         self._version += 1
         self._asked(_encode(arguments), self._version)
         return self._version
+
+    def present(self, value: Mapping[str, Any] | None) -> None:
+        """Show the document's other viewers something while this watch is open, None for nothing any more: its class says what,
+        with a `Presence` field, in whose place in the view everybody's values are.
+
+        It is shown again by itself after a lost connection or leader. Of values that come faster than 30 in a second the last
+        counts. One that the field does not take makes the iteration raise InvalidPayload once.
+        """
+        self._presented(b"" if value is None else _encode(value))
 
     async def __aenter__(self) -> Watch:
         return self

@@ -63,9 +63,13 @@ def encode_frame(frame: Frame) -> wire.SessionRequest:
             message.watch.credit_bytes = operation.credit
             message.watch.arguments = operation.payload
             message.watch.arguments_version = operation.sequence
+            message.watch.presence = operation.channel.encode()
             if operation.index >= 0:
                 message.watch.resume_after.epoch = operation.epoch
                 message.watch.resume_after.index = operation.index
+        elif kind == Kind.PRESENT:
+            message.present.watch = operation.credit
+            message.present.value = operation.payload
         elif kind == Kind.ARGUMENTS:
             message.arguments.watch = operation.credit
             message.arguments.arguments = operation.payload

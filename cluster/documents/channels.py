@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from cluster.documents import payload as json
+from cluster.documents.context import Command
+from cluster.documents.declare import Document
 from cluster.documents.maybe import NOTHING, Maybe
+from cluster.documents.meter import charge
 from cluster.documents.runtime import CONSTRUCT_CHANNEL
 from cluster.documents.sight import lens_of
-from cluster.documents.state import FieldSpec, StateType
+from cluster.documents.state import FieldSpec, StateType, Tally
 from cluster.errors import InvalidName, InvalidPayload
+
+ADDING_STEPS: Final = 4
 
 
 @dataclass(slots=True, frozen=True)
@@ -163,3 +168,17 @@ class Guarded:
     name: str
     policy: Callable[..., bool]
     by_row: bool
+
+
+class Adding:
+    """The handler of a Tally's own channel."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, document: Document, ctx: Command, by: int = 1) -> int:
+        charge(ADDING_STEPS)
+        tally: Tally = document._moot_root.get(self._name)
+        return tally.add(by)

@@ -28,6 +28,7 @@ from cluster.documents import iteration, library, operators
 from cluster.documents.context import Command, Random
 from cluster.documents.declare import Before, Document, anyone, field, on, read
 from cluster.documents.maybe import Maybe
+from cluster.documents.presence import Presence
 from cluster.documents.state import Event, OrderedSet, Record, Refused, StaleEdit, Table, Tally, Text, latest
 from cluster.ids import Principal
 
@@ -38,6 +39,7 @@ AUTHOR_NAMES: Final[dict[str, object]] = {
     "Event": Event,
     "Maybe": Maybe,
     "OrderedSet": OrderedSet,
+    "Presence": Presence,
     "Principal": Principal,
     "Random": Random,
     "Record": Record,

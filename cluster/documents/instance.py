@@ -39,7 +39,7 @@ from cluster.documents.sizes import measure
 from cluster.documents.state import Changes, Journal, Refused, StateRoot
 from cluster.documents.tracebacks import traceback_of
 from cluster.documents.views import FollowedView, Viewing
-from cluster.errors import ApplyHalted, AskClosed, NotArmed, StorageDamaged
+from cluster.errors import ApplyHalted, AskClosed, InvalidRequest, NotArmed, StorageDamaged
 from cluster.ids import DocumentId, Principal
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class DocumentInstance:
         self._armed = Armed(self._root, declaration, settings) if arms else None
         self._gate = None if declaration.gate is anyone else declaration.gate
         self._viewing = Viewing(declaration, settings, self._document, self._root, journal, str(document), program.files)
-        self._follows = self._viewing.computed or self._gate is not None or bool(declaration.events)
+        self._follows = self._viewing.computed or self._gate is not None or bool(declaration.events or declaration.presence)
         self.printed: list[str] = []
 
     def restore(self, state: bytes) -> None:
@@ -161,6 +161,24 @@ class DocumentInstance:
         changes = self._journal.commit()
         outcome.writes, outcome.changes, outcome.change_bytes = changes.writes, changes, changes.size
         return outcome
+
+    @property
+    def presence_name(self) -> str:
+        """See runtime.Instance."""
+        presence = self._program.declaration.presence
+        return "" if presence is None else presence.name
+
+    def presented(self, payload: bytes) -> bytes:
+        """See runtime.Instance."""
+        presence = self._program.declaration.presence
+        if presence is None:
+            raise InvalidRequest("this document has no Presence field")
+        return presence.canonical(payload)
+
+    def sees_presence(self, who: Principal) -> bool:
+        """See runtime.Instance."""
+        presence = self._program.declaration.presence
+        return presence is not None and (presence.policy is None or self._viewing.ask(presence.policy, who))
 
     def run(self, invocation: Invocation) -> Outcome:
         """See runtime.Instance."""

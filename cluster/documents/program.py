@@ -16,15 +16,15 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 from cluster.documents import payload as json
 from cluster.documents import upgrading
 from cluster.documents.armed import hidden_fields
-from cluster.documents.channels import Answering, Channel, Export, Guarded, Parameter, View, shown_schema
+from cluster.documents.channels import Adding, Answering, Channel, Export, Guarded, Parameter, View, shown_schema
 from cluster.documents.context import Command
 from cluster.documents.declare import MARK, RESERVED, Document, FieldDescriptor, Mark, is_policy
 from cluster.documents.hooks import Hook, read_hook
 from cluster.documents.instance import DocumentInstance
 from cluster.documents.maybe import Maybe
-from cluster.documents.meter import charge
 from cluster.documents.methods import TYPES_BY_GUARD
 from cluster.documents.parts import Source
+from cluster.documents.presence import PresenceField, Unreadable, is_presence, read_presence
 from cluster.documents.runtime import (
     CONSTRUCT_CHANNEL,
     DELETE_CHANNEL,
@@ -36,7 +36,7 @@ from cluster.documents.runtime import (
     Settings,
 )
 from cluster.documents.schema import channel_schema, refusal_schema, view_schema
-from cluster.documents.state import Event, FieldOptions, FieldSpec, Refused, StateType, Tally, field_spec, state_type
+from cluster.documents.state import Event, FieldOptions, FieldSpec, Refused, StateType, field_spec, state_type
 from cluster.documents.state.record import record_type_of
 from cluster.documents.state.tally import ADDED
 from cluster.documents.views import sources_of
@@ -44,7 +44,6 @@ from cluster.errors import InvalidName, UnknownChannel
 from cluster.ids import DocumentId, Principal, check_channel
 
 PARAMETERS_MAX: Final = 64
-ADDING_STEPS: Final = 4
 
 
 class Undeclarable(Exception):
@@ -72,6 +71,7 @@ class Declaration:
         "gate",
         "guarded",
         "missing",
+        "presence",
         "public",
         "refusals",
         "sources",
@@ -100,6 +100,7 @@ class Declaration:
         self.class_policies: tuple[Callable[..., bool], ...] = ()
         self.refusals: tuple[type[Refused], ...] = ()
         self.events: tuple[type[Event], ...] = ()
+        self.presence: PresenceField | None = None
         self.upgrades: dict[int, Hook] = {}
         """By the version that they start from."""
 
@@ -211,6 +212,7 @@ class DocumentProgram:
                 | shown_schema(spec, definitions)
                 for spec in shown
             },
+            "presence": {} if declaration.presence is None else declaration.presence.schema(definitions),
             "views": {view.name: view_schema(view, definitions) for view in declaration.views},
             "exports": {
                 one.name: {"to": "owners" if one.to is None else "by policy"} | one.type.json_schema(definitions)
@@ -222,20 +224,6 @@ class DocumentProgram:
 
 def _construct_nothing(document: Document, ctx: Command) -> None:
     return None
-
-
-class _Adding:
-    """The handler of a Tally's own channel."""
-
-    __slots__ = ("_name",)
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __call__(self, document: Document, ctx: Command, by: int = 1) -> int:
-        charge(ADDING_STEPS)
-        tally: Tally = document._moot_root.get(self._name)
-        return tally.add(by)
 
 
 _INT: Final = state_type(int, owner=Document)
@@ -287,7 +275,7 @@ class _Reader:
         policies = (policy for source in declaration.sources for policy in source.policies)
         declaration.class_policies = tuple(dict.fromkeys(policies))
         for view in declaration.views:
-            if view.name in declaration.fields:
+            if view.name in declaration.fields or (declaration.presence and view.name == declaration.presence.name):
                 self._refuse(view.function, "view", f"view {view.name} has the name of a field", "choose another name")
 
     def _creates_missing(self) -> None:
@@ -314,6 +302,8 @@ class _Reader:
     def _field(self, name: str, annotation: Any, value: Any, owner: type) -> None:
         if "ClassVar" in str(annotation):
             return
+        if (shown := is_presence(name, annotation, owner)) is not None:
+            return self._presence(name, shown, value, owner)
         if value is inspect.Parameter.empty:
             value = FieldOptions()
         elif not isinstance(value, FieldOptions):
@@ -328,13 +318,19 @@ class _Reader:
         if spec.add is not None:
             self._adding(name, spec.add)
 
+    def _presence(self, name: str, annotation: Any, value: Any, owner: type) -> None:
+        if self.declaration.presence is not None:
+            self._refuse(self._cls, "presence", "there are two Presence fields", "put what they show into one Record")
+        self.declaration.presence = read_presence(name, annotation, value, functools.partial(self._refuse, self._cls))
+        setattr(owner, name, Unreadable(name))
+
     def _adding(self, name: str, policy: Callable[..., bool]) -> None:
         """The channel through which a Tally is added to."""
         if not is_policy(policy) or len(inspect.signature(policy).parameters) != 2:
             self._refuse(policy, "policy", f"who may add to {name} is said by something else", "mark it with @read.policy")
         self._check_name(policy, name)
         by = Parameter("by", ADDED, required=False)
-        self.declaration.channels[name] = Channel(name, _Adding(name), (by,), _INT, policy)
+        self.declaration.channels[name] = Channel(name, Adding(name), (by,), _INT, policy)
 
     def _guarded(self, spec: FieldSpec) -> Guarded:
         policy = spec.visibility

@@ -217,7 +217,18 @@ class Refusals(ast.NodeVisitor):
                 self.refuse(node, "base-class", f"class option {option.arg} is not available", "leave it out")
         for part in [*node.decorator_list, *node.bases, *node.keywords]:
             self.visit(part)
+        self._check_presence(node)
         self._within("class", node.body)
+
+    def _check_presence(self, node: ast.ClassDef) -> None:
+        """What connections show each other is in no state: code that looks at it would be no function of the log."""
+        declared = [part for part in node.body if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)]
+        hidden = {part.target.id for part in declared if ast.unparse(part.annotation).strip("'\"").startswith("Presence")}  # type: ignore[union-attr]
+        if hidden:
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.Attribute) and inner.attr in hidden and ast.unparse(inner.value) == "self":
+                    reason = f"{inner.attr} is what connections show each other, and is in no log"
+                    self.refuse(inner, "presence", reason, "let clients send what handlers should know")
 
     def _within(self, scope: str, body: list[ast.stmt]) -> None:
         self._scopes.append(scope)

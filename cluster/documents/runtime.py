@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from cluster.errors import AskClosed, NotArmed
+from cluster.errors import AskClosed, InvalidRequest, NotArmed
 from cluster.ids import DocumentId, Principal
 
 CONSTRUCT_CHANNEL = ""
@@ -183,6 +183,19 @@ class Instance(Protocol):
         that an answer which the handler refuses leaves its ask open. Atomic. Raises ApplyHalted only."""
         ...
 
+    @property
+    def presence_name(self) -> str:
+        """The field in which connections show each other something; "" when there is none. Constant."""
+        ...
+
+    def presented(self, payload: bytes) -> bytes:
+        """What a connection wants to show, canonical. Raises InvalidPayload, TooLarge, or without a field InvalidRequest."""
+        ...
+
+    def sees_presence(self, who: Principal) -> bool:
+        """Whether a viewer may see what connections show."""
+        ...
+
     def run(self, invocation: Invocation) -> Outcome:
         """Run one message (the gate is asked first: DENIED) or the construction. Atomic. Raises ApplyHalted only."""
         ...
@@ -226,6 +239,25 @@ class Instance(Protocol):
         """JSON Patch for a viewer who last saw the state before `changes` (consecutive, ending now), or None when it can not
         be derived from them (a policy or a view may have changed what is visible): the viewer then gets a reset."""
         ...
+
+
+class ShowsNobody:
+    """The part of an Instance that has to do with presence, for documents whose connections show each other nothing."""
+
+    __slots__ = ()
+
+    @property
+    def presence_name(self) -> str:
+        """See Instance."""
+        return ""
+
+    def presented(self, payload: bytes) -> bytes:
+        """See Instance."""
+        raise InvalidRequest("this document has no Presence field")
+
+    def sees_presence(self, who: Principal) -> bool:
+        """See Instance."""
+        return False
 
 
 class ArmsNothing:

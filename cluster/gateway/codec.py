@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from cluster.documents.arguments import ARGUMENTS_BYTES_MAX
+from cluster.documents.presence import PRESENCE_BYTES_MAX
 from cluster.errors import InvalidRequest, TooLarge
 from cluster.gateway.identity import scoped_idempotency_key
 from cluster.gateway.limits import (
@@ -166,6 +167,7 @@ def watch_operation(
     limits: Limits,
     arguments: bytes = b"",
     version: int = 0,
+    presence: bytes = b"",
 ) -> Operation:
     """A watch, without an id. Raises RejectedError; nothing is affected."""
     check_space(document.space)
@@ -175,6 +177,7 @@ def watch_operation(
         0, _WATCH, document.space, document.key, principal, payload=checked_arguments(arguments), credit=credit
     )
     operation.sequence = checked_version(version)
+    operation.channel = checked_presence(presence)
     if resume_after is not None:
         operation.epoch, operation.index = checked_position(resume_after)
     return operation
@@ -185,6 +188,23 @@ def arguments_operation(request: wire.Operation, space: str, key: str, principal
     wanted = request.arguments
     payload, version = checked_arguments(wanted.arguments), checked_version(wanted.version)
     return Operation(request.id, _ARGUMENTS, space, key, principal, payload=payload, sequence=version, credit=wanted.watch)
+
+
+def present_operation(request: wire.Operation, space: str, key: str, principal: str) -> Operation:
+    """Shows the other viewers of a watch's document something. Raises RejectedError; nothing is affected."""
+    wanted = request.present
+    payload = checked_presence(wanted.value).encode()
+    return Operation(request.id, Kind.PRESENT.value, space, key, principal, payload=payload, credit=wanted.watch)
+
+
+def checked_presence(value: bytes) -> str:
+    """What a connection shows; the document's code says whether it takes it. Raises TooLarge or InvalidRequest."""
+    if len(value) > PRESENCE_BYTES_MAX:
+        raise TooLarge(f"a connection shows at most {PRESENCE_BYTES_MAX} bytes", limit="presence_bytes_max")
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest("what a connection shows is JSON in UTF-8") from None
 
 
 def checked_arguments(arguments: bytes) -> bytes:

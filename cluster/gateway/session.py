@@ -28,6 +28,7 @@ from cluster.gateway.codec import (
     EVENT_OVERHEAD_BYTES,
     arguments_operation,
     encode_event,
+    present_operation,
     session_operation,
     unwatch_operation,
     watch_operation,
@@ -198,6 +199,9 @@ class Session:
                     submitted.append(self._watch(operation))
                 elif kind == "arguments":
                     submitted.append(self._arguments(operation))
+                elif kind == "present":
+                    watching = self._watching(operation.present.watch)
+                    submitted.append(present_operation(operation, watching.space, watching.key, principal))
                 else:
                     submitted.append(session_operation(operation, kind, principal, identity, payload_max))
                 open_operations.add(identifier)
@@ -216,17 +220,21 @@ class Session:
             )
         watch = request.watch
         resume = watch.resume_after if watch.HasField("resume_after") else None
-        given = (watch.arguments, watch.arguments_version)
+        given = (watch.arguments, watch.arguments_version, watch.presence)
         operation = watch_operation(request.document, resume, watch.credit_bytes, self._principal, self._limits, *given)
         operation.id = request.id
         self._watches[request.id] = _Watch(operation.space, operation.key, operation.credit)
         return operation
 
     def _arguments(self, request: wire.Operation) -> Operation:
-        watch = self._watches.get(request.arguments.watch)
-        if watch is None or watch.ending:
-            raise InvalidRequest(f"no watch with id {request.arguments.watch} is open")
+        watch = self._watching(request.arguments.watch)
         return arguments_operation(request, watch.space, watch.key, self._principal)
+
+    def _watching(self, identifier: int) -> _Watch:
+        watch = self._watches.get(identifier)
+        if watch is None or watch.ending:
+            raise InvalidRequest(f"no watch with id {identifier} is open")
+        return watch
 
     def _unwatch(self, identifier: int, submitted: list[Operation]) -> None:
         watch = self._watches.get(identifier)

@@ -6,10 +6,11 @@ Invariant: a replica that can move is in `ready` or `to_apply`, or a timer not l
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from cluster.ids import ShardId
 from cluster.raft.effects import Role
+from cluster.shard.feed import Feed
 from cluster.shard.replica import ShardReplica
 
 _NEVER = float("inf")
@@ -101,6 +102,14 @@ class Schedule:
             self.watched[shard] = None
         else:
             self.watched.pop(shard, None)
+
+    def close_watches(self, replicas: Mapping[ShardId, ShardReplica], close: Callable[[Feed], None]) -> None:
+        """Viewers left: every feed with watches is told; what others should see of that is served in this turn."""
+        for shard in self.watched:
+            feed = replicas[shard].feed
+            close(feed)
+            if feed.unserved:
+                self.to_apply[shard] = None
 
     def forget(self, shard: ShardId) -> None:
         """This node's replica is gone."""

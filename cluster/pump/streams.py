@@ -30,6 +30,7 @@ from cluster.errors import (
 )
 from cluster.ids import NodeId, ShardId
 from cluster.pump.pages import next_page
+from cluster.pump.presenting import Presenting
 from cluster.pump.watches import ArgumentsChange, Watch
 from cluster.router.router import Router
 from cluster.session.failures import failure_of
@@ -86,6 +87,7 @@ class Streams:
         """What a peer owes: (stream, operation) -> where and when it went, oldest first."""
         self._remote_looked_at_ms = 0.0
         self._by_shard: dict[ShardId, dict[tuple[int, int], Watch]] = {}
+        self._presenting = Presenting(forward)
         self._orphans: dict[tuple[int, int], Watch] = {}
         """In the order in which they are tried again."""
         self._touched: set[int] = set()
@@ -125,6 +127,9 @@ class Streams:
                 self._unwatch(number, stream, operation, groups)
             elif kind == Kind.ARGUMENTS:
                 self._change_arguments(number, stream, operation, groups)
+            elif kind == Kind.PRESENT:
+                stream.out_replies += self._presenting.route(number, stream.watches, operation, groups, now_ms)
+                self._touched.add(number)
             else:
                 shard = self._router.shard_of(operation.space, operation.key)
                 if kind == Kind.WATCH and not self._register_watch(number, stream, operation, shard, now_ms):
@@ -192,7 +197,7 @@ class Streams:
                 stream.out_replies.append(self._page(stream, reply))
             elif reply.id in stream.arguments:
                 stream.out_replies.append(self._arguments_answered(number, stream, reply, now_ms))
-            else:
+            elif reply.id:  # 0 is what nobody waits for
                 stream.out_replies.append(reply)
 
     def _take_remote(self, number: int, node: NodeId, replies: list[Reply]) -> list[Reply]:
@@ -298,6 +303,7 @@ class Streams:
                 self._answer_unserved(number, identifier)
             else:
                 self._resubscribe(number, watch, now_ms)
+        self._presenting.send_due(now_ms)
         if now_ms - self._remote_looked_at_ms >= REMOTE_LOOK_EVERY_MS:
             self._remote_looked_at_ms = now_ms
             for owed in self._remote.values():
@@ -328,15 +334,13 @@ class Streams:
     def deadline_ms(self) -> float:
         """When `tick` has something to do."""
         first = next(iter(self._orphans.values()), None)
-        return first.retry_ms if first is not None else float("inf")
+        return min(first.retry_ms if first is not None else float("inf"), self._presenting.deadline_ms)
 
     def _give_up(self, lost: list[tuple[int, int]]) -> None:
         if not lost:
             return
-        error = Unavailable(
-            "the leader was lost while the operation was on its way", applied=Applied.UNKNOWN, retry_after_ms=20
-        )
-        failure = failure_of(error)
+        why = "the leader was lost while the operation was on its way"
+        failure = failure_of(Unavailable(why, applied=Applied.UNKNOWN, retry_after_ms=20))
         for number, operation in lost:
             stream = self._streams.get(number)
             if stream is not None and operation not in stream.watches:
@@ -362,6 +366,7 @@ class Streams:
         watch = stream.watches.pop(identifier, None)
         if watch is not None:
             self._orphans.pop((number, identifier), None)
+            self._presenting.drop(number, identifier)
             del self._by_shard[watch.shard][(number, identifier)]
         return watch
 
@@ -370,8 +375,7 @@ class Streams:
         if node is None:
             self._orphan(number, watch, now_ms)
             return
-        operation = watch.resubscription()
-        self._send(number, watch.shard, [operation], now_ms)
+        self._send(number, watch.shard, [watch.resubscription()], now_ms)
 
     # -- sending -----------------------------------------------------------------------------------------------------
 

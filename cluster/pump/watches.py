@@ -25,6 +25,7 @@ class Watch:
     at `answer_by_ms`. version: of the arguments of the last delta that passed; those wanted are in `operation`.
 
     opening: `node` has not said yet that it serves the watch: what is granted meanwhile would be lost there, and is withheld.
+    presented_ms: when the connection showed others something last.
     """
 
     operation: Operation
@@ -39,11 +40,16 @@ class Watch:
     retry_ms: float = 0.0
     opening: bool = False
     withheld_bytes: int = 0
+    presented_ms: float = float("-inf")
 
     @property
     def held(self) -> tuple[int, int, int]:
         """Where the client is: epoch, index, and the version of the arguments."""
         return self.epoch, self.index, self.version
+
+    def show(self, value: bytes) -> None:
+        """Show others this from now on, wherever the watch is opened next."""
+        self.operation = msgspec.structs.replace(self.operation, channel=value.decode())
 
     def change(self, wanted: Operation) -> ArgumentsChange:
         """Ask by the arguments of `wanted` from now on; says what was asked before."""

@@ -34,6 +34,7 @@ from cluster.session.client_events import (
     Ended,
     Event,
     Intent,
+    Presented,
     Received,
     Settings,
     StreamLimits,
@@ -90,7 +91,7 @@ class ClientSession:
         self._watches: dict[int, WatchState] = {}
         self._subscriptions: dict[int, WatchState] = {}
         self._to_watch: dict[WatchState, None] = {}
-        self._asked: dict[int, tuple[WatchState, int]] = {}
+        self._asked: dict[int, tuple[WatchState, Asked | Presented]] = {}
         self._pauses: Pauses[DocumentWrites | Pending | WatchState] = Pauses(
             self._settings.backoff_min_ms, self._settings.backoff_max_ms, jitter
         )
@@ -144,7 +145,7 @@ class ClientSession:
                 self._on_disconnected()
             case Watched():
                 self._on_watched(event)
-            case Asked():
+            case Asked() | Presented():
                 self._on_asked(event)
             case Unwatched():
                 self._on_unwatched(event.watch)
@@ -194,23 +195,23 @@ class ClientSession:
         self._watches[event.watch] = watch
         self._to_watch[watch] = None
 
-    def _on_asked(self, event: Asked) -> None:
+    def _on_asked(self, event: Asked | Presented) -> None:
         watch = self._watches.get(event.watch)
         if watch is None:
             return
         self._last_wire_id += 1
-        operation = watch.ask(event.arguments, event.version, self._last_wire_id)
+        operation = watch.ask(event, self._last_wire_id)
         if operation is not None and self._connected:
-            self._asked[operation.id] = (watch, event.version)
+            self._asked[operation.id] = (watch, event)
             self._outgoing.add(operation, b"")
 
-    def _on_arguments_answered(self, watch: WatchState, version: int, failure: Failure | None) -> None:
-        if failure is None or self._watches.get(watch.watch) is not watch or watch.version != version:
+    def _on_arguments_answered(self, watch: WatchState, asked: Asked | Presented, failure: Failure | None) -> None:
+        if failure is None or self._watches.get(watch.watch) is not watch or not watch.wants(asked):
             return
-        if failure.reason == InvalidArguments.reason:
-            watch.refuse(version)
-            self._effects.happened.append(ArgumentsRefused(watch.watch, version, failure))
-        elif watch.shown_version != version:
+        if failure.reason == InvalidArguments.reason or (not asked.version and not failure.retryable):
+            watch.refuse(asked.version)
+            self._effects.happened.append(ArgumentsRefused(watch.watch, asked.version, failure))
+        elif watch.shown_version != asked.version and asked.version:
             self._close_subscription(watch)
             self._subscribe_later(watch, failure.retry_after_ms)
 

@@ -88,6 +88,14 @@ class Asked(Struct, gc=False):
     version: int
 
 
+class Presented(Struct, gc=False):
+    """The application shows the document's other viewers something: JSON, empty for nothing."""
+
+    watch: int
+    value: bytes
+    version: int = 0
+
+
 class Unwatched(Struct, gc=False):
     """The application has seen enough."""
 
@@ -121,7 +129,7 @@ class TimeReached(Struct, gc=False):
     """`ClientSession.wake_at_ms` has come."""
 
 
-Event = Submitted | Watched | Asked | Unwatched | Consumed | Connected | Disconnected | Received | TimeReached
+Event = Submitted | Watched | Asked | Presented | Unwatched | Consumed | Connected | Disconnected | Received | TimeReached
 
 
 # effects
@@ -142,7 +150,7 @@ class Changed(Struct, gc=False):
 
 
 class ArgumentsRefused(Struct, gc=False):
-    """The server did not take these arguments of a watch; it goes on with those before."""
+    """The server did not take these arguments of a watch, or (version 0) what it was to show; it goes on with those before."""
 
     watch: int
     version: int

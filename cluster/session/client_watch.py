@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 
 from cluster.errors import HistoryTrimmed, OutcomeUnknown, PositionRewound
-from cluster.session.client_events import Watched
+from cluster.session.client_events import Asked, Presented, Watched
 from cluster.session.client_writes import DocumentWrites
 from cluster.session.operations import Delta, Failure, Kind, Operation
 
@@ -39,7 +39,7 @@ class WatchState:
     epoch, index: where the next patch must start; index -1 when a whole view is wanted. shown: the last position that the
     application was shown, which a whole view must not be before, whatever it is wanted for.
     arguments, version: what is asked of views and windows. shown_version: of what has been shown. taken: the arguments that the
-    server has not refused, and their version.
+    server has not refused, and their version. presence: what the connection shows others, JSON.
     """
 
     __slots__ = (
@@ -51,6 +51,7 @@ class WatchState:
         "granted_late",
         "index",
         "outstanding",
+        "presence",
         "shown",
         "shown_version",
         "taken",
@@ -62,6 +63,7 @@ class WatchState:
     def __init__(self, wanted: Watched, document: DocumentWrites, credit_max: int) -> None:
         self.arguments = wanted.arguments
         self.version = self.shown_version = 0
+        self.presence = b""
         self.taken = (wanted.arguments, 0)
         self.watch = wanted.watch
         self.document = document
@@ -82,16 +84,31 @@ class WatchState:
             self.start_over()
         operation = self._operation(wire_id, Kind.WATCH, credit=max(1, self.credit_max - self.outstanding))
         operation.epoch, operation.index = self.epoch, self.index
+        operation.channel = self.presence.decode()
         return operation
 
-    def ask(self, arguments: bytes, version: int, wire_id: int) -> Operation | None:
-        """Other arguments from now on; returns what tells the open subscription, None when the next one will say it."""
-        self.arguments, self.version = arguments, version
-        return self._operation(wire_id, Kind.ARGUMENTS, credit=self.wire_id) if self.wire_id else None
+    def ask(self, wanted: Asked | Presented, wire_id: int) -> Operation | None:
+        """Other arguments from now on, or something else to show; returns what tells the open subscription, None when the next
+        one will say it.
+        """
+        if isinstance(wanted, Presented):
+            self.presence, kind = wanted.value, Kind.PRESENT
+        else:
+            self.arguments, self.version, kind = wanted.arguments, wanted.version, Kind.ARGUMENTS
+        operation = self._operation(wire_id, kind, credit=self.wire_id)
+        if kind is Kind.PRESENT:
+            operation.payload, operation.sequence = self.presence, 0
+        return operation if self.wire_id else None
+
+    def wants(self, asked: Asked | Presented) -> bool:
+        """Whether this is still the newest wish of its kind."""
+        return asked.version == self.version if isinstance(asked, Asked) else asked.value == self.presence
 
     def refuse(self, version: int) -> None:
-        """The server does not take the arguments of this version: those before stand."""
-        if self.version == version:
+        """The server does not take the arguments of this version: those before stand. 0 is what was to be shown."""
+        if not version:
+            self.presence = b""
+        elif self.version == version:
             self.arguments, self.version = self.taken
 
     def close(self) -> Operation:

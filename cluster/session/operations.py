@@ -25,6 +25,7 @@ class Kind(enum.IntEnum):
     ANSWER = 9
     WORK = 10
     ARGUMENTS = 12
+    PRESENT = 13
 
 
 COMMAND_KINDS = frozenset((Kind.CREATE, Kind.SEND, Kind.DELETE, Kind.ANSWER))
@@ -50,13 +51,16 @@ class Operation(Struct, array_like=True, gc=False):
     id: unique among the submitting stream's open operations and watches. UNWATCH has the id of the WATCH that it ends.
     principal: `agent@authority`, authenticated by the gateway.
     key: empty for LIST and WORK, which concern a space's documents in one shard.
-    channel: SEND: the handler. LIST: the key prefix. CONTROL: the operator's call; no client can send one. Otherwise empty.
+    channel: SEND: the handler. LIST: the key prefix. WATCH: what the viewer shows others, JSON, empty for nothing. CONTROL: the
+        operator's call; no client can send one. Otherwise empty.
     payload: UTF-8 JSON object of parameters (CREATE, SEND, CONTROL), {"ask", "value"} (ANSWER) or an order (WORK); READ, WATCH,
-        ARGUMENTS: the arguments of views and windows, empty for none; LIST: page token.
+        ARGUMENTS: the arguments of views and windows, empty for none; PRESENT: what to show, empty for nothing; LIST: page
+        token.
     session, sequence, acked_through: exactly-once identity of commands. Sequence 0 means that `session` is an idempotency key
         (unary calls) and the order is nobody's. WATCH, ARGUMENTS: `sequence` is the version of the arguments.
     epoch, index: READ with AT_LEAST: the position to reach. WATCH: resume after this position; index -1 asks for a full view.
-    credit: WATCH: bytes that may be in flight to this viewer. LIST: the page size. ARGUMENTS: the watch that they are for.
+    credit: WATCH: bytes that may be in flight to this viewer. LIST: the page size. ARGUMENTS, PRESENT: the watch that it
+        concerns.
     """
 
     id: int

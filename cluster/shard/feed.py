@@ -15,6 +15,7 @@ position, and with the same version of the arguments.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -33,6 +34,7 @@ from cluster.ids import DocumentId, NodeId, Principal
 from cluster.session.failures import failure_of
 from cluster.session.operations import Delta, Failure
 from cluster.shard.document import LiveDocument
+from cluster.shard.presence import Shown, connection_name, joined, with_member
 from cluster.shard.read_failures import Told, nobody_told
 from cluster.shard.turn import StreamKey, Turn
 
@@ -51,7 +53,10 @@ _UNKNOWN: Hashable = "unknown"
 
 @dataclass(slots=True)
 class Viewer:
-    """One open watch. sight: of what is to be sent. held: of what the viewer has. version, held_version: of the arguments."""
+    """One open watch. sight: of what is to be sent. held: of what the viewer has. version, held_version: of the arguments.
+
+    presence: the revision that the viewer holds of what connections show; -1 where that is not for him.
+    """
 
     stream: StreamKey
     watch: int
@@ -63,6 +68,7 @@ class Viewer:
     credit_bytes: int
     version: int = 0
     held_version: int = 0
+    presence: int = -1
 
 
 class _Watched:
@@ -71,10 +77,10 @@ class _Watched:
     instance: whom the viewers' classes belong to. Another instance (the document was created again, or has other code) may
         divide
     them otherwise: a class never outlives it, or a viewer would be shown what only others may see. before: the instance until
-    the newest upgrade, until viewers have been served after it.
+    the newest upgrade, until viewers have been served after it. shown: what connections show each other, if the class has it.
     """
 
-    __slots__ = ("before", "instance", "live", "projections", "viewers")
+    __slots__ = ("before", "instance", "live", "projections", "shown", "viewers")
 
     def __init__(self, live: LiveDocument) -> None:
         self.live = live
@@ -82,6 +88,7 @@ class _Watched:
         self.before: Instance | None = None
         self.viewers: dict[tuple[StreamKey, int], Viewer] = {}
         self.projections: dict[Sight, tuple[int, int, Projection]] = {}
+        self.shown = _shown_in(live.instance)
 
     def classify(self) -> None:
         """Give every viewer its class anew if the instance is another, or if classes change with the state."""
@@ -93,10 +100,21 @@ class _Watched:
             return
         self.before, self.instance = self.instance, instance
         self.projections.clear()
+        self._carry_over(instance)
         if instance is not None:
             for viewer in self.viewers.values():
                 viewer.held = (_UNKNOWN, viewer.held[1])
                 viewer.sight = (instance.visibility_class(viewer.who), _still_taken(instance, viewer.sight[1]))
+
+    def _carry_over(self, instance: Instance | None) -> None:
+        """What connections show, for other code: it goes on if the field is called so still, else all get a whole view."""
+        shown = self.shown
+        if instance is not None and shown is not None and shown.name == instance.presence_name:
+            shown.carry_over(instance)
+            return
+        self.shown = _shown_in(instance)
+        if shown is not None or self.shown is not None:
+            self.before = None
 
     def in_order(self) -> tuple[list[Viewer], bool]:
         """The viewers, those first who leave a class: what their class saw is not advanced yet. And whether there are any."""
@@ -118,6 +136,10 @@ class _Watched:
         viewer = self.viewers.pop(key)
         if viewer.held in self.projections and all(other.held != viewer.held for other in self.viewers.values()):
             del self.projections[viewer.held]
+
+
+def _shown_in(instance: Instance | None) -> Shown | None:
+    return Shown(instance.presence_name) if instance is not None and instance.presence_name else None
 
 
 def _still_taken(instance: Instance, arguments: bytes) -> bytes:
@@ -172,6 +194,7 @@ class Feed:
         turn: Turn,
         arguments: bytes = b"",
         version: int = 0,
+        presence: bytes = b"",
     ) -> None:
         """Start a watch at the document's present state. `seen` is the (epoch, index) that the viewer already has, if any, made
         with the same arguments.
@@ -209,6 +232,9 @@ class Feed:
         watched.viewers[(stream, watch)] = viewer
         self._by_watch[(stream, watch)] = name
         self._by_stream.setdefault(stream, set()).add(watch)
+        if presence:
+            with contextlib.suppress(ClusterError):  # it was taken when it was set; other code may not take it
+                self.present(stream, watch, presence)
         self._send(watched, viewer, {}, turn, opening=True)
 
     def close(self, stream: StreamKey, watch: int) -> None:
@@ -223,6 +249,10 @@ class Feed:
         if not watches:
             del self._by_stream[stream]
         watched = self._watched[name]
+        if watched.shown is not None:
+            who = watched.viewers[(stream, watch)].who
+            if watched.shown.remove(connection_name(who, stream, watch)):
+                self._changed[name] = None
         watched.remove((stream, watch))
         if not watched.viewers:
             del self._watched[name]
@@ -270,6 +300,35 @@ class Feed:
         self._send(watched, viewer, {}, turn, opening=False)
         watched.prune()
 
+    def present(self, stream: StreamKey, watch: int, value: bytes) -> None:
+        """What this viewer's connection shows others from now on, JSON; empty for nothing. They are served at the next flush.
+
+        Raises InvalidRequest for a watch that is not open or a class without presence, InvalidPayload, TooLarge or Overloaded;
+        the connection shows nothing then.
+        """
+        name = self._by_watch.get((stream, watch))
+        if name is None:
+            raise InvalidRequest(f"no watch {watch} is open here")
+        watched = self._watched[name]
+        watched.classify()
+        if watched.instance is None or watched.shown is None:
+            raise InvalidRequest("this document has no Presence field")
+        connection = connection_name(watched.viewers[(stream, watch)].who, stream, watch)
+        self._changed[name] = None
+        if value:
+            try:
+                watched.shown.set(connection, watched.instance.presented(value))
+                return
+            except ClusterError:
+                watched.shown.remove(connection)
+                raise
+        watched.shown.remove(connection)
+
+    @property
+    def unserved(self) -> bool:
+        """Whether `flush` has something to do although nothing was applied."""
+        return bool(self._changed)
+
     def grant(self, stream: StreamKey, watch: int, credit_bytes: int, turn: Turn) -> None:
         """More credit; a viewer who was skipped catches up at once."""
         name = self._by_watch.get((stream, watch))
@@ -297,7 +356,8 @@ class Feed:
         """Serve everybody whose document changed since the last flush."""
         if not self._changed:
             return
-        for name in sorted(self._changed):
+        changed, self._changed = self._changed, {}
+        for name in sorted(changed):
             watched = self._watched.get(name)
             if watched is None:
                 continue
@@ -310,13 +370,13 @@ class Feed:
             watched.live.passing = None
             if moved:
                 watched.prune()
-        self._changed.clear()
 
     def _send(self, watched: _Watched, viewer: Viewer, shared: dict[Shared, Encoded], turn: Turn, *, opening: bool) -> None:
         live = watched.live
         at = (viewer.epoch, viewer.index, viewer.held_version)
         now = (live.epoch, live.index, viewer.version)
-        if (at == now and not opening) or (viewer.credit_bytes <= 0 and not opening):
+        behind = at != now or (watched.shown is not None and viewer.presence not in (-1, watched.shown.revision))
+        if not opening and (not behind or viewer.credit_bytes <= 0):
             return
         if live.instance is None:
             self._end(viewer, failure_of(DocumentDeleted(f"{live.id} was deleted")), turn)
@@ -330,6 +390,8 @@ class Feed:
             encoded = shared[key] = self._encode(watched, viewer)
             self._told(live, viewer.who)
         reset, body = encoded
+        if watched.shown is not None:
+            body = _with_presence(watched.shown, viewer, live.instance, reset, body, opening=opening)
         delta = Delta(viewer.watch, viewer.epoch, viewer.index, live.epoch, live.index, reset, body)
         if viewer.version:
             delta.from_arguments, delta.arguments = viewer.held_version, viewer.version
@@ -368,6 +430,18 @@ class Feed:
     def _end(self, viewer: Viewer, failure: Failure, turn: Turn) -> None:
         turn.delta(viewer.stream, _ended(viewer, failure))
         self.close(viewer.stream, viewer.watch)
+
+
+def _with_presence(shown: Shown, viewer: Viewer, instance: Instance, reset: bool, body: bytes, *, opening: bool) -> bytes:
+    """A view or patch together with what connections show. Who may not see it has an empty object in its place."""
+    seen = viewer.presence
+    viewer.presence = shown.revision if instance.sees_presence(viewer.who) else -1
+    whole = shown.whole() if viewer.presence >= 0 else b"{}"
+    if reset:
+        return with_member(body, shown.name, whole)
+    if opening or (seen < 0) != (viewer.presence < 0):
+        return joined(body, shown.replacement(whole))
+    return joined(body, shown.since(seen)) if seen >= 0 else body
 
 
 def _ended(viewer: Viewer, failure: Failure) -> Delta:

@@ -29,7 +29,7 @@ from cluster.shard.proposals import Proposals, Proposed
 from cluster.shard.reading import Reader, Waiting, WaitingReads, refuse, refuse_with
 from cluster.shard.turn import NOBODY, StreamKey, Turn
 
-READ_KINDS = frozenset((Kind.READ, Kind.WATCH, Kind.ARGUMENTS, Kind.LIST))
+READ_KINDS = frozenset((Kind.READ, Kind.WATCH, Kind.ARGUMENTS, Kind.PRESENT, Kind.LIST))
 CONSISTENCIES = frozenset(Consistency)
 
 
@@ -167,7 +167,7 @@ class Intake:
 
     def answerable(self, applied: LogIndex) -> bool:
         """Whether `answer_reads` has something to say."""
-        return self._reads.answerable(applied)
+        return self._feed.unserved or self._reads.answerable(applied)
 
     # -- taking ------------------------------------------------------------------------------------------------------
 
@@ -243,6 +243,8 @@ class Intake:
                 self._reader.run(stream, operation, turn, now_ms)
         elif not self._server.serves:
             refuse_with([(stream, [operation])], self._not_leader(), turn)
+        elif operation.kind == Kind.PRESENT:
+            self._reader.run(stream, operation, turn, now_ms)
         elif not self._reads.add(stream, operation):
             refuse_with([(stream, [operation])], Overloaded("too many reads wait", retry_after_ms=50), turn)
 

@@ -79,6 +79,9 @@ class Reader:
                 reply = self._list(operation)
             elif operation.kind == Kind.WATCH:
                 reply = self._watch(stream, operation, turn, now_ms)
+            elif operation.kind == Kind.PRESENT:
+                self._feed.present(stream, operation.credit, operation.payload)
+                reply = Reply(operation.id)
             elif operation.kind == Kind.ARGUMENTS:
                 self._feed.arguments(stream, operation.credit, operation.payload, operation.sequence, turn)
                 reply = Reply(operation.id)
@@ -132,7 +135,7 @@ class Reader:
         live = self._living(operation, now_ms)
         seen = (operation.epoch, operation.index) if operation.index >= 0 else None
         who = Principal.parse(operation.principal)
-        given = (operation.payload, operation.sequence)
+        given = (operation.payload, operation.sequence, operation.channel.encode())
         self._feed.open(live, stream, operation.id, who, seen, operation.credit, turn, *given)
         return Reply(operation.id, live.epoch, live.index)
 

@@ -24,6 +24,7 @@ from cluster.session.client_events import (
     Ended,
     Event,
     Intent,
+    Presented,
     Received,
     StreamLimits,
     Submitted,
@@ -48,8 +49,9 @@ class Screen:
     dark, if it did (the gate closed, the document was deleted).
     """
 
-    def __init__(self, close: Callable[[], None], ask: Callable[[bytes, int], None]) -> None:
+    def __init__(self, close: Callable[[], None], ask: Callable[[bytes, int], None], present: Callable[[bytes], None]) -> None:
         self._ask = ask
+        self._present = present
         self._version = 0
         self._refused: Exception | None = None
         self.view: Any = None
@@ -73,6 +75,16 @@ class Screen:
         """Ask something else of views and windows, all of it. Raises InvalidArguments; the screen is as it was then."""
         self._version += 1
         self._ask(msgspec.json.encode(arguments), self._version)
+        refused, self._refused = self._refused, None
+        if refused is not None:
+            raise refused
+
+    def present(self, value: dict[str, Any] | None) -> None:
+        """Show the other visitors something while this screen is lit, None for nothing any more. Raises InvalidPayload.
+
+        Of values that come faster than 30 in a second of simulated time the last counts, when time has passed.
+        """
+        self._present(b"" if value is None else msgspec.json.encode(value))
         refused, self._refused = self._refused, None
         if refused is not None:
             raise refused
@@ -135,7 +147,11 @@ class Connection:
         """Follow the document."""
         self._tickets += 1
         watch = self._tickets
-        screen = Screen(lambda: self._close(watch), lambda wanted, version: self._ask(Asked(watch, wanted, version)))
+        screen = Screen(
+            lambda: self._close(watch),
+            lambda wanted, version: self._ask(Asked(watch, wanted, version)),
+            lambda value: self._ask(Presented(watch, value)),
+        )
         self._screens[watch] = screen
         self._step(Watched(watch, self._space, self._key, arguments=arguments))
         return screen
@@ -147,7 +163,7 @@ class Connection:
             self._step(TimeReached())
             self._node.run()
 
-    def _ask(self, asked: Asked) -> None:
+    def _ask(self, asked: Asked | Presented) -> None:
         self._step(asked)
         self._node.run()
 

@@ -977,6 +977,7 @@ class Operation(_message.Message):
     GRANT_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
+    PRESENT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Chosen by the client, unique among the open operations of the stream, not 0; comes back in the reply.
     `unwatch` and `grant` carry the id of the watch that they concern.
@@ -1027,6 +1028,10 @@ class Operation(_message.Message):
     def arguments(self) -> Global___Arguments:
         """Change what a watch asks of views and windows."""
 
+    @_builtins.property
+    def present(self) -> Global___Present:
+        """Show the document's other viewers something while a watch is open."""
+
     def __init__(
         self,
         *,
@@ -1043,12 +1048,13 @@ class Operation(_message.Message):
         grant: Global___Grant | None = ...,
         answer: Global___Answer | None = ...,
         arguments: Global___Arguments | None = ...,
+        present: Global___Present | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "arguments", b"arguments", "create", b"create", "delete", b"delete", "document", b"document", "grant", b"grant", "read", b"read", "request", b"request", "send", b"send", "unwatch", b"unwatch", "watch", b"watch"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "arguments", b"arguments", "create", b"create", "delete", b"delete", "document", b"document", "grant", b"grant", "present", b"present", "read", b"read", "request", b"request", "send", b"send", "unwatch", b"unwatch", "watch", b"watch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acked_through", b"acked_through", "answer", b"answer", "arguments", b"arguments", "create", b"create", "delete", b"delete", "document", b"document", "grant", b"grant", "id", b"id", "read", b"read", "request", b"request", "send", b"send", "sequence", b"sequence", "unwatch", b"unwatch", "watch", b"watch"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acked_through", b"acked_through", "answer", b"answer", "arguments", b"arguments", "create", b"create", "delete", b"delete", "document", b"document", "grant", b"grant", "id", b"id", "present", b"present", "read", b"read", "request", b"request", "send", b"send", "sequence", b"sequence", "unwatch", b"unwatch", "watch", b"watch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["create", "send", "read", "delete", "watch", "unwatch", "grant", "answer", "arguments"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["create", "send", "read", "delete", "watch", "unwatch", "grant", "answer", "arguments", "present"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -1187,12 +1193,15 @@ class Watch(_message.Message):
     CREDIT_BYTES_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     ARGUMENTS_VERSION_FIELD_NUMBER: _builtins.int
+    PRESENCE_FIELD_NUMBER: _builtins.int
     credit_bytes: _builtins.int
     """Bytes of deltas that may be sent before the first `grant`; 0 means 262144."""
     arguments: _builtins.bytes
     """What is asked of views and windows, as in ReadRequest. With `resume_after`: what the viewer holds was made with the same."""
     arguments_version: _builtins.int
     """The client's number of these arguments: deltas that were made with them carry it."""
+    presence: _builtins.bytes
+    """What this connection shows the document's other viewers, as in Present: the value that it had before it was lost."""
     @_builtins.property
     def resume_after(self) -> Global___Position:
         """Go on after this position if its changes are retained; otherwise, and when unset, the first delta is a whole view."""
@@ -1204,14 +1213,45 @@ class Watch(_message.Message):
         credit_bytes: _builtins.int = ...,
         arguments: _builtins.bytes = ...,
         arguments_version: _builtins.int = ...,
+        presence: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resume_after", b"resume_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "arguments_version", b"arguments_version", "credit_bytes", b"credit_bytes", "resume_after", b"resume_after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "arguments_version", b"arguments_version", "credit_bytes", b"credit_bytes", "presence", b"presence", "resume_after", b"resume_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Watch: _TypeAlias = Watch  # noqa: Y015
+
+@_typing.final
+class Present(_message.Message):
+    """Shows the other viewers of a document something of this connection (a cursor), if the document's class has a Presence field and
+    for as long as the watch is open. It is in no log; viewers see it in their view: `{field: {connection: value}}`, where the name of
+    a connection begins with its principal. Of values that come faster than 30 in a second the last counts. INVALID_PAYLOAD for what is
+    not of the field's type; nothing is shown then.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WATCH_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    watch: _builtins.int
+    """The id of the watch."""
+    value: _builtins.bytes
+    """The value, a JSON object of at most 256 bytes; empty to show nothing any more."""
+    def __init__(
+        self,
+        *,
+        watch: _builtins.int = ...,
+        value: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["value", b"value", "watch", b"watch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Present: _TypeAlias = Present  # noqa: Y015
 
 @_typing.final
 class Unwatch(_message.Message):

@@ -19,6 +19,7 @@ from cluster.documents.runtime import (
     Projection,
     ReadFailure,
     Settings,
+    ShowsNobody,
 )
 from cluster.errors import ApplyHalted, InvalidArguments, InvalidBundle, InvalidPayload, StorageDamaged, UnknownChannel
 from cluster.ids import DocumentId, Principal
@@ -80,7 +81,7 @@ class TallyProgram:
             raise StorageDamaged(str(error)) from error
 
 
-class TallyInstance(ArmsNothing):
+class TallyInstance(ArmsNothing, ShowsNobody):
     """The numbers in order of arrival. Principals of the authority `outside` are not admitted."""
 
     def __init__(self, numbers: list[int], halts: Callable[[], bool]) -> None:

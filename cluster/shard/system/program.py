@@ -28,6 +28,7 @@ from cluster.documents.runtime import (
     Projection,
     ReadFailure,
     Settings,
+    ShowsNobody,
 )
 from cluster.errors import (
     ClusterError,
@@ -177,7 +178,7 @@ def _bundle_of(request: Deploy) -> bytes:
     return bundle
 
 
-class SystemInstance(ArmsNothing):
+class SystemInstance(ArmsNothing, ShowsNobody):
     """The decisions in memory. `new_bundles` are (hash, bytes) that commands brought and the replica has not stored yet."""
 
     def __init__(self, decisions: Decisions) -> None:
