@@ -25,6 +25,7 @@ from cluster.cli import (
     configuration,
     demo,
     deploying,
+    dev,
     divergences,
     doc,
     history,
@@ -73,6 +74,7 @@ def root(
 
 
 demo.register(app)
+dev.register(app)
 local_commands.register(app)
 status.register(app)
 moves.register(shards.app)

@@ -12,7 +12,7 @@ import types
 import weakref
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 from cluster.documents import bundle as bundles
 from cluster.documents.declare import Document, is_policy
@@ -53,6 +53,8 @@ class BundleLoader:
 
     __slots__ = ("_settings",)
 
+    program_class: ClassVar[type[DocumentProgram]] = DocumentProgram
+
     def __init__(self, settings: Settings | None = None) -> None:
         self._settings = settings or Settings()
 
@@ -69,7 +71,7 @@ class BundleLoader:
             _COMPILED[code_hash] = compiled
         modules = compiled.modules
         owned = (modules.namespace, compiled, modules.place_of, modules.files)
-        return DocumentProgram(code_hash, compiled.declaration, self._settings, *owned)
+        return self.program_class(code_hash, compiled.declaration, self._settings, *owned)
 
 
 def invalid(findings: list[Finding]) -> InvalidBundle:

@@ -53,13 +53,13 @@ Deliver = Callable[[list[Reply | Delta]], None]
 class SimulatedNode:
     """now_ms: Unix milliseconds of the simulated time. failures: bugs of authors' handlers, newest last."""
 
-    def __init__(self, seed: int, now_ms: int, settings: Settings | None) -> None:
+    def __init__(self, seed: int, now_ms: int, settings: Settings | None, loader: BundleLoader | None = None) -> None:
         self.now_ms = now_ms - START_MS
         self.failures: list[HandlerFailure] = []
         self.random = random.Random(seed)
         self._began_ms = self.now_ms
         self._engine = MemoryEngine()
-        self._loader = BundleLoader(settings)
+        self._loader = loader or BundleLoader(settings)
         self._generation = 0
         self._streams: dict[int, Deliver] = {}
         self.pump: Pump

@@ -1,0 +1,250 @@
+"""The page of `moot dev` over HTTP: what it does for its author, and what it refuses to everybody else."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from cluster.cli.local_commands import example
+from cluster.web.guard import BODY_BYTES_MAX
+from tests.web.serving import live, serving
+
+NOTES = '''"""Notes."""
+from datetime import timedelta
+from cluster import Command, Document, Refused, anyone, field, on
+
+
+class Full(Refused):
+    """No more notes."""
+
+
+class Notes(Document, version=1):
+    """A few notes."""
+
+    gate = anyone
+
+    lines: list[str] = field.public()
+    rung: bool = field.public(False)
+
+    @on.message
+    def add(self, ctx: Command, line: str) -> int:
+        if len(self.lines) == 2:
+            raise Full()
+        self.lines.append(line[0] + line[1:])
+        return len(self.lines)
+
+    @on.message
+    def ring(self, ctx: Command) -> None:
+        ctx.after(timedelta(milliseconds=200), self.bell)
+
+    @on.alarm
+    def bell(self, ctx: Command) -> None:
+        self.rung = True
+'''
+
+
+@pytest.fixture(name="notes")
+def notes_file(tmp_path: Path) -> Path:
+    path = tmp_path / "notes.py"
+    path.write_text(NOTES)
+    return path
+
+
+def save(path: Path, text: str) -> None:
+    """As an editor does."""
+    path.write_text(text)
+
+
+async def test_both_principals_are_pushed_what_each_may_see() -> None:
+    async with serving(example("cards")) as page, live(page, "alice") as alice, live(page, "ben@acme") as ben:
+        absent = await ben.until("view", lambda state: True)
+        assert absent["ended"]["reason"] == "UNKNOWN_DOCUMENT"
+        assert (await page.send("alice", "")).status == 200
+        assert (await page.send("ben@acme", "sit")).json == {"answer": None, "position": "1.2"}
+        assert (await page.send("alice", "deal")).status == 200
+        for stream, name in ((alice, "alice@local"), (ben, "ben@acme")):
+            state = await stream.until("view", lambda state: state["view"] is not None and state["view"]["top"] is not None)
+            assert {held["owner"] for held in state["view"]["hands"].values()} == {name}
+
+
+async def test_answers_refusals_and_bugs_of_the_author_come_back_typed(notes: Path) -> None:
+    async with serving(notes) as page:
+        await page.send("alice", "")
+        assert (await page.send("alice", "add", line="a")).json["answer"] == 1
+        failed = await page.send("alice", "add", line="")
+        assert failed.reason == "HANDLER_FAILED"
+        assert "notes.py, line 22, in add\n    self.lines.append(line[0] + line[1:])" in failed.json["error"]["frames"]
+        await page.send("alice", "add", line="b")
+        refused = await page.send("alice", "add", line="c")
+        assert (refused.reason, refused.json["error"]["details"]["name"]) == ("HANDLER_REFUSED", "Full")
+        assert (await page.send("alice", "add", lime="c")).reason == "INVALID_PAYLOAD"
+        assert (await page.send("alice", "sing")).reason == "UNKNOWN_CHANNEL"
+
+
+async def test_time_passes_by_itself(notes: Path) -> None:
+    async with serving(notes) as page, live(page, "alice") as alice:
+        await page.send("alice", "")
+        await page.send("alice", "ring")
+        await alice.until("view", lambda state: state["view"] is not None and state["view"]["rung"])
+
+
+async def test_saving_upgrades_the_document_in_place_whatever_its_version_says(notes: Path) -> None:
+    async with serving(notes) as page, live(page, "alice") as alice:
+        await page.send("alice", "")
+        await page.send("alice", "add", line="kept")
+        save(notes, NOTES.replace("    rung: bool", "    colour: str = field.public('red')\n    rung: bool"))
+        state = await alice.until("view", lambda state: state["view"] is not None and "colour" in state["view"])
+        assert state["view"] == {"lines": ["kept"], "colour": "red", "rung": False}
+        save(notes, NOTES)
+        await alice.until("view", lambda state: state["view"] is not None and "colour" not in state["view"])
+        assert [told["saves"] for told in page.told] == [2, 3]
+
+
+async def test_code_that_can_not_be_deployed_is_said_in_the_page_and_changes_nothing(notes: Path) -> None:
+    async with serving(notes) as page, live(page, "alice") as alice:
+        await page.send("alice", "")
+        save(notes, NOTES.replace('"""Notes."""', "import time"))
+        code = await alice.until("code", lambda code: code["findings"])
+        assert code["findings"] == "notes.py:1: ambient-time: module time reads the clock; use ctx.now"
+        assert not code["needs_fresh_start"]
+        assert (await page.send("alice", "add", line="still here")).json["answer"] == 1
+        save(notes, NOTES.replace("lines: list[str]", "lines: dict[str, str]").replace(".append(", ".setdefault("))
+        code = await alice.until("code", lambda code: code["needs_fresh_start"])
+        assert "write a hook" in code["findings"]
+        save(notes, NOTES)
+        await alice.until("code", lambda code: code["findings"] == "")
+
+
+async def test_starting_over_forgets_the_documents_and_takes_the_code_that_had_no_hook(notes: Path) -> None:
+    async with serving(notes) as page, live(page, "alice") as alice:
+        await page.send("alice", "")
+        save(notes, NOTES.replace("lines: list[str]", "lines: dict[str, str]").replace(".append(", ".setdefault("))
+        await alice.until("code", lambda code: code["needs_fresh_start"])
+        restarted = await page.post("/api/restart", {})
+        assert restarted.json["findings"] == ""
+        state = await alice.until("view", lambda state: state["ended"] is not None)
+        assert state["ended"]["reason"] == "UNKNOWN_DOCUMENT"
+        await page.send("alice", "")
+        assert (await alice.until("view", lambda state: state["view"] is not None))["view"]["lines"] == {}
+
+
+async def test_the_past_shows_what_each_principal_saw_then() -> None:
+    async with serving(example("cards")) as page:
+        await page.send("alice", "")
+        await page.send("ben", "sit")
+        await page.send("alice", "deal")
+        commands = (await page.get("/api/log?key=main")).json["commands"]
+        assert [(row["step"], row["kind"], row["sender"]) for row in commands] == [
+            (1, "create", "alice@local"),
+            (2, "send", "ben@local"),
+            (3, "send", "alice@local"),
+        ]
+        then = (await page.get("/api/past?key=main&step=3&as=alice&as=eve")).json
+        assert then["position"] == "1.3"
+        assert len(then["views"][0]["view"]["hands"]) == 5
+        assert then["views"][1]["view"]["hands"] == {}
+        before = (await page.get("/api/past?key=main&step=1&as=alice")).json
+        assert before["views"][0]["view"]["players"] == ["alice@local"]
+        assert (await page.get("/api/past?key=main&step=4&as=alice")).reason == "INVALID_REQUEST"
+        assert (await page.get("/api/log?key=other")).json == {"commands": []}
+
+
+async def test_a_name_that_resolves_here_is_not_answered(notes: Path) -> None:
+    """DNS rebinding: a page of another site lets its own name point to this machine; its requests carry that name."""
+    async with serving(notes) as page:
+        for host in (f"evil.example:{page.port}", "127.0.0.1", f"127.0.0.1:{page.port + 1}", f"127.0.0.1.evil:{page.port}", ""):
+            answer = await page.raw(f"GET /api/code HTTP/1.0\r\nhost: {host}\r\n\r\n".encode())
+            assert (answer.status, answer.reason) == (403, "PERMISSION_DENIED"), host
+        assert (await page.raw(b"GET / HTTP/1.0\r\n\r\n")).reason == "PERMISSION_DENIED"
+        twice = f"GET / HTTP/1.1\r\nhost: localhost:{page.port}\r\nhost: evil.example\r\n\r\n"
+        assert (await page.raw(twice.encode())).status in (400, 403)
+        assert (await page.get("/", host=f"localhost:{page.port}")).status == 200
+
+
+async def test_another_site_can_neither_send_nor_read(notes: Path) -> None:
+    async with serving(notes) as page:
+        body = {"as": "alice", "key": "main", "kind": "create"}
+        for origin in ("http://evil.example", "null", f"https://127.0.0.1:{page.port}", f"http://127.0.0.1:{page.port + 1}"):
+            assert (await page.post("/api/send", body, origin=origin)).reason == "PERMISSION_DENIED", origin
+        assert (await page.get("/api/code", sec_fetch_site="cross-site")).reason == "PERMISSION_DENIED"
+        assert (await page.post("/api/send", body, content_type="text/plain")).reason == "INVALID_REQUEST"
+        assert (await page.post("/api/send", body, content_type="")).reason == "INVALID_REQUEST"
+        assert (await page.get("/api/log?key=main")).json == {"commands": []}
+        own = await page.post("/api/send", body, origin=f"http://localhost:{page.port}", sec_fetch_site="same-origin")
+        assert own.status == 200
+        assert "access-control-allow-origin" not in own.headers
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b'{"as": 1, "key": "main"}', b'{"as": "alice"}', b"[" * 100_000,
+        b'{"as": "alice", "key": "main", "more": 1}', b'{"as": "alice", "key": "main", "kind": "steal"}',
+        b'{"as": "", "key": "main"}', b'{"as": "a\\u0000", "key": "main"}', b'{"as": "alice", "key": ""}',
+        b'{"as": "upgrade@moot", "key": "main", "kind": "send", "channel": "-upgrade"}',
+        b'{"as": "alice", "key": "main", "channel": "add", "parameters": []}',
+        b'{"as": "alice", "key": "main", "channel": "add", "parameters": {"line": "\\ud800"}}',
+    ],
+)  # fmt: skip
+async def test_garbage_gets_a_typed_error(notes: Path, body: bytes) -> None:
+    async with serving(notes) as page:
+        answer = await page.post("/api/send", body)
+        assert 400 <= answer.status < 500
+        assert answer.reason in (
+            "INVALID_REQUEST",
+            "INVALID_NAME",
+            "UNKNOWN_DOCUMENT",
+            "UNKNOWN_CHANNEL",
+            "INVALID_PAYLOAD",
+            "PERMISSION_DENIED",
+        )
+        assert (await page.get("/api/code")).status == 200
+
+
+async def test_paths_methods_and_queries_that_are_not_there_get_a_typed_error(notes: Path) -> None:
+    async with serving(notes) as page:
+        assert (await page.get("/api/nothing")).reason == "NOT_FOUND"
+        assert (await page.get("/../../etc/passwd")).reason == "NOT_FOUND"
+        assert (await page.get("/api/send")).reason == "METHOD_NOT_ALLOWED"
+        wrong = ["/api/log", "/api/log?key=a&key=b", "/api/past?key=main&step=x&as=a", "/api/past?key=main&step=1"]
+        wrong += ["/api/live?as=alice", "/api/live?key=main&as=" + "a" * 600, "/api/past?key=main&step=1" + "&as=a" * 9]
+        for path in wrong:
+            assert (await page.get(path)).reason in ("INVALID_REQUEST", "INVALID_NAME"), path
+
+
+async def test_a_body_is_bounded_whatever_it_says_of_itself(notes: Path) -> None:
+    async with serving(notes) as page:
+        assert (await page.post("/api/send", b"x" * (BODY_BYTES_MAX + 1))).reason == "TOO_LARGE"
+        chunks = b"".join(b"10000\r\n" + b"x" * 0x10000 + b"\r\n" for _ in range(BODY_BYTES_MAX // 0x10000 + 1))
+        head = f"POST /api/send HTTP/1.1\r\nhost: localhost:{page.port}\r\ncontent-type: application/json\r\n"
+        answer = await page.raw(head.encode() + b"transfer-encoding: chunked\r\n\r\n" + chunks)
+        assert answer.reason == "TOO_LARGE"
+
+
+async def test_seats_are_bounded_and_those_that_nobody_looks_from_make_room(notes: Path) -> None:
+    async with serving(notes) as page:
+        await page.send("alice", "")
+        for number in range(40):
+            assert (await page.send(f"guest{number}", "ring")).status == 200
+
+
+async def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing_inline(notes: Path) -> None:
+    async with serving(notes) as page:
+        served = {path: await page.get(path) for path in ("/", "/page.js", "/page.css")}
+        for path, answer in served.items():
+            assert answer.status == 200
+            assert "default-src 'none'" in answer.headers["content-security-policy"]
+            text = answer.body.decode()
+            assert not re.search(r"https?://|@import|url\(|\beval\(|innerHTML|document\.write", text), path
+        html = served["/"].body.decode()
+        assert not re.search(r"<script(?![^>]* src=)|<style|\son\w+=|\sstyle=", html)
+        assert re.findall(r'(?:src|href)="([^"#]*)"', html) == ["data:,", "/page.css", "/page.js"]
+        assert '<html lang="en">' in html
+
+
+def test_the_files_of_the_page_are_files_of_the_package() -> None:
+    static = resources.files("cluster.web").joinpath("static")
+    assert {file.name for file in static.iterdir()} == {"index.html", "page.js", "page.css"}
