@@ -26,7 +26,9 @@ RUNTIME_MODULES = {
     "psutil",
     "rich",
     "rocksdict",
+    "starlette",
     "typer",
+    "uvicorn",
     "uvloop",
     "zstandard",
 }
