@@ -134,7 +134,7 @@ def test_pure_layers_ask_the_operating_system_nothing() -> None:
 
 
 def test_coroutines_live_only_at_the_edges() -> None:
-    edges = {"transport", "gateway", "node", "cli", "client"}
+    edges = {"transport", "gateway", "node", "cli", "client", "web"}
     found = [
         f"{name_of(path)}:{node.lineno}"
         for path in PYTHON
