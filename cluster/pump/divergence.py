@@ -21,12 +21,11 @@ from contextlib import suppress
 
 from cluster.errors import CodeMissing, StorageDamaged
 from cluster.ids import DocumentId, LogIndex, NodeId, ReplicaId, ShardId, Term
-from cluster.pump.comparison import Comparison, Examination, Told, Watch
+from cluster.pump.comparison import Comparison, Examination, Watch, ask_to_recount, recount
 from cluster.pump.reports import Reports
 from cluster.pump.witness import Witness
 from cluster.raft.events import Transfer
 from cluster.shard import evidence
-from cluster.shard.digest import difference
 from cluster.shard.divergence import (
     AppliedItem,
     CompareReply,
@@ -131,8 +130,9 @@ class Divergences:
         return [replica.id for replica in again]
 
     def on_applied(self, replica: ShardReplica, item: AppliedItem, now_ms: float, turn: Turn) -> None:
-        """A follower's sum. One that is ahead of this leader's own apply waits for the next."""
+        """A follower's sum; one that is ahead of this leader's own apply waits for the next. Or a leader's answer to one."""
         if not replica.serves:
+            recount(replica, item, turn)
             return
         watch = self._watch(replica)
         if item.index > replica.applied:
@@ -144,17 +144,10 @@ class Divergences:
             self._check(replica, watch, ahead, now_ms, turn)
 
     def _check(self, replica: ShardReplica, watch: Watch, item: AppliedItem, now_ms: float, turn: Turn) -> None:
-        told = watch.told.get(item.sender)
-        if told is None or told.origin != item.origin:
-            told = watch.told[item.sender] = Told(item.origin, item.origin, 0)
-        if item.index <= told.index:
+        if ask_to_recount(replica, watch, item, turn):
             return
-        since, before = told.index, told.total
-        told.index, told.total = item.index, item.total
-        earlier, later = replica.digest.through(since), replica.digest.through(item.index)
-        if earlier is None or later is None:
-            return  # not known here entry by entry: documents that differ tell when they are touched again
-        if difference(later, earlier) != difference(item.total, before):
+        since = watch.differs_since(item, replica.digest)
+        if since is not None:
             self._compare(replica, watch, since, item.index, now_ms, turn)
 
     # -- which documents ---------------------------------------------------------------------------------------------

@@ -42,10 +42,25 @@ class AppliedDigest:
         self._first = origin
         self._sums = [0]
 
+    def begin_behind(self, place: LogIndex) -> bool:
+        """Count from a later place on, or from the first that is still known behind it. Says whether anything changed."""
+        place = max(place, self._first)
+        if not self.origin < place < self.index:
+            return False
+        before, *later = self._sums[place - self._first :]
+        self._sums = [0, *(difference(each, before) for each in later)]
+        self._first = self.origin = self.told = place
+        return True
+
     def retell(self) -> bool:
         """Whoever was told may not have heard. Says whether there is anything to tell."""
         self.told = self.origin
         return self.told != self.index
+
+    @property
+    def first(self) -> LogIndex:
+        """Ranges that begin here or later can be compared."""
+        return self._first
 
     @property
     def index(self) -> LogIndex:

@@ -116,7 +116,10 @@ class Divergence(Struct, frozen=True, array_like=True):
 
 
 class AppliedItem(Struct, frozen=True, array_like=True, gc=False, tag=31):
-    """A follower tells its leader what apply did: the sum of its digest over (origin, index]. See `cluster.shard.digest`."""
+    """A follower tells its leader what apply did: the sum of its digest over (origin, index]. See `cluster.shard.digest`.
+
+    A leader answers with the first place it can compare from, as `index`, when the follower began to count before that.
+    """
 
     shard: ShardId
     sender: ReplicaId

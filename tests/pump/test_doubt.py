@@ -272,3 +272,43 @@ def test_a_leader_that_took_over_what_is_right_is_well_although_nobody_knows_who
     away.boot()
     world.run_until(lambda: all(not node.pump.divergences.reports.open for node in world.nodes.values()), within_ms=40_000)
     assert len(set(world.records("a", "board"))) == len(set(world.records("b", "board"))) == 1
+
+
+def test_a_difference_in_the_first_that_a_follower_tells_is_found_although_the_leader_began_to_count_later() -> None:
+    """After a crash of all. The leader had no sum for where the follower's began, so it compared nothing, and the command that
+    would have shown the difference was the last to the document.
+    """
+    leaking: set[NodeId] = set()
+    world = planted(lambda name: "its-own-host" if name in leaking else "")
+    assert world.client(leader_of(world).name).insist(Kind.CREATE, "b", space="board").failure is None
+    victim = followers_of(world)[0]
+    leaking.add(victim.name)
+    restarted(world, victim)
+    others = [node for node in world.nodes.values() if node is not victim]
+    world.delay_ms = lambda sender, receiver, lane: 10_000.0 if sender == victim.name else 0.0
+    client = world.client(leader_of(world).name)
+    assert claim(client, 1, MARKER).failure is None
+    world.run_until(lambda: 1 in state(victim)["board"])
+    replica_of(victim).save_all(victim.pump._turn)
+    world.run(100)
+    victim.crash(lose_unsynced=False)
+    world.delay_ms = lambda sender, receiver, lane: 0.0
+    leaking.clear()
+    for cell in range(3):
+        assert beside(client, cell).failure is None
+    world.run(100)
+    for node in others:
+        replica_of(node).save_all(node.pump._turn)
+    world.run(100)
+    for node in others:
+        node.crash(lose_unsynced=False)
+    for node in others:
+        node.boot()
+    world.run_until(lambda: any(replica_of(node).serves for node in others))
+    assert claim(world.client(leader_of(world).name), 2, "ann").failure is None
+    victim.boot()
+    world.run_until(lambda: replica_of(victim).applied == replica_of(leader_of(world)).applied)
+    assert replica_of(victim).digest.origin < replica_of(leader_of(world)).digest.origin
+    world.run_until(lambda: healed(world), within_ms=5_000)
+    assert report_on(victim).wrong == (victim.name,)
+    assert state(victim)["board"][1]["owner"] == MARKER

@@ -41,6 +41,25 @@ def test_a_range_has_one_sum_wherever_counting_began(steps: list[tuple[int, byte
 
 
 @given(steps=STEPS, data=st.data())
+def test_who_begins_to_count_later_is_as_one_who_never_knew_what_was_before(
+    steps: list[tuple[int, bytes]], data: st.DataObject
+) -> None:
+    """A leader compares nothing that spans the place where its own sums begin."""
+    end = sum(gap for gap, _ in steps)
+    place = data.draw(st.integers(0, end + 3))
+    digest, later = digest_of(steps, 0), digest_of(steps, place)
+    changes = 0 < place < digest.index
+    assert digest.begin_behind(LogIndex(place)) == changes
+    if changes:
+        assert (digest.origin, digest.first, digest.told) == (place, place, place)
+        assert (digest.index, digest.total) == (later.index, later.total)
+        digest.add(LogIndex(end + 1), b"more")
+        later.add(LogIndex(end + 1), b"more")
+        assert digest.total == later.total
+    assert not digest.begin_behind(LogIndex(0)), "what it gave up is not known any more"
+
+
+@given(steps=STEPS, data=st.data())
 def test_one_other_chain_changes_every_sum_over_its_entry_and_no_other(
     steps: list[tuple[int, bytes]], data: st.DataObject
 ) -> None:
