@@ -99,4 +99,4 @@ class Stage(Document):
 def test_the_schema_shows_the_channel_of_a_tally() -> None:
     schema = BundleLoader().load(bundle.from_source(SOURCE).encode()).schema()
     by = schema["channels"]["likes"]["parameters"]["properties"]["by"]
-    assert by == {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
+    assert by == {"type": "integer", "minimum": 1, "maximum": 2**31 - 1, "default": 1}
