@@ -31,6 +31,7 @@ from cluster.cli import (
     history,
     local_commands,
     moves,
+    new,
     node,
     past,
     schema,
@@ -74,6 +75,7 @@ def root(
 
 
 demo.register(app)
+new.register(app)
 dev.register(app)
 local_commands.register(app)
 status.register(app)

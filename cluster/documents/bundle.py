@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -92,14 +93,15 @@ def from_source(source: str, *, name: str = "document", entry: str = "") -> Bund
 
 def from_path(path: Path, *, entry: str = "") -> Bundle:
     """The bundle of a Python file, or of a package directory with everything in it except hidden files, caches and tests, and
-    with the dependencies that its pyproject.toml names (see vendoring.py).
+    with the dependencies that its pyproject.toml names (see vendoring.py). Of any other directory: of the file or package that
+    its pyproject.toml names under [tool.moot] document.
 
     Raises InvalidBundle or TooLarge, and OSError when the files can not be read.
     """
     if path.is_file():
         return Bundle(entry or path.stem, ((path.name, _read(path)),))
     if not (path / "__init__.py").is_file():
-        raise InvalidBundle(f"{path} is neither a Python file nor a package with an __init__.py")
+        return from_path(_named_document(path), entry=entry)
     found = {}
     for file in sorted(path.rglob("*")):
         inside = file.relative_to(path)
@@ -107,6 +109,27 @@ def from_path(path: Path, *, entry: str = "") -> Bundle:
             found[str(PurePosixPath(path.name, *inside.parts))] = _read(file)
     found |= vendoring.vendored(vendoring.requirements(path), found)
     return Bundle(entry or path.name, tuple(sorted(found.items())))
+
+
+def _named_document(folder: Path) -> Path:
+    """What a project's pyproject.toml names as its document. Raises InvalidBundle."""
+    named: object = None
+    file = folder / "pyproject.toml"
+    if file.is_file():
+        try:
+            named = tomllib.loads(file.read_text()).get("tool", {}).get("moot", {}).get("document")
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, AttributeError) as error:
+            raise InvalidBundle(f"{file} can not be read: {error}") from None
+    if named is None:
+        raise InvalidBundle(
+            f"{folder} is neither a Python file nor a package with an __init__.py, and has no pyproject.toml that names one: "
+            '[tool.moot] document = "FILE.py"'
+        )
+    found = folder / str(named)
+    plain = isinstance(named, str) and all(part not in ("", ".", "..") for part in named.split("/"))
+    if not plain or not (found.is_file() or (found / "__init__.py").is_file()):
+        raise InvalidBundle(f"{file}: [tool.moot] document is a Python file or a package in {folder}, not {named!r}")
+    return found
 
 
 def origins(data: bytes, root: Path) -> dict[str, str]:

@@ -365,7 +365,7 @@ function logRow(command) {
   const outcome = bad ? (command.answer?.name ?? command.code.toLowerCase()) : command.answer === null ? "done" : JSON.stringify(command.answer);
   const row = make("tr", { tabIndex: 0 },
     make("td", {}, command.position), make("td", {}, command.sender),
-    make("td", {}, make("code", {}, what, command.payload === "{}" || !command.payload ? "" : ` ${command.payload}`)),
+    make("td", {}, make("code", {}, what, command.kind === "upgrade" || command.payload === "{}" || !command.payload ? "" : ` ${command.payload}`)),
     make("td", { className: bad ? "bad" : "" }, outcome), make("td", { className: "quiet" }, new Date(command.time_ms).toLocaleTimeString()));
   row.dataset.step = command.step;
   row.addEventListener("click", () => goTo(command.step));
