@@ -41,10 +41,10 @@ class Shown:
     def __init__(self, name: str) -> None:
         self.name = name
         self.revision = 0
-        self._values: dict[str, tuple[bytes, int, int]] = {}
-        """By connection: (value, revision at which it appeared, revision of the value)."""
-        self._gone: dict[str, tuple[int, int]] = {}
-        """By connection: (revision at which it had appeared, revision at which it went)."""
+        self._values: dict[str, tuple[bytes, int]] = {}
+        """By connection: the value and its revision."""
+        self._gone: dict[str, int] = {}
+        """By connection: the revision at which it went."""
         self._floor = 0
         self._whole = b""
         self._patches: dict[int, bytes] = {}
@@ -57,25 +57,22 @@ class Shown:
         if known is None and len(self._values) >= PRESENT_MAX:
             raise Overloaded(f"{PRESENT_MAX} connections show something here", retry_after_ms=1000, bound="present_max")
         self._changed()
-        gone = self._gone.pop(connection, None)
-        if gone is not None:  # it has come back: who saw it before can not be told from who saw it go, if both lag
-            self._floor = max(self._floor, gone[1])
-        self._values[connection] = (value, self.revision if known is None else known[1], self.revision)
+        self._gone.pop(connection, None)
+        self._values[connection] = (value, self.revision)
 
     def remove(self, connection: str) -> bool:
         """A connection shows nothing any more. Says whether it did."""
-        known = self._values.pop(connection, None)
-        if known is None:
+        if self._values.pop(connection, None) is None:
             return False
         self._changed()
-        self._gone[connection] = (known[1], self.revision)
+        self._gone[connection] = self.revision
         if len(self._gone) > GONE_MAX:
-            self._floor = max(self._floor, self._gone.pop(next(iter(self._gone)))[1])
+            self._floor = self._gone.pop(next(iter(self._gone)))
         return True
 
     def carry_over(self, instance: Instance) -> None:
         """The document has other code: what that does not take is shown no more."""
-        for connection, (value, _, _) in list(self._values.items()):
+        for connection, (value, _) in list(self._values.items()):
             try:
                 fits = instance.presented(value) == value
             except ClusterError:
@@ -86,7 +83,7 @@ class Shown:
     def whole(self) -> bytes:
         """All of it, as a JSON object."""
         if not self._whole:
-            members = [msgspec.json.encode(connection) + b":" + value for connection, (value, _, _) in self._values.items()]
+            members = [msgspec.json.encode(connection) + b":" + value for connection, (value, _) in self._values.items()]
             self._whole = b"{" + b",".join(members) + b"}"
         return self._whole
 
@@ -95,20 +92,22 @@ class Shown:
         return b'[{"op":"add","path":"/' + self.name.encode() + b'","value":' + whole + b"}]"
 
     def since(self, revision: int) -> bytes:
-        """The patch for who holds that revision."""
+        """The patch for who holds that revision. It fits whatever is held, for one before it may be lost on its way: what goes
+        is put there first, since remove wants a member that is there.
+        """
         if revision < self._floor:
             return self.replacement(self.whole())
         patch = self._patches.get(revision)
         if patch is None:
             path = b'{"op":"%s","path":"/' + self.name.encode() + b"/"
             operations = [
-                path % b"remove" + _pointer(connection) + b'"}'
-                for connection, (appeared, went) in self._gone.items()
-                if appeared <= revision < went
+                path % b"add" + _pointer(connection) + b'","value":null},' + path % b"remove" + _pointer(connection) + b'"}'
+                for connection, went in self._gone.items()
+                if went > revision
             ]
             operations += [
                 path % b"add" + _pointer(connection) + b'","value":' + value + b"}"
-                for connection, (value, _, changed) in self._values.items()
+                for connection, (value, changed) in self._values.items()
                 if changed > revision
             ]
             patch = self._patches[revision] = b"[" + b",".join(operations) + b"]"

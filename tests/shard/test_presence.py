@@ -41,6 +41,23 @@ def test_the_patch_from_any_revision_leads_to_what_is_shown_now(steps: list[tupl
         held.append((shown.revision, {"cursors": dict(model)}))
 
 
+@given(STEPS, st.data())
+@settings(max_examples=100)
+def test_a_patch_fits_also_who_missed_the_one_before_it(steps: list[tuple[str, int | None]], data: st.DataObject) -> None:
+    """A frame between nodes may be dropped where too much waits: a patch that does not fit would end the viewer's watch."""
+    shown = Shown("cursors")
+    view: Any = {"cursors": {}}
+    for connection, value in steps:
+        before = shown.revision
+        if value is None:
+            shown.remove(connection)
+        else:
+            shown.set(connection, b'{"at":%d}' % value)
+        if data.draw(st.booleans()):
+            view = apply(view, shown.since(before))
+    assert apply(view, shown.replacement(shown.whole())) == {"cursors": msgspec.json.decode(shown.whole())}
+
+
 def test_who_is_too_far_behind_is_sent_all_of_it() -> None:
     shown = Shown("cursors")
     shown.set("last", b"{}")
