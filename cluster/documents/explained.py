@@ -330,6 +330,35 @@ EXPLANATIONS: Final = (
         ),
     ),
     Explanation(
+        "event",
+        "Who hears of an event hears all of it; whom it is for is said with `ctx.emit(event, to=policy)`.",
+        "from cluster import Event\n\nclass Rolled(Event):\n    face: int\n    seed: int = field.private(0)\n\n"
+        + _class("gate = anyone"),
+        "from cluster import Event\n\nclass Rolled(Event):\n    face: int\n\n" + _class("gate = anyone"),
+    ),
+    Explanation(
+        "presence",
+        "What connections show each other is in no log: code that looked at it would be no function of its commands.",
+        "from cluster import Presence\n\nclass Cursor(Record):\n    at: int\n\n"
+        + _class(
+            "gate = anyone\n\ncursors: Presence[Cursor] = field.public()\n\n"
+            "@on.message\ndef count(self, ctx: Command) -> int:\n    return len(self.cursors)"
+        ),
+        "from cluster import Presence\n\nclass Cursor(Record):\n    at: int\n\n"
+        + _class(
+            "gate = anyone\n\ncursors: Presence[Cursor] = field.public()\n\n"
+            "@on.message\ndef count(self, ctx: Command, seen: int) -> int:\n    return seen"
+        ),
+    ),
+    Explanation(
+        "on-missing",
+        "Who comes to a key that never existed brings nothing but a name: the constructor must do with its defaults.",
+        'class Stage(Document, on_missing="create"):\n    gate = anyone\n\n    @on.construct\n'
+        "    def open(self, ctx: Command, title: str) -> None:\n        pass\n",
+        'class Stage(Document, on_missing="create"):\n    gate = anyone\n\n    @on.construct\n'
+        '    def open(self, ctx: Command, title: str = "") -> None:\n        pass\n',
+    ),
+    Explanation(
         "entry",
         "A bundle has one document class, or names the one that is meant: `module:Class`.",
         "class Note(Record):\n    text: str\n",

@@ -87,7 +87,8 @@ def test_after_a_storm_everybody_sees_the_last_cursor_of_everybody_who_is_there(
 
     def agreed() -> bool:
         wanted = {looker.principal: looker.shows for looker in lookers}
-        return all(cursors(looked(looker)) == wanted for looker in lookers)
+        views = [cursors(looked(looker)) for looker in lookers]
+        return views == [wanted] * len(lookers)
 
     world.run_until(agreed)
     view = msgspec.json.decode(world.client("n2").insist(Kind.READ, "one", space="cursors").payload)
@@ -97,7 +98,7 @@ def test_after_a_storm_everybody_sees_the_last_cursor_of_everybody_who_is_there(
 
     lookers[0].leave()
     there = {looker.principal: looker.shows for looker in lookers[1:]}
-    world.run_until(lambda: all(cursors(looked(looker)) == there for looker in lookers[1:]))
+    world.run_until(lambda: [cursors(looked(looker)) for looker in lookers[1:]] == [there] * 3)
 
 
 def test_a_delta_that_carries_cursors_alone_starts_and_ends_at_one_position() -> None:
