@@ -240,6 +240,7 @@ class Divergences:
         chains = {sender: answer.chain for sender, answer in examined.answers.items()} | {replica.replica: own}
         voters = replica.raft.configuration.voters
         words = self.reports.words(replica, examined.name, examined.answers, chains)
+        words = self.reports.recalled(replica, examined.name, examined.answers, words, chains)
         right = majority_chain(words, voters)
         if right is not None and set(chains.values()) == {right}:
             self.reports.agreed(replica, examined.name, examined.answers, chains, right, turn)

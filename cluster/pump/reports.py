@@ -128,6 +128,29 @@ class Reports:
             return chains
         return with_a_word(chains, copied, self.parted_at(replica, name, answers.values()))
 
+    def recalled(
+        self,
+        replica: ShardReplica,
+        name: Name,
+        answers: Mapping[ReplicaId, EvidenceReply],
+        words: Mapping[ReplicaId, bytes],
+        chains: Mapping[ReplicaId, bytes],
+    ) -> Mapping[ReplicaId, bytes]:
+        """The chains that count, with those of who is away and was of the majority when it was found: what was decided about a
+        command stays decided. Only where all who were heard of that majority still agree, and the others part from them at that
+        very command.
+        """
+        known, live = self.open.get((replica.id, name)), replica.cache.get(*name)
+        if known is None or not known.right or not known.index or known.epoch != live.epoch:
+            return words
+        nodes = dict(replica.raft.configuration.places)
+        agreed = {chain for peer, chain in words.items() if nodes[peer] in known.right}
+        others = {answer.parts_at for answer in answers.values() if answer.chain != live.chain}
+        if len(agreed) != 1 or others - {known.index}:
+            return words
+        away = {voter for voter in replica.raft.configuration.voters if voter not in chains and nodes[voter] in known.right}
+        return {**words, **dict.fromkeys(away, agreed.pop())}
+
     def parted_at(self, replica: ShardReplica, name: Name, answers: Iterable[EvidenceReply]) -> LogIndex:
         """The entry with the first command after which chains differ; 0 when it is not known. Raises StorageDamaged."""
         known = self.open.get((replica.id, name))

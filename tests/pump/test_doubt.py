@@ -312,3 +312,29 @@ def test_a_difference_in_the_first_that_a_follower_tells_is_found_although_the_l
     world.run_until(lambda: healed(world), within_ms=5_000)
     assert report_on(victim).wrong == (victim.name,)
     assert state(victim)["board"][1]["owner"] == MARKER
+
+
+def test_what_was_decided_stays_decided_when_one_of_the_majority_is_away() -> None:
+    """The next leader knew who was right, asked anew, heard the wrong one alone, and froze the document."""
+    leaking: set[NodeId] = set()
+    world = planted(lambda name: "its-own-host" if name in leaking else "")
+    victim = followers_of(world)[0]
+    leaking.add(victim.name)
+    restarted(world, victim)
+    leader = leader_of(world)
+    third = next(node for node in followers_of(world) if node is not victim)
+    world.delay_ms = lambda sender, receiver, lane: 300.0 if lane is Lane.BULK and sender == third.name else 0.0
+    assert claim(world.client(leader.name), 1, MARKER).failure is None
+    world.run_until(lambda: bool(victim.pump.divergences.reports.all()))
+    world.delay_ms = lambda sender, receiver, lane: 5_000.0 if lane is Lane.BULK and receiver == victim.name else 0.0
+    world.run_until(lambda: bool(third.pump.divergences.reports.all()) and bool(report_on(third).right), within_ms=2_000)
+    leader.crash(lose_unsynced=False)
+    world.delay_ms = lambda sender, receiver, lane: 0.0
+    assert report_on(victim).wrong != (), "it was not healed"
+    world.run_until(lambda: replica_of(victim).serves or replica_of(third).serves)
+    lead(world, third)
+    world.run_until(lambda: state(victim)["board"][1]["owner"] == MARKER, within_ms=3_000)
+    assert report_on(third).remedy is Remedy.HEALING
+    assert set(report_on(third).right) == {leader.name, third.name}
+    leader.boot()
+    world.run_until(lambda: healed(world), within_ms=20_000)

@@ -59,6 +59,7 @@ FOUND_BUGS = {
     771003: "what was due waited for a clock that was a minute behind its peers', instead of for the time of the shard",
     773006: "credit that a client granted while its watch was being opened again was lost, and it was shown nothing more",
     9400035: "a move took the replacement of a lost replica for its own learner: two voters were left of three, then one",
+    6002806: "it was decided who was right; the next leader heard the wrong one alone, forgot that, and froze the document",
     303969651909: "a voter that was only cut off was not waited for, for it had been offered a snapshot that it did not need",
     22842628658: "the simulator's own: its operator created the cluster's document, lost the answer, and found it there",
 }
