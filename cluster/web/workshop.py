@@ -134,7 +134,7 @@ class Workshop:
         return self._deploy(files)
 
     def _deploy(self, files: Bundle) -> bool:
-        """files that stand already are none to deploy: the author has gone back to them."""
+        """One more save. Documents that can not follow keep the code before, and so does the page."""
         number = self.saves + 1
         self.needs_fresh_start = False
         try:

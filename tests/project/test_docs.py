@@ -20,6 +20,7 @@ from cluster.ids import DocumentId, Principal
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "deploy" / "README.md"]
+AUTHORING = sorted((ROOT / "docs" / "authoring").glob("*.md"))
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -41,7 +42,7 @@ def blocks(page: Path, language: str) -> list[str]:
 def typed_commands() -> list[tuple[str, str]]:
     """(page, command line) of every `moot` and `make` line in blocks that name no language."""
     found = []
-    for page in PAGES:
+    for page in [*PAGES, *AUTHORING]:
         for block in blocks(page, ""):
             for line in block.splitlines():
                 command = line.partition(" exec n1 ")[2] or line

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from importlib import resources
 from pathlib import Path
 
@@ -243,6 +245,14 @@ async def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing_inline(not
         assert not re.search(r"<script(?![^>]* src=)|<style|\son\w+=|\sstyle=", html)
         assert re.findall(r'(?:src|href)="([^"#]*)"', html) == ["data:,", "/page.css", "/page.js"]
         assert '<html lang="en">' in html
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="Node.js is not installed; this test is about what it says of the page")
+def test_the_script_of_the_page_is_valid(tmp_path: Path) -> None:
+    script = tmp_path / "page.mjs"
+    script.write_bytes(resources.files("cluster.web").joinpath("static", "page.js").read_bytes())
+    checked = subprocess.run(["node", "--check", str(script)], capture_output=True, text=True, timeout=30, check=False)
+    assert checked.returncode == 0, checked.stderr
 
 
 def test_the_files_of_the_page_are_files_of_the_package() -> None:
