@@ -75,7 +75,7 @@ class EchoStream:
             self.backend.catch_up(document)
 
     def submit_to(self, part: int, operation: Operation) -> None:
-        self.submit([operation])
+        self.backend.order(self, part, operation)
 
     def close(self) -> None:
         self.closed = True
@@ -114,7 +114,11 @@ class EchoBackend:
 
     @property
     def parts(self) -> list[int]:
-        return [1]
+        return []
+
+    def order(self, stream: EchoStream, part: int, operation: Operation) -> None:
+        """An operation on one of the parts, of which there are none here."""
+        raise AssertionError(f"there is no part {part}")
 
     def open(self, deliver: Deliver) -> EchoStream:
         stream = EchoStream(self, deliver)

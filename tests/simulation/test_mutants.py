@@ -24,6 +24,7 @@ FIRST = first_seed()
 QUICK = {
     "consensus": ("vote_told_before_sync", "append_acked_before_sync", "leader_commits_alone", "contradicted_entries_kept"),
     "documents": ("replay_not_skipped", "record_without_sessions", "evicted_without_saving", "time_read_at_apply"),
+    "waiting": ("cancelled_alarm_rings", "rung_again_after_a_restart", "answered_twice"),
     "telling": ("read_at_any_replica", "watch_resumes_one_too_late", "watch_resumes_one_too_early"),
 }
 """Some that every few seeds show, of three layers. `moot chaos mutants` plants all."""
@@ -31,7 +32,7 @@ QUICK = {
 
 LAYERS = {
     "elections", "consensus", "leases", "membership", "sleeping", "storage", "documents", "snapshots", "telling", "clients",
-    "upgrades",
+    "upgrades", "waiting",
 }  # fmt: skip
 
 
