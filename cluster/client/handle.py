@@ -82,6 +82,10 @@ class TypedWatch(Generic[ViewT]):
         view: ViewT = _converted(change.view, self._view_type)
         return view
 
+    def present(self, value: Mapping[str, Any] | None) -> None:
+        """See Watch.present."""
+        self._watch.present(value)
+
     async def __aenter__(self) -> TypedWatch[ViewT]:
         return self
 

@@ -70,3 +70,9 @@ class Enums:
     def values(self) -> Iterable[tuple[str, list[Any]]]:
         """(name, values) in the order in which they were met."""
         return [(name, [value for _, value in key]) for key, name in self.found.items()]
+
+
+def by_connection(value: Schema) -> Schema:
+    """What connections show each other in a view: the value of each, by its name."""
+    shown = {name: part for name, part in value.items() if name != "visible"}
+    return {"type": "object", "additionalProperties": shown}

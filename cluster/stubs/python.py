@@ -9,7 +9,7 @@ import json
 import keyword
 from typing import Final
 
-from cluster.stubs.names import Enums, Names, Schema, always_present, is_integer, is_integer_text, optional
+from cluster.stubs.names import Enums, Names, Schema, always_present, by_connection, is_integer, is_integer_text, optional
 
 FORMATS: Final = {"date-time": "datetime", "duration": "timedelta", "uuid": "UUID", "decimal": "Decimal"}
 USED: Final = (
@@ -144,6 +144,8 @@ class _Writer:
         members = {name: (self._type(kind, name), kind["visible"] == "public") for name, kind in self.schema["fields"].items()}
         for name, kind in self.schema["views"].items():
             members[name] = (self._type(kind, name), False)  # a view that fails is absent
+        for name, kind in self.schema["presence"].items():
+            members[name] = (self._type(by_connection(kind), name), False)  # a read is of the state alone
         return members
 
     def _refusal(self, name: str, refusal: Schema) -> list[str]:

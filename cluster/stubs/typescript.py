@@ -9,7 +9,7 @@ import json
 import re
 from typing import Final
 
-from cluster.stubs.names import Enums, Names, Schema, always_present, is_integer, optional
+from cluster.stubs.names import Enums, Names, Schema, always_present, by_connection, is_integer, optional
 
 USED: Final = (
     "Int", "Transport", "Promise", "Record", "Array", "Partial", "Readonly", "Error", "string", "number", "boolean", "null",
@@ -97,6 +97,8 @@ class _Writer:
             lines.append(f"  {_key(name)}{mark}: {self._type(kind, name)};")
         for name, kind in self.schema["views"].items():
             lines += [*_comment(kind.get("description", ""), "  "), f"  {_key(name)}?: {self._type(kind, name)};"]
+        for name, kind in self.schema["presence"].items():
+            lines.append(f"  {_key(name)}?: {self._type(by_connection(kind), name)};")
         return [*lines, "}"]
 
     def _messages(self) -> list[str]:

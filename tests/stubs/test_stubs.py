@@ -26,7 +26,7 @@ from tests.cli.terminal import moot
 ROOT = Path(__file__).parents[2]
 AWKWARD = Path(__file__).parent / "awkward.py"
 NODE_MISSING = "Node.js and npm are not installed; this test is about a checker that runs on them"
-SOURCES = {**{name: example(name) for name in EXAMPLES}, "awkward": AWKWARD}
+SOURCES = {**{name: example(name) for name in (*EXAMPLES, "cursors", "dice")}, "awkward": AWKWARD}
 
 
 def schema_of(path: Path) -> dict[str, Any]:
@@ -175,3 +175,9 @@ def test_the_command_reads_a_file_without_a_cluster(tmp_path: Path) -> None:
     refused = moot("space", "schema", "nothing.py", cwd=tmp_path)
     assert refused.code in (2, 4)
     assert moot("space", "schema", "counter", cwd=tmp_path).code == 3
+
+
+def test_what_connections_show_each_other_is_typed_by_connection() -> None:
+    schema = schema_of(example("cursors"))
+    assert "cursors: NotRequired[dict[str, Cursor]]" in python_stub(schema, "cursors")
+    assert "cursors?: Record<string, Cursor>;" in typescript_stub(schema, "cursors")
