@@ -215,6 +215,7 @@ class DocumentCache:
         self._records.put(batch, self.generation, document, body)
         self.unsaved.pop(name, None)
         self._keep(name, live)
+        self.touch(name)  # it may have other code now, and wait for other things
         return live
 
     def _stored_waiting(self, document: DocumentId) -> Waiting:

@@ -21,6 +21,7 @@ from cluster.session.operations import COMMAND_KINDS, Consistency, Kind, Operati
 from cluster.shard.alarms import Alarms
 from cluster.shard.apply import Applier
 from cluster.shard.asks import Asks
+from cluster.shard.commands import Command
 from cluster.shard.document import LiveDocument
 from cluster.shard.feed import Feed
 from cluster.shard.gathering import Gatherer
@@ -254,7 +255,13 @@ class Intake:
             refuse_with(arrived, refusal, turn)
             return
         self._stamped_ms = max(self._stamped_ms, self._applier.now_ms, wall_ms)
-        due = self._alarms.take(self._stamped_ms) if self._alarms is not None else NO_ITEMS
+        due: list[Command] = NO_ITEMS
+        if self._alarms is not None:
+            for name in self._gatherer.cache.touched:
+                live = self._gatherer.cache.peek(*name)
+                if live is not None:
+                    self._alarms.changed(live)
+            due = self._alarms.take(self._stamped_ms)
         entries = self._gatherer.gather(arrived, self._stamped_ms, turn, due)
         if not entries:
             return

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from cluster.ids import DocumentId
 from cluster.session.operations import Kind
 from cluster.shard import alarms
 from cluster.shard.alarms import FIRINGS_MAX
 from cluster.shard.commands import TIME_PRINCIPAL, Command, CommandKind
 from cluster.shard.replica import CompactionConfig
+from cluster.storage.engine import Batch
 from tests.pump.waiting import answer, clocks, leader_of, make, send, view
 
 
@@ -225,4 +227,23 @@ def test_a_leader_made_command_that_is_repeated_changes_nothing(monkeypatch: pyt
         before += 1
     assert len(proposed) >= 9
     assert client.insist(Kind.READ, "a", "", None, space="clock").index == before
+    assert view(client, "a")["rung"] == ["x"]
+
+
+def test_a_document_that_was_taken_over_from_another_replica_rings_by_what_that_one_has() -> None:
+    """The record of the majority replaces a leader's own: what it has armed is what counts, at once and after a restart."""
+    world, client = clocks(shards=1)
+    make(client, "a")
+    send(client, "a", "arm", name="x", after_ms=2_000)
+    replica = leader_of(world, "a").pump.replicas[leader_of(world, "a").pump.router.shard_of("clock", "a")]
+    body = replica.cache.get("clock", "a").record()
+    batch = Batch()
+    alarms_of = replica._intake._alarms
+    assert alarms_of is not None
+    alarms_of._known.clear()  # as if it had never heard of it
+    replica.cache.adopt(DocumentId("clock", "a"), body, batch)
+    leader_of(world, "a").engine.write(batch)
+    assert replica.cache.due(b"", 1 << 60, 9) != []
+    make(client, "b")
+    world.run(2_500)
     assert view(client, "a")["rung"] == ["x"]
