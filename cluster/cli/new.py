@@ -44,7 +44,7 @@ def new(
     """
     _check(name)
     folder = Path(name)
-    files = _files(name, template)
+    files = project_files(name, template)
     try:
         folder.mkdir()
     except FileExistsError:
@@ -73,7 +73,7 @@ def _refused(what: str, next_step: str) -> CommandFailed:
     return CommandFailed(what, state="nothing was changed", next_step=next_step, code=Exit.USAGE, reason="USAGE")
 
 
-def _files(name: str, template: Template) -> dict[str, str]:
+def project_files(name: str, template: Template) -> dict[str, str]:
     """Contents by path in the new directory."""
     cls = "".join(part.capitalize() for part in name.split("_") if part)
     folder = resources.files("cluster.cli.templates")

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from mypy import api
 
+from cluster.cli.new import Template, project_files
+
 GUIDE = Path(__file__).parents[2] / "docs" / "authoring"
 BLOCK = re.compile(r"^```python\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
+NEW = re.compile(r"^moot new (\w+) --template (\w+)$", flags=re.MULTILINE)
 FILE = re.compile(r"# (\w+)\.py\n")
 
 
@@ -25,12 +28,15 @@ def shown_tests() -> list[tuple[str, str, str]]:
 
 
 def files_of(page: Path, folder: Path) -> list[Path]:
-    """The files that a page shows: blocks that begin with a file's name."""
+    """The files that a page shows: blocks that begin with a file's name, and the document types that `moot new` makes in it."""
     written = []
     for block in BLOCK.findall(page.read_text()):
         if (name := FILE.match(block)) is not None:
             written.append(folder / f"{name[1]}.py")
             written[-1].write_text(block)
+    for project, template in NEW.findall(page.read_text()):
+        written.append(folder / f"{project}.py")
+        written[-1].write_text(project_files(project, Template(template))[written[-1].name])
     return written
 
 
