@@ -22,7 +22,7 @@ from msgspec import Raw, Struct
 
 from cluster.documents.runtime import OpenAsk
 from cluster.empty import NO_ENTRIES, NO_ITEMS
-from cluster.errors import CodeMissing, InvalidRequest, StorageDamaged
+from cluster.errors import CodeMissing, InvalidRequest, Overloaded, StorageDamaged
 from cluster.ids import Principal
 from cluster.session.failures import failure_of
 from cluster.session.operations import Failure, Operation, Reply
@@ -46,6 +46,11 @@ LISTED_MAX = 4_096
 
 WAITING_MAX = 1_024
 """Workers that wait for one principal; the one that has waited longest is told to ask again."""
+
+LEASES_MAX = 65_536
+"""Leases that are remembered. Beyond it those that ended are forgotten, and with them how often an ask was handed out; if all
+are running, nothing more is handed out.
+"""
 
 READ_KEYS = 64
 """Documents read from the index at a time."""
@@ -116,13 +121,15 @@ _encode = msgspec.json.Encoder().encode
 class Asks:
     """The asks of one shard's leader, for as long as it leads."""
 
-    __slots__ = ("_cache", "_earliest_ms", "_leases", "_queues", "_unknown", "_waiting", "damaged")
+    __slots__ = ("_cache", "_earliest_ms", "_known", "_leases", "_queues", "_unknown", "_waiting", "damaged")
 
     def __init__(self, cache: DocumentCache) -> None:
         self._cache = cache
         self._queues: OrderedDict[Name, _Queue] = OrderedDict()
         self._leases: dict[Name, dict[str, _Lease]] = NO_ENTRIES
         """By document and ask, also those that ended, for the count of attempts, until the ask is concluded."""
+        self._known = 0
+        """How many leases there are."""
         self._earliest_ms = math.inf
         """No lease ends before."""
         self._waiting = 0
@@ -150,7 +157,10 @@ class Asks:
         queue = self._queue(name)
         if self._unknown:
             self._look_again()
-        if order.take:
+        if order.take and self._full(order.take, now_ms):
+            refusal = Overloaded("too many asks are being worked on", retry_after_ms=1000, bound="leases_max")
+            turn.reply(stream, Reply(operation.id, failure=failure_of(refusal)))
+        elif order.take:
             work, more = self._hand_out(name, queue, stream, order, now_ms)
             turn.reply(stream, Reply(operation.id, payload=_encode(WorkHandedOut(work, more))))
         elif not order.wait:
@@ -265,7 +275,27 @@ class Asks:
         lease = leases.get(ask)
         if lease is None:
             lease = leases[ask] = _Lease(principal, None, 0.0, 0)
+            self._known += 1
         return lease
+
+    def _full(self, take: int, now_ms: float) -> bool:
+        """Whether so many more leases find no place, also when those that ended are forgotten."""
+        if self._known + take > LEASES_MAX:
+            self._forget_ended(now_ms)
+        return self._known + take > LEASES_MAX
+
+    def _forget_ended(self, now_ms: float) -> None:
+        """Keep the leases that run; what the others were for is listed, as when time ends them."""
+        for document, leases in self._leases.items():
+            for lease in leases.values():
+                if lease.stream is not None and lease.until_ms <= now_ms:
+                    self._end(document, lease)
+        kept = {
+            document: {ask: lease for ask, lease in leases.items() if lease.until_ms > now_ms}
+            for document, leases in self._leases.items()
+        }
+        self._leases = {document: leases for document, leases in kept.items() if leases}
+        self._known = sum(map(len, self._leases.values()))
 
     # -- what happens to them ----------------------------------------------------------------------------------------
 
@@ -279,6 +309,7 @@ class Asks:
                 open_ids = {ask.id for who in asked for ask in live.instance.open_asks(Principal.parse(who))}
             for ask in [ask for ask in leases if ask not in open_ids]:
                 del leases[ask]
+                self._known -= 1
             if not leases:
                 del self._leases[name]
         told = False

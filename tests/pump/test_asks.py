@@ -6,9 +6,11 @@ import itertools
 from typing import Any
 
 import msgspec
+import pytest
 
 from cluster.ids import ShardId
 from cluster.session.operations import Kind, Operation, Reply
+from cluster.shard import asks
 from tests.pump.waiting import answer, clocks, leader_of, make, send, view
 from tests.pump.world import Client, World
 
@@ -136,3 +138,18 @@ def test_what_orders_no_work_is_refused() -> None:
         reply = worker.reply(worker.order(**order))
         assert reply.failure is not None
         assert reply.failure.reason == "INVALID_REQUEST"
+
+
+def test_leases_are_bounded_and_those_that_ended_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asks, "LEASES_MAX", 4)
+    world, client = clocks(shards=1)
+    make(client, "a")
+    for number in range(6):
+        asked(world, client, "a", str(number))
+    worker = Worker(world, client)
+    assert len(worker.take(4)) == 4
+    refused = worker.reply(worker.order(take=1)).failure
+    assert refused is not None
+    assert (refused.reason, refused.details) == ("OVERLOADED", {"bound": "leases_max"})
+    world.run(1_100)
+    assert [attempt for _, _, attempt in worker.take(4)] == [1, 1, 1, 1]
