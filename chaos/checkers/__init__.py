@@ -9,5 +9,6 @@ ledgers.py                 what is in the simulator's own documents, and one ord
 linearizability.py         the search for such an order
 listings.py                what listings showed
 watches.py                 what viewers were shown
+secrets.py                 what they must never be shown
 replicas.py                equal positions, equal records
 """

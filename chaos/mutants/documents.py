@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from chaos.mutants.mutant import Patch, collector
+from cluster.documents import sight
 from cluster.documents.instance import DocumentInstance
+from cluster.documents.rows import RowsPart
+from cluster.documents.state.index import Indexes
+from cluster.documents.views import Viewing
 from cluster.session import table as session_table
 from cluster.session.table import Answer, SessionTable, StoredTable, Verdict, created_ms
 from cluster.shard import apply
@@ -262,3 +266,50 @@ def deletion_forgets_sessions(patch: Patch) -> None:
             live.sessions = SessionTable()
 
     original = patch.set(Applier, "_conclude", conclude)
+
+
+# who sees what
+
+
+@mutant("a policy on a row is not asked again when the row has changed")
+def rows_not_asked_again(patch: Patch) -> None:
+    def admits(part: RowsPart, row: Any, viewing: Any, who: Any) -> bool:
+        return row._slot in part.shown or bool(original(part, row, viewing, who))
+
+    original = patch.set(RowsPart, "_admits", admits)
+
+
+@mutant("a field that is hidden inside a record is shown with the record")
+def hidden_fields_shown(patch: Patch) -> None:
+    def show(lens: Any, value: Any, ask: Any) -> Any:
+        return original(lens, value, lambda policy, record: True)
+
+    original = patch.set(sight._RecordLens, "show", show)
+
+
+@mutant("viewers share one view although each has its own")
+def viewers_share_a_view(patch: Patch) -> None:
+    patch.set(Viewing, "visibility_class", lambda viewing, who: None)
+
+
+@mutant("a window goes on showing a row that went out of sight")
+def window_keeps_hidden_rows(patch: Patch) -> None:
+    def gone(part: RowsPart, name: Any) -> dict[str, Any]:
+        operation: dict[str, Any] = original(part, name)
+        path = operation["path"]
+        return {"op": "add", "path": path, "value": {}} if "/rows/" in path else operation
+
+    original = patch.set(RowsPart, "_gone", gone)
+
+
+@mutant("a row that is undone stays in its index")
+def index_not_undone(patch: Patch) -> None:
+    def insert(indexes: Indexes, name: Any, row: Any, journal: Any) -> None:
+        original(indexes, name, row, None)
+
+    def delete(indexes: Indexes, name: Any, row: Any, journal: Any) -> None:
+        for field in indexes.by_field:
+            indexes.by_field[field].get(row.__dict__[field], {}).pop(name, None)
+
+    original = patch.set(Indexes, "insert", insert)
+    patch.set(Indexes, "delete", delete)

@@ -39,6 +39,7 @@ MARKS: dict[str, str] = {
     "elections": "a leader was elected",
     "handovers_done": "leadership went where it was sent",
     "handovers_failed": "leadership was sent somewhere and went elsewhere, or stayed",
+    "hidden_changes": "a document changed where a viewer could not see it",
     "histories_linearizable": "one order of all calls to a ledger was found",
     "histories_undecided": "the search for it gave up",
     "installed_equals_replayed": "a state that came as a snapshot was compared with one that came from the log",

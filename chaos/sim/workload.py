@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 from chaos.sim.faults import SAFETY_MS
 from cluster.session.operations import Consistency, Kind
 
+HANDS_SHARE = 0.3
+"""Share of seeds with a document of secrets."""
+HANDS_DEALT = 60
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -60,6 +64,8 @@ class Workload:
         self._list_and_create()
         if read_often:
             self._read_often(*documents[0])
+        if source.random() < HANDS_SHARE:
+            self._hands()
         asked = (
             work for work in self.work if not work.writes or not any(begins <= work.at_ms < ends for begins, ends in pauses_ms)
         )
@@ -75,6 +81,30 @@ class Workload:
         for _ in range(source.randint(1, 6)):
             at_ms, space = source.uniform(60, SAFETY_MS), source.choice(("counter", "ledger"))
             self._add(at_ms, source.randrange(self.clients), Kind.LIST, space, "", alone=True)
+
+    def _hands(self) -> None:
+        """Cards go from hand to hand while those whose they are not look on."""
+        source = self.source
+        self._add(15.0, 0, Kind.CREATE, "hands", "h", payload=b"{}")
+        for client in range(self.clients):
+            self._add(50.0 + client, client, Kind.WATCH, "hands", "h")
+        at_ms = 80.0
+        pace_ms = source.choice((15.0, 60.0))
+        for number in range(HANDS_DEALT):
+            at_ms += source.expovariate(1 / pace_ms)
+            if at_ms >= SAFETY_MS:
+                break
+            client, name = source.randrange(self.clients), source.randrange(5)
+            if source.random() < 0.2:
+                self._add(at_ms, client, Kind.SEND, "hands", "h", "drop", b'{"name":"%d"}' % name)
+            else:
+                owner = b"c%d@sim" % source.randrange(3)
+                card = b'{"name":"%d","owner":"%s","text":"for %s %d"}' % (name, owner, owner, number)
+                self._add(at_ms, client, Kind.SEND, "hands", "h", "bluff" if source.random() < 0.2 else "deal", card)
+            if source.random() < 0.2:
+                self._add(
+                    at_ms, source.randrange(self.clients), source.choice((Kind.READ, Kind.WATCH, Kind.UNWATCH)), "hands", "h"
+                )
 
     def _read_often(self, space: str, key: str) -> None:
         """Everybody reads and writes one document all the time: what is stale for a moment only shows to who looks then."""

@@ -28,6 +28,7 @@ from chaos.checkers.history import NOWHERE, Call, History, Name, Place
 from chaos.checkers.ledgers import Ledgers
 from chaos.checkers.listings import Listings
 from chaos.checkers.replicas import Replicas
+from chaos.checkers.secrets import Secrets
 from chaos.checkers.upgrades import Upgraded
 from chaos.checkers.violation import Violation
 from chaos.checkers.waiting import Waiting
@@ -66,6 +67,7 @@ _EXAMPLES = Path(cluster.examples.__file__).parent
 SPACES: dict[str, bytes] = {
     "ledger": from_path(Path(chaos.sim.ledger.__file__)).encode(),
     "clock": from_path(Path(chaos.sim.clock.__file__)).encode(),
+    "hands": from_path(Path(chaos.sim.ledger.__file__).with_name("hands.py")).encode(),
     **{name: from_path(_EXAMPLES / f"{name}.py").encode() for name in ("counter", "text", "chat")},
 }
 _HERE = Path(chaos.sim.ledger.__file__).parent
@@ -111,9 +113,10 @@ class World:
         self.planted = Planted(self)
         self.upgraded = Upgraded(self, VERSIONS)
         self.waiting = Waiting(self)
+        self.secrets = Secrets(self)
         self.checkers: tuple[Checker, ...] = (
             self.consensus, self.commands, self.replicas, self.answers, self.watches, Ledgers(self), self.planted,
-            self.upgraded, self.waiting, self.observed,
+            self.upgraded, self.waiting, self.observed, self.secrets,
         )  # fmt: skip
         self.nodes = {
             name: SimulatedNode(self, name, place, self.planted.loader(name, settings), self.streams.named(f"node/{name}"))
@@ -328,6 +331,7 @@ class World:
         self.answers.answered(call)
         self.waiting.answered(call)
         self.observed.answered(call)
+        self.secrets.answered(call)
         if reply.failure is None and call.kind is not Kind.LIST:
             if call.alone and call.kind is not Kind.READ:
                 # a repeat is told its first place, which may be long past: nobody's newest, but somebody's truth.
@@ -337,6 +341,7 @@ class World:
 
     def changed(self, client: str, watch: int, delta: Delta) -> None:
         self.watches.changed(client, watch, delta)
+        self.secrets.changed(client, watch, delta)
         name = self.watches.name_of(client, watch)
         self.history.learn(f"{client}/watch", name, (delta.epoch, delta.index))
 

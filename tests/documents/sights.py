@@ -1,4 +1,4 @@
-"""Prints what random commands on the document of secrets_model.py come to: run by test_versions.py under several interpreters."""
+"""Prints what random commands on the document of secrets_model.py come to: run by test_versions.py, in several Pythons."""
 
 import hashlib
 import json
@@ -17,7 +17,11 @@ from tests.documents.secrets_model import PEOPLE, SOURCE  # noqa: E402
 
 SEEDS = 6
 COMMANDS = 60
-ARGUMENTS = (b"{}", b'{"mine": {"least": 1}, "pages": {"latest": 1}}', b'{"pages_of": {"owner": "a@x"}, "newest": {"latest": 5}}')
+ARGUMENTS = (
+    b"{}",
+    b'{"mine": {"least": 1}, "pages": {"latest": 1}}',
+    b'{"pages_of": {"owner": "a@x"}, "newest": {"latest": 5}}',
+)
 
 
 def command(source: random.Random, index: int) -> tuple[str, dict[str, object]]:
