@@ -28,24 +28,23 @@ def command(source: random.Random, index: int) -> tuple[str, dict[str, object]]:
     """One random command."""
     who = f"{source.choice(PEOPLE)}@x"
     place, text = source.randrange(5), f"text {index} \N{SNOWMAN}"
-    return source.choice(
-        [
-            ("put_card", {"name": source.choice("pqr"), "owner": who, "secret": text, "hidden": text}),
-            ("change_card", {"place": place, "secret": text, "owner": who}),
-            ("hide_in_card", {"place": place, "hidden": text}),
-            ("drop_card", {"place": place}),
-            ("put_note", {"owner": who, "text": text}),
-            ("put_note", {"owner": who, "text": text}),
-            ("change_note", {"place": place, "owner": who, "text": text}),
-            ("drop_note", {"place": place}),
-            ("sweep", {}),
-            ("show", {"open": source.random() < 0.5}),
-            ("judge", {"who": who}),
-            ("write", {"text": text}),
-            ("fail", {"text": text}),
-            ("count", {"by": 1 + place}),
-        ]
-    )
+    commands: list[tuple[str, dict[str, object]]] = [
+        ("put_card", {"name": source.choice("pqr"), "owner": who, "secret": text, "hidden": text}),
+        ("change_card", {"place": place, "secret": text, "owner": who}),
+        ("hide_in_card", {"place": place, "hidden": text}),
+        ("drop_card", {"place": place}),
+        ("put_note", {"owner": who, "text": text}),
+        ("put_note", {"owner": who, "text": text}),
+        ("change_note", {"place": place, "owner": who, "text": text}),
+        ("drop_note", {"place": place}),
+        ("sweep", {}),
+        ("show", {"open": source.random() < 0.5}),
+        ("judge", {"who": who}),
+        ("write", {"text": text}),
+        ("fail", {"text": text}),
+        ("count", {"by": 1 + place}),
+    ]
+    return source.choice(commands)
 
 
 def main() -> None:
