@@ -141,31 +141,31 @@ def watch_resumes_one_too_early(patch: Patch) -> None:
 @mutant("viewers of different classes share one patch")
 def patch_shared_across_classes(patch: Patch) -> None:
     def send(feed: Feed, watched: Any, viewer: Any, shared: Any, turn: Any, *, opening: bool) -> None:
-        kept, viewer.visibility = viewer.visibility, None
+        kept = viewer.sight
+        viewer.held = viewer.sight = (None, kept[1])
         try:
             original(feed, watched, viewer, shared, turn, opening=opening)
         finally:
-            viewer.visibility = kept
+            viewer.held = viewer.sight = kept
 
     original = patch.set(Feed, "_send", send)
 
 
 @mutant("a policy is asked when a watch is opened, and not again")
 def policy_asked_once(patch: Patch) -> None:
-    def admits(viewing: Viewing, guarded: Any, row: object, who: Any, reads: set[str]) -> bool:
-        said = original(viewing, guarded, row, who, reads)
-        if row is not None:
-            return bool(said)
+    def answer(viewing: Viewing, policy: Any, who: Any) -> tuple[bool, frozenset[str]]:
+        said, reads = original(viewing, policy, who)
         asked = once.setdefault(id(viewing), (viewing, {}))[1]
-        return bool(asked.setdefault((guarded.name, who), said) or said)
+        return asked.setdefault((policy, who), said) or said, reads
 
     once: dict[int, tuple[Viewing, dict[Any, bool]]] = {}
-    original = patch.set(Viewing, "_admits", admits)
+    original = patch.set(Viewing, "answer", answer)
 
 
 @mutant("fields behind a policy are shown to everybody")
 def policies_not_asked(patch: Patch) -> None:
-    patch.set(Viewing, "_admits", lambda viewing, guarded, row, who, reads: True)
+    patch.set(Viewing, "answer", lambda viewing, policy, who: (True, frozenset()))
+    patch.set(Viewing, "admits", lambda viewing, policy, row, who: (True, frozenset()))
 
 
 # on the way between gateway and leader

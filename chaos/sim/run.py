@@ -131,6 +131,7 @@ def _warm_up(world: World) -> None:
     steps += [
         ("deploy", Kind.SEND, {"space": name, "bundle": base64.b64encode(bundle).decode()})
         for name, bundle in (SPACES | world.planted.spaces()).items()
+        if name != "hands" or any(work.space == name for work in world.scenario.work)  # other seeds are as they were
     ]
     replies: list[Reply] = []
     for place, (channel, kind, payload) in enumerate(steps):

@@ -35,8 +35,7 @@ def _story() -> Scenario:
         invariants_checked=True,
         lease_reads=False,
     )
-    writes = [work for work in scenario.work if work.space != "hands"]  # that one is watched more than it is written
-    work = tuple(replace(work, at_ms=work.at_ms / 4) for work in writes[:60])
+    work = tuple(replace(work, at_ms=work.at_ms / 4) for work in scenario.work[:60])
     return replace(scenario, limits=limits, work=work, faults=(Pause(150.0, 1_200.0, NodeId("n3")),))
 
 
