@@ -47,7 +47,7 @@ def test_a_node_may_die_at_any_write(point: str, keep: float) -> None:
     story = _story()
     died = 0
     for passes in range(WRITES):
-        crash: Fault = Crash(40.0, 1_400.0, VICTIM, point, keep, False, passes * 3)
+        crash: Fault = Crash(40.0, 1_400.0, VICTIM, point, keep, False, passes)
         outcome = run(replace(story, faults=(crash, *story.faults)), told=True)
         assert not outcome.failed, f"write {passes}\n" + "\n".join(failure_lines(outcome))
         died += any(f"crash      {VICTIM} {point}" in line for line in outcome.story)

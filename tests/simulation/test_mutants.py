@@ -43,7 +43,7 @@ def test_a_planted_bug_is_found(layer: str) -> None:
     assert caught.caught, f"{caught.name} is missed by 60 seeds from {FIRST}"
     assert caught.layer == layer
     assert caught.seed is not None
-    assert caught.seeds == caught.seed - FIRST + 1
+    assert caught.seeds <= caught.seed - FIRST + 1, "seeds that it can not show in are passed over"
     assert caught.checker
     assert not run(draw(caught.seed)).failed, "the seed fails because of the bug alone"
 
