@@ -66,6 +66,7 @@ FOUND_BUGS = {
 """Seeds that failed once, with what they found."""
 
 
+@pytest.mark.timeout(600)
 def test_fresh_seeds_keep_every_promise() -> None:
     """Other seeds in every run. One that fails is printed with the command that replays it."""
     first = first_seed()
