@@ -7,7 +7,7 @@ Writing policy is this node's own business: it decides when a record is stored, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Final
 
 from cluster.empty import NO_ENTRIES
@@ -254,14 +254,14 @@ class DocumentCache:
         """The oldest entry that some record still lacks."""
         return min((LogIndex(live.first_unsaved) for live in self.unsaved.values()), default=None)
 
-    def housekeep(self, now_ms: float, batch: Batch, pinned: set[tuple[str, str]]) -> None:
+    def housekeep(self, now_ms: float, batch: Batch, pinned: Container[tuple[str, str]]) -> None:
         """Write what went idle and keep within memory. `pinned` documents (watched ones) stay."""
         if self._checkpoints:
             for live in [live for live in self.unsaved.values() if now_ms - live.touched_ms >= IDLE_MS]:
                 self.save(live, batch)
         self._evict(batch, pinned)
 
-    def _evict(self, batch: Batch, pinned: set[tuple[str, str]]) -> None:
+    def _evict(self, batch: Batch, pinned: Container[tuple[str, str]]) -> None:
         total = sum(live.size_bytes() for live in self._documents.values())
         if total <= self._bytes_max:
             return

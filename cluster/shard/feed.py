@@ -179,9 +179,9 @@ class Feed:
         return len(self._by_watch)
 
     @property
-    def documents(self) -> set[tuple[str, str]]:
-        """Documents that must stay in memory."""
-        return set(self._watched)
+    def documents(self) -> dict[tuple[str, str], None]:
+        """Documents that must stay in memory, in the order in which they were first watched."""
+        return dict.fromkeys(self._watched)
 
     def open(
         self,

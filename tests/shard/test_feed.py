@@ -154,4 +154,4 @@ def test_closing_leaves_nothing() -> None:
     parts.feed.close_stream((NodeId("n9"), 1))
     assert len(parts.feed) == 2
     parts.feed.close_node(STREAM[0])
-    assert (len(parts.feed), parts.feed.documents, parts.feed._by_stream) == (0, set(), {})
+    assert (len(parts.feed), parts.feed.documents, parts.feed._by_stream) == (0, {}, {})
