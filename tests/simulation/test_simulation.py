@@ -86,8 +86,9 @@ def test_seeds_that_found_bugs_pass(seed: int) -> None:
 
 def test_the_same_seed_is_the_same_run() -> None:
     """Down to the digest of every event; also where the hashes of strings differ, in processes of their own."""
-    code = "from chaos.sim.run import run; from chaos.sim.scenario import draw; print([run(draw(s)).trace for s in (3, 4, 11)])"
-    traces = {str([run(draw(seed)).trace for seed in (3, 4, 11)])}
+    seeds = (3, 4, 11, 17)
+    code = f"from chaos.sim.run import run; from chaos.sim.scenario import draw; print([run(draw(s)).trace for s in {seeds}])"
+    traces = {str([run(draw(seed)).trace for seed in seeds])}
     for hash_seed in ("0", "1", "4711"):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)}
         found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
