@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from chaos.checkers.checker import Checker
 from chaos.checkers.history import NOWHERE, Name, Place
 from chaos.checkers.violation import Violation
-from cluster.errors import StorageDamaged, StorageError
+from cluster.errors import CodeMissing, StorageDamaged, StorageError
 from cluster.ids import DocumentId, NodeId, ShardId
 from cluster.shard.commands import Command
 from cluster.shard.document import decode_record
@@ -111,5 +111,7 @@ class Replicas(Checker):
             live = replica.cache.get(*name)
         except StorageDamaged:
             return  # rot that nobody has read yet: whoever reads it first has the replica healed, and nothing is told before
+        except CodeMissing:
+            return  # it came with a snapshot, and this node asks for its code when it has to run it
         if live.epoch or live.index:
             self._compare(self._records, "record", node, replica.id, name, (live.epoch, live.index), live.record())
