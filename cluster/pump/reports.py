@@ -81,7 +81,9 @@ class Reports:
             heard = {nodes[peer] for peer in (*chains, *answers)}
             unheard = (Side(side.chain, tuple(node for node in side.nodes if node not in heard)) for side in known.sides)
             sides = (*sides, *(side for side in unheard if side.nodes))
-            misled = misled or known.misled
+            # who led when it was found may be judged by another who leads now
+            judged = right is not None and known.leader in {nodes[peer] for peer in chains}
+            misled = misled or known.misled or (judged and known.leader not in good)
             if against is None or 0 < known.index <= (index or known.index):
                 return msgspec.structs.replace(known, remedy=remedy, sides=sides, right=good, misled=misled)
         live = replica.cache.get(*name)

@@ -62,6 +62,7 @@ class SnapshotReceiving:
             return
         if not replica.damaged and opening.point <= replica.raft.commit_index:
             replica.stored.give_up(turn)
+            self._incoming.pop(replica.id, None)  # an earlier leader's, which came for nothing with what it brought
             _close(replica, opening.sender, opening.transfer, True, turn)
             return
         full = under_way is None and len(self._incoming) >= TRANSFERS_MAX

@@ -61,6 +61,7 @@ FOUND_BUGS = {
     9400035: "a move took the replacement of a lost replica for its own learner: two voters were left of three, then one",
     6002806: "it was decided who was right; the next leader heard the wrong one alone, forgot that, and froze the document",
     303969651909: "a voter that was only cut off was not waited for, for it had been offered a snapshot that it did not need",
+    374295466587: "a later leader's snapshot came for nothing, and the earlier one's was asked on without its generation",
     22842628658: "the simulator's own: its operator created the cluster's document, lost the answer, and found it there",
 }
 """Seeds that failed once, with what they found."""
