@@ -1,7 +1,8 @@
 """Documents whose code changes in the middle of a run: each goes through every version once, and nothing is lost on the way.
 
 What replicas hold is compared elsewhere, as always; here it is judged that a document's upgrades follow one another, that no
-message runs on code older than the one it was checked against, and that at the end every hook that lay on its way has run once.
+message runs on code older than the one it was checked against (unless the document that it was checked for was deleted and made
+again meanwhile, by a leader that knew of older code), and that at the end every hook that lay on its way has run once.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Upgraded(Checker):
         self._bundles = bundles
         self._versions = {code_hash(bundle): place for place, bundle in enumerate(bundles)}
         self._at: dict[tuple[Life, bytes], tuple[int, int]] = {}
+        self._reached: dict[Name, dict[int, int]] = {}
         self._deployed = 1
         self._waiting = 0
 
@@ -70,7 +72,9 @@ class Upgraded(Checker):
         here, wanted = self._versions[live.code_hash], self._versions[command.code_hash]
         what = f"{command.space}/{command.key} at {live.epoch}.{live.index + 1} on {node.name}"
         if command.kind == CommandKind.SEND:
-            if wanted > here:
+            reached = self._reached.setdefault((command.space, command.key), {})
+            reached[live.epoch] = max(here, reached.get(live.epoch, 0))
+            if wanted > max(version for epoch, version in reached.items() if epoch <= live.epoch):
                 raise Violation("upgrades", f"{what}: a message for version {wanted + 1} runs on version {here + 1}")
             if wanted < here:
                 self.world.marks["messages_of_older_code"] += 1
@@ -80,6 +84,7 @@ class Upgraded(Checker):
         step = (((command.space, command.key), live.epoch), command.code_hash)
         if step not in self._at:
             self.world.marks["upgrades"] += 1
+        self._reached.setdefault((command.space, command.key), {})[live.epoch] = wanted
         if self._at.setdefault(step, (index, offset)) != (index, offset):
             raise Violation("upgrades", f"{what}: it became version {wanted + 1} twice")
 

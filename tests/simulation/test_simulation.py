@@ -62,6 +62,7 @@ FOUND_BUGS = {
     6002806: "it was decided who was right; the next leader heard the wrong one alone, forgot that, and froze the document",
     303969651909: "a voter that was only cut off was not waited for, for it had been offered a snapshot that it did not need",
     374295466587: "a later leader's snapshot came for nothing, and the earlier one's was asked on without its generation",
+    20000342: "the simulator's own: a message was checked against a document that a lagging leader made again on older code",
     22842628658: "the simulator's own: its operator created the cluster's document, lost the answer, and found it there",
 }
 """Seeds that failed once, with what they found."""
