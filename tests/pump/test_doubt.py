@@ -133,6 +133,26 @@ def test_a_doubt_does_not_end_with_the_leader_that_had_it() -> None:
     assert state(third)["board"][1]["owner"] == MARKER
 
 
+def test_the_next_leader_says_of_the_one_before_that_its_answers_were_wrong() -> None:
+    """The report was opened by the one that led when the difference was found; it is judged by another, which was right."""
+    leaking: set[NodeId] = set()
+    world = planted(lambda name: "its-own-host" if name in leaking else "")
+    wrong = leader_of(world)
+    leaking.add(wrong.name)
+    restarted(world, wrong)
+    lead(world, wrong)
+    right, third = followers_of(world)
+    third.crash(lose_unsynced=False)
+    assert claim(world.client(wrong.name), 1, MARKER).failure is None
+    world.run_until(lambda: any(report.remedy is Remedy.WAITING for report in right.pump.divergences.reports.all()))
+    lead(world, right)
+    assert not report_on(right).misled, "nobody knows yet who is wrong"
+    third.boot()
+    world.run_until(lambda: healed(world), within_ms=10_000)
+    report = report_on(right)
+    assert (report.leader, report.wrong, report.misled) == (wrong.name, (wrong.name,), True)
+
+
 def test_a_voter_that_comes_back_is_heard_at_once() -> None:
     """The next look was due most of a second later, and the document is held meanwhile."""
     leaking: set[NodeId] = set()

@@ -260,6 +260,24 @@ def test_what_the_log_brought_meanwhile_is_not_needed_and_erased() -> None:
     assert len(generations(late)) == 1
 
 
+def test_an_offer_that_comes_for_nothing_ends_the_transfer_whose_part_it_erases() -> None:
+    """A later leader may offer what the log has brought already while an earlier leader's chunks are on their way."""
+    world, late = with_laggard()
+    tap = Tap(world)
+    late.boot()
+    halfway(world, late)
+    replica, leader = late.pump.replicas[SHARD], leader_replica(world)
+    assert replica.stored.partial is not None
+    offer = SnapshotOpening(
+        SHARD, leader.replica, replica.replica, leader.raft.term, 1_000_000, replica.raft.commit_index, LogIndex(0)
+    )
+    [frame] = frames.pack_bulk([offer])
+    world.send(world.leader(KEYS[0]).name, late.name, Lane.BULK, frame)
+    world.run_until(lambda: replica.stored.partial is None)
+    check_whole(world)
+    assert tap.refusals > 0, "chunks of the transfer that ended were declined"
+
+
 # -- history -------------------------------------------------------------------------------------------------------------
 
 
