@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Final
 
 import chaos.sim.ledger
-from chaos.live.processes import LiveCluster, NotReached, until
+from chaos.live.processes import WITHIN_S, LiveCluster, NotReached, until
 from cluster.client import Client, PendingAnswer
 from cluster.session.client_events import Settings
 
@@ -114,7 +114,7 @@ class Load:
         """The longest time in which no writer of one ledger was answered."""
         return max(self._longest_ms.values())
 
-    async def flows(self, more: int = 20, timeout_s: float = 30) -> None:
+    async def flows(self, more: int = 20, timeout_s: float = WITHIN_S) -> None:
         """Until every writer has been answered `more` times from now on. Raises NotReached, or what somebody was told."""
         before = dict(self.acknowledged)
 
@@ -145,7 +145,7 @@ class Load:
                     expected = list(range(1, self.acknowledged[number, key] + 1))
                     if own != expected:
                         raise NotReached(_difference(f"ledger {key}, writer {number}", own, expected))
-                await until(lambda key=key, entries=entries: self._shows(key, entries), f"the viewer of {key}", 30)  # type: ignore[misc]
+                await until(lambda key=key, entries=entries: self._shows(key, entries), f"the viewer of {key}")  # type: ignore[misc]
                 assert len(entries) == 1 + sum(self.acknowledged[number, key] for number in range(self._clients))
         return sum(self.acknowledged.values())
 

@@ -24,6 +24,10 @@ from cluster.errors import ClusterError
 from cluster.session.client_events import Settings
 
 HEALTHY_TIMEOUT_S: Final = 60.0
+WITHIN_S: Final = 60.0
+"""How long whoever waits is patient. Generous, since it costs nothing when all is well: a machine that does much else at the
+time must not look like a cluster that fails.
+"""
 PROBE_INTERVAL_S: Final = 0.03
 PRINCIPAL: Final = "tester@chaos"
 
@@ -34,7 +38,7 @@ class NotReached(Exception):
     """Something did not come to hold in time. The message says what, and how it was instead."""
 
 
-async def until(probe: Callable[[], Awaitable[T]], what: str, timeout_s: float) -> T:
+async def until(probe: Callable[[], Awaitable[T]], what: str, timeout_s: float = WITHIN_S) -> T:
     """Ask until the answer is true, and return it. A probe that raises ClusterError is asked again. Raises NotReached."""
     deadline = time.monotonic() + timeout_s
     last: object = None
@@ -135,13 +139,13 @@ class LiveCluster:
         async with self.client(*self.running()) as client:
             await client.admin("DeploySpace", space=name, bundle=from_path(path).encode())
         for node in self.running():
-            await until(lambda node=node: self._knows(node, name), f"{node.node_id} knows {name}", 20)  # type: ignore[misc]
+            await until(lambda node=node: self._knows(node, name), f"{node.node_id} knows {name}")  # type: ignore[misc]
 
     async def _knows(self, node: LocalNode, name: str) -> bool:
         listed = await ask_one(node.address, "ListSpaces")
         return any(space.name == name for space in listed.spaces)
 
-    async def leader_of(self, space: str, key: str, timeout_s: float = 20) -> LocalNode:
+    async def leader_of(self, space: str, key: str, timeout_s: float = WITHIN_S) -> LocalNode:
         """The running node that itself says it leads the document's shard. Raises NotReached."""
 
         async def probe() -> LocalNode | None:
@@ -166,9 +170,9 @@ class LiveCluster:
             answer = await ask_one(self.running()[0].address, "Where", document={"space": space, "key": key})
             return [self.local.find(replica.node_id) for replica in answer.shard.replicas]
 
-        return await until(probe, f"who holds {space}/{key}", 10)
+        return await until(probe, f"who holds {space}/{key}")
 
-    async def converged(self, space: str, key: str, index: int, timeout_s: float = 30) -> dict[str, Any]:
+    async def converged(self, space: str, key: str, index: int, timeout_s: float = WITHIN_S) -> dict[str, Any]:
         """Until all replicas are at this index or beyond, at one position. Returns node id -> its inspection."""
 
         async def probe() -> dict[str, Any]:

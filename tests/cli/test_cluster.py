@@ -226,7 +226,7 @@ def test_taken_address_ends_a_node_with_its_exit_code(home: Path, tmp_path: Path
     assert "free the address" in ended.err
 
 
-def until(ask: Callable[[], Finished], holds: Callable[[Finished], bool], timeout_s: float = 30) -> Finished:
+def until(ask: Callable[[], Finished], holds: Callable[[Finished], bool], timeout_s: float = 60) -> Finished:
     """Ask again until it holds; fails with the last answer when the time is up."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -47,12 +47,12 @@ async def test_an_answer_given_while_the_leader_is_killed_is_applied_once(folder
         workers = [asyncio.ensure_future(work(client, word)) for client, word in ((one, " One"), (other, " Other"))]
         try:
             told = (await alice.send("assistant", "talk", "say", {"text": "is it?"})).value
-            await until(lambda: _reached(alice, WORDS[0]), "the first token", 20)
+            await until(lambda: _reached(alice, WORDS[0]), "the first token")
             leader = await live.leader_of("assistant", "talk")
             await live.kill(leader)
             killed.set()
-            await until(lambda: _reached(alice, "".join(WORDS)), "the answer", 40)
-            await until(lambda: _true(len(answered) >= 1), "the worker's end", 20)
+            await until(lambda: _reached(alice, "".join(WORDS)), "the answer")
+            await until(lambda: _true(len(answered) >= 1), "the worker's end")
             view = (await alice.read("assistant", "talk")).value
             assert [turn["text"] for turn in view["turns"]] in [["is it?", "It depends." + end] for end in (" One", " Other")]
             assert answered.count(True) == 1
@@ -86,10 +86,14 @@ async def test_workers_share_what_is_asked_and_people_answer_from_a_client(live:
             await alice.create("assistant", key, {"assistant": BOT})
             asks[key] = (await alice.send("assistant", key, "say", {"text": key})).value
         counted: dict[str, int] = {}
+        both = asyncio.Event()  # nobody answers before the other has been handed one too, however late it comes
 
         async def work(name: str, client: Client) -> None:
             async for ask in client.asks("assistant", take=2):
                 counted[name] = counted.get(name, 0) + 1
+                if len(counted) == 2:
+                    both.set()
+                await both.wait()
                 await asyncio.sleep(0.02)
                 if ask.document.key == keys[0]:
                     ask.release()
@@ -99,7 +103,7 @@ async def test_workers_share_what_is_asked_and_people_answer_from_a_client(live:
 
         workers = [asyncio.ensure_future(work(name, client)) for name, client in (("one", one), ("other", other))]
         try:
-            await until(lambda: _answered(alice, keys[1:]), "all answers but one", 20)
+            await until(lambda: _answered(alice, keys[1:]), "all answers but one")
         finally:
             for worker in workers:
                 worker.cancel()

@@ -8,7 +8,7 @@ import grpc
 import pytest
 from grpc import StatusCode
 
-from chaos.live.processes import LiveCluster
+from chaos.live.processes import WITHIN_S, LiveCluster
 from cluster.v1 import documents_pb2 as wire
 from tests.end_to_end.wire_calls import Conversation, Refusal, call, send, session_identity
 
@@ -177,7 +177,7 @@ async def test_bytes_that_are_not_http_do_not_hurt_the_gateway(live: LiveCluster
     reader, writer = await asyncio.open_connection(*_host_port(live.addresses[0]))
     writer.write(b"GET / HTTP/1.0\r\n\r\n" + bytes(range(256)) * 64)
     await writer.drain()
-    await asyncio.wait_for(_until_closed(reader), 20)
+    await asyncio.wait_for(_until_closed(reader), WITHIN_S)
     writer.close()
     assert not isinstance(await call(live.addresses[0], "Send", send("counter", KEY, "add")), Refusal)
 

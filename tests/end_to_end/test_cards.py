@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from chaos.live.processes import LiveCluster
+from chaos.live.processes import WITHIN_S, LiveCluster
 from cluster.cli.local_commands import example
 from cluster.client import Client, Watch
 from cluster.ids import Position
@@ -62,7 +62,7 @@ class Player:
         self._stack = contextlib.AsyncExitStack()
 
     async def _see(self) -> None:
-        change = await asyncio.wait_for(anext(self._watch), 30)
+        change = await asyncio.wait_for(anext(self._watch), WITHIN_S)
         self._position = change.position
         self.shown.append(json.dumps(change.view["hands"]))
         self.shown.append(json.dumps(change.patch))

@@ -21,7 +21,8 @@ from cluster.session.client_events import Settings
 PATIENT = Settings(operation_timeout_ms=60_000)
 KEYS = [f"doc-{number}" for number in range(6)]
 SHARDS = 2
-ELECTION_TIMEOUT_MS = 1_000
+REPLACED_WITHIN_S = 15.0
+"""A disk hangs until it is told to go on, so any bound shows that nobody waits for it; this one leaves a busy machine time."""
 
 
 def logs(live: LiveCluster, node: LocalNode) -> list[Path]:
@@ -103,7 +104,7 @@ async def test_a_node_whose_store_is_damaged_as_a_whole_is_given_new_replicas(
             halted = await ask_one(victim.address, "ListHalted")
             return set(now) == set(before) and all(now[shard] > before[shard] for shard in before) and not halted.halted
 
-        await until(replaced, "all replicas of the damaged node are replaced", 60)
+        await until(replaced, "all replicas of the damaged node are replaced")
         await live.healthy()
         await add(live, totals, 5)
         await check_whole(live, totals)
@@ -129,7 +130,7 @@ async def test_every_node_loses_its_store_one_after_the_other(folder: Path) -> N
                 halted = await ask_one(victim.address, "ListHalted")
                 return set(now) == set(before) and all(now[at] > before[at] for at in before) and not halted.halted
 
-            await until(replaced, f"{victim.node_id} is whole again", 60)
+            await until(replaced, f"{victim.node_id} is whole again")
             await live.healthy()
             await add(live, totals, 2)
         await check_whole(live, totals)
@@ -195,17 +196,17 @@ async def test_a_leader_whose_disk_hangs_is_replaced_and_comes_back(
         try:
             began = time.monotonic()
             await add(live, totals, 1, *others)
-            took_ms = (time.monotonic() - began) * 1000
+            took_s = time.monotonic() - began
 
             async def led_elsewhere() -> bool:
                 answer = await ask_one(others[0].address, "Where", document={"space": "counter", "key": KEYS[0]})
                 return answer.shard.leader in [node.node_id for node in others]
 
-            await until(led_elsewhere, "another leader", 6 * ELECTION_TIMEOUT_MS / 1000)
+            await until(led_elsewhere, "another leader", REPLACED_WITHIN_S)
             await add(live, totals, 5, *others)
         finally:
             switch.unlink()
-        assert took_ms < 6 * ELECTION_TIMEOUT_MS
+        assert took_s < REPLACED_WITHIN_S
         await live.healthy()
         await add(live, totals, 2, leader)
         await check_whole(live, totals)

@@ -45,7 +45,7 @@ async def test_documents_that_diverge_on_one_node_are_found_named_and_healed(fol
                 assert [total.value for total in totals] == [number] * DOCUMENTS, "acknowledged commands are all there"
 
         for key in chosen:
-            report = await until(lambda key=key: _healed(live, key), f"{key} is healed", 60)  # type: ignore[misc]
+            report = await until(lambda key=key: _healed(live, key), f"{key} is healed")  # type: ignore[misc]
             assert report.position.index == 2
             assert report.channel == "put"
             assert report.field == "value"

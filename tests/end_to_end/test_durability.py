@@ -51,7 +51,7 @@ async def _write_until_killed(live: LiveCluster, acknowledged: dict[str, int], s
     async with live.client() as client:
         writers = [asyncio.ensure_future(writer(key)) for key in KEYS]
         try:
-            await until(lambda: _some(acknowledged, live), "some acknowledged writes of every document", 30)
+            await until(lambda: _some(acknowledged, live), "some acknowledged writes of every document")
             await live.kill_all()
         finally:
             for task in writers:
@@ -96,7 +96,7 @@ async def test_wiped_node_under_its_old_name_is_fenced_and_the_others_go_on(fold
         await live.kill(victim)
         shutil.rmtree(live.local.data_path(victim))
         live.local.start(victim)
-        await until(lambda: _stopped(live, victim.node_id), "the wiped node stops", 40)
+        await until(lambda: _stopped(live, victim.node_id), "the wiped node stops")
         assert live.local.exit_code(victim) == Exit.OPERATOR
         assert "IDENTITY_FENCED" in live.local.log_path(victim).read_text(), last_words(live.local.log_path(victim))
         async with live.client(*others) as client:

@@ -73,7 +73,7 @@ async def shard_of(live: LiveCluster) -> Shard:
                 return Shard(live, answer)
         return None
 
-    found = await until(probe, f"a leader of shard {SHARD}", 30)
+    found = await until(probe, f"a leader of shard {SHARD}")
     assert found is not None
     return found
 
@@ -124,7 +124,7 @@ async def check_moved(live: LiveCluster, load: Load, keys_written: list[str], le
         assert set(inspected) == {voter.node_id for voter in shard.voters}
         assert len({each.record_hash for each in inspected.values()}) == 1
     if leaving in live.running():
-        await until(lambda: holds_nothing(leaving, keys_written[0]), f"{leaving.node_id} has erased its replica", 20)
+        await until(lambda: holds_nothing(leaving, keys_written[0]), f"{leaving.node_id} has erased its replica")
     print(f"\n  longest pause of one document's writers: {load.longest_pause_ms:.0f} ms")
 
 
@@ -231,7 +231,7 @@ async def test_a_move_goes_on_when_the_leader_dies_inside_the_joint_configuratio
     async with Load(live, written) as load:
         shard = await shard_of(live)
         leader, leaving, joining = shard.leader, shard.followers[0], shard.others[0]
-        await until(lambda: _learns(live, leader, leaving, joining), "the learner has caught up", 20)
+        await until(lambda: _learns(live, leader, leaving, joining), "the learner has caught up")
         for node in shard.followers:
             live.local.pause(node)
         joint = await until(lambda: step(leader, leaving, joining), "the leader exchanges the voters", 5)
@@ -299,7 +299,7 @@ async def test_a_dead_node_gets_nothing_unless_it_is_forced_and_that_can_be_take
     shard = await shard_of(live)
     leaving, joining = shard.followers[0], shard.others[0]
     await live.kill(joining)
-    await until(lambda: _looks_dead(live, joining.node_id), f"{joining.node_id} looks dead to all", 30)
+    await until(lambda: _looks_dead(live, joining.node_id), f"{joining.node_id} looks dead to all")
     refused = await move(live, leaving, joining)
     assert (refused.code, refused.json["error"]["reason"]) == (Exit.REFUSED, "NODE_DOWN")
     assert (await shard_of(live)).learners == []

@@ -74,7 +74,7 @@ async def _poison(live: LiveCluster, key: str) -> None:
     try:
         async with client as session:
             session.send_nowait("counter", key, "put", {"value": MARKER})
-            await until(lambda: _somebody_died(live), "a node dies of the command", 30)
+            await until(lambda: _somebody_died(live), "a node dies of the command")
     except ClusterError:
         pass
 
@@ -125,7 +125,7 @@ async def _isolate(live: LiveCluster, shard: int, index: int, offset: int) -> No
     command = ["shards", "isolate", str(shard), str(index), str(offset), "--reason", "test"]
     done = await asyncio.to_thread(moot, *command, "--address", live.addresses[0], cwd=live.local.folder)
     assert done.code == 0, done.err
-    await until(lambda: _nothing_halted(live), "no shard is halted any more", 60)
+    await until(lambda: _nothing_halted(live), "no shard is halted any more")
 
 
 async def _nothing_halted(live: LiveCluster) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from chaos.live.processes import LiveCluster
+from chaos.live.processes import WITHIN_S, LiveCluster
 from cluster.cli.local_commands import example
 from cluster.client import Watch
 from cluster.errors import InvalidPayload
@@ -17,7 +17,6 @@ from cluster.session.client_events import Settings
 from cluster.session.events import PassedEvent
 
 PATIENT = Settings(operation_timeout_ms=20_000)
-WITHIN_S = 15
 
 
 async def until(watch: Watch, holds: Callable[[Any], bool], events: list[PassedEvent] | None = None) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 from chaos.live.load import LEDGER, SPACE, Load
 from chaos.live.processes import LiveCluster, until
 from cluster.cli.output import Exit
+from cluster.cli.reach import ask_one
 from cluster.documents.bundle import code_hash, from_path
 from cluster.shard.commands import CommandKind
 from tests.cli.terminal import Finished, moot
@@ -40,14 +41,32 @@ async def typed(live: LiveCluster, *arguments: str) -> Finished:
 
 
 async def on_code(live: LiveCluster, key: str, path: Path) -> None:
-    """Until the document has the code of a file, at whoever leads it."""
+    """Until the document has the code of a file, at whoever leads it.
+
+    Each probe reads the document before it looks: a document moves on when it is touched, and the touches before this may have
+    come before a quorum of voters had said that it compiled the code.
+    """
     wanted = code_hash(from_path(path).encode())
+    async with live.client(*live.running()) as client:
 
-    async def probe() -> bool:
-        leader = await live.leader_of(SPACE, key)
-        return bool((await live.inspect(leader, SPACE, key)).code_hash == wanted)
+        async def probe() -> bool:
+            await client.read(SPACE, key)
+            leader = await live.leader_of(SPACE, key)
+            return bool((await live.inspect(leader, SPACE, key)).code_hash == wanted)
 
-    await until(probe, f"{key} runs {path.name}", 20)
+        await until(probe, f"{key} runs {path.name}")
+
+
+async def upgrade_fails(live: LiveCluster, key: str) -> None:
+    """Until the document has tried the newest deployment and kept its code; touched at each probe, as above."""
+    async with live.client() as client:
+
+        async def probe() -> bool:
+            await client.read(SPACE, key)
+            told = await ask_one((await live.leader_of(SPACE, key)).address, "GetSpace", space=SPACE)
+            return [failed.document.key for failed in told.failed_upgrades] == [key]
+
+        await until(probe, f"{key} is tried with the newest deployment")
 
 
 def test_code_changes_under_traffic_and_a_killed_leader(folder: Path) -> None:
@@ -119,6 +138,7 @@ def test_a_version_that_needs_a_hook_is_refused_and_a_failing_one_is_listed(fold
                 hook = "    @on.upgrade(since=1)\n    def lead(self, ctx: Command) -> None:\n        self.entries[99] = 1\n\n"
                 path.write_text(source.replace("    @on.construct\n", hook + "    @on.construct\n"))
                 assert (await typed(live, "space", "deploy", SPACE, str(path), "--json")).code == Exit.DONE
+                await upgrade_fails(live, "a")
                 for number in (1, 2, 3):
                     assert (await client.send(SPACE, "a", "append", {"number": number})).value == number + 1
                 shown = (await typed(live, "space", "show", SPACE, "--json")).json

@@ -15,7 +15,7 @@ from cluster.session.identity import RANDOM_BYTES, new_identity
 from cluster.v1 import documents_pb2 as wire
 
 PRINCIPAL = (("moot-principal", "mallory@acme"),)
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 
 
 @dataclass(slots=True)
