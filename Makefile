@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench proto lock clean
@@ -22,8 +23,8 @@ setup: $(STAMP) ## make .venv with the locked dependencies and this checkout in 
 demo: $(STAMP) ## three nodes, real traffic, the leader killed, nothing lost
 	$(BIN)/moot demo $(ARGS)
 
-test: $(STAMP) ## the whole test suite (one layer: make test ARGS=tests/raft)
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## the whole test suite, on every core (one layer: make test ARGS=tests/raft)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 check: $(STAMP) ## format, lint, types, layers, generated code
 	$(BIN)/ruff format --check .

@@ -1,9 +1,10 @@
-"""What all suites share: Hypothesis profiles and a closing table of where the time went."""
+"""What all suites share: Hypothesis profiles, an order that suits several workers, a closing table of where the time went."""
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
+from itertools import chain, zip_longest
 from pathlib import PurePosixPath
 
 import pytest
@@ -13,13 +14,34 @@ settings.register_profile("default", deadline=None, suppress_health_check=[Healt
 settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
 
+COMPUTE, WAIT = "tests/simulation", ("tests/end_to_end", "tests/cli")
+"""Long suites: one that keeps a core busy, and two that mostly wait for the processes of a cluster."""
+
 _seconds: defaultdict[str, float] = defaultdict(float)
 _counts: defaultdict[str, int] = defaultdict(int)
 
 
+def suite_of(node: str) -> str:
+    """The layer that a test belongs to, from its node id."""
+    return "/".join(PurePosixPath(node.partition("::")[0]).parts[:2])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long suites come first, and those that compute beside those that wait: workers take one file after the other."""
+    files: defaultdict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        files[item.nodeid.partition("::")[0]].append(item)
+    computing = [name for name in files if suite_of(name) == COMPUTE]
+    waiting = [name for name in files if suite_of(name) in WAIT]
+    others = [name for name in files if suite_of(name) not in (COMPUTE, *WAIT)]
+    computing.sort(key=lambda name: -len(files[name]))
+    waiting.sort(key=lambda name: WAIT.index(suite_of(name)))
+    beside = chain.from_iterable(zip_longest(computing, waiting, fillvalue=""))
+    items[:] = chain.from_iterable(files[name] for name in (*beside, *others) if name)
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    parts = PurePosixPath(report.nodeid.partition("::")[0]).parts
-    suite = "/".join(parts[:2])
+    suite = suite_of(report.nodeid)
     _seconds[suite] += report.duration
     _counts[suite] += report.when == "call"
 

@@ -31,7 +31,8 @@ RARE = {
     "campaigns_called", "spaces_deployed_late", "alarms_rung", "asks_answered", "asks_closed", "asks_timed_out",
 }  # fmt: skip
 """Paths that so many seeds are certain to take: each is taken by at least one in twenty."""
-PROCESSES = 2
+PROCESSES = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+"""Other tests have the other cores when there are several workers."""
 
 FOUND_BUGS = {
     73: "a read error of the disk was told to a client as STORAGE_ERROR; the node went on",
