@@ -18,6 +18,7 @@
         InvalidRequest          the request contradicts itself or lacks a field
         InvalidPayload          not JSON as Moot takes it, or not of the channel's schema
         InvalidArguments        the arguments of a read or watch are not of the class's views
+        InvalidPatch            an operator's patch does not fit the document; the message names the operation
         TooLarge                a named size bound was exceeded
         UnknownSpace            no such space is deployed
         UnknownChannel          the space's code has no such handler
@@ -33,6 +34,7 @@
         NotArmed                the alarm is not armed, not due, or has rung; never told to clients
         KeyReused               a sequence or idempotency key came back with another payload
         PositionRewound         the position belongs to another epoch
+        PositionMoved           the document is at another position than the caller expects; `current` is where
         HistoryTrimmed          older than the earliest retained position
         NoReplica               the asked node holds no replica of the shard; `holders` names who does
         InvalidMove             the shard's replicas do not stand as a move of them says
@@ -170,6 +172,10 @@ class InvalidArguments(RejectedError):
     """The arguments of a read or watch name no view, or are not of the view's parameters; `view`, `argument` say which."""
 
 
+class InvalidPatch(RejectedError):
+    """The patch does not fit the document's state or class. The message names the operation and never shows what is there."""
+
+
 class TooLarge(RejectedError):
     """A named size bound was exceeded."""
 
@@ -228,6 +234,10 @@ class KeyReused(RejectedError):
 
 class PositionRewound(RejectedError):
     """The position belongs to another epoch; `current` is the document's position now."""
+
+
+class PositionMoved(RejectedError):
+    """The document is not at the position that the caller expects. `current` says where it is."""
 
 
 class HistoryTrimmed(RejectedError):

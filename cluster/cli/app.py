@@ -5,7 +5,8 @@
     local.py              clusters of real processes on this machine; local_commands.py starts and hurts them
     status.py space.py    the topics, with node.py and configuration.py; deploying.py brings code, schema.py describes it
     shards.py moves.py    Raft groups: who leads and holds them, and moving that; leader.py finds who must be asked
-    doc.py history.py     documents, and what made them; past.py shows what they were
+    doc.py history.py     documents, and what made them; past.py shows what they were;
+                          repairing.py changes them by hand
     demo.py bench.py      the main job end to end, what it costs, and chaos.py, how it is hurt
 
 Nothing here is imported by other parts of the package.
@@ -34,6 +35,7 @@ from cluster.cli import (
     new,
     node,
     past,
+    repairing,
     schema,
     shards,
     space,
@@ -86,6 +88,7 @@ schema.register(space.app)
 app.add_typer(space.app, name="space", rich_help_panel="Documents")
 history.register(doc.app)
 past.register(doc.app)
+repairing.register(doc.app)
 divergences.register(doc.app)
 app.add_typer(doc.app, name="doc", rich_help_panel="Documents")
 app.add_typer(node.app, name="node", rich_help_panel="Operating")

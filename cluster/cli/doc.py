@@ -63,7 +63,7 @@ def _payload(text: str) -> bytes:
     return raw
 
 
-def _position(text: str) -> Position:
+def position_of(text: str) -> Position:
     epoch, dot, index = text.partition(".")
     if not dot or not epoch.isdecimal() or not index.isdecimal():
         raise CommandFailed(
@@ -161,7 +161,7 @@ def read(
     """
     target = document_of(document)
     consistency = Consistency.AT_LEAST if at_least else Consistency.ANY if stale else Consistency.LINEARIZABLE
-    position = _position(at_least) if at_least else None
+    position = position_of(at_least) if at_least else None
 
     async def ask() -> Answer:
         async with at(address, folder.absolute(), who) as client:
@@ -198,7 +198,7 @@ def watch(
     Example: moot doc watch chat/lobby --as alice@acme
     """
     target = document_of(document)
-    after = _position(resume_after) if resume_after else None
+    after = position_of(resume_after) if resume_after else None
 
     async def follow() -> None:
         steps = 0

@@ -23,7 +23,7 @@ from cluster.cli.reach import DEFAULT_FOLDER, Addresses, Folder, document_of, ru
 from cluster.cli.space import moment
 from cluster.errors import ClusterError, InvalidName
 from cluster.ids import Principal
-from cluster.replay.audit import Audit, audit
+from cluster.replay.audit import Audit, audit, reason_of
 from cluster.replay.file import read_export
 from cluster.replay.timeline import ABSENT, Cause, at, causes, difference, shown
 
@@ -44,7 +44,7 @@ def register(app: typer.Typer) -> None:
 
 
 @contextmanager
-def _reading() -> Iterator[None]:
+def reading() -> Iterator[None]:
     """Errors of a history that was read are errors of usage: nothing was asked of a document."""
     try:
         yield
@@ -52,10 +52,10 @@ def _reading() -> Iterator[None]:
         raise CommandFailed(error.message, state="nothing was changed", code=Exit.USAGE, reason=error.reason) from None
 
 
-def _history_of(source: str, address: list[str] | None, folder: Path) -> dict[str, Any]:
+def history_of(source: str, address: list[str] | None, folder: Path) -> dict[str, Any]:
     path = Path(source)
     if path.is_file():
-        with _reading():
+        with reading():
             return read_export(path)
     return run(exported_history(document_of(source), address, folder.absolute()))
 
@@ -86,8 +86,8 @@ def show(
     Example: moot doc show chat/lobby --at 17 --as alice@acme; moot doc show lobby.json --at 17
     """
     who = _principal(viewer)
-    exported = _history_of(source, address, folder)
-    with _reading():
+    exported = history_of(source, address, folder)
+    with reading():
         position, instance = at(exported, index, epoch)
         value = shown(instance, who)
     if as_json:
@@ -116,20 +116,25 @@ def diff(
     Example: moot doc diff chat/lobby --from 3 --to 9 --as alice@acme
     """
     who = _principal(viewer)
-    exported = _history_of(source, address, folder)
-    with _reading():
+    exported = history_of(source, address, folder)
+    with reading():
         before, after, patch = difference(exported, first, last, who, epoch)
     if as_json:
         print_json({"document": exported["document"], "from": place(before), "to": place(after), "as": viewer, "patch": patch})
         return Exit.DONE
     say(f"{exported['document']} from {before} to {after}: {len(patch)} changes", "dim")
+    show_patch(patch)
+    return Exit.DONE
+
+
+def show_patch(patch: list[dict[str, Any]]) -> None:
+    """A JSON Patch as a table."""
     changes = table("what", "path", "value")
     for operation in patch:
         value = {name: each for name, each in operation.items() if name not in ("op", "path")}
         add_row(changes, operation["op"], operation["path"], _short(value.get("value", value)))
     if patch:
         out.print(changes)
-    return Exit.DONE
 
 
 @command
@@ -146,8 +151,8 @@ def why(
 
     Example: moot doc why tictactoe/final /board/4
     """
-    exported = _history_of(source, address, folder)
-    with _reading():
+    exported = history_of(source, address, folder)
+    with reading():
         found = causes(exported, path)
     if as_json:
         print_json({"document": exported["document"], "path": path, "causes": [_cause_row(cause) for cause in found]})
@@ -156,6 +161,8 @@ def why(
     for cause in found:
         row = cause.row
         what = row["kind"] if row["kind"] != "send" else f"{row['channel']} {row['payload']}"
+        if row["kind"] == "repair":
+            what = f"repair: {reason_of(row)}"
         cells = ("" if value is ABSENT else _short(value) for value in (cause.before, cause.after))
         add_row(shown_causes, str(cause.position), moment(row["time_ms"]), row["sender"], _cut(what), *cells)
     out.print(shown_causes) if found else say(f"nothing has set {path}", "dim")
@@ -201,14 +208,16 @@ def audit_command(
     """
     who = _principal(viewer)
     assert who is not None
-    exported = _history_of(source, address, folder)
-    with _reading():
+    exported = history_of(source, address, folder)
+    with reading():
         found = audit(exported, who, secret, payload, epoch)
     if as_json:
         print_json(_audit_row(exported["document"], found))
         return Exit.DONE if found.hidden else Exit.NO
     say(f"command {found.changed} said {_cut(found.was)} and says {_cut(found.became)} now", "dim")
     say(f"computed with full sight: {', '.join(found.views) or 'nothing'}", "dim")
+    for each in found.repairs:
+        say(f"repaired by hand at {each.position} by {each.sender}: {_cut(each.reason)}", "yellow")
     if found.hidden:
         say(f"[bold green]hidden[/]  {found.viewed} positions are the same for {viewer}, byte for byte")
         return Exit.DONE
@@ -231,6 +240,7 @@ def _audit_row(document: str, found: Audit) -> dict[str, Any]:
         "first": place(found.first) if found.first is not None else None,
         "seen": found.seen,
         "views": found.views,
+        "repairs": [{"position": place(each.position), "sender": each.sender, "reason": each.reason} for each in found.repairs],
     }
 
 
@@ -252,8 +262,8 @@ def fork(
 
     Example: moot doc fork cards/table --at 12 --output before-the-quarrel.json
     """
-    exported = _history_of(source, address, folder)
-    with _reading():
+    exported = history_of(source, address, folder)
+    with reading():
         position, _ = at(exported, index, epoch)
     forked = copy.copy(exported)
     end = (position.epoch, position.index)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from cluster.documents import emitting, textual
+from cluster.documents import emitting, repairing, textual
 from cluster.documents import payload as json
 from cluster.documents.armed import Armed, json_form
 from cluster.documents.context import Command, RowIds
@@ -161,6 +161,18 @@ class DocumentInstance:
         changes = self._journal.commit()
         outcome.writes, outcome.changes, outcome.change_bytes = changes.writes, changes, changes.size
         return outcome
+
+    def check_repair(self, invocation: Invocation) -> None:
+        """See runtime.Instance."""
+        repairing.write(self._root, self._journal, self._settings, invocation, keep=False)
+
+    def repair(self, invocation: Invocation) -> Outcome:
+        """See runtime.Instance."""
+        changes = repairing.write(self._root, self._journal, self._settings, invocation, keep=True)
+        assert changes is not None, "what is kept is told"
+        if self._follows:
+            self._viewing.wrote(changes.fields)
+        return Outcome(Code.OK, b"null", changes.writes, changes, changes.size)
 
     @property
     def presence_name(self) -> str:

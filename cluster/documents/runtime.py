@@ -32,6 +32,8 @@ UPGRADE_CHANNEL = "-upgrade"
 ALARM_CHANNEL = "-alarm"
 ANSWER_CHANNEL = "-answer"
 """An answer to an ask, or, without a value, the end of its time."""
+REPAIR_CHANNEL = "-repair"
+"""An operator's change of the state. Its payload says what, why, and at which position (see repairing.py)."""
 
 
 class Code(enum.IntEnum):
@@ -183,6 +185,14 @@ class Instance(Protocol):
         that an answer which the handler refuses leaves its ask open. Atomic. Raises ApplyHalted only."""
         ...
 
+    def check_repair(self, invocation: Invocation) -> None:
+        """Raise InvalidPatch or TooLarge unless the repair that the payload orders fits the state; nothing is changed."""
+        ...
+
+    def repair(self, invocation: Invocation) -> Outcome:
+        """Carry out what `check_repair` let pass. No code of the author's runs. Raises ApplyHalted only."""
+        ...
+
     @property
     def presence_name(self) -> str:
         """The field in which connections show each other something; "" when there is none. Constant."""
@@ -258,6 +268,20 @@ class ShowsNobody:
     def sees_presence(self, who: Principal) -> bool:
         """See Instance."""
         return False
+
+
+class TakesNoRepair:
+    """The part of an Instance that has to do with operators' patches, for documents whose state has no declared fields."""
+
+    __slots__ = ()
+
+    def check_repair(self, invocation: Invocation) -> None:
+        """See Instance."""
+        raise InvalidRequest("this document can not be repaired by a patch")
+
+    def repair(self, invocation: Invocation) -> Outcome:
+        """See Instance."""
+        raise AssertionError("no repair is ever let pass")
 
 
 class ArmsNothing:

@@ -37,7 +37,7 @@ def admin_handler(backend: Backend, identity: Identity) -> grpc.GenericRpcHandle
 def _call(
     backend: Backend, method: str, response_type: type[Message]
 ) -> Callable[[Message, str, float | None], Awaitable[Message]]:
-    async def call(request: Message, _principal: str, _remaining_ms: float | None) -> Message:
+    async def call(request: Message, principal: str, _remaining_ms: float | None) -> Message:
         fields = to_dict(request)
         document = fields.get("document")
         if isinstance(document, dict):
@@ -45,7 +45,7 @@ def _call(
             check_key(document["key"])
         if isinstance(fields.get("space"), str):
             check_space(fields["space"])
-        return from_dict(response_type, await backend.admin(method, fields))
+        return from_dict(response_type, await backend.admin(method, fields, principal))
 
     return call
 

@@ -47,8 +47,9 @@ class Backend(Protocol):
         """What documents are divided into: who wants to hear of all of a space's asks each. They may change."""
         ...
 
-    async def admin(self, method: str, request: dict[str, Any]) -> dict[str, Any]:
-        """An administrative call by its AdminService method name, JSON-like in and out. Raises ClusterError."""
+    async def admin(self, method: str, request: dict[str, Any], principal: str) -> dict[str, Any]:
+        """An administrative call by its AdminService method name, JSON-like in and out, of an authenticated principal. Raises
+        ClusterError."""
         ...
 
     @property

@@ -15,11 +15,12 @@ import cluster
 from cluster.errors import HistoryTrimmed, InvalidRequest, LogLost, UnknownDocument
 from cluster.gossip.messages import State
 from cluster.ids import SYSTEM_SHARD, DocumentId, ShardId
-from cluster.node.decisions import Decisions
+from cluster.node.decisions import Ask, Decisions
 from cluster.node.divergence_log import divergence_row
 from cluster.node.errors_log import ErrorsLog
 from cluster.node.leader_calls import AskLeader
 from cluster.node.loop import NodeLoop
+from cluster.node.repair import repair
 from cluster.node.shard_admin import ShardAdministration
 from cluster.node.space_admin import SpaceAdministration
 from cluster.node.views import NodeView
@@ -38,8 +39,8 @@ Row = dict[str, Any]
 class Administration:
     """One node's answers.
 
-    nodes: every known node as this one sees it, this one included. decisions: asks the system shard. ask_leader: sends an
-        operation to a shard's leader.
+    nodes: every known node as this one sees it, this one included. decisions: asks the system shard. ask: sends an
+        operation to the leader of its document. ask_leader: sends one to a shard's leader.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Administration:
         cluster_id: str,
         nodes: Callable[[], list[NodeView]],
         decisions: Decisions,
+        ask: Ask,
         ask_leader: AskLeader,
         errors_log: ErrorsLog,
     ) -> None:
@@ -59,6 +61,7 @@ class Administration:
         self._cluster_id = cluster_id
         self._nodes = nodes
         self._decisions = decisions
+        self._ask = ask
         self._shards = ShardAdministration(loop, nodes, ask_leader)
         self._spaces = SpaceAdministration(self._pump, decisions, errors_log, self._shards.pending)
         self._started_ms = time.monotonic() * 1000
@@ -85,8 +88,10 @@ class Administration:
             "Checkpoint": self._checkpoint,
         }
 
-    async def call(self, method: str, request: Row) -> Row:
-        """Run a method of AdminService. Raises ClusterError."""
+    async def call(self, method: str, request: Row, principal: str) -> Row:
+        """Run a method of AdminService for a principal. Raises ClusterError."""
+        if method == "RepairDocument":
+            return await repair(self._ask, request, principal)
         handler = self._methods.get(method)
         if handler is None:
             raise InvalidRequest(f"this node does not know {method}")
@@ -310,6 +315,7 @@ _KIND_NAMES: dict[int, str] = {
     CommandKind.ALARM: "COMMAND_KIND_ALARM",
     CommandKind.ANSWER: "COMMAND_KIND_ANSWER",
     CommandKind.UPGRADE: "COMMAND_KIND_UPGRADE",
+    CommandKind.REPAIR: "COMMAND_KIND_REPAIR",
 }
 _CODE_NAMES = ("OK", "REFUSED", "FAILED", "BUDGET", "DENIED", "POISONED", "REJECTED")
 

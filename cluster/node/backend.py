@@ -52,8 +52,8 @@ class NodeBackend:
     def parts(self) -> list[int]:
         return [shard.shard for shard in self._loop.pump.router.map.shards if shard.shard != SYSTEM_SHARD]
 
-    async def admin(self, method: str, request: dict[str, Any]) -> dict[str, Any]:
-        return await self._administration.call(method, request)
+    async def admin(self, method: str, request: dict[str, Any], principal: str) -> dict[str, Any]:
+        return await self._administration.call(method, request, principal)
 
     @property
     def ready(self) -> bool:

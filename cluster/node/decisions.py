@@ -1,4 +1,6 @@
-"""Asking the system shard to decide something: a message to the system document, sent like anybody's."""
+"""Commands of the node itself: asking the system shard to decide something, with a message to the system document that is sent
+like anybody's; and what it sends to a document for an operator.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ import msgspec
 from cluster.errors import Applied, ClusterError, OutcomeUnknown, Unavailable, UnknownDocument
 from cluster.pump.pump import Pump
 from cluster.session.failures import error_of
-from cluster.session.operations import Failure, Kind, Operation, Reply
+from cluster.session.operations import Kind, Operation, Reply
+from cluster.session.table import SESSION_BYTES
 from cluster.shard.system.program import OPERATOR
 from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE
 
@@ -34,23 +37,11 @@ class Decisions:
 
     async def decide(self, channel: str, payload: dict[str, Any]) -> dict[str, Any]:
         """Send the message under one idempotency key until it is answered; its answer. Raises ClusterError."""
-        key = os.urandom(16)
         body = msgspec.json.encode(payload)
-        last: ClusterError = Unavailable("the system shard has no leader that answers", retry_after_ms=1000)
-        for _ in range(CHANGE_ATTEMPTS_MAX):
-            operation = Operation(1, Kind.SEND, SYSTEM_SPACE, SYSTEM_KEY, str(OPERATOR), channel, body, key)
-            try:
-                reply = await self._ask(operation, CHANGE_TIMEOUT_MS)
-            except TimeoutError:
-                raise OutcomeUnknown("the system shard did not answer in time") from None
-            if reply.failure is None:
-                answer: dict[str, Any] = msgspec.json.decode(reply.payload)
-                return answer
-            if not reply.failure.retryable and reply.failure.reason != UnknownDocument.reason:
-                raise error_of(reply.failure)
-            last = error_of(reply.failure)
-            await self._pause(reply.failure)
-        raise last
+        operation = Operation(1, Kind.SEND, SYSTEM_SPACE, SYSTEM_KEY, str(OPERATOR), channel, body)
+        reply = await until_answered(self._ask, operation, not_yet=UnknownDocument.reason)
+        answer: dict[str, Any] = msgspec.json.decode(reply.payload)
+        return answer
 
     async def learned(self, version: int) -> None:
         """Until this node knows the decisions of `version`: whoever decided here can rely on it here at once."""
@@ -60,5 +51,23 @@ class Decisions:
             await asyncio.sleep(LEARN_POLL_MS / 1000)
         raise Unavailable("it is decided, but this node has not learned of it yet", applied=Applied.YES, retry_after_ms=1000)
 
-    async def _pause(self, failure: Failure) -> None:
+
+async def until_answered(ask: Ask, operation: Operation, not_yet: str = "") -> Reply:
+    """Send a command of this node's own until it is answered, under one idempotency key: it runs at most once. not_yet: a
+    reason that is no answer either. Raises ClusterError; OutcomeUnknown when it may still run.
+    """
+    operation.session = os.urandom(SESSION_BYTES)
+    last: ClusterError = Unavailable("the shard has no leader that answers", retry_after_ms=1000)
+    for _ in range(CHANGE_ATTEMPTS_MAX):
+        try:
+            reply = await ask(operation, CHANGE_TIMEOUT_MS)
+        except TimeoutError:
+            raise OutcomeUnknown(f"{operation.space}/{operation.key} did not answer in time") from None
+        failure = reply.failure
+        if failure is None:
+            return reply
+        last = error_of(failure)
+        if not failure.retryable and failure.reason != not_yet:
+            raise last
         await asyncio.sleep(max(failure.retry_after_ms, PAUSE_MS_MIN) / 1000)
+    raise last

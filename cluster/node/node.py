@@ -205,6 +205,7 @@ class Node:
             cluster_id=self._cluster_id.hex(),
             nodes=self._nodes,
             decisions=Decisions(self.pump, self._ask),
+            ask=self._ask,
             ask_leader=self._ask,
             errors_log=self._errors_log,
         )

@@ -17,6 +17,7 @@ import msgspec
 
 from cluster.documents.instance import DocumentInstance
 from cluster.documents.program import DocumentProgram
+from cluster.documents.repairing import order_of
 from cluster.documents.state.patch import diff
 from cluster.errors import InvalidRequest
 from cluster.ids import Position, Principal
@@ -28,10 +29,20 @@ OUTSIDE: Final = b""
 """In place of a view for whom the gate does not admit."""
 
 
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """An operator's change in a history."""
+
+    position: Position
+    sender: str
+    reason: str
+
+
 @dataclass(slots=True)
 class Audit:
     """What an audit found. viewed: how many positions were compared. first: where the viewer saw something else, if anywhere,
-    and what. views: what the class computes with full sight."""
+    and what. views: what the class computes with full sight. repairs: what operators changed by hand, which asks no policy.
+    """
 
     who: str
     changed: Position
@@ -42,6 +53,7 @@ class Audit:
     first: Position | None = None
     seen: list[dict[str, Any]] = field(default_factory=list)
     views: list[str] = field(default_factory=list)
+    repairs: list[Repair] = field(default_factory=list)
 
     @property
     def hidden(self) -> bool:
@@ -67,6 +79,8 @@ def audit(exported: dict[str, Any], who: Principal, index: int, payload: str | N
     if place is None:
         raise InvalidRequest(f"{exported['document']} has no command {wanted}.{index} in this history")
     row = exported["commands"][place]
+    if row["kind"] == "repair":
+        raise InvalidRequest(f"command {wanted}.{index} is an operator's repair: name a command that somebody sent")
     other = _replaced(row["payload"]) if payload is None else payload
     program = Replay(exported).program(row["code_hash"])
     canonical = program.check(row["channel"], other.encode()).decode()
@@ -74,12 +88,27 @@ def audit(exported: dict[str, Any], who: Principal, index: int, payload: str | N
         raise InvalidRequest(f"command {wanted}.{index} holds nothing that could be changed: {row['payload']}")
     found = Audit(str(who), Position(wanted, index), row["payload"], canonical)
     assert isinstance(program, DocumentProgram), "exports are of authors' documents"
+    found.repairs = repairs(exported)
     found.views = [view.name for view in program.declaration.views]
     changed = copy.copy(exported)
     changed["commands"] = [*exported["commands"]]
     changed["commands"][place] = row | {"payload": canonical}
     _compare(exported, changed, who, found)
     return found
+
+
+def repairs(exported: dict[str, Any]) -> list[Repair]:
+    """Who changed a document by hand, where and why."""
+    return [
+        Repair(Position(row["position"]["epoch"], row["position"]["index"]), row["sender"], reason_of(row))
+        for row in exported["commands"]
+        if row["kind"] == "repair"
+    ]
+
+
+def reason_of(row: dict[str, Any]) -> str:
+    """Why an operator repaired."""
+    return order_of(row["payload"].encode()).reason
 
 
 def _compare(exported: dict[str, Any], changed: dict[str, Any], who: Principal, found: Audit) -> None:

@@ -25,6 +25,7 @@ KINDS: Final = {
     "COMMAND_KIND_ALARM": CommandKind.ALARM,
     "COMMAND_KIND_ANSWER": CommandKind.ANSWER,
     "COMMAND_KIND_UPGRADE": CommandKind.UPGRADE,
+    "COMMAND_KIND_REPAIR": CommandKind.REPAIR,
 }
 
 CODE_BRINGING: Final = (1, 7)

@@ -26,6 +26,7 @@ from cluster.documents.runtime import (
 )
 from cluster.errors import ClusterError, InvalidRequest, UnknownChannel
 from cluster.ids import DocumentId, Principal
+from cluster.replay.verify import repaired
 
 DIFFERENCES_MAX = 100
 """Kept of one document; a document that parts early differs at every command from there on."""
@@ -207,6 +208,8 @@ def _run(instance: Instance, past: Past, payload: bytes) -> Outcome:
     invocation = Invocation(channel, payload, past.sender, past.now_ms, past.seed, past.index)
     if past.kind in FIRED:
         return instance.fire(invocation)
+    if past.kind == "repair":
+        return repaired(instance, invocation)
     try:
         return instance.run(invocation)
     except UnknownChannel:  # a class that does not say who may delete lets nobody

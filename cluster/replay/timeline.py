@@ -12,10 +12,11 @@ from typing import Any, Final
 import msgspec
 
 from cluster.documents.instance import DocumentInstance
-from cluster.documents.runtime import Code, Outcome
+from cluster.documents.repairing import check_order, order_of
+from cluster.documents.runtime import REPAIR_CHANNEL, Code, Invocation, Outcome
 from cluster.documents.state import Changes
 from cluster.documents.state.patch import diff, same, steps_of
-from cluster.errors import InvalidRequest, PermissionDenied, UnknownDocument
+from cluster.errors import InvalidRequest, PermissionDenied, PositionMoved, UnknownDocument
 from cluster.ids import Position, Principal
 from cluster.replay.verify import Replay
 from cluster.shard.document import LiveDocument
@@ -99,6 +100,29 @@ def end(exported: dict[str, Any]) -> LiveDocument:
         pass
     replay.close()
     return replay.live
+
+
+def repaired(exported: dict[str, Any], order: bytes, who: Principal) -> tuple[Position, list[dict[str, Any]]]:
+    """What an operator's repair would change at the end of a history: where it begins, and the JSON Patch of the whole state.
+    order: see repairing.RepairOrder.
+
+    Raises UnknownDocument, PositionMoved, what `check_order` and `check_repair` raise for the order, and what `steps` raises.
+    """
+    live = end(exported)
+    instance, program = live.instance, live.program
+    if instance is None or program is None:
+        raise UnknownDocument(f"{exported['document']} does not exist at {live.position}")
+    assert isinstance(instance, DocumentInstance), "exports are of authors' documents"
+    payload = check_order(order, program.settings)
+    expect = order_of(payload).expect
+    if expect is not None and expect != (live.epoch, live.index):
+        raise PositionMoved(f"{exported['document']} is at {live.position}", current=live.position)
+    last = exported["commands"][-1]
+    invocation = Invocation(REPAIR_CHANNEL, payload, who, last["time_ms"], bytes.fromhex(last["seed"]), live.index + 1)
+    before = instance.state()
+    instance.check_repair(invocation)
+    instance.repair(invocation)
+    return live.position, diff(before, instance.state())
 
 
 def shown(instance: DocumentInstance, who: Principal | None) -> dict[str, Any]:

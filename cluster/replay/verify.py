@@ -22,7 +22,7 @@ from cluster.documents.runtime import (
     Outcome,
     Program,
 )
-from cluster.errors import InvalidRequest
+from cluster.errors import InvalidPatch, InvalidRequest, TooLarge
 from cluster.ids import DocumentId, Principal
 from cluster.shard.commands import SEED_OWN_BYTES, Command, CommandKind
 from cluster.shard.document import LiveDocument, Ran
@@ -150,6 +150,8 @@ class Replay:
             payload = live.program.check(row["channel"], payload)  # it was checked against other code, as in apply
         channel = DELETE_CHANNEL if kind is CommandKind.DELETE else row["channel"]
         invocation = Invocation(channel, payload, sender, row["time_ms"], seed, live.index + 1)
+        if kind is CommandKind.REPAIR:
+            return repaired(instance_now, invocation)
         fires = kind in (CommandKind.ALARM, CommandKind.ANSWER)
         return instance_now.fire(invocation) if fires else instance_now.run(invocation)
 
@@ -165,6 +167,15 @@ class Replay:
     def _compare(self, at: str, what: str, logged: str, replayed: str) -> None:
         if logged != replayed:
             self.verdict.differences.append(Difference(at, what, logged, replayed))
+
+
+def repaired(instance: Instance, invocation: Invocation) -> Outcome:
+    """What an operator's repair comes to; REJECTED where its patch does not fit the state that was come to."""
+    try:
+        instance.check_repair(invocation)
+    except (InvalidPatch, TooLarge) as error:
+        return Outcome(Code.REJECTED, b"{}", error=error.message)
+    return instance.repair(invocation)
 
 
 def replay(exported: dict[str, Any], progress: Callable[[int], None] = lambda done: None) -> Verdict:

@@ -17,7 +17,7 @@ from zlib import crc32
 import msgspec
 
 from cluster.documents.meter import fixed_decimals
-from cluster.documents.runtime import DELETE_CHANNEL, UPGRADE_CHANNEL, Code, Invocation, Outcome
+from cluster.documents.runtime import DELETE_CHANNEL, REPAIR_CHANNEL, UPGRADE_CHANNEL, Code, Invocation, Outcome
 from cluster.empty import NO_ENTRIES
 from cluster.errors import (
     ApplyHalted,
@@ -36,7 +36,7 @@ from cluster.ids import DocumentId, LogIndex, Principal, ShardId
 from cluster.session.failures import failure_of
 from cluster.session.operations import Failure, Reply
 from cluster.session.table import Answer, Verdict, payload_digest
-from cluster.shard import passing, upgrades
+from cluster.shard import passing, repairs, upgrades
 from cluster.shard.cache import DocumentCache
 from cluster.shard.commands import (
     CHAIN_MARK_BYTES,
@@ -59,7 +59,7 @@ PRINCIPALS_KEPT_MAX = 4096
 """Parsed principals kept a shard: a cache of a pure function, so losing it changes nothing."""
 
 _CREATE, _SEND, _DELETE = int(CommandKind.CREATE), int(CommandKind.SEND), int(CommandKind.DELETE)
-_UPGRADE = int(CommandKind.UPGRADE)
+_UPGRADE, _REPAIR = int(CommandKind.UPGRADE), int(CommandKind.REPAIR)
 _FIRING = frozenset((int(CommandKind.ALARM), int(CommandKind.ANSWER)))
 _OK, RUN = Code.OK, Verdict.RUN
 
@@ -264,6 +264,8 @@ class Applier:
                 try:
                     sender = self._sender(command)
                     payload = self._admit(live, command, sender)
+                except ApplyHalted:
+                    raise
                 except ClusterError as error:
                     if replies is not None:
                         _fill(replies[offset], live.epoch, live.index, b"", failure_of(error))
@@ -319,6 +321,9 @@ class Applier:
             if live.epoch:
                 raise DocumentDeleted(f"{live.id} was deleted")
             raise UnknownDocument(f"{live.id} was never created")
+        if command.kind == _REPAIR:
+            repairs.check(live, command, sender, self.now_ms)
+            return command.payload
         if live.frozen:
             raise DocumentFrozen(f"{live.id} is frozen: {live.frozen}", why=live.frozen)
         if command.code_hash != live.code_hash and command.kind == _SEND:
@@ -349,6 +354,9 @@ class Applier:
             program = self._directory.program(command.code_hash)
             made_of = Invocation(UPGRADE_CHANNEL, command.payload, sender, self.now_ms, seed, live.index + 1)
             return upgrades.run(live, command, program, made_of)
+        if command.kind == _REPAIR:
+            order = Invocation(REPAIR_CHANNEL, command.payload, sender, self.now_ms, seed, live.index + 1)
+            return repairs.run(live, order)
         invocation = Invocation(command.channel, command.payload, sender, self.now_ms, seed, live.index + 1)
         return live.instance.fire(invocation) if command.kind in _FIRING else live.instance.run(invocation)
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cluster.documents.payload import encode, parse
-from cluster.documents.runtime import ANSWER_CHANNEL, MISSING_CHANNEL, Settings
+from cluster.documents.repairing import check_order
+from cluster.documents.runtime import ANSWER_CHANNEL, MISSING_CHANNEL, REPAIR_CHANNEL, Settings
 from cluster.empty import NO_ENTRIES, NO_ITEMS
 from cluster.errors import (
     ClusterError,
@@ -55,11 +56,13 @@ _KINDS: dict[int, CommandKind] = {
     Kind.SEND: CommandKind.SEND,
     Kind.DELETE: CommandKind.DELETE,
     Kind.ANSWER: CommandKind.ANSWER,
+    Kind.REPAIR: CommandKind.REPAIR,
 }
 _ANSWER_MEMBERS = frozenset(("ask", "value"))
 _CREATE = Kind.CREATE.value
 _SEND = Kind.SEND.value
 _ANSWER = Kind.ANSWER.value
+_REPAIR = Kind.REPAIR.value
 
 
 class _Checked:
@@ -263,6 +266,9 @@ class Gatherer:
             elif kind == _ANSWER:
                 channel = ANSWER_CHANNEL
                 payload = self._answer(payload, self._directory.program(code_hash).settings)
+            elif kind == _REPAIR:
+                channel = REPAIR_CHANNEL
+                payload = check_order(payload, self._directory.program(code_hash).settings)
             else:
                 payload = NO_PARAMETERS
         return Command(

@@ -41,6 +41,7 @@ NOON: Final = datetime(2030, 1, 1, 12, tzinfo=UTC)
 AUTHORS_PACKAGE: Final = "cluster"
 """What every author imports from; it is no part of a bundle."""
 CREATOR: Final = "creator@test"
+OPERATOR: Final = "operator@test"
 
 
 def simulate(
@@ -174,6 +175,27 @@ class Simulation:
         self._node.restart()
         for visitor in connected:
             visitor.connect()
+
+    def repair(
+        self,
+        patch: list[dict[str, Any]],
+        *,
+        reason: str,
+        by: str = OPERATOR,
+        expect: Position | None = None,
+        thaw: bool = False,
+    ) -> Position:
+        """Change the state by hand as `moot doc repair` does; returns the position of that. Raises InvalidPatch for what does
+        not fit the state or the class, PositionMoved when the document is not at `expect`, and TooLarge; nothing is changed
+        then.
+
+        thaw: whether a document that was frozen takes commands again.
+        """
+        wanted = None if expect is None else [expect.epoch, expect.index]
+        order: dict[str, object] = {"patch": patch, "reason": reason, "expect": wanted, "thaw": thaw}
+        position = self._node.repair(DocumentId(SPACE, self.key), by, order)
+        self.settle()
+        return position
 
     def history(self) -> dict[str, Any]:
         """All that was logged, with its code: what `moot doc log --export` writes, and everything in cluster.replay reads."""

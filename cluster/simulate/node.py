@@ -18,7 +18,7 @@ from cluster.documents.bundle import code_hash
 from cluster.documents.loader import BundleLoader
 from cluster.documents.runtime import Settings
 from cluster.errors import HandlerRefused, InvalidBundle
-from cluster.ids import SYSTEM_SHARD, DocumentId, NodeId
+from cluster.ids import SYSTEM_SHARD, DocumentId, NodeId, Position
 from cluster.pump.assembly import PumpSurroundings, open_pump
 from cluster.pump.config import PumpConfig
 from cluster.pump.outbox import Output
@@ -162,20 +162,30 @@ class SimulatedNode:
 
     def operate(self, kind: Kind, channel: str, payload: dict[str, object]) -> None:
         """What an operator does to the system document. Raises the error that answers it."""
+        body = msgspec.json.encode(payload)
+        try:
+            self._send(Operation(1, kind, SYSTEM_SPACE, SYSTEM_KEY, str(OPERATOR), channel, body))
+        except HandlerRefused as error:
+            raise InvalidBundle(error.message) if error.details.get("name") == InvalidBundle.__name__ else error from None
+
+    def repair(self, document: DocumentId, who: str, order: dict[str, object]) -> Position:
+        """What an operator does to a document by hand; where it is then. Raises the error that answers it."""
+        body = msgspec.json.encode(order)
+        reply = self._send(Operation(1, Kind.REPAIR, document.space, document.key, who, payload=body))
+        return Position(reply.epoch, reply.index)
+
+    def _send(self, operation: Operation) -> Reply:
         replies: list[Reply | Delta] = []
         stream = self.open_stream(replies.extend)
-        body = msgspec.json.encode(payload)
-        key = self.random.randbytes(16)
-        operation = Operation(1, kind, SYSTEM_SPACE, SYSTEM_KEY, str(OPERATOR), channel, body, key)
+        operation.session = self.random.randbytes(16)
         self.submit(stream, [operation], [])
         self.run()
         self.close_stream(stream)
         (reply,) = replies
         assert isinstance(reply, Reply)
         if reply.failure is not None:
-            error = error_of(reply.failure)
-            refused = isinstance(error, HandlerRefused) and error.details.get("name") == InvalidBundle.__name__
-            raise InvalidBundle(error.message) if refused else error
+            raise error_of(reply.failure)
+        return reply
 
     def pending(self, space: str, wanted: frozenset[str]) -> frozenset[str]:
         """Which of these handlers something pending names."""

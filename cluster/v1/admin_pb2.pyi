@@ -153,6 +153,8 @@ class _CommandKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CommandKi
     """An ask was answered."""
     COMMAND_KIND_UPGRADE: _CommandKind.ValueType  # 7
     """The document moved to new code."""
+    COMMAND_KIND_REPAIR: _CommandKind.ValueType  # 10
+    """An operator changed the state; the payload says what and why."""
 
 class CommandKind(_CommandKind, metaclass=_CommandKindEnumTypeWrapper):
     """What kind of command a document was given."""
@@ -173,6 +175,8 @@ COMMAND_KIND_ANSWER: CommandKind.ValueType  # 6
 """An ask was answered."""
 COMMAND_KIND_UPGRADE: CommandKind.ValueType  # 7
 """The document moved to new code."""
+COMMAND_KIND_REPAIR: CommandKind.ValueType  # 10
+"""An operator changed the state; the payload says what and why."""
 Global___CommandKind: _TypeAlias = CommandKind  # noqa: Y015
 
 class _Remedy:
@@ -1825,6 +1829,74 @@ class InspectDocumentResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InspectDocumentResponse: _TypeAlias = InspectDocumentResponse  # noqa: Y015
+
+@_typing.final
+class RepairDocumentRequest(_message.Message):
+    """Request of AdminService.RepairDocument."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    PATCH_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    THAW_FIELD_NUMBER: _builtins.int
+    patch: _builtins.bytes
+    """A JSON Patch (RFC 6902: add, replace, remove, test), or `splice` of a text, whose paths begin with a declared field, private
+    ones included. Values are as views show them. At most 1000 operations.
+    """
+    reason: _builtins.str
+    """Why, for those who read the history: 1 to 1024 bytes."""
+    thaw: _builtins.bool
+    """Whether a document that was frozen when a command of it was isolated takes commands again. The patch may be empty then."""
+    @_builtins.property
+    def document(self) -> _documents_pb2.Document:
+        """The document."""
+
+    @_builtins.property
+    def expected(self) -> _documents_pb2.Position:
+        """The position that the document must have; unset means any."""
+
+    def __init__(
+        self,
+        *,
+        document: _documents_pb2.Document | None = ...,
+        patch: _builtins.bytes = ...,
+        reason: _builtins.str = ...,
+        expected: _documents_pb2.Position | None = ...,
+        thaw: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "expected", b"expected"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "expected", b"expected", "patch", b"patch", "reason", b"reason", "thaw", b"thaw"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RepairDocumentRequest: _TypeAlias = RepairDocumentRequest  # noqa: Y015
+
+@_typing.final
+class RepairDocumentResponse(_message.Message):
+    """Response of AdminService.RepairDocument."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def position(self) -> _documents_pb2.Position:
+        """The position of the repair."""
+
+    def __init__(
+        self,
+        *,
+        position: _documents_pb2.Position | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RepairDocumentResponse: _TypeAlias = RepairDocumentResponse  # noqa: Y015
 
 @_typing.final
 class ListHaltedRequest(_message.Message):

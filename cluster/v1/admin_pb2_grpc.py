@@ -115,6 +115,11 @@ class AdminServiceStub:
                 request_serializer=cluster_dot_v1_dot_admin__pb2.InspectDocumentRequest.SerializeToString,
                 response_deserializer=cluster_dot_v1_dot_admin__pb2.InspectDocumentResponse.FromString,
                 _registered_method=True)
+        self.RepairDocument = channel.unary_unary(
+                '/cluster.v1.AdminService/RepairDocument',
+                request_serializer=cluster_dot_v1_dot_admin__pb2.RepairDocumentRequest.SerializeToString,
+                response_deserializer=cluster_dot_v1_dot_admin__pb2.RepairDocumentResponse.FromString,
+                _registered_method=True)
         self.ListHalted = channel.unary_unary(
                 '/cluster.v1.AdminService/ListHalted',
                 request_serializer=cluster_dot_v1_dot_admin__pb2.ListHaltedRequest.SerializeToString,
@@ -259,6 +264,17 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RepairDocument(self, request, context):
+        """Changes a document's state by a patch, as one command of its log: who ordered it and why stay in the history, its viewers are
+        told of it, and no code of the document is asked. The caller is who orders it. Either everything is done or nothing: then
+        INVALID_ARGUMENT (reasons INVALID_PATCH, which names the operation, TOO_LARGE, INVALID_REQUEST), ABORTED (reason
+        POSITION_MOVED, with `current` in its details), NOT_FOUND, or FAILED_PRECONDITION (reason DOCUMENT_FROZEN) for a document whose
+        replicas differ. Where the answer is lost, `expected` makes it safe to call again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListHalted(self, request, context):
         """Lists the shards whose apply has halted: of this node.
         """
@@ -369,6 +385,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.InspectDocument,
                     request_deserializer=cluster_dot_v1_dot_admin__pb2.InspectDocumentRequest.FromString,
                     response_serializer=cluster_dot_v1_dot_admin__pb2.InspectDocumentResponse.SerializeToString,
+            ),
+            'RepairDocument': grpc.unary_unary_rpc_method_handler(
+                    servicer.RepairDocument,
+                    request_deserializer=cluster_dot_v1_dot_admin__pb2.RepairDocumentRequest.FromString,
+                    response_serializer=cluster_dot_v1_dot_admin__pb2.RepairDocumentResponse.SerializeToString,
             ),
             'ListHalted': grpc.unary_unary_rpc_method_handler(
                     servicer.ListHalted,
@@ -824,6 +845,33 @@ class AdminService:
             '/cluster.v1.AdminService/InspectDocument',
             cluster_dot_v1_dot_admin__pb2.InspectDocumentRequest.SerializeToString,
             cluster_dot_v1_dot_admin__pb2.InspectDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RepairDocument(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cluster.v1.AdminService/RepairDocument',
+            cluster_dot_v1_dot_admin__pb2.RepairDocumentRequest.SerializeToString,
+            cluster_dot_v1_dot_admin__pb2.RepairDocumentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,7 +22,7 @@ class ScriptedNode(EchoBackend):
         self.address = ""
         self.answers: dict[str, list[Said]] = {}
 
-    async def admin(self, method: str, request: dict[str, Any]) -> dict[str, Any]:
+    async def admin(self, method: str, request: dict[str, Any], principal: str) -> dict[str, Any]:
         self.admin_calls.append((method, request))
         said = self.answers.get(method, [InvalidRequest(f"{self.name} was not told what to say to {method}")])
         answer = said.pop(0) if len(said) > 1 else said[0]

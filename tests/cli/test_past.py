@@ -23,9 +23,15 @@ def home_with_a_history(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ann.draw()
     ben.draw()
     (home / "table.json").write_text(json.dumps(game.history()))
+    game.repair([{"op": "replace", "path": "/turn", "value": 0}], reason="it was stuck")
+    (home / "repaired.json").write_text(json.dumps(game.history()))
     poll = Poll.simulate(by="ann@acme", question="?", options=["red", "blue"])
     poll.visitor("ann@acme").vote(option="red")
     (home / "poll.json").write_text(json.dumps(poll.history()))
+    poll.repair([{"op": "replace", "path": "/question", "value": "??"}], reason="a typo")
+    (home / "repaired_poll.json").write_text(json.dumps(poll.history()))
+    poll = Poll.simulate(by="ann@acme", question="?", options=["red", "blue"])
+    poll.visitor("ann@acme").vote(option="red")
     poll.visitor("ann@acme").send("close")
     (home / "closed.json").write_text(json.dumps(poll.history()))
     return home
@@ -72,6 +78,42 @@ def test_fork_is_a_history_that_ends_earlier(home: Path) -> None:
     }  # fmt: skip
     assert moot("doc", "show", "dealt.json", "--json", cwd=home).json["value"]["turn"] == 0
     assert moot("doc", "replay", "dealt.json", "--json", cwd=home).json["equal"]
+
+
+def test_a_repair_is_tried_on_a_file_and_shown_in_its_past(home: Path) -> None:
+    patch = '[{"op": "replace", "path": "/turn", "value": 7}]'
+    tried = moot(
+        "doc", "repair", "table.json", "--patch", patch, "--reason", "stuck", "--dry-run", "--expect-position", "1.5", "--json",
+        cwd=home,
+    )  # fmt: skip
+    assert tried.code == Exit.DONE, tried.err
+    assert tried.json == {
+        "document": "simulated/document", "position": {"epoch": 1, "index": 5}, "dry_run": True, "patch": json.loads(patch)
+    }  # fmt: skip
+    (home / "patch.json").write_text(patch)
+    told = moot("doc", "repair", "table.json", "--patch", "patch.json", "--reason", "stuck", "--dry-run", cwd=home)
+    assert "1 places; nothing was changed" in told.out
+    causes = moot("doc", "why", "repaired.json", "/turn", cwd=home).out
+    assert "repair: it was stuck" in causes
+    audit = ("--who", "ben@acme", "--secret", "2", "--payload", '{"option": "blue"}', "--json")
+    found = moot("doc", "audit", "repaired_poll.json", *audit, cwd=home).json
+    assert found["repairs"] == [{"position": {"epoch": 1, "index": 3}, "sender": "operator@test", "reason": "a typo"}]
+
+
+def test_a_repair_that_could_not_be_is_told_before_anything_is_asked(home: Path) -> None:
+    fits = '[{"op": "replace", "path": "/turn", "value": 7}]'
+    for patch, reason, more, why in (
+        ('[{"op": "replace", "path": "/turn", "value": "x"}]', "why", (), "operation 0"),
+        ('[{"op": "replace", "path": "/nothing", "value": 1}]', "why", (), "declares no field"),
+        (fits, "", (), "needs a reason"),
+        (fits, "why", ("--expect-position", "1.1"), "is at 1.5"),
+        (fits, "why", ("--expect-position", "here"), "is not a position"),
+        ("[", "why", (), "not a JSON array"),
+        ("nowhere.json", "why", (), "can not read"),
+        ("[]", "why", (), "nothing to do"),
+    ):
+        refused = moot("doc", "repair", "table.json", "--patch", patch, "--reason", reason, "--dry-run", *more, cwd=home)
+        assert (refused.code, why in refused.err) == (Exit.USAGE, True), (patch, reason, more, refused.err)
 
 
 def test_what_is_not_there_is_said_and_changes_nothing(home: Path) -> None:

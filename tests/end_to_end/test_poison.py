@@ -54,6 +54,9 @@ async def test_poison_halts_its_shard_until_an_operator_isolates_the_command(fol
         inspected = await live.converged("counter", victim, 2)
         assert len({each.record_hash for each in inspected.values()}) == 1
         assert all(each.frozen for each in inspected.values())
+        await _repair(live, victim)
+        async with live.client() as client:
+            assert (await client.send("counter", victim, "add", b'{"amount":1}')).value == 8, "repaired and thawed"
 
 
 async def _three_documents(live: LiveCluster) -> tuple[str, str, str]:
@@ -126,6 +129,13 @@ async def _isolate(live: LiveCluster, shard: int, index: int, offset: int) -> No
     done = await asyncio.to_thread(moot, *command, "--address", live.addresses[0], cwd=live.local.folder)
     assert done.code == 0, done.err
     await until(lambda: _nothing_halted(live), "no shard is halted any more")
+
+
+async def _repair(live: LiveCluster, key: str) -> None:
+    patch = '[{"op": "replace", "path": "/total", "value": 7}]'
+    command = ["doc", "repair", f"counter/{key}", "--patch", patch, "--reason", "test", "--thaw", "--expect-position", "1.2"]
+    done = await asyncio.to_thread(moot, *command, "--address", live.addresses[0], cwd=live.local.folder)
+    assert done.code == 0, done.err
 
 
 async def _nothing_halted(live: LiveCluster) -> bool:

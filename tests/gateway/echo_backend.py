@@ -125,7 +125,7 @@ class EchoBackend:
         self.streams.add(stream)
         return stream
 
-    async def admin(self, method: str, request: dict[str, Any]) -> dict[str, Any]:
+    async def admin(self, method: str, request: dict[str, Any], principal: str) -> dict[str, Any]:
         self.admin_calls.append((method, request))
         answer = self.admin_answers.get(method, {})
         if isinstance(answer, Exception):

@@ -20,6 +20,7 @@ from cluster.documents.runtime import (
     ReadFailure,
     Settings,
     ShowsNobody,
+    TakesNoRepair,
 )
 from cluster.errors import ApplyHalted, InvalidArguments, InvalidBundle, InvalidPayload, StorageDamaged, UnknownChannel
 from cluster.ids import DocumentId, Principal
@@ -81,7 +82,7 @@ class TallyProgram:
             raise StorageDamaged(str(error)) from error
 
 
-class TallyInstance(ArmsNothing, ShowsNobody):
+class TallyInstance(ArmsNothing, ShowsNobody, TakesNoRepair):
     """The numbers in order of arrival. Principals of the authority `outside` are not admitted."""
 
     def __init__(self, numbers: list[int], halts: Callable[[], bool]) -> None:

@@ -13,6 +13,7 @@
     journal.py                          Journal: the writes of the running command; commit and rollback
     fields.py root.py                   FieldOptions, FieldSpec, StateRoot: a document's fields; dump and load
     patch.py                            Changes -> JSON Patch; apply; diff by value
+    patching.py                         JSON Patch -> tracked writes, for operators
     refusals.py                         Refused, StaleEdit and the errors that handlers meet
 
 Invariant: between `begin` and `commit` every mutation is in the journal before it can be seen, so `rollback` restores

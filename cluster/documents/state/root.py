@@ -105,6 +105,10 @@ class StateRoot(Node):
         """The declared names, in declared order."""
         return iter(self._specs)
 
+    def type_of(self, name: str) -> StateType:
+        """The declared type of a field. Raises KeyError for one that is not declared."""
+        return self._specs[name].type
+
     def get(self, name: str) -> Any:
         """A field's value; containers and records live until the command ends. Raises AttributeError for a field that is not
         declared or not yet set."""

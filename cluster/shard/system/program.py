@@ -29,6 +29,7 @@ from cluster.documents.runtime import (
     ReadFailure,
     Settings,
     ShowsNobody,
+    TakesNoRepair,
 )
 from cluster.errors import (
     ClusterError,
@@ -178,7 +179,7 @@ def _bundle_of(request: Deploy) -> bytes:
     return bundle
 
 
-class SystemInstance(ArmsNothing, ShowsNobody):
+class SystemInstance(ArmsNothing, ShowsNobody, TakesNoRepair):
     """The decisions in memory. `new_bundles` are (hash, bytes) that commands brought and the replica has not stored yet."""
 
     def __init__(self, decisions: Decisions) -> None:
