@@ -101,6 +101,8 @@ _NEXT_STEPS: Final = {
     "DOCUMENT_EXISTS": "read it: moot doc read SPACE/KEY",
     "DOCUMENT_DELETED": "moot doc create SPACE/KEY makes a new one in a later epoch",
     "DOCUMENT_FROZEN": "reads go on; moot shards list --halted or moot doc divergences says why",
+    "INVALID_PATCH": "moot doc show SPACE/KEY shows the whole state, --dry-run what the patch would change",
+    "POSITION_MOVED": "look what happened since: moot doc log SPACE/KEY",
     "HANDLER_FAILED": "moot space errors SPACE shows the traceback under this error id",
     "PERMISSION_DENIED": "act as somebody else: --as agent@authority",
     "UNAUTHENTICATED": "say who you are: --as agent@authority, from this machine",

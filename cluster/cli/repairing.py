@@ -66,7 +66,7 @@ def repair(
         wanted = [expected.epoch, expected.index] if expected is not None else None
         order = {"patch": operations, "reason": reason, "expect": wanted, "thaw": thaw}
         return _tried(source, order, principal_of(who), address, folder, as_json)
-    position = run(_repaired(source, operations, reason, expected, thaw, who, address, folder))
+    position = run(_repaired(source, operations, reason, expected, thaw, who, address, folder.absolute()))
     if as_json:
         print_json({"document": source, "position": place(position), "operations": len(operations), "thawed": thaw})
     else:
@@ -123,6 +123,6 @@ async def _repaired(
     wanted: dict[str, Any] = {"patch": json.dumps(operations).encode(), "reason": reason, "thaw": thaw}
     if expected is not None:
         wanted["expected"] = place(expected)
-    async with at(address, folder.absolute(), who) as client:
+    async with at(address, folder, who) as client:
         answer: Any = await client.admin("RepairDocument", document={"space": target.space, "key": target.key}, **wanted)
     return Position(answer.position.epoch, answer.position.index)

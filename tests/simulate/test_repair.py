@@ -1,4 +1,4 @@
-"""An operator's repair in a node: one command of the log, told to viewers, replayed by everybody, and without a trace if refused."""
+"""An operator's repair in a node: one command of the log, told to viewers and replayed; refused, it leaves no trace."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_the_past_of_a_document_crosses_repairs(room: Simulation, tmp_path: Path
         audit(history, Principal("ben", "acme"), 3, None)
     file = tmp_path / "room.json"
     file.write_text(json.dumps(history))
-    assert Room.simulate(history=file).visitor("ann@acme").view()["title"] == "coffee"
+    assert Room.simulate(history=str(file)).visitor("ann@acme").view()["title"] == "coffee"
 
 
 def test_replay_tells_a_repair_that_was_changed_in_the_file(room: Simulation) -> None:

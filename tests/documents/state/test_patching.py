@@ -272,7 +272,7 @@ def test_what_does_not_fit_is_refused_by_name_and_all_before_it_is_undone(operat
     ],
 )
 def test_what_is_no_patch_is_refused_before_any_state_is_looked_at(patch: object) -> None:
-    with pytest.raises(ValueError, match="patch|operation"):
+    with pytest.raises(ValueError, match=r"patch|operation"):
         check_operations(patch)
 
 
