@@ -1,8 +1,9 @@
-"""What all suites share: Hypothesis profiles, an order that suits several workers, a closing table of where the time went."""
+"""What all suites share: Hypothesis profiles, kept modules, an order that suits several workers, a table of where time went."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections import defaultdict
 from itertools import chain, zip_longest
 from pathlib import PurePosixPath
@@ -16,6 +17,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 
 COMPUTE, WAIT = "tests/simulation", ("tests/end_to_end", "tests/cli")
 """Long suites: one that keeps a core busy, and two that mostly wait for the processes of a cluster."""
+
+# Container images like to forbid that compiled modules are kept. Then each of the hundreds of nodes and commands that tests
+# start would compile the whole package anew, which takes longer than all else that it does until it serves.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 _seconds: defaultdict[str, float] = defaultdict(float)
 _counts: defaultdict[str, int] = defaultdict(int)
