@@ -8,6 +8,7 @@
     doc.py history.py     documents, and what made them; past.py shows what they were;
                           repairing.py changes them by hand
     demo.py bench.py      the main job end to end, what it costs, and chaos.py, how it is hurt
+    lazy.py               groups whose modules are imported when one of their commands is named
 
 Nothing here is imported by other parts of the package.
 """
@@ -15,32 +16,12 @@ Nothing here is imported by other parts of the package.
 from __future__ import annotations
 
 import signal
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 import cluster
-from cluster.cli import (
-    bench,
-    chaos,
-    configuration,
-    demo,
-    deploying,
-    dev,
-    divergences,
-    doc,
-    history,
-    local_commands,
-    moves,
-    new,
-    node,
-    past,
-    repairing,
-    schema,
-    shards,
-    space,
-    status,
-)
+from cluster.cli.lazy import lazily
 from cluster.cli.output import out
 
 EPILOG = (
@@ -48,8 +29,31 @@ EPILOG = (
     "4 refused, nothing changed; 5 outcome unknown; 6 a node can not go on; 130 interrupted. Every command takes --json."
 )
 
+COMMANDS: Final = {
+    "demo": "demo",
+    "new": "new",
+    "dev": "dev",
+    "up": "local_commands",
+    "down": "local_commands",
+    "kill": "local_commands",
+    "pause": "local_commands",
+    "restart": "local_commands",
+    "status": "status",
+    "nodes": "status",
+    "where": "status",
+    "shards": "shards",
+    "space": "space",
+    "doc": "doc",
+    "node": "node",
+    "config": "configuration",
+    "bench": "bench",
+    "chaos": "chaos",
+}
+"""Which module of this package has a command, in the order of the help."""
+
 app = typer.Typer(
     name="moot",
+    cls=lazily(COMMANDS),
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -74,27 +78,6 @@ def root(
 
     Start here: moot demo. Then: moot up, and in another terminal moot status, moot doc create text/notes, moot kill 1.
     """
-
-
-demo.register(app)
-new.register(app)
-dev.register(app)
-local_commands.register(app)
-status.register(app)
-moves.register(shards.app)
-shards.register(app)
-deploying.register(space.app)
-schema.register(space.app)
-app.add_typer(space.app, name="space", rich_help_panel="Documents")
-history.register(doc.app)
-past.register(doc.app)
-repairing.register(doc.app)
-divergences.register(doc.app)
-app.add_typer(doc.app, name="doc", rich_help_panel="Documents")
-app.add_typer(node.app, name="node", rich_help_panel="Operating")
-app.add_typer(configuration.app, name="config", rich_help_panel="Operating")
-app.add_typer(bench.app, name="bench", rich_help_panel="Operating")
-app.add_typer(chaos.app, name="chaos", rich_help_panel="Operating")
 
 
 def main() -> None:

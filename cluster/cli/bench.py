@@ -15,6 +15,12 @@ from cluster.config import SHARDS_MAX
 
 app = typer.Typer(no_args_is_help=True, help="Measure throughput, latency, CPU and recovery of a local cluster.")
 
+
+def register(root: typer.Typer) -> None:
+    """Add the commands of this module."""
+    root.add_typer(app, name="bench", rich_help_panel="Operating")
+
+
 T = TypeVar("T")
 
 InFolder = Annotated[

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Hurt simulated clusters and check that they keep their promises.")
 
+
+def register(root: typer.Typer) -> None:
+    """Add the commands of this module."""
+    root.add_typer(app, name="chaos", rich_help_panel="Operating")
+
+
 Jobs = Annotated[int, typer.Option("--jobs", help="Processes to use.", min=1, max=256)]
 
 

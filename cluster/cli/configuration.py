@@ -16,6 +16,11 @@ from cluster.errors import ConfigurationInvalid
 app = typer.Typer(no_args_is_help=True, help="Show a node's configuration.")
 
 
+def register(root: typer.Typer) -> None:
+    """Add the commands of this module."""
+    root.add_typer(app, name="config", rich_help_panel="Operating")
+
+
 @app.command()
 @command
 @with_settings

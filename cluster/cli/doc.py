@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.json import JSON
 from rich.text import Text
 
+from cluster.cli.lazy import lazily
 from cluster.cli.output import (
     AsJson,
     CommandFailed,
@@ -27,7 +28,27 @@ from cluster.cli.reach import DEFAULT_FOLDER, Addresses, Folder, Who, at, docume
 from cluster.client import Answer, Consistency
 from cluster.ids import DocumentId, Position
 
-app = typer.Typer(no_args_is_help=True, help="Create, feed, read, watch and examine documents.")
+MORE: Final = {
+    "inspect": "history",
+    "log": "history",
+    "replay": "history",
+    "show": "past",
+    "diff": "past",
+    "why": "past",
+    "audit": "past",
+    "fork": "past",
+    "repair": "repairing",
+    "divergences": "divergences",
+}
+"""Commands of this group that are in other modules."""
+
+app = typer.Typer(no_args_is_help=True, help="Create, feed, read, watch and examine documents.", cls=lazily(MORE))
+
+
+def register(root: typer.Typer) -> None:
+    """Add the commands of this module."""
+    root.add_typer(app, name="doc", rich_help_panel="Documents")
+
 
 Address = Annotated[str, typer.Argument(help="The document: SPACE/KEY", metavar="DOCUMENT", show_default=False)]
 Payload = Annotated[

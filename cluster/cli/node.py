@@ -20,6 +20,12 @@ from cluster.errors import ClusterError, OperatorError, Unavailable
 
 app = typer.Typer(no_args_is_help=True, help="Run one node.")
 
+
+def register(root: typer.Typer) -> None:
+    """Add the commands of this module."""
+    root.add_typer(app, name="node", rich_help_panel="Operating")
+
+
 LOG_FORMAT: Final = "%(asctime)s.%(msecs)03d %(levelname)-8s %(name)s: %(message)s"
 CONFIGURATION_VARIABLE: Final = "MOOT_CONFIG"
 

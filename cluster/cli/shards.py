@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from cluster.cli.lazy import lazily
 from cluster.cli.leader import ShardLeader, ask_all, gateways
 from cluster.cli.output import (
     AsJson,
@@ -33,7 +34,11 @@ from cluster.v1 import admin_pb2
 TRANSFER_TIMEOUT_S: Final = 30.0
 ISOLATE_TIMEOUT_S: Final = 30.0
 
-app = typer.Typer(no_args_is_help=True, help="Show shards, move their replicas and leaders, isolate a command that ends nodes.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Show shards, move their replicas and leaders, isolate a command that ends nodes.",
+    cls=lazily({"move": "moves"}),
+)
 ShardNumber = Annotated[int, typer.Argument(help="The shard's number, as `moot shards list` shows it.", min=0, metavar="SHARD")]
 
 

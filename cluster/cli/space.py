@@ -6,17 +6,27 @@ import asyncio
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.text import Text
 
+from cluster.cli.lazy import lazily
 from cluster.cli.output import AsJson, CommandFailed, Exit, add_row, command, out, print_json, say, styled, table
 from cluster.cli.reach import DEFAULT_FOLDER, Addresses, Folder, addresses_of, ask_one, at, run
 from cluster.errors import ClusterError, InvalidName
 from cluster.ids import check_space
 
-app = typer.Typer(no_args_is_help=True, help="Deploy and show document types.")
+MORE: Final = {"deploy": "deploying", "rollback": "deploying", "retry": "deploying", "schema": "schema"}
+"""Commands of this group that are in other modules."""
+
+app = typer.Typer(no_args_is_help=True, help="Deploy and show document types.", cls=lazily(MORE))
+
+
+def register(root: typer.Typer) -> None:
+    """Add the commands of this module."""
+    root.add_typer(app, name="space", rich_help_panel="Documents")
+
 
 SpaceName = Annotated[str, typer.Argument(help="The space's name, the first half of a document's address.", metavar="NAME")]
 

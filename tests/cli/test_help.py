@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +16,9 @@ from typer.testing import CliRunner
 import cluster
 from cluster.cli.app import app
 from cluster.cli.output import Exit
+from tests.cli.terminal import environment
 
+ROOT: Any = get_command(app)
 runner = CliRunner()
 WITHOUT_JSON = {("node", "start")}
 """A daemon: it logs, it does not answer."""
@@ -29,14 +34,14 @@ def commands() -> Iterator[tuple[str, ...]]:
         else:
             yield path
 
-    yield from below(get_command(app), ())
+    yield from below(ROOT, ())
 
 
 ALL = sorted(commands())
 
 
 def command_of(path: tuple[str, ...]) -> Any:
-    command: Any = get_command(app)
+    command = ROOT
     for name in path:
         command = command.commands[name]
     return command
@@ -85,7 +90,7 @@ def test_examples_name_commands_and_options_that_exist() -> None:
             words = example.split()
             if words[0] != "moot":
                 continue
-            named: Any = get_command(app)
+            named = ROOT
             rest = words[1:]
             while rest and hasattr(named, "commands"):
                 named = named.commands[rest.pop(0)]
@@ -101,3 +106,31 @@ def test_exit_codes_are_written_down_where_people_look() -> None:
 
 def test_version_is_the_packages() -> None:
     assert runner.invoke(app, ["--version"]).output.strip() == f"moot {cluster.__version__}"
+
+
+LOADED = """
+import json, sys
+from typer.testing import CliRunner
+from cluster.cli.app import app
+CliRunner().invoke(app, json.loads(sys.argv[1]))
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needless"),
+    [
+        (["--version"], ["asyncio", "grpc", "rocksdict", "cluster.client", "cluster.documents", "cluster.node"]),
+        (["node", "start", "--node-id", "n1"], ["cluster.client", "cluster.replay", "cluster.cli.status"]),
+        (["doc", "read", "nokey"], ["rocksdict", "cluster.node", "cluster.replay", "cluster.documents.loader"]),
+        (["status", "--address", "nowhere"], ["rocksdict", "cluster.node", "cluster.replay", "cluster.documents.loader"]),
+    ],
+    ids=lambda value: value[0],
+)
+def test_command_does_not_load_what_only_others_need(arguments: list[str], needless: list[str]) -> None:
+    """Imports are most of what a short command does, and nodes are commands too."""
+    command = [sys.executable, "-c", LOADED, json.dumps(arguments)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=True)
+    loaded = json.loads(done.stdout)
+    assert "cluster.cli.app" in loaded
+    assert [name for name in needless if name in loaded] == []
