@@ -10,5 +10,6 @@ linearizability.py         the search for such an order
 listings.py                what listings showed
 watches.py                 what viewers were shown
 secrets.py                 what they must never be shown
+passing.py                 what is shown and said in passing
 replicas.py                equal positions, equal records
 """

@@ -14,6 +14,7 @@ import msgspec
 from chaos.checkers.answers import Answers
 from chaos.checkers.checker import Checker
 from chaos.checkers.history import NOWHERE, Name, Place
+from chaos.checkers.passing import changes_state, lasting
 from chaos.checkers.violation import Violation
 from cluster.documents.state.patch import apply_patch
 from cluster.session.operations import Delta, Failure
@@ -48,6 +49,10 @@ class Watches(Checker):
         """The document that a watch follows."""
         return self._viewers[(client, watch)].name
 
+    def view_of(self, client: str, watch: int) -> Any:
+        """What a viewer has been shown, None if nothing."""
+        return self._viewers[(client, watch)].view
+
     def closed(self, client: str, watch: int) -> None:
         self._viewers.pop((client, watch), None)
 
@@ -63,25 +68,26 @@ class Watches(Checker):
                 self.world.marks["resets"] += 1
             viewer.view = msgspec.json.decode(delta.body)
         else:
-            if end < start or (end == start and delta.body != b"[]"):
+            patch = msgspec.json.decode(delta.body)
+            if end < start or (end == start and changes_state(viewer.name, patch)):
                 raise Violation("watches", f"{client} is sent a patch of {viewer.name} from {start} to {end}")
             if not viewer.begun or start != viewer.place:
                 raise Violation("watches", f"{client} is at {viewer.place} of {viewer.name} and is sent a patch from {start}")
             try:
-                viewer.view = apply_patch(viewer.view, msgspec.json.decode(delta.body))
+                viewer.view = apply_patch(viewer.view, patch)
             except ValueError as error:
                 raise Violation(
                     "watches", f"a patch of {viewer.name} at {end} does not fit {client}'s view: {error}"
                 ) from error
         viewer.begun, viewer.place = True, end
-        self._answers.shown(viewer.name, end, client, viewer.view)
+        self._answers.shown(viewer.name, end, client, lasting(viewer.name, viewer.view))
 
     def finished(self) -> None:
         """What a chain of patches has made of a view is what the document shows."""
         for (client, _), viewer in self._viewers.items():
             if viewer.begun and not viewer.over:
                 shown = self.world.final_view(viewer.name, client)
-                if shown is not None and shown != viewer.view:
+                if shown is not None and shown != lasting(viewer.name, viewer.view):
                     raise Violation("watches", f"{client} has {viewer.view} of {viewer.name}, which shows {shown}")
 
     def ended(self, client: str, watch: int, failure: Failure) -> None:

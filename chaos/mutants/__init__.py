@@ -13,6 +13,7 @@ snapshots.py       in compaction, transfers, installation
 upgrades.py        in giving documents new code
 waiting.py         in alarms and asks
 telling.py         in reads, watches, routes
+passing.py         in what connections show and handlers say in passing
 clients.py         in the client's half of the session protocol
 hunt.py            how many seeds it takes
 results.py         what was found so far, in a file; the table that is published
@@ -30,6 +31,7 @@ from chaos.mutants import (
     elections,
     leases,
     membership,
+    passing,
     sleeping,
     snapshots,
     storage,
@@ -49,6 +51,7 @@ CATALOGUE: tuple[Mutant, ...] = (
     *documents.MUTANTS,
     *snapshots.MUTANTS,
     *telling.MUTANTS,
+    *passing.MUTANTS,
     *upgrades.MUTANTS,
     *waiting.MUTANTS,
     *clients.MUTANTS,

@@ -26,6 +26,7 @@ from cluster.session.client_events import (
     Event,
     Frame,
     Intent,
+    Presented,
     Received,
     Settings,
     StreamLimits,
@@ -134,7 +135,7 @@ class SessionClient:
         self.machine = ClientSession(self._make_session, self._source.random, settings)
         self._calls: dict[int, Call] = {}
         self._ticket = 0
-        self._watching: dict[Name, int] = {}
+        self.watching: dict[Name, int] = {}
         self._wake_ms = float("inf")
         self._next_node = number
 
@@ -149,9 +150,9 @@ class SessionClient:
         calls, self._calls = list(self._calls.values()), {}
         for call in calls:
             self.world.end(call, Reply(0, failure=Failure(FORGOTTEN, "whoever asked is gone", False, "unknown")))
-        for watch in self._watching.values():
+        for watch in self.watching.values():
             self.world.watches.closed(self.name, watch)
-        self._watching.clear()
+        self.watching.clear()
         self._lives += 1
         self.name = f"{self.name.partition('.')[0]}.{self._lives}"
         self.world.principals[self.name] = self.principal
@@ -166,16 +167,21 @@ class SessionClient:
         """What the application wants."""
         name = (work.space, work.key)
         if work.kind is Kind.WATCH:
-            if name not in self._watching:
+            if name not in self.watching:
                 self._ticket += 1
-                self._watching[name] = self._ticket
+                self.watching[name] = self._ticket
                 self.world.watches.opened(self.name, self._ticket, name)
                 self._step(Watched(self._ticket, *name))
         elif work.kind is Kind.UNWATCH:
-            watch = self._watching.pop(name, None)
+            watch = self.watching.pop(name, None)
             if watch is not None:
                 self.world.watches.closed(self.name, watch)
                 self._step(Unwatched(watch))
+        elif work.kind is Kind.PRESENT:
+            watch = self.watching.get(name)
+            if watch is not None:
+                self.world.passing.shows(self.name, watch, work.payload)
+                self._step(Presented(watch, work.payload))
         else:
             call = self.world.begin(self.name, work)
             self._ticket += 1
@@ -201,7 +207,7 @@ class SessionClient:
                 self.world.after(self.world.scenario.limits.consume_ms, "call", self._consume, happened.watch, size)
             elif isinstance(happened, Ended):
                 self.world.watch_ended(self.name, happened.watch, happened.failure)
-                self._watching = {name: watch for name, watch in self._watching.items() if watch != happened.watch}
+                self.watching = {name: watch for name, watch in self.watching.items() if watch != happened.watch}
         for frame in effects.frames:
             if self.stream is not None:
                 self.stream.send(frame)
@@ -213,7 +219,7 @@ class SessionClient:
             self.world.after(max(0.001, wake_ms - self.world.now_ms), "call", self._on_time, wake_ms)
 
     def _consume(self, watch: int, size: int) -> None:
-        if watch in self._watching.values():
+        if watch in self.watching.values():
             self._step(Consumed(watch, size))
 
     def _on_time(self, at_ms: float) -> None:

@@ -29,6 +29,8 @@ from cluster.session.operations import Kind, Reply
 from cluster.shard.replica import ShardReplica
 from cluster.storage.engine import Family
 
+SOMETIMES = ("hands", "notes")
+"""Spaces that are only deployed where somebody asks for them."""
 WARM_UP_MS = 30_000.0
 HEAL_MS = 60_000.0
 LATE_NUMBERS = 1_000_000
@@ -131,7 +133,7 @@ def _warm_up(world: World) -> None:
     steps += [
         ("deploy", Kind.SEND, {"space": name, "bundle": base64.b64encode(bundle).decode()})
         for name, bundle in (SPACES | world.planted.spaces()).items()
-        if name != "hands" or any(work.space == name for work in world.scenario.work)  # other seeds are as they were
+        if name not in SOMETIMES or any(work.space == name for work in world.scenario.work)  # other seeds are as they were
     ]
     replies: list[Reply] = []
     for place, (channel, kind, payload) in enumerate(steps):
@@ -226,7 +228,7 @@ def _unfinished(world: World) -> list[str]:
         else:
             owed += [_stands(replica) for replica in held if not _caught_up(replica, leaders[0])]
             owed += _misplaced(world, leaders[0])
-    return owed or world.waiting.unfinished() or world.watches.behind()
+    return owed or world.waiting.unfinished() or world.watches.behind() or world.passing.behind()
 
 
 def _misplaced(world: World, leader: ShardReplica) -> list[str]:

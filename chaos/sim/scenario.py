@@ -19,7 +19,7 @@ from chaos.sim.fault_plan import Theme, draw_faults
 from chaos.sim.faults import SAFETY_MS, Fault, LeaderCut
 from chaos.sim.operator import Errand
 from chaos.sim.randomness import Streams
-from chaos.sim.workload import ClockWork, Work, Workload
+from chaos.sim.workload import ClockWork, PassingWork, Work, Workload
 from cluster.ids import NodeId
 from cluster.pump.snapshot_sending import CHUNK_BYTES
 from cluster.shard.commands import COMMANDS_MAX
@@ -122,7 +122,8 @@ def draw(seed: int) -> Scenario:
     work = Workload(streams.named("workload"), clients).draw(read_often=theme in LEASED, pauses_ms=pauses_ms)
     if theme is not Theme.LEASES:
         clocks = ClockWork(streams.named("clocks"), clients).draw_clocks()
-        work = tuple(sorted((*work, *clocks), key=lambda one: one.at_ms))
+        notes = PassingWork(streams.named("notes"), clients).draw_notes()
+        work = tuple(sorted((*work, *clocks, *notes), key=lambda one: one.at_ms))
     errands = draw_errands(streams, limits, [fault.start_ms for fault in drawn if deafens(fault)])
     upgrades_ms = draw_upgrades(streams) if theme is not Theme.LEASES else ()
     return Scenario(seed, limits, clients, drawn, work, errands, upgrades_ms)

@@ -11,6 +11,8 @@ from cluster.session.operations import Consistency, Kind
 HANDS_SHARE = 0.3
 """Share of seeds with a document of secrets."""
 HANDS_DEALT = 60
+NOTES_SHARE = 0.15
+"""Share of seeds with a document of what passes by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,3 +214,36 @@ class ClockWork(Workload):
             self._add(at_ms, client, Kind.SEND, "clock", key, "ask", payload, alone=alone)
         else:
             self._add(at_ms, client, Kind.WATCH, "clock", key)
+
+
+@dataclass(slots=True)
+class PassingWork(Workload):
+    """What clients show and say to those who look on at the same time."""
+
+    def draw_notes(self) -> tuple[Work, ...]:
+        """In a few seeds one such document, which everybody comes to and leaves again."""
+        source = self.source
+        if source.random() >= NOTES_SHARE:
+            return ()
+        place = ("notes", "n")
+        self._add(25.0, source.randrange(self.clients), Kind.CREATE, *place, payload=b"{}")
+        at_ms, pace_ms = 60.0, source.choice((10.0, 40.0, 120.0))
+        while at_ms < SAFETY_MS:
+            self._pass(at_ms, place)
+            at_ms += source.expovariate(1 / pace_ms)
+        return tuple(self.work)
+
+    def _pass(self, at_ms: float, place: tuple[str, str]) -> None:
+        source = self.source
+        client, chance = source.randrange(self.clients), source.random()
+        self.number += 1
+        number = b'{"number":%d}' % self.number
+        if chance < 0.2:
+            self._add(at_ms, client, Kind.WATCH, *place)
+        elif chance < 0.25:
+            self._add(at_ms, client, Kind.UNWATCH, *place)
+        elif chance < 0.7:
+            self._add(at_ms, client, Kind.PRESENT, *place, payload=b"" if chance < 0.3 else number)
+        else:
+            channel, alone = "whisper" if source.random() < 0.3 else "say", source.random() < 0.2
+            self._add(at_ms, client, Kind.SEND, *place, channel, number, alone=alone)

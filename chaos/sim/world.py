@@ -27,6 +27,7 @@ from chaos.checkers.consensus import Consensus
 from chaos.checkers.history import NOWHERE, Call, History, Name, Place
 from chaos.checkers.ledgers import Ledgers
 from chaos.checkers.listings import Listings
+from chaos.checkers.passing import Passing
 from chaos.checkers.replicas import Replicas
 from chaos.checkers.secrets import Secrets
 from chaos.checkers.upgrades import Upgraded
@@ -68,6 +69,7 @@ SPACES: dict[str, bytes] = {
     "ledger": from_path(Path(chaos.sim.ledger.__file__)).encode(),
     "clock": from_path(Path(chaos.sim.clock.__file__)).encode(),
     "hands": from_path(Path(chaos.sim.ledger.__file__).with_name("hands.py")).encode(),
+    "notes": from_path(Path(chaos.sim.ledger.__file__).with_name("notes.py")).encode(),
     **{name: from_path(_EXAMPLES / f"{name}.py").encode() for name in ("counter", "text", "chat")},
 }
 _HERE = Path(chaos.sim.ledger.__file__).parent
@@ -114,9 +116,10 @@ class World:
         self.upgraded = Upgraded(self, VERSIONS)
         self.waiting = Waiting(self)
         self.secrets = Secrets(self)
+        self.passing = Passing(self)
         self.checkers: tuple[Checker, ...] = (
             self.consensus, self.commands, self.replicas, self.answers, self.watches, Ledgers(self), self.planted,
-            self.upgraded, self.waiting, self.observed, self.secrets,
+            self.upgraded, self.waiting, self.observed, self.secrets, self.passing,
         )  # fmt: skip
         self.nodes = {
             name: SimulatedNode(self, name, place, self.planted.loader(name, settings), self.streams.named(f"node/{name}"))
@@ -320,10 +323,12 @@ class World:
 
     def begin(self, client: str, work: Work) -> Call:
         name = (work.space, work.key)
-        return self.history.begin(
+        call = self.history.begin(
             client, work.kind, name, work.channel, work.payload, work.consistency, work.alone, self.now_ms,
             self.scenario.limits.operation_timeout_ms,
         )  # fmt: skip
+        self.passing.asked(call)
+        return call
 
     def end(self, call: Call, reply: Reply) -> None:
         """A client has its answer."""
@@ -342,6 +347,7 @@ class World:
     def changed(self, client: str, watch: int, delta: Delta) -> None:
         self.watches.changed(client, watch, delta)
         self.secrets.changed(client, watch, delta)
+        self.passing.changed(client, watch, delta)
         name = self.watches.name_of(client, watch)
         self.history.learn(f"{client}/watch", name, (delta.epoch, delta.index))
 
