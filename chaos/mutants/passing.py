@@ -20,11 +20,12 @@ MUTANTS, mutant = collector()
 @mutant("what a connection has shown stays when the connection has gone", NOTES)
 def cursors_outlive_connections(patch: Patch) -> None:
     def close(feed: Feed, *arguments: Any) -> None:
-        remove, Shown.remove = Shown.remove, lambda shown, connection: False  # type: ignore[method-assign]
+        stays = Patch()
+        stays.set(Shown, "remove", lambda shown, connection: False)
         try:
             original(feed, *arguments)
         finally:
-            Shown.remove = remove  # type: ignore[method-assign]
+            stays.undo()
 
     original = patch.set(Feed, "close", close)
 
@@ -44,7 +45,7 @@ def gone_cursors_not_told(patch: Patch) -> None:
     def since(shown: Shown, revision: int) -> bytes:
         gone, shown._gone = shown._gone, {}
         try:
-            return original(shown, revision)
+            return bytes(original(shown, revision))
         finally:
             shown._gone = gone
 
