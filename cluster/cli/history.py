@@ -20,7 +20,7 @@ from cluster.cli.space import moment
 from cluster.client import Client
 from cluster.errors import ClusterError, HistoryTrimmed, InvalidRequest, NoReplica, UnknownDocument
 from cluster.ids import DocumentId, Position
-from cluster.replay.audit import reason_of
+from cluster.replay.audit import BY_HAND, reason_of
 from cluster.replay.file import CODE_BRINGING, command_row, export_of, read_export
 from cluster.replay.verify import Verdict
 from cluster.replay.verify import replay as replay_export
@@ -157,8 +157,8 @@ def log(
     for each in commands:
         row = command_row(each)
         what = row["kind"] if row["kind"] != "send" else f"{row['channel']} {_short(row['payload'], 60)}"
-        if row["kind"] == "repair":
-            what = f"repair: {_short(reason_of(row), 60)}"
+        if row["kind"] in BY_HAND:
+            what = f"{row['kind']}: {_short(reason_of(row), 60)}"
         add_row(
             shown, f"{each.position.epoch}.{each.position.index}", moment(row["time_ms"]), row["sender"], what,
             styled(row["code"], "green" if row["code"] == "OK" else "yellow"), _short(row["answer"], 40),

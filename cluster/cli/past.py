@@ -23,7 +23,7 @@ from cluster.cli.reach import DEFAULT_FOLDER, Addresses, Folder, document_of, ru
 from cluster.cli.space import moment
 from cluster.errors import ClusterError, InvalidName
 from cluster.ids import Principal
-from cluster.replay.audit import Audit, audit, reason_of
+from cluster.replay.audit import BY_HAND, Audit, audit, reason_of
 from cluster.replay.file import read_export
 from cluster.replay.timeline import ABSENT, Cause, at, causes, difference, shown
 
@@ -161,8 +161,8 @@ def why(
     for cause in found:
         row = cause.row
         what = row["kind"] if row["kind"] != "send" else f"{row['channel']} {row['payload']}"
-        if row["kind"] == "repair":
-            what = f"repair: {reason_of(row)}"
+        if row["kind"] in BY_HAND:
+            what = f"{row['kind']}: {reason_of(row)}"
         cells = ("" if value is ABSENT else _short(value) for value in (cause.before, cause.after))
         add_row(shown_causes, str(cause.position), moment(row["time_ms"]), row["sender"], _cut(what), *cells)
     out.print(shown_causes) if found else say(f"nothing has set {path}", "dim")
@@ -177,9 +177,15 @@ def _cause_row(cause: Cause) -> dict[str, Any]:
         "kind": row["kind"],
         "sender": row["sender"],
         "channel": row["channel"],
-        "payload": json.loads(row["payload"] or "{}"),
+        "payload": _payload_of(row),
         "time_ms": row["time_ms"],
     } | {name: value for name, value in values.items() if value is not ABSENT}
+
+
+def _payload_of(row: dict[str, Any]) -> Any:
+    """What was sent. Of a thaw without the record: that is the whole document."""
+    payload = json.loads(row["payload"] or "{}")
+    return {name: each for name, each in payload.items() if name != "record"} if row["kind"] == "thaw" else payload
 
 
 @command
@@ -217,7 +223,7 @@ def audit_command(
     say(f"command {found.changed} said {_cut(found.was)} and says {_cut(found.became)} now", "dim")
     say(f"computed with full sight: {', '.join(found.views) or 'nothing'}", "dim")
     for each in found.repairs:
-        say(f"repaired by hand at {each.position} by {each.sender}: {_cut(each.reason)}", "yellow")
+        say(f"changed by hand at {each.position} by {each.sender}: {_cut(each.reason)}", "yellow")
     if found.hidden:
         say(f"[bold green]hidden[/]  {found.viewed} positions are the same for {viewer}, byte for byte")
         return Exit.DONE

@@ -1,4 +1,6 @@
-"""`moot doc repair`: an operator changes a document's state by hand, as one command of its log."""
+"""`moot doc repair | thaw`: an operator changes a document's state by hand, or decides which replica is right: each as one
+command of the document's log.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from cluster.cli.doc import place, position_of
+from cluster.cli.doc import Address, place, position_of
 from cluster.cli.output import AsJson, CommandFailed, Exit, command, print_json, say
 from cluster.cli.past import Source, history_of, reading, show_patch
-from cluster.cli.reach import DEFAULT_FOLDER, Addresses, Folder, Who, at, document_of, principal_of, run
-from cluster.ids import Position, Principal
+from cluster.cli.reach import DEFAULT_FOLDER, Addresses, Folder, Who, ask_one, at, document_of, principal_of, run
+from cluster.errors import ClusterError
+from cluster.ids import DocumentId, Position, Principal
 from cluster.replay.timeline import repaired
 
 Patch = list[dict[str, Any]]
@@ -21,6 +24,7 @@ Patch = list[dict[str, Any]]
 def register(app: typer.Typer) -> None:
     """Add the command of this module to `moot doc`."""
     app.command()(repair)
+    app.command()(thaw)
 
 
 @command
@@ -126,3 +130,71 @@ async def _repaired(
     async with at(address, folder, who) as client:
         answer: Any = await client.admin("RepairDocument", document={"space": target.space, "key": target.key}, **wanted)
     return Position(answer.position.epoch, answer.position.index)
+
+
+@command
+def thaw(
+    document: Address,
+    node: Annotated[str, typer.Option("--from", help="The node whose replica is right.", show_default=False)],
+    reason: Annotated[str, typer.Option("--reason", help="Why; it stays in the history.", show_default=False)],
+    who: Who = "",
+    address: Addresses = None,
+    folder: Folder = DEFAULT_FOLDER,
+    as_json: AsJson = False,
+) -> Exit:
+    """Let a document that is frozen because its replicas differ take commands again, as it is on one node.
+
+    What the other replicas had is gone. The document goes on in a later epoch, and everybody who watches gets it whole. Look at
+    what each has first: moot doc divergences, moot doc inspect SPACE/KEY.
+
+    Exit codes: 0 done. 2 wrong command line. 3 no node answers, or not that one. 4 refused: it is not frozen; nothing changed.
+    5 not known: look at moot doc inspect.
+
+    Example: moot doc thaw chat/lobby --from n2 --reason "n1 and n3 had the old release"
+    """
+    target = document_of(document)
+    position, lost, unasked = run(_thawed(target, node, reason, who, address, folder.absolute()))
+    if as_json:
+        print_json(
+            {"document": document, "position": place(position), "from": node, "replaced": lost, "unasked": sorted(unasked)}
+        )
+        return Exit.DONE
+    say(f"{document} goes on at {position} as it was on {node}; replaced: {', '.join(lost) or 'nothing'}")
+    for name, why in unasked.items():
+        say(f"{name} was not asked what it has: {why}", "yellow")
+    return Exit.DONE
+
+
+async def _thawed(
+    target: DocumentId, node: str, reason: str, who: str, given: list[str] | None, folder: Path
+) -> tuple[Position, list[str], dict[str, str]]:
+    """The position of the thaw, the nodes whose replica was another, and those that could not be asked, with why."""
+    named = {"space": target.space, "key": target.key}
+    async with at(given, folder, who) as client:
+        where: Any = await client.admin("Where", document=named)
+        listed: Any = await client.admin("ListNodes")
+        gateways = {each.node_id: each.gateway_address for each in listed.nodes}
+        found: dict[str, Any] = {}
+        unasked: dict[str, str] = {}
+        for holder in {replica.node_id: None for replica in where.shard.replicas}:
+            try:
+                asked = ask_one(gateways.get(holder, ""), "InspectDocument", document=named, with_record=holder == node)
+                found[holder] = await asked
+            except ClusterError as error:
+                unasked[holder] = error.message
+        if node not in found:
+            held = ", ".join(replica.node_id for replica in where.shard.replicas)
+            raise CommandFailed(
+                f"{node} does not answer: {unasked[node]}" if node in unasked else f"{node} has no replica of {target}",
+                state="nothing changed",
+                next_step=f"choose one of {held}",
+                code=Exit.UNREACHABLE if node in unasked else Exit.USAGE,
+                reason="NO_REPLICA",
+            )
+        epoch = 1 + max(each.position.epoch for each in found.values())
+        right = found[node]
+        answer: Any = await client.admin(
+            "ThawDocument", document=named, node_id=node, record=right.record, epoch=epoch, reason=reason
+        )
+    lost = [holder for holder, each in found.items() if each.record_hash != right.record_hash]
+    return Position(answer.position.epoch, answer.position.index), lost, unasked

@@ -47,14 +47,19 @@ def check_order(payload: bytes, settings: Settings) -> bytes:
     """An order in canonical form. Raises InvalidPayload, InvalidPatch, InvalidRequest or TooLarge for what can not be one."""
     given = json.parse(payload, bytes_max=settings.payload_bytes_max, depth_max=settings.payload_depth_max)
     order = order_of(payload)
-    if not order.reason.strip():
-        raise InvalidRequest("a repair needs a reason")
-    if len(order.reason.encode()) > REASON_BYTES_MAX:
-        raise TooLarge(f"the reason has at most {REASON_BYTES_MAX} bytes")
+    check_reason(order.reason)
     if not order.patch and not order.thaw:
         raise InvalidRequest("there is nothing to do: the patch is empty")
     expect = None if order.expect is None else list(order.expect)
     return json.encode({"patch": given["patch"], "reason": order.reason, "expect": expect, "thaw": order.thaw})
+
+
+def check_reason(reason: str) -> None:
+    """Raise InvalidRequest or TooLarge unless it can be why an operator orders something."""
+    if not reason.strip():
+        raise InvalidRequest("a reason is needed")
+    if len(reason.encode()) > REASON_BYTES_MAX:
+        raise TooLarge(f"the reason has at most {REASON_BYTES_MAX} bytes")
 
 
 def order_of(payload: bytes) -> RepairOrder:

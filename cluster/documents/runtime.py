@@ -34,6 +34,8 @@ ANSWER_CHANNEL = "-answer"
 """An answer to an ask, or, without a value, the end of its time."""
 REPAIR_CHANNEL = "-repair"
 """An operator's change of the state. Its payload says what, why, and at which position (see repairing.py)."""
+THAW_CHANNEL = "-thaw"
+"""An operator's choice of one replica's record as the document. Its payload holds it."""
 
 
 class Code(enum.IntEnum):

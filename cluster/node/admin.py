@@ -20,7 +20,7 @@ from cluster.node.divergence_log import divergence_row
 from cluster.node.errors_log import ErrorsLog
 from cluster.node.leader_calls import AskLeader
 from cluster.node.loop import NodeLoop
-from cluster.node.repair import repair
+from cluster.node.operators_commands import OPERATORS_COMMANDS
 from cluster.node.shard_admin import ShardAdministration
 from cluster.node.space_admin import SpaceAdministration
 from cluster.node.views import NodeView
@@ -90,8 +90,8 @@ class Administration:
 
     async def call(self, method: str, request: Row, principal: str) -> Row:
         """Run a method of AdminService for a principal. Raises ClusterError."""
-        if method == "RepairDocument":
-            return await repair(self._ask, request, principal)
+        if method in OPERATORS_COMMANDS:
+            return await OPERATORS_COMMANDS[method](self._ask, request, principal)
         handler = self._methods.get(method)
         if handler is None:
             raise InvalidRequest(f"this node does not know {method}")
@@ -222,11 +222,13 @@ class Administration:
         document = _document(request)
         replica = self._replica_of(document)
         live = replica.cache.get(document.space, document.key)
+        record = live.record()
         return {
+            "record": record if request["with_record"] else b"",
             "node_id": self._pump.node,
             "exists": live.epoch > 0 or live.index > 0,
             "position": {"epoch": live.epoch, "index": live.index},
-            "record_hash": blake2b(live.record(), digest_size=32).digest(),
+            "record_hash": blake2b(record, digest_size=32).digest(),
             "chain": live.chain,
             "dirty": bool(live.first_unsaved),
             "applied_raft_index": live.applied_through,
@@ -316,6 +318,7 @@ _KIND_NAMES: dict[int, str] = {
     CommandKind.ANSWER: "COMMAND_KIND_ANSWER",
     CommandKind.UPGRADE: "COMMAND_KIND_UPGRADE",
     CommandKind.REPAIR: "COMMAND_KIND_REPAIR",
+    CommandKind.THAW: "COMMAND_KIND_THAW",
 }
 _CODE_NAMES = ("OK", "REFUSED", "FAILED", "BUDGET", "DENIED", "POISONED", "REJECTED")
 

@@ -52,11 +52,11 @@ class Decisions:
         raise Unavailable("it is decided, but this node has not learned of it yet", applied=Applied.YES, retry_after_ms=1000)
 
 
-async def until_answered(ask: Ask, operation: Operation, not_yet: str = "") -> Reply:
-    """Send a command of this node's own until it is answered, under one idempotency key: it runs at most once. not_yet: a
-    reason that is no answer either. Raises ClusterError; OutcomeUnknown when it may still run.
+async def until_answered(ask: Ask, operation: Operation, not_yet: str = "", *, keyed: bool = True) -> Reply:
+    """Send a command of this node's own until it is answered, under one idempotency key if `keyed`: it runs at most once.
+    not_yet: a reason that is no answer either. Raises ClusterError; OutcomeUnknown when it may still run.
     """
-    operation.session = os.urandom(SESSION_BYTES)
+    operation.session = os.urandom(SESSION_BYTES) if keyed else b""
     last: ClusterError = Unavailable("the shard has no leader that answers", retry_after_ms=1000)
     for _ in range(CHANGE_ATTEMPTS_MAX):
         try:

@@ -267,7 +267,7 @@ class Divergences:
         report = self.reports.write(replica, examined.name, examined.answers, words, right, remedy)
         self.reports.publish(replica, report, turn)
         if right is None:
-            evidence.freeze(replica, examined.name, turn)
+            evidence.freeze(replica, report, turn)
             self._release(replica, watch)
         elif right == own:
             self._heal(replica, watch, examined, chains, report, now_ms, turn)

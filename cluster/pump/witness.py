@@ -76,7 +76,7 @@ class Witness:
         if verdict.heals:
             self._take_over(replica, verdict, turn)
         elif verdict.divergence.remedy is Remedy.FROZEN:
-            evidence.freeze(replica, verdict.divergence.name, turn)
+            evidence.freeze(replica, verdict.divergence, turn)
         if replica.diverged and not self._reports.contradicted(replica.id):
             replica.diverged = ""
 

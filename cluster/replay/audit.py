@@ -17,7 +17,6 @@ import msgspec
 
 from cluster.documents.instance import DocumentInstance
 from cluster.documents.program import DocumentProgram
-from cluster.documents.repairing import order_of
 from cluster.documents.state.patch import diff
 from cluster.errors import InvalidRequest
 from cluster.ids import Position, Principal
@@ -25,6 +24,8 @@ from cluster.replay.timeline import steps
 from cluster.replay.verify import Replay
 
 LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
+BY_HAND: Final = ("repair", "thaw")
+"""Kinds of commands with which operators change a document past its code."""
 OUTSIDE: Final = b""
 """In place of a view for whom the gate does not admit."""
 
@@ -79,7 +80,7 @@ def audit(exported: dict[str, Any], who: Principal, index: int, payload: str | N
     if place is None:
         raise InvalidRequest(f"{exported['document']} has no command {wanted}.{index} in this history")
     row = exported["commands"][place]
-    if row["kind"] == "repair":
+    if row["kind"] in BY_HAND:
         raise InvalidRequest(f"command {wanted}.{index} is an operator's repair: name a command that somebody sent")
     other = _replaced(row["payload"]) if payload is None else payload
     program = Replay(exported).program(row["code_hash"])
@@ -102,13 +103,14 @@ def repairs(exported: dict[str, Any]) -> list[Repair]:
     return [
         Repair(Position(row["position"]["epoch"], row["position"]["index"]), row["sender"], reason_of(row))
         for row in exported["commands"]
-        if row["kind"] == "repair"
+        if row["kind"] in BY_HAND
     ]
 
 
 def reason_of(row: dict[str, Any]) -> str:
-    """Why an operator repaired."""
-    return order_of(row["payload"].encode()).reason
+    """Why an operator changed the document by hand."""
+    reason: str = msgspec.json.decode(row["payload"])["reason"]
+    return reason
 
 
 def _compare(exported: dict[str, Any], changed: dict[str, Any], who: Principal, found: Audit) -> None:

@@ -26,10 +26,11 @@ KINDS: Final = {
     "COMMAND_KIND_ANSWER": CommandKind.ANSWER,
     "COMMAND_KIND_UPGRADE": CommandKind.UPGRADE,
     "COMMAND_KIND_REPAIR": CommandKind.REPAIR,
+    "COMMAND_KIND_THAW": CommandKind.THAW,
 }
 
-CODE_BRINGING: Final = (1, 7)
-"""Kinds of commands that give a document code, as admin.proto numbers them: a creation and an upgrade."""
+CODE_BRINGING: Final = (1, 7, 11)
+"""Kinds of commands that give a document code, as admin.proto numbers them: a creation, an upgrade, a thaw."""
 
 
 def export_of(

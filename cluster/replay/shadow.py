@@ -88,6 +88,8 @@ def shadow(document: DocumentId, history: list[Past], programs: Mapping[bytes, P
     begins = [place for place, past in enumerate(history) if past.kind == "create" and past.code == Code.OK.name]
     if not begins:
         raise InvalidRequest(f"the history of {document} does not reach back to its creation")
+    if any(past.kind == "thaw" for past in history[begins[-1] :]):
+        raise InvalidRequest(f"{document} was thawed: its state does not follow from its history alone")
     run = _Run(document, programs, after)
     for past in history[begins[-1] :]:
         run.step(past)

@@ -24,6 +24,7 @@ from cluster.documents.runtime import (
 )
 from cluster.errors import InvalidPatch, InvalidRequest, TooLarge
 from cluster.ids import DocumentId, Principal
+from cluster.shard import thawing
 from cluster.shard.commands import SEED_OWN_BYTES, Command, CommandKind
 from cluster.shard.document import LiveDocument, Ran
 
@@ -127,6 +128,10 @@ class Replay:
             # an operator isolated it: it was answered without being run, everywhere.
             return Outcome(Code.POISONED, b"{}")
         sender = Principal.parse(row["sender"])
+        if kind is CommandKind.THAW:
+            self.close()
+            program = self.program(row["code_hash"])
+            return thawing.run(live, Command(kind, "", "", "", payload, "", b"", 0, 0, program.code_hash), program)
         if kind is CommandKind.CREATE:
             program = self.program(row["code_hash"])
             instance = program.new(live.id)

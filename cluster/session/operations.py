@@ -27,9 +27,10 @@ class Kind(enum.IntEnum):
     ARGUMENTS = 12
     PRESENT = 13
     REPAIR = 14
+    THAW = 15
 
 
-COMMAND_KINDS = frozenset((Kind.CREATE, Kind.SEND, Kind.DELETE, Kind.ANSWER, Kind.REPAIR))
+COMMAND_KINDS = frozenset((Kind.CREATE, Kind.SEND, Kind.DELETE, Kind.ANSWER, Kind.REPAIR, Kind.THAW))
 """What goes through the log; everything else only reads."""
 
 
@@ -54,9 +55,9 @@ class Operation(Struct, array_like=True, gc=False):
     key: empty for LIST and WORK, which concern a space's documents in one shard.
     channel: SEND: the handler. LIST: the key prefix. WATCH: what the viewer shows others, JSON, empty for nothing. CONTROL: the
         operator's call; no client can send one. Otherwise empty.
-    payload: UTF-8 JSON object of parameters (CREATE, SEND, CONTROL), {"ask", "value"} (ANSWER) or an order (WORK, REPAIR, which
-        no client can send either); READ, WATCH, ARGUMENTS: the arguments of views and windows, empty for none; PRESENT: what
-        to show, empty for nothing; LIST: page token.
+    payload: UTF-8 JSON object of parameters (CREATE, SEND, CONTROL), {"ask", "value"} (ANSWER) or an order (WORK; REPAIR and
+        THAW, which no client can send either); READ, WATCH, ARGUMENTS: the arguments of views and windows, empty for none;
+        PRESENT: what to show, empty for nothing; LIST: page token.
     session, sequence, acked_through: exactly-once identity of commands. Sequence 0 means that `session` is an idempotency key
         (unary calls) and the order is nobody's. WATCH, ARGUMENTS: `sequence` is the version of the arguments.
     epoch, index: READ with AT_LEAST: the position to reach. WATCH: resume after this position; index -1 asks for a full view.

@@ -36,10 +36,9 @@ from cluster.ids import DocumentId, LogIndex, Principal, ShardId
 from cluster.session.failures import failure_of
 from cluster.session.operations import Failure, Reply
 from cluster.session.table import Answer, Verdict, payload_digest
-from cluster.shard import passing, repairs, upgrades
+from cluster.shard import passing, repairs, thawing, upgrades
 from cluster.shard.cache import DocumentCache
 from cluster.shard.commands import (
-    CHAIN_MARK_BYTES,
     Command,
     CommandKind,
     Entry,
@@ -59,7 +58,9 @@ PRINCIPALS_KEPT_MAX = 4096
 """Parsed principals kept a shard: a cache of a pure function, so losing it changes nothing."""
 
 _CREATE, _SEND, _DELETE = int(CommandKind.CREATE), int(CommandKind.SEND), int(CommandKind.DELETE)
-_UPGRADE, _REPAIR = int(CommandKind.UPGRADE), int(CommandKind.REPAIR)
+_UPGRADE, _REPAIR, _THAW = int(CommandKind.UPGRADE), int(CommandKind.REPAIR), int(CommandKind.THAW)
+_NAMES_CODE = frozenset((_CREATE, _UPGRADE, _THAW))
+"""Kinds of commands that need code which their document may not have."""
 _FIRING = frozenset((int(CommandKind.ALARM), int(CommandKind.ANSWER)))
 _OK, RUN = Code.OK, Verdict.RUN
 
@@ -198,12 +199,10 @@ class Applier:
         batch, index, entry = turn.batch, task.index, task.entry
         changed: dict[int, LiveDocument] = {}
         for live, ran in task.rows.values():
-            before = live.chain[:CHAIN_MARK_BYTES]
             live.extend_chain(ran)
-            after = live.chain[:CHAIN_MARK_BYTES]
             written = [crc32(writes) for writes in ran.writes]
             outcomes = (ran.offsets, ran.commands, ran.codes, ran.answers, written)
-            row = HistoryRow(index, ran.now_ms, entry.seed, *outcomes, before, after)
+            row = HistoryRow(index, ran.now_ms, entry.seed, *outcomes, ran.before, ran.after)
             self._history.append(batch, live.id, ran.epoch, ran.first_index, len(ran.commands), encode_row(row))
             changed[id(live)] = live
         for live, ran in task.rows.values():  # when every chain is what the entry made of it
@@ -228,7 +227,7 @@ class Applier:
         offsets: list[int] = []
         space, key = "", ""
         for offset, command in enumerate(commands):
-            if command.kind in (_CREATE, _UPGRADE):
+            if command.kind in _NAMES_CODE:
                 self._directory.program(command.code_hash)
             if command.key != key or command.space != space:
                 space, key = command.space, command.key
@@ -281,6 +280,8 @@ class Applier:
                     invocation = Invocation(command.channel, payload, sender, now_ms, seed, live.index + 1)
                     outcome = live.instance.run(invocation)
                 else:
+                    if command.kind == _THAW and (pending := task.rows.get((id(live), live.epoch))) is not None:
+                        live.extend_chain(pending[1])  # what ran before it in this entry is not of the chain that comes
                     outcome = self._run(live, command, sender, seed)
             code, answer = outcome.code, outcome.answer
             if code is Code.FAILED:
@@ -317,6 +318,9 @@ class Applier:
             if live.alive:
                 raise DocumentExists(f"{live.id} exists")
             return command.payload
+        if command.kind == _THAW:
+            thawing.check(live, command)
+            return command.payload
         if not live.alive:
             if live.epoch:
                 raise DocumentDeleted(f"{live.id} was deleted")
@@ -347,6 +351,8 @@ class Applier:
     def _run(self, live: LiveDocument, command: Command, sender: Principal, seed: bytes) -> Outcome:
         if command.kind == _CREATE:
             return self._create(live, command, sender, seed)
+        if command.kind == _THAW:
+            return thawing.run(live, command, self._directory.program(command.code_hash))
         assert live.instance is not None
         if command.kind == _DELETE:
             return self._delete(live, command, sender, seed)
@@ -396,8 +402,8 @@ class Applier:
             live.instance = None
             live.program = None
             live.clear_ring()
-        elif command.kind == _UPGRADE and outcome.code is _OK:
-            live.clear_ring()  # what changed before is told in another schema
+        elif command.kind in (_UPGRADE, _THAW) and outcome.code is _OK:
+            live.clear_ring()  # what changed before is told in another schema, or of another past
         else:
             live.push_change(outcome, settings.change_ring_bytes)
             if outcome.emitted is not None:

@@ -45,6 +45,7 @@ class CommandKind(enum.IntEnum):
     CONNECT = 7
     DISCONNECT = 8
     REPAIR = 9
+    THAW = 10
 
 
 TIME_PRINCIPAL = "system:time@moot"

@@ -26,7 +26,7 @@ from cluster.documents.runtime import Instance, Outcome, Program
 from cluster.errors import StorageDamaged
 from cluster.ids import DocumentId, Position
 from cluster.session.table import SessionTable, StoredTable
-from cluster.shard.commands import Command
+from cluster.shard.commands import CHAIN_MARK_BYTES, Command
 
 if TYPE_CHECKING:
     from cluster.shard.passing import Passing
@@ -99,6 +99,7 @@ class Ran:
     """The commands of one document that ran in one entry and epoch, in order, and how each ended.
 
     first_index: the position of the first. first_seed: the first one's seed. existence_touched: not all were messages.
+    before, after: the start of the chain without and with them, once they are bound into it.
     """
 
     epoch: int
@@ -111,6 +112,8 @@ class Ran:
     codes: list[int] = field(default_factory=list)
     answers: list[bytes] = field(default_factory=list)
     writes: list[bytes] = field(default_factory=list)
+    before: bytes = b""
+    after: bytes = b""
 
 
 class LiveDocument:
@@ -239,7 +242,12 @@ class LiveDocument:
         return self.record_bytes() + self.ring_bytes
 
     def extend_chain(self, ran: Ran) -> None:
-        """Bind the commands of one entry and their outcomes into the chain. Called once an entry and epoch, in order."""
+        """Bind the commands of one entry and their outcomes into the chain, once an entry and epoch, in order; a second call
+        changes nothing.
+        """
+        if ran.after:
+            return
+        ran.before = self.chain[:CHAIN_MARK_BYTES]
         commands = ran.commands
         payloads = [command.payload for command in commands]
         headers = [(command.kind, command.channel, command.principal) for command in commands]
@@ -248,6 +256,7 @@ class LiveDocument:
         ).digest()
         place = _encoder.encode((ran.epoch, ran.first_index, ran.now_ms, headers, ran.codes))
         self.chain = blake2b(self.chain + content + place, digest_size=CHAIN_BYTES).digest()
+        ran.after = self.chain[:CHAIN_MARK_BYTES]
 
     def push_change(self, outcome: Outcome, ring_bytes_max: int) -> None:
         """Keep what changed for viewers who are behind; the oldest falls out when the ring is full."""

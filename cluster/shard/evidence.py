@@ -14,11 +14,20 @@ from collections.abc import Iterator
 
 from cluster.errors import CodeMissing, HistoryTrimmed, StorageDamaged
 from cluster.ids import DocumentId, LogIndex, ReplicaId
-from cluster.shard.commands import CHAIN_MARK_BYTES, HistoryRow, command_marks, command_seed, decode_entry, decode_row
+from cluster.shard.commands import (
+    CHAIN_MARK_BYTES,
+    CommandKind,
+    HistoryRow,
+    command_marks,
+    command_seed,
+    decode_entry,
+    decode_row,
+)
 from cluster.shard.divergence import (
     ChainMark,
     CompareReply,
     CompareRequest,
+    Divergence,
     EvidenceReply,
     EvidenceRequest,
     Name,
@@ -188,12 +197,20 @@ def take_over(replica: ShardReplica, verdict: VerdictItem, turn: Turn) -> bytes 
     return live.chain
 
 
-def freeze(replica: ShardReplica, name: Name, turn: Turn) -> None:
-    """No majority says what the document is: it takes no commands here until somebody repairs it."""
+def freeze(replica: ShardReplica, report: Divergence, turn: Turn) -> None:
+    """No majority says what the document is: it takes no commands here until somebody decides. Late reports change nothing."""
     try:
-        live = replica.cache.get(*name)
+        live = replica.cache.get(*report.name)
+        decided = _thawed_since(replica, live.id, report.epoch, live.epoch)
     except (CodeMissing, StorageDamaged):
         return
-    if live.alive and not live.frozen:
+    if live.alive and not live.frozen and not decided:
         live.frozen = FREEZE_AFTER_DIVERGENCE
         replica.cache.save(live, turn.batch)
+
+
+def _thawed_since(replica: ShardReplica, document: DocumentId, epoch: int, present: int) -> bool:
+    """Whether an operator has decided since that epoch what the document is: the present one began with it."""
+    earliest = replica.stored.history.earliest_index(document, present) if present > epoch else None
+    found = row_at(replica, document, present, earliest) if earliest is not None else None
+    return found is not None and found[0].commands[found[1]].kind == CommandKind.THAW

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from cluster.documents.payload import encode, parse
 from cluster.documents.repairing import check_order
-from cluster.documents.runtime import ANSWER_CHANNEL, MISSING_CHANNEL, REPAIR_CHANNEL, Settings
+from cluster.documents.runtime import ANSWER_CHANNEL, MISSING_CHANNEL, REPAIR_CHANNEL, THAW_CHANNEL, Settings
 from cluster.empty import NO_ENTRIES, NO_ITEMS
 from cluster.errors import (
     ClusterError,
@@ -29,6 +29,7 @@ from cluster.ids import Principal, check_channel, check_key, check_space
 from cluster.session.failures import failure_of
 from cluster.session.operations import Kind, Operation, Reply
 from cluster.session.table import SESSION_BYTES
+from cluster.shard import thawing
 from cluster.shard.apply import PRINCIPALS_KEPT_MAX, Origin
 from cluster.shard.cache import DocumentCache
 from cluster.shard.commands import (
@@ -57,12 +58,13 @@ _KINDS: dict[int, CommandKind] = {
     Kind.DELETE: CommandKind.DELETE,
     Kind.ANSWER: CommandKind.ANSWER,
     Kind.REPAIR: CommandKind.REPAIR,
+    Kind.THAW: CommandKind.THAW,
 }
 _ANSWER_MEMBERS = frozenset(("ask", "value"))
 _CREATE = Kind.CREATE.value
 _SEND = Kind.SEND.value
 _ANSWER = Kind.ANSWER.value
-_REPAIR = Kind.REPAIR.value
+_REPAIR, _THAW = Kind.REPAIR.value, Kind.THAW.value
 
 
 class _Checked:
@@ -269,6 +271,9 @@ class Gatherer:
             elif kind == _REPAIR:
                 channel = REPAIR_CHANNEL
                 payload = check_order(payload, self._directory.program(code_hash).settings)
+            elif kind == _THAW:
+                channel = THAW_CHANNEL
+                code_hash, payload = thawing.check_order(self.cache.find(*name), payload, self._directory)
             else:
                 payload = NO_PARAMETERS
         return Command(

@@ -174,6 +174,12 @@ class SimulatedNode:
         reply = self._send(Operation(1, Kind.REPAIR, document.space, document.key, who, payload=body))
         return Position(reply.epoch, reply.index)
 
+    def thaw(self, document: DocumentId, who: str, order: dict[str, object]) -> Position:
+        """What an operator decides where replicas differ. Raises the error that answers it."""
+        body = msgspec.json.encode(order)
+        reply = self._send(Operation(1, Kind.THAW, document.space, document.key, who, payload=body))
+        return Position(reply.epoch, reply.index)
+
     def _send(self, operation: Operation) -> Reply:
         replies: list[Reply | Delta] = []
         stream = self.open_stream(replies.extend)
@@ -216,7 +222,7 @@ class SimulatedNode:
         rows = [
             row
             for epoch in range(1, live.epoch + 1)
-            for first, _, body in store.read(document, epoch, 1, sys.maxsize)
+            for first, _, body in store.read(document, epoch, store.earliest_index(document, epoch) or 1, sys.maxsize)
             for row in stored_rows(epoch, first, decode_row(body))
         ]
         hashes = {row["code_hash"] for row in rows}

@@ -155,6 +155,8 @@ class _CommandKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CommandKi
     """The document moved to new code."""
     COMMAND_KIND_REPAIR: _CommandKind.ValueType  # 10
     """An operator changed the state; the payload says what and why."""
+    COMMAND_KIND_THAW: _CommandKind.ValueType  # 11
+    """An operator made one replica's record the document; the payload says which, and why."""
 
 class CommandKind(_CommandKind, metaclass=_CommandKindEnumTypeWrapper):
     """What kind of command a document was given."""
@@ -177,6 +179,8 @@ COMMAND_KIND_UPGRADE: CommandKind.ValueType  # 7
 """The document moved to new code."""
 COMMAND_KIND_REPAIR: CommandKind.ValueType  # 10
 """An operator changed the state; the payload says what and why."""
+COMMAND_KIND_THAW: CommandKind.ValueType  # 11
+"""An operator made one replica's record the document; the payload says which, and why."""
 Global___CommandKind: _TypeAlias = CommandKind  # noqa: Y015
 
 class _Remedy:
@@ -1741,6 +1745,9 @@ class InspectDocumentRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DOCUMENT_FIELD_NUMBER: _builtins.int
+    WITH_RECORD_FIELD_NUMBER: _builtins.int
+    with_record: _builtins.bool
+    """Whether to give the record itself, with everything that the document holds."""
     @_builtins.property
     def document(self) -> _documents_pb2.Document:
         """The document."""
@@ -1749,10 +1756,11 @@ class InspectDocumentRequest(_message.Message):
         self,
         *,
         document: _documents_pb2.Document | None = ...,
+        with_record: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "with_record", b"with_record"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1777,6 +1785,7 @@ class InspectDocumentResponse(_message.Message):
     DELETED_FIELD_NUMBER: _builtins.int
     FROZEN_FIELD_NUMBER: _builtins.int
     SHARD_ID_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """The node that answered."""
     exists: _builtins.bool
@@ -1801,6 +1810,8 @@ class InspectDocumentResponse(_message.Message):
     """Whether it waits for repair."""
     shard_id: _builtins.int
     """Its shard."""
+    record: _builtins.bytes
+    """The record's canonical bytes, if they were asked for."""
     @_builtins.property
     def position(self) -> _documents_pb2.Position:
         """The record's position."""
@@ -1821,14 +1832,79 @@ class InspectDocumentResponse(_message.Message):
         deleted: _builtins.bool = ...,
         frozen: _builtins.bool = ...,
         shard_id: _builtins.int = ...,
+        record: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_raft_index", b"applied_raft_index", "chain", b"chain", "code_hash", b"code_hash", "deleted", b"deleted", "dirty", b"dirty", "exists", b"exists", "frozen", b"frozen", "node_id", b"node_id", "position", b"position", "record_hash", b"record_hash", "sessions", b"sessions", "shard_id", b"shard_id", "state_bytes", b"state_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_raft_index", b"applied_raft_index", "chain", b"chain", "code_hash", b"code_hash", "deleted", b"deleted", "dirty", b"dirty", "exists", b"exists", "frozen", b"frozen", "node_id", b"node_id", "position", b"position", "record", b"record", "record_hash", b"record_hash", "sessions", b"sessions", "shard_id", b"shard_id", "state_bytes", b"state_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InspectDocumentResponse: _TypeAlias = InspectDocumentResponse  # noqa: Y015
+
+@_typing.final
+class ThawDocumentRequest(_message.Message):
+    """Request of AdminService.ThawDocument."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """The node whose replica is right."""
+    record: _builtins.bytes
+    """The record of that replica, as InspectDocument gives it."""
+    epoch: _builtins.int
+    """The epoch in which the document goes on: later than that of every replica."""
+    reason: _builtins.str
+    """Why, for those who read the history: 1 to 1024 bytes."""
+    @_builtins.property
+    def document(self) -> _documents_pb2.Document:
+        """The document."""
+
+    def __init__(
+        self,
+        *,
+        document: _documents_pb2.Document | None = ...,
+        node_id: _builtins.str = ...,
+        record: _builtins.bytes = ...,
+        epoch: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "epoch", b"epoch", "node_id", b"node_id", "reason", b"reason", "record", b"record"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ThawDocumentRequest: _TypeAlias = ThawDocumentRequest  # noqa: Y015
+
+@_typing.final
+class ThawDocumentResponse(_message.Message):
+    """Response of AdminService.ThawDocument."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def position(self) -> _documents_pb2.Position:
+        """The first position of the new epoch."""
+
+    def __init__(
+        self,
+        *,
+        position: _documents_pb2.Position | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ThawDocumentResponse: _TypeAlias = ThawDocumentResponse  # noqa: Y015
 
 @_typing.final
 class RepairDocumentRequest(_message.Message):

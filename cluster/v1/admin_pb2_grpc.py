@@ -120,6 +120,11 @@ class AdminServiceStub:
                 request_serializer=cluster_dot_v1_dot_admin__pb2.RepairDocumentRequest.SerializeToString,
                 response_deserializer=cluster_dot_v1_dot_admin__pb2.RepairDocumentResponse.FromString,
                 _registered_method=True)
+        self.ThawDocument = channel.unary_unary(
+                '/cluster.v1.AdminService/ThawDocument',
+                request_serializer=cluster_dot_v1_dot_admin__pb2.ThawDocumentRequest.SerializeToString,
+                response_deserializer=cluster_dot_v1_dot_admin__pb2.ThawDocumentResponse.FromString,
+                _registered_method=True)
         self.ListHalted = channel.unary_unary(
                 '/cluster.v1.AdminService/ListHalted',
                 request_serializer=cluster_dot_v1_dot_admin__pb2.ListHaltedRequest.SerializeToString,
@@ -275,6 +280,15 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ThawDocument(self, request, context):
+        """Lets a document whose replicas differ, and that no majority decides, take commands again: one replica's record becomes the
+        document on all of them, by one command of its log. It goes on in a later epoch; viewers get it whole, and what the others had
+        is gone. INVALID_ARGUMENT (reasons INVALID_REQUEST, when it is not frozen or the record is none, TOO_LARGE above 2 MiB).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListHalted(self, request, context):
         """Lists the shards whose apply has halted: of this node.
         """
@@ -390,6 +404,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.RepairDocument,
                     request_deserializer=cluster_dot_v1_dot_admin__pb2.RepairDocumentRequest.FromString,
                     response_serializer=cluster_dot_v1_dot_admin__pb2.RepairDocumentResponse.SerializeToString,
+            ),
+            'ThawDocument': grpc.unary_unary_rpc_method_handler(
+                    servicer.ThawDocument,
+                    request_deserializer=cluster_dot_v1_dot_admin__pb2.ThawDocumentRequest.FromString,
+                    response_serializer=cluster_dot_v1_dot_admin__pb2.ThawDocumentResponse.SerializeToString,
             ),
             'ListHalted': grpc.unary_unary_rpc_method_handler(
                     servicer.ListHalted,
@@ -872,6 +891,33 @@ class AdminService:
             '/cluster.v1.AdminService/RepairDocument',
             cluster_dot_v1_dot_admin__pb2.RepairDocumentRequest.SerializeToString,
             cluster_dot_v1_dot_admin__pb2.RepairDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ThawDocument(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cluster.v1.AdminService/ThawDocument',
+            cluster_dot_v1_dot_admin__pb2.ThawDocumentRequest.SerializeToString,
+            cluster_dot_v1_dot_admin__pb2.ThawDocumentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -107,6 +107,25 @@ def test_where_replicas_differ_no_patch_can_make_them_equal(room: Simulation) ->
         room.repair(TITLE, reason="no", thaw=True)
 
 
+def test_the_past_of_a_document_goes_on_behind_a_thaw(room: Simulation) -> None:
+    other = Room.simulate(by="ann@acme", title="milk")
+    record = other.node.document(DOCUMENT).record()
+    room.node.document(DOCUMENT).frozen = FREEZE_AFTER_DIVERGENCE
+    order = {"node": "n2", "reason": "n2 is right", "epoch": 2, "record": base64.b64encode(record).decode()}
+    assert room.node.thaw(DOCUMENT, "root@acme", order) == Position(2, 2)
+    ann = room.visitor("ann@acme")
+    ann.say(text="after it")
+    assert (ann.position, ann.view()["title"]) == (Position(2, 3), "milk")
+    history = room.history()
+    assert [row["kind"] for row in history["commands"]] == ["create", "send", "thaw", "send"]
+    assert (room.replay().equal, room.replay().chain) == (True, "verified")
+    assert shown(at(history, 2, 1)[1], None)["title"] == "tea"
+    (chosen,) = causes(history, "/title")[1:]
+    assert (chosen.row["kind"], chosen.before, chosen.after) == ("thaw", "tea", "milk")
+    room.restart()
+    assert room.visitor("ann@acme").view()["title"] == "milk"
+
+
 def test_the_past_of_a_document_crosses_repairs(room: Simulation, tmp_path: Path) -> None:
     room.repair(TITLE, reason="a typo", by="root@acme")
     room.visitor("ann@acme").say(text="after it")
