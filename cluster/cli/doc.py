@@ -38,6 +38,7 @@ MORE: Final = {
     "audit": "past",
     "fork": "past",
     "repair": "repairing",
+    "thaw": "repairing",
     "divergences": "divergences",
 }
 """Commands of this group that are in other modules."""
