@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 
 _CONFIGURATION = bytes([TAG])
+_LEADER = Role.LEADER
 _HEADER_BYTES = keys.CHECKSUM_BYTES + 8
 _decode_hard_state = msgspec.msgpack.Decoder(HardState).decode
 _decode_snapshot = msgspec.msgpack.Decoder(SnapshotMeta).decode
@@ -167,12 +168,13 @@ class Consensus(Checker):
         if node.wiped:
             return
         for shard, replica in node.pump.replicas.items():
-            raft = replica.raft
-            leads = raft.role is Role.LEADER
-            now = (leads, raft.term, raft.commit_index, raft.last_index)
+            state = replica.raft._state
+            leads = state.role is _LEADER
+            now = (leads, state.term, state.commit, state.log.last_index)
             before = self._seen.get((shard, replica.replica))
             if now == before:
                 continue
+            raft = replica.raft
             self._seen[(shard, replica.replica)] = now
             self._configured(node, shard, replica)
             self._remembers(node, shard, replica)

@@ -13,6 +13,7 @@ from chaos.sim.paths import PATHS
 from chaos.sim.sites import SITES
 from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.pump import frames
+from cluster.raft.effects import Role
 from cluster.raft.messages import Configuration
 from cluster.session.operations import Failure, Kind
 from cluster.shard.commands import Command
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from chaos.sim.node import SimulatedNode
     from chaos.sim.world import World
 
+_LEADER = Role.LEADER
 
 MARKS: dict[str, str] = {
     "answers": "a call was answered with success",
@@ -92,6 +94,7 @@ class Marks(Checker):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._held: dict[NodeId, frozenset[ShardId]] = {}
+        self._glances: dict[tuple[NodeId, ShardId], tuple[object, ...]] = {}
         self._configurations: dict[tuple[ShardId, ReplicaId], tuple[LogIndex, Configuration]] = {}
         self._handed: dict[ShardId, tuple[ReplicaId, Term, ReplicaId]] = {}
         self._leased: set[tuple[NodeId, ShardId, Term]] = set()
@@ -112,38 +115,52 @@ class Marks(Checker):
             self.world.marks["leader_deaths_with_traffic"] += 1
 
     def turned(self, node: SimulatedNode) -> None:
-        marks = self.world.marks
+        leases = node.world.scenario.limits.lease_reads
         for shard, replica in node.pump.replicas.items():
+            state = replica.raft._state
+            leads = state.role is _LEADER
+            glance = (
+                replica.replica, leads, state.term, state.transfer_to, state.configured_at(state.log.last_index),
+                state.log.snapshot.index, replica.cache.generation, replica.damaged,
+            )  # fmt: skip
             place = (node.name, shard)
-            generation, snapshot = replica.cache.generation, replica.raft.snapshot.index
-            if generation > self._generations.get(place, 0):
-                self._generations[place] = generation
-                marks["snapshots_installed"] += 1
-                self.world.replicas.installed(node, replica)
-            if snapshot > self._snapshots.get(place, 0):
-                self._snapshots[place] = snapshot
-                marks["logs_compacted"] += 1
-            if replica.damaged:
-                if place not in self._damaged:
-                    self._damaged.add(place)
-                    marks["replicas_damaged"] += 1
-            elif place in self._damaged:
-                self._damaged.discard(place)
-                marks["damaged_replicas_healed"] += 1
+            # Handing leadership over is a matter of two replicas: another's turn may have begun or ended it.
+            if glance != self._glances.get(place) or state.transfer_to is not None or shard in self._handed:
+                self._glances[place] = glance
+                self._looked(node, shard, replica)
             if replica.stalled:
-                marks["applies_stalled"] += 1
-            self._configured(shard, replica)
-            if replica.leads and node.world.scenario.limits.lease_reads:
+                self.world.marks["applies_stalled"] += 1
+            if leads and leases:
                 self._look_for_lease(node, shard, replica)
 
         held = self._held.get(node.name, frozenset())
         if len(held) != len(node.pump.replicas) or held != node.pump.replicas.keys():
             now = frozenset(node.pump.replicas)
             if held and now - held:
-                marks["replicas_born"] += 1
+                self.world.marks["replicas_born"] += 1
             if held - now:
-                marks["replicas_erased"] += 1
+                self.world.marks["replicas_erased"] += 1
             self._held[node.name] = now
+
+    def _looked(self, node: SimulatedNode, shard: ShardId, replica: ShardReplica) -> None:
+        """Something of what is told of a replica may be new."""
+        marks, place = self.world.marks, (node.name, shard)
+        generation, snapshot = replica.cache.generation, replica.raft.snapshot.index
+        if generation > self._generations.get(place, 0):
+            self._generations[place] = generation
+            marks["snapshots_installed"] += 1
+            self.world.replicas.installed(node, replica)
+        if snapshot > self._snapshots.get(place, 0):
+            self._snapshots[place] = snapshot
+            marks["logs_compacted"] += 1
+        if replica.damaged:
+            if place not in self._damaged:
+                self._damaged.add(place)
+                marks["replicas_damaged"] += 1
+        elif place in self._damaged:
+            self._damaged.discard(place)
+            marks["damaged_replicas_healed"] += 1
+        self._configured(shard, replica)
 
     def _configured(self, shard: ShardId, replica: ShardReplica) -> None:
         """Who belongs to the shard, and who is to lead it, as this replica sees it."""

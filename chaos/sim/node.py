@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from chaos.checkers.violation import Violation
@@ -27,7 +28,7 @@ from cluster.errors import (
 from cluster.ids import NodeId
 from cluster.pump.assembly import PumpSurroundings, open_pump
 from cluster.pump.lanes import Lane
-from cluster.pump.outbox import Output
+from cluster.pump.outbox import NOTHING, Output
 from cluster.pump.pump import Pump, PumpConfig
 from cluster.raft.config import RaftConfig
 from cluster.session.operations import Delta, Operation, Reply
@@ -91,6 +92,7 @@ class SimulatedNode:
         self._timer_due_ms = -1.0
         self._syncing = False
         self._applying_ms = 0.0
+        self._entry_cost_ms = limits.entry_cost_ms
         self._entropy = world.streams.named(f"node/{name}/entropy")
 
     # -- clocks ------------------------------------------------------------------------------------------------------
@@ -98,11 +100,7 @@ class SimulatedNode:
     @property
     def clock_ms(self) -> float:
         """This node's monotonic clock, as its loop has read it."""
-        return self._monotonic_ms if self._stopped_ms is None else self._stopped_ms
-
-    @property
-    def _monotonic_ms(self) -> float:
-        return self._base_ms + self.world.now_ms * self._rate
+        return self._base_ms + self.world.now_ms * self._rate if self._stopped_ms is None else self._stopped_ms
 
     @property
     def wall_ms(self) -> int:
@@ -117,8 +115,8 @@ class SimulatedNode:
 
     def _apply_clock(self) -> float:
         """The clock as apply reads it: every look costs."""
-        self._applying_ms += self.world.scenario.limits.entry_cost_ms
-        return self._monotonic_ms + self._applying_ms
+        self._applying_ms += self._entry_cost_ms
+        return self._base_ms + self.world.now_ms * self._rate + self._applying_ms
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -281,7 +279,10 @@ class SimulatedNode:
     # -- inputs ------------------------------------------------------------------------------------------------------
 
     def on_frame(self, sender: NodeId, lane: Lane, frame: bytes) -> None:
-        self._arrive(lambda: self.pump.on_frame(sender, lane, frame, self.clock_ms))
+        if self.up and not self._freezes:
+            self._take(partial(self.pump.on_frame, sender, lane, frame, self.clock_ms))
+        else:
+            self._arrive(lambda: self.pump.on_frame(sender, lane, frame, self.clock_ms))
 
     def on_connected(self, node: NodeId) -> None:
         self.world.note("connected", self.name, node)
@@ -392,6 +393,8 @@ class SimulatedNode:
 
     def _carry(self, output: Output, point: str) -> None:
         """Send, write, deliver: in this order, as a real node does."""
+        if output is NOTHING and self.armed is None:
+            return
         self._pass(point)
         for receiver, lane, frame in output.frames:
             if not self.world.send(self, receiver, lane, frame):

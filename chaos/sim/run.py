@@ -11,7 +11,10 @@ audit      all checkers look at the whole
 from __future__ import annotations
 
 import base64
+import gc
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import msgspec
@@ -63,6 +66,23 @@ class Outcome:
 
 def run(scenario: Scenario, *, told: bool = False) -> Outcome:
     """Simulate a scenario. told: also bring the story and the calls of a run that went well."""
+    with _uncollected():
+        return _outcome(scenario, told)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """A run is over before its garbage is much; to look for that again and again, through a world that lives, takes longer."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _outcome(scenario: Scenario, told: bool) -> Outcome:
     with sealed():
         world = World(scenario)
         violation, checker, healed_ms = "", "", 0.0

@@ -96,6 +96,7 @@ class World:
         self._heap: list[tuple[float, int, str, tuple[Any, ...]]] = []
         self._order = 0
         self._digest = blake2b(digest_size=16)
+        self._undigested: list[str] = []
         self._streams_open: list[Stream] = []
         self.shunned: SimulatedNode | None = None
         self._documents: dict[ShardId, dict[Name, None]] = {}
@@ -160,6 +161,8 @@ class World:
     @property
     def trace(self) -> str:
         """A digest of everything that happened so far."""
+        self._digest.update("".join(self._undigested).encode())
+        self._undigested.clear()
         return self._digest.hexdigest()
 
     def safety_ms(self, at_ms: float) -> float:
@@ -174,35 +177,34 @@ class World:
     def run_until(self, ends_ms: float, holds: Callable[[], bool] | None = None, every_ms: float = 20.0) -> bool:
         """Let events happen until `ends_ms`, or until `holds`, looked at every so often. Says whether it held."""
         next_look_ms = self.now_ms
-        same, instant_ms = 0, self.now_ms
+        same, instant_ends_ms = 0, self.now_ms + INSTANT_MS
+        heap, handlers, undigested, ring = self._heap, self._handlers, self._undigested, self.ring
         while True:
             if holds is not None and self.now_ms >= next_look_ms:
                 if holds():
                     return True
                 next_look_ms = self.now_ms + every_ms
-            if not self._heap or self._heap[0][0] > ends_ms:
+            if not heap or heap[0][0] > ends_ms:
                 self.now_ms = max(self.now_ms, ends_ms)
                 return holds() if holds is not None else False
-            at_ms, _, kind, arguments = heapq.heappop(self._heap)
+            at_ms, _, kind, arguments = heapq.heappop(heap)
             same += 1
-            if at_ms > instant_ms + INSTANT_MS:
-                same, instant_ms = 0, at_ms
+            if at_ms > instant_ends_ms:
+                same, instant_ends_ms = 0, at_ms + INSTANT_MS
             if same > EVENTS_PER_INSTANT_MAX:
                 raise Violation("liveness", f"time stands still at {self.now_ms} ms: {kind} {arguments[:1]}")
-            self.now_ms = max(self.now_ms, at_ms)
-            self._happen(kind, arguments)
-
-    def _happen(self, kind: str, arguments: tuple[Any, ...]) -> None:
-        self.events += 1
-        if kind != "call":
-            detail = crc32(arguments[3]) if kind == "frame" else 0
-            self._digest.update(b"%.6f %b %d;" % (self.now_ms, kind.encode(), detail))
-            self.ring.append((self.now_ms, kind, arguments))
-        self._handlers[kind](*arguments)
+            if at_ms > self.now_ms:
+                self.now_ms = at_ms
+            self.events += 1
+            if kind != "call":
+                detail = crc32(arguments[3]) if kind == "frame" else 0
+                undigested.append("%.6f %s %d;" % (self.now_ms, kind, detail))  # noqa: UP031 - the fastest, 10,000 times a run
+                ring.append((self.now_ms, kind, arguments))
+            handlers[kind](*arguments)
 
     def note(self, kind: str, who: str, what: str) -> None:
         """Something worth telling."""
-        self._digest.update(f"{kind} {who} {what};".encode())
+        self._undigested.append(f"{kind} {who} {what};")
         self.story.append(f"{self.now_ms - self.began_ms:9.1f} {kind:<10} {who} {what}")
 
     # -- what nodes do -----------------------------------------------------------------------------------------------

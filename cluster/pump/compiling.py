@@ -17,6 +17,7 @@ from cluster.shard.directory import Directory
 from cluster.shard.replica import ShardReplica
 from cluster.shard.turn import CompiledItem, CompileRequest, Turn
 
+_NEVER = float("inf")
 ASK_AGAIN_MS = 1_000.0
 
 
@@ -52,7 +53,7 @@ class Compiling:
     def deadline_ms(self) -> float:
         """When peers are to be asked again."""
         if not self._compilations.wanted:
-            return float("inf")
+            return _NEVER
         return min(self._asked.get(code_hash, 0.0) for code_hash in self._compilations.wanted) + ASK_AGAIN_MS
 
     def decided(self) -> None:

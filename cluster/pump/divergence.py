@@ -92,7 +92,7 @@ class Divergences:
         due = 0.0 if self.reports.fresh else self._retry_ms
         if self._witness.ready:
             return 0.0
-        for shard in self._busy & self._replicas.keys():
+        for shard in self._busy & self._replicas.keys() if self._busy else ():
             watch = self._watches[shard]
             if watch.comparison is not None:
                 due = min(due, watch.comparison.until_ms)

@@ -18,6 +18,7 @@ from cluster.pump.pacing import Patience
 from cluster.shard.replica import ShardReplica
 from cluster.shard.turn import HistoryChunk, HistoryPull, Turn
 
+_NEVER = float("inf")
 PULLS_MAX = 2
 PAUSE_MAX_MS = 60_000.0
 
@@ -46,9 +47,9 @@ class HistoryPulling:
     @property
     def deadline_ms(self) -> float:
         """When `tick` has something to do."""
-        due = float("inf")
         if not self._searches:
-            return due
+            return _NEVER
+        due = _NEVER
         asking = self._asking
         for search in self._searches.values():
             if search.peer is not None:

@@ -19,6 +19,7 @@ from cluster.session.operations import Kind, Operation, Reply
 PRESENT_INTERVAL_MS = 33.0
 """Between two values of one connection."""
 
+_NEVER = float("inf")
 _NO_REPLIES: list[Reply] = []
 
 
@@ -58,6 +59,8 @@ class Presenting:
 
     def send_due(self, now_ms: float) -> None:
         """Send the last values whose time has come; nobody waits for their answers."""
+        if not self._due:
+            return
         for key, (due_ms, watch) in list(self._due.items()):
             if due_ms > now_ms:
                 continue
@@ -83,4 +86,4 @@ class Presenting:
     @property
     def deadline_ms(self) -> float:
         """When `send_due` has something to do."""
-        return min([due_ms for due_ms, _ in self._due.values()], default=float("inf"))
+        return min([due_ms for due_ms, _ in self._due.values()]) if self._due else _NEVER

@@ -335,7 +335,7 @@ class Pump:
     def deadline_ms(self) -> float:
         """When `step` must be called next, whatever arrives."""
         due = min(self._heartbeat_due_ms, self.streams.deadline_ms, self._schedule.deadline_ms)  # housekeeping waits for these
-        due = min(due, self._waking.deadline_ms, self.divergences.deadline_ms, self._incoming.compiling.deadline_ms)
+        due = min(due, self.liveness.silence_due_ms, self.divergences.deadline_ms, self._incoming.compiling.deadline_ms)
         return min(due, self.clocks.at_ms(self._schedule.due_ms), self._transfers.deadline_ms(self._now_ms))
 
     @property
@@ -380,7 +380,7 @@ class Pump:
     def _step_ready(self, now_ms: float, wall_ms: int) -> None:
         """Those with news, for one slice. A node that steps thousands at once is deaf meanwhile, and taken for dead."""
         ready = list(self._schedule.take_ready())
-        ends_ms = self._clock() + self._config.step_slice_ms
+        ends_ms = self._clock() + self._config.step_slice_ms if ready else now_ms
         for done, shard in enumerate(ready, 1):
             replica = self.replicas[shard]
             replica.step(now_ms, self.clocks.stamp(replica, wall_ms), self._turn)
@@ -399,8 +399,8 @@ class Pump:
 
     def apply(self, now_ms: float) -> Output:
         """Apply what is committed, for one slice; answers and deltas come out."""
-        ends_ms = self._clock() + self._config.apply_slice_ms
         waiting = list(self._schedule.take_to_apply())
+        ends_ms = self._clock() + self._config.apply_slice_ms if waiting else now_ms
         for done, shard in enumerate(waiting, 1):
             replica = self.replicas[shard]
             self._schedule.moved[shard] = None
@@ -426,11 +426,12 @@ class Pump:
         if replica.damaged != replica.stored.damaged:
             replica.stored.note_damage(replica.damaged, self._turn.batch)
         self.liveness.note_term(replica.id, replica.raft.term)
-        if replica.serves and not self._delisted:
+        leads = replica.leads
+        if leads and not self._delisted and not replica.unwell:
             self.liveness.lead(replica.id, replica.raft.term)
         else:
             self.liveness.delist(replica.id)
-        leader = self.node if replica.leads else replica.leader_node
+        leader = self.node if leads else replica.leader_node
         if leader != replica.leader_told:
             replica.leader_told = leader
             self.leader_changes.append((replica.id, replica.raft.term, leader))
@@ -493,7 +494,8 @@ class Pump:
         return self._holdings.losses.lost
 
     def _emit(self, now_ms: float) -> Output:
-        self._holdings.losses.take_down()
+        if self._holdings.losses.found:
+            self._holdings.losses.take_down()
         if self._turn.round_needed:
             self._heartbeat_due_ms = now_ms
         return self._outbox.emit(now_ms)

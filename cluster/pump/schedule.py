@@ -14,16 +14,12 @@ from cluster.shard.feed import Feed
 from cluster.shard.replica import ShardReplica
 
 _NEVER = float("inf")
+_STANDING = (Role.PRE_CANDIDATE, Role.CANDIDATE)
+"""Who asks for votes, and will go on to while there is a deadline."""
 STANDING_MAX = 64
 """Elections under way at a time for groups that have no leader. After a start, or when a node has died, all groups want one at
 about the same time, and who asks everybody for all of them at once is answered too late by everybody, and asks again.
 """
-
-
-def _stands(replica: ShardReplica) -> bool:
-    """Whether it asks for votes, and will go on to."""
-    role = replica.raft.role
-    return (role is Role.PRE_CANDIDATE or role is Role.CANDIDATE) and replica.deadline_ms < _NEVER
 
 
 RING_PAUSE_MS = 10.0
@@ -82,7 +78,8 @@ class Schedule:
         shard = replica.id
         if replica.incomplete:
             self.moved[shard] = None
-        self._arm(shard, replica.deadline_ms)
+        deadline_ms = replica.deadline_ms
+        self._arm(shard, deadline_ms)
         due_ms = replica.due_ms
         if due_ms < _NEVER:
             due_ms -= self._ahead_ms(replica)
@@ -92,15 +89,15 @@ class Schedule:
             self.to_apply[shard] = None
         if replica.reads_confirmable:
             self.reading[shard] = None
-        else:
+        elif self.reading:
             self.reading.pop(shard, None)
-        if _stands(replica):
+        if replica.raft.role in _STANDING and deadline_ms < _NEVER:
             self.standing.add(shard)
         else:
             self.standing.discard(shard)
         if len(replica.feed):
             self.watched[shard] = None
-        else:
+        elif self.watched:
             self.watched.pop(shard, None)
 
     def close_watches(self, replicas: Mapping[ShardId, ShardReplica], close: Callable[[Feed], None]) -> None:

@@ -21,6 +21,7 @@ from cluster.shard.replica import ShardReplica
 from cluster.shard.snapshot import ShardMetadata
 from cluster.shard.turn import SnapshotChunk, SnapshotClose, SnapshotOpening, SnapshotPull, SnapshotRequest, Turn
 
+_NEVER = float("inf")
 REPEATS_MAX = 6
 """Unanswered questions in a row after which a transfer counts as broken off; it is resumed when its leader offers it again."""
 PATIENCES_MAX = 4
@@ -49,7 +50,7 @@ class SnapshotReceiving:
     def deadline_ms(self) -> float:
         """When `tick` has something to do."""
         if not self._incoming:
-            return float("inf")
+            return _NEVER
         return min([incoming.patience.ends_ms for incoming in self._incoming.values()])
 
     def on_opening(self, replica: ShardReplica, opening: SnapshotOpening, now_ms: float, turn: Turn) -> None:
@@ -170,6 +171,8 @@ class SnapshotReceiving:
 
     def tick(self, now_ms: float, turn: Turn) -> None:
         """Ask again for what is overdue."""
+        if not self._incoming:
+            return
         for shard, incoming in list(self._incoming.items()):
             if incoming.patience.ends_ms <= now_ms:
                 if incoming.patience.repeats >= REPEATS_MAX:

@@ -31,6 +31,7 @@ from cluster.shard.turn import (
     Turn,
 )
 
+_NEVER = float("inf")
 CHUNK_BYTES = 512 * 1024
 """Records or history in one chunk, so that none holds up the turn, or a lane, for long."""
 TRANSFERS_MAX = 2
@@ -102,8 +103,8 @@ class SnapshotSending:
     def deadline_ms(self, now_ms: float) -> float:
         """When `tick` has something to do."""
         if not (self._outgoing or self._history):
-            return float("inf")
-        due = min([transfer.heard_ms + self._silence_ms for transfer in self._outgoing.values()], default=float("inf"))
+            return _NEVER
+        due = min([transfer.heard_ms + self._silence_ms for transfer in self._outgoing.values()], default=_NEVER)
         if self._history or any(transfer.pull is not None for transfer in self._outgoing.values()):
             due = min(due, self._bucket.ready_at_ms(now_ms))
         return due
@@ -184,6 +185,8 @@ class SnapshotSending:
 
     def tick(self, now_ms: float, turn: Turn) -> None:
         """Send what was asked for, as far as the rate allows; end transfers nobody asks about any more."""
+        if not (self._outgoing or self._history):
+            return
         for place, transfer in list(self._outgoing.items()):
             if place not in self._outgoing:
                 continue

@@ -333,8 +333,9 @@ class Streams:
     @property
     def deadline_ms(self) -> float:
         """When `tick` has something to do."""
-        first = next(iter(self._orphans.values()), None)
-        return min(first.retry_ms if first is not None else float("inf"), self._presenting.deadline_ms)
+        if not self._orphans:
+            return self._presenting.deadline_ms
+        return min(next(iter(self._orphans.values())).retry_ms, self._presenting.deadline_ms)
 
     def _give_up(self, lost: list[tuple[int, int]]) -> None:
         if not lost:

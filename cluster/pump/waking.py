@@ -91,11 +91,6 @@ class Waking:
         """Whether the next turn wakes anybody."""
         return bool(self._first or (self._waiting and self._schedule.room_to_stand))
 
-    @property
-    def deadline_ms(self) -> float:
-        """When a peer will have been silent for too long if nothing more is heard of it."""
-        return self._holder.liveness.silence_due_ms
-
     def tick(self, now_ms: float) -> None:
         """Wake some of those who rely on what liveness has changed its mind about.
 
@@ -106,8 +101,9 @@ class Waking:
         if now_ms >= holder.liveness.silence_due_ms:
             for node in holder.liveness.look_out(now_ms, self._silence_ms):
                 holder.streams.node_lost(node, now_ms)
-        self._hear()
-        if self.pending:
+        if holder.liveness.has_news:
+            self._hear()
+        if self._first or self._waiting:
             for shard, restarted in self._take().items():
                 replica = holder.replicas.get(shard)
                 if replica is not None:

@@ -217,6 +217,8 @@ MESSAGES: Mapping[Role, Mapping[type[Message], _MessageHandler]] = {
     },
 }
 
+_LEADER = Role.LEADER
+
 
 class Raft:
     """One replica.
@@ -282,9 +284,9 @@ class Raft:
         elif type(event) is not Deadline or now_ms >= self.deadline_ms:
             EVENTS[state.role][type(event)](state, event, now_ms)
             looks = type(event) is Deadline or type(event) is LivenessChanged
-        if state.role is Role.LEADER:
+        if state.role is _LEADER:
             membership.settle(state, now_ms)
-        if state.role is Role.LEADER:
+        if state.role is _LEADER:
             replication.flush(state, now_ms)
             transfer.tell_successor(state)
         _persist(state, now_ms)
@@ -381,7 +383,7 @@ class Raft:
         state = self._state
         if state.asleep:
             return math.inf
-        return replication.deadline_ms(state) if state.role is Role.LEADER else state.deadline_ms
+        return replication.deadline_ms(state) if state.role is _LEADER else state.deadline_ms
 
     @property
     def asleep(self) -> bool:

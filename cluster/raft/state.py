@@ -196,7 +196,11 @@ class State:
 
     def configured_at(self, index: LogIndex) -> LogIndex:
         """Which entry made the configuration that counted at `index`, in the log or not; 0 for the group's first."""
-        return next((at for at, _ in reversed(self.configurations[1:]) if at <= index), self.first_configured)
+        for place in range(len(self.configurations) - 1, 0, -1):
+            at = self.configurations[place][0]
+            if at <= index:
+                return at
+        return self.first_configured
 
     @property
     def hard_state(self) -> HardState:

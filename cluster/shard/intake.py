@@ -143,8 +143,8 @@ class Intake:
     @property
     def gathers(self) -> bool:
         """Whether commands that waited for the last entries to be committed, or reads whose lease had ended, can go on."""
-        waits = bool(self._arrived or self._touched or self._to_look_up)
-        return (waits and not self._on_their_way) or self._reads.unasked
+        waits = self._arrived or self._touched or self._to_look_up
+        return bool(waits and not self._on_their_way) or self._reads.unasked
 
     @property
     def _to_look_up(self) -> bool:

@@ -53,6 +53,7 @@ from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE, Shard
 from cluster.storage.log import ShardLog
 
 _NEVER = float("inf")
+_LEADER = Role.LEADER
 APPLY_READ_BYTES = 4 * 1024 * 1024
 """Log bytes read at a time for apply."""
 
@@ -63,7 +64,7 @@ class ShardReplica:
     __slots__ = (
         "_applier", "_compact_looked_at", "_compaction", "_contradicted", "_departed", "_intake",
         "_messages", "_on_changed", "_stands_in", "applied", "broken_snapshots", "cache", "damaged", "diverged", "feed",
-        "halted", "handover", "held_for_snapshots", "leader_told", "log", "lost", "malformed_messages", "members", "node",
+        "halted", "handover", "held_for_snapshots", "id", "leader_told", "log", "lost", "malformed_messages", "members", "node",
         "raft", "replica", "shard", "snapshots_wanted", "stalled", "stored", "suspected_offset",
     )  # fmt: skip
 
@@ -87,6 +88,7 @@ class ShardReplica:
         on_changed: Callable[[LiveDocument, Turn], None] | None = None,
     ) -> None:
         self.shard = shard
+        self.id: ShardId = shard.shard
         self.replica = replica
         self.node = node
         self.raft = raft
@@ -125,12 +127,8 @@ class ShardReplica:
     # -- what it is --------------------------------------------------------------------------------------------------
 
     @property
-    def id(self) -> ShardId:
-        return self.shard.shard
-
-    @property
     def leads(self) -> bool:
-        return self.raft.role is Role.LEADER
+        return self.raft.role is _LEADER
 
     @property
     def serves(self) -> bool:

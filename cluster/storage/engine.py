@@ -17,6 +17,9 @@ from typing import Protocol
 class Family(enum.Enum):
     """Column families. The value is the on-disk name."""
 
+    __hash__ = object.__hash__
+    """Members are single; hashing their names, as enumerations do, would cost more than the look-ups that need it."""
+
     META = "meta"
     LOG = "log"
     RECORDS = "records"
