@@ -25,7 +25,7 @@ from chaos.checkers.configurations import Configurations, is_quorum
 from chaos.checkers.violation import Violation
 from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.raft.configuration import TAG, voters_of
-from cluster.raft.effects import Role
+from cluster.raft.effects import LEADER, Role
 from cluster.raft.messages import AppendReply, Configuration, HardState, SnapshotMeta, VoteReply, VoteRequest
 from cluster.shard.commands import Command, decode_entry
 from cluster.shard.replica import ShardReplica
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 
 _CONFIGURATION = bytes([TAG])
-_LEADER = Role.LEADER
 _HEADER_BYTES = keys.CHECKSUM_BYTES + 8
 _decode_hard_state = msgspec.msgpack.Decoder(HardState).decode
 _decode_snapshot = msgspec.msgpack.Decoder(SnapshotMeta).decode
@@ -169,7 +168,7 @@ class Consensus(Checker):
             return
         for shard, replica in node.pump.replicas.items():
             state = replica.raft._state
-            leads = state.role is _LEADER
+            leads = state.role is LEADER
             now = (leads, state.term, state.commit, state.log.last_index)
             before = self._seen.get((shard, replica.replica))
             if now == before:

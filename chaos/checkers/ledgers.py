@@ -31,10 +31,10 @@ class Ledgers(Checker):
         for call in self.world.history.calls:
             if call.name[0] == "ledger":
                 calls.setdefault(call.name, []).append(call)
-        for name, view in self.world.final_views().items():
+        views = self.world.final_views()
+        for name, view in views.items():
             if name[0] == "ledger":
                 self._content(name, view["entries"], calls.get(name, []), final[name])
-        views = self.world.final_views()
         for name, asked in calls.items():
             self._one_order(name, asked, views.get(name))
 
@@ -87,8 +87,8 @@ class Ledgers(Checker):
         found = search(intervals, NOTHING)
         self.world.marks[f"histories_{found.verdict.name.lower()}"] += 1
         if found.verdict is Verdict.NOT_LINEARIZABLE:
-            explained = [intervals[number].told for number in found.longest]
-            left = [call.told for number, call in enumerate(intervals) if number not in set(found.longest) and call.known]
+            explained = [str(intervals[number].told) for number in found.longest]
+            left = [str(call.told) for number, call in enumerate(intervals) if number not in set(found.longest) and call.known]
             raise Violation(
                 "linearizability",
                 f"no order of the calls to {'/'.join(name)} explains their answers; the longest that could be explained ends "
@@ -122,19 +122,19 @@ def _interval(call: Call) -> Interval[State] | None:
     ended_ms = call.ended_ms if known else math.inf
     if call.kind is Kind.SEND:
         if refused:
-            return Interval(call.began_ms, ended_ms, _unchanged, str(call))
+            return Interval(call.began_ms, ended_ms, _unchanged, call)
         if call.channel == "doubt" and _number(call) % 2 == 0:
             return None  # whether it was judged or not, it has changed nothing
         count = msgspec.json.decode(reply.payload) if known else None
-        return Interval(call.began_ms, ended_ms, _append(_number(call), count), str(call))
+        return Interval(call.began_ms, ended_ms, _append(_number(call), count), call)
     if call.kind is Kind.READ:
         if not known or call.consistency is not Consistency.LINEARIZABLE:
             return None
-        return Interval(call.began_ms, ended_ms, _read(msgspec.json.decode(reply.payload)["entries"]), str(call))
+        return Interval(call.began_ms, ended_ms, _read(msgspec.json.decode(reply.payload)["entries"]), call)
     if call.kind is Kind.CREATE:
-        return Interval(call.began_ms, ended_ms, _create, str(call))
+        return Interval(call.began_ms, ended_ms, _create, call)
     if call.kind is Kind.DELETE:
-        return Interval(call.began_ms, ended_ms, _delete, str(call))
+        return Interval(call.began_ms, ended_ms, _delete, call)
     return None
 
 

@@ -39,13 +39,13 @@ class Interval(Generic[State]):
     """One call as the search sees it.
 
     step: the state after it, or None when its answer does not fit the state before. ended_ms: infinite when nobody knows
-    whether it took effect.
+    whether it took effect. told: whatever says what it was, if somebody asks.
     """
 
     began_ms: float
     ended_ms: float
     step: Callable[[State], State | None]
-    told: str = ""
+    told: object = ""
 
     @property
     def known(self) -> bool:
@@ -69,6 +69,9 @@ class _Search(Generic[State]):
         self.calls = calls
         self._known = [number for number in order if calls[number].known]
         self._unknown = [number for number in order if not calls[number].known]
+        self._began_ms = [call.began_ms for call in calls]
+        self._ended_ms = [call.ended_ms for call in calls]
+        self._latest_first = [-call.ended_ms for call in calls]
         self._goal = sum(1 << number for number in self._known)
         self._state = initial
         self._taken = 0
@@ -76,12 +79,14 @@ class _Search(Generic[State]):
 
     def run(self, steps_max: int) -> Found:
         tried: set[tuple[int, State]] = set()
-        stack: list[tuple[State, list[int]]] = [(self._state, self._candidates(0))]
+        stack: list[tuple[State, list[int], int]] = [(self._state, *self._candidates(0, 0))]
         longest: tuple[int, ...] = ()
         steps = 0
         while self._taken & self._goal != self._goal:
-            before, candidates = stack[-1]
+            before, candidates, passed = stack[-1]
             if not candidates:
+                if len(self._order) > len(longest):
+                    longest = tuple(self._order)
                 stack.pop()
                 if not stack:
                     return Found(Verdict.NOT_LINEARIZABLE, longest, steps)
@@ -89,37 +94,42 @@ class _Search(Generic[State]):
                 continue
             steps += 1
             if steps > steps_max:
-                return Found(Verdict.UNDECIDED, longest, steps)
+                return Found(Verdict.UNDECIDED, max(longest, tuple(self._order), key=len), steps)
             number = candidates.pop()
             state = self.calls[number].step(before)
+            if state is None:
+                continue
             taken = self._taken | 1 << number
-            if state is None or (taken, state) in tried:
+            if (taken, state) in tried:
                 continue
             tried.add((taken, state))
             self._taken = taken
             self._order.append(number)
-            if len(self._order) > len(longest):
-                longest = tuple(self._order)
-            stack.append((state, self._candidates(taken)))
+            stack.append((state, *self._candidates(taken, passed)))
         return Found(Verdict.LINEARIZABLE, tuple(self._order), steps)
 
-    def _candidates(self, taken: int) -> list[int]:
-        """Calls that may come next, best last: those that began before any that is left has ended."""
+    def _candidates(self, taken: int, passed: int) -> tuple[list[int], int]:
+        """Calls that may come next, best last: those that began before any that is left has ended. passed: of how many known
+        calls, from the first on, it is known that they are taken; returned anew.
+        """
+        known, began_ms, ended_ms = self._known, self._began_ms, self._ended_ms
+        while passed < len(known) and taken >> known[passed] & 1:
+            passed += 1
         first_end_ms = math.inf
         found: list[int] = []
-        for number in self._known:
+        for place in range(passed, len(known)):
+            number = known[place]
             if taken >> number & 1:
                 continue
-            call = self.calls[number]
-            if call.began_ms > first_end_ms:
+            if began_ms[number] > first_end_ms:
                 break
             found.append(number)
-            first_end_ms = min(first_end_ms, call.ended_ms)
-        calls = self.calls
-        known = [number for number in found if calls[number].began_ms <= first_end_ms]
-        known.sort(key=lambda number: -calls[number].ended_ms)
-        unknown = [n for n in self._unknown if not taken >> n & 1 and calls[n].began_ms <= first_end_ms]
-        return unknown + known
+            if ended_ms[number] < first_end_ms:
+                first_end_ms = ended_ms[number]
+        candidates = [number for number in found if began_ms[number] <= first_end_ms]
+        candidates.sort(key=self._latest_first.__getitem__)
+        unknown = [number for number in self._unknown if began_ms[number] <= first_end_ms and not taken >> number & 1]
+        return unknown + candidates, passed
 
 
 def search(calls: Sequence[Interval[State]], initial: State, steps_max: int = STEPS_MAX) -> Found:

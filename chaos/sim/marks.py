@@ -13,7 +13,7 @@ from chaos.sim.paths import PATHS
 from chaos.sim.sites import SITES
 from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.pump import frames
-from cluster.raft.effects import Role
+from cluster.raft.effects import LEADER
 from cluster.raft.messages import Configuration
 from cluster.session.operations import Failure, Kind
 from cluster.shard.commands import Command
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from chaos.sim.node import SimulatedNode
     from chaos.sim.world import World
 
-_LEADER = Role.LEADER
 
 MARKS: dict[str, str] = {
     "answers": "a call was answered with success",
@@ -118,7 +117,7 @@ class Marks(Checker):
         leases = node.world.scenario.limits.lease_reads
         for shard, replica in node.pump.replicas.items():
             state = replica.raft._state
-            leads = state.role is _LEADER
+            leads = state.role is LEADER
             glance = (
                 replica.replica, leads, state.term, state.transfer_to, state.configured_at(state.log.last_index),
                 state.log.snapshot.index, replica.cache.generation, replica.damaged,

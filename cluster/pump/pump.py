@@ -494,8 +494,7 @@ class Pump:
         return self._holdings.losses.lost
 
     def _emit(self, now_ms: float) -> Output:
-        if self._holdings.losses.found:
-            self._holdings.losses.take_down()
+        self._holdings.losses.take_down()
         if self._turn.round_needed:
             self._heartbeat_due_ms = now_ms
         return self._outbox.emit(now_ms)

@@ -333,9 +333,8 @@ class Streams:
     @property
     def deadline_ms(self) -> float:
         """When `tick` has something to do."""
-        if not self._orphans:
-            return self._presenting.deadline_ms
-        return min(next(iter(self._orphans.values())).retry_ms, self._presenting.deadline_ms)
+        retry_ms = next(iter(self._orphans.values())).retry_ms if self._orphans else float("inf")
+        return min(retry_ms, self._presenting.deadline_ms)
 
     def _give_up(self, lost: list[tuple[int, int]]) -> None:
         if not lost:

@@ -25,7 +25,7 @@ from cluster.ids import LogIndex, ReplicaId, Term
 from cluster.raft import election, following, lease, membership, reads, replication, roles, sleeping, transfer
 from cluster.raft.config import RaftConfig
 from cluster.raft.configuration import without_configurations
-from cluster.raft.effects import Effects, Persist, Role
+from cluster.raft.effects import LEADER, Effects, Persist, Role
 from cluster.raft.events import (
     Campaign,
     ChangeConfiguration,
@@ -217,8 +217,6 @@ MESSAGES: Mapping[Role, Mapping[type[Message], _MessageHandler]] = {
     },
 }
 
-_LEADER = Role.LEADER
-
 
 class Raft:
     """One replica.
@@ -284,9 +282,9 @@ class Raft:
         elif type(event) is not Deadline or now_ms >= self.deadline_ms:
             EVENTS[state.role][type(event)](state, event, now_ms)
             looks = type(event) is Deadline or type(event) is LivenessChanged
-        if state.role is _LEADER:
+        if state.role is LEADER:
             membership.settle(state, now_ms)
-        if state.role is _LEADER:
+        if state.role is LEADER:
             replication.flush(state, now_ms)
             transfer.tell_successor(state)
         _persist(state, now_ms)
@@ -383,7 +381,7 @@ class Raft:
         state = self._state
         if state.asleep:
             return math.inf
-        return replication.deadline_ms(state) if state.role is _LEADER else state.deadline_ms
+        return replication.deadline_ms(state) if state.role is LEADER else state.deadline_ms
 
     @property
     def asleep(self) -> bool:

@@ -17,7 +17,7 @@ from cluster.empty import NO_ENTRIES, NO_ITEMS
 from cluster.errors import ApplyHalted, CodeMissing, InvalidRequest, PositionRewound, StorageDamaged
 from cluster.ids import DocumentId, LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.raft.core import Raft
-from cluster.raft.effects import Effects, Role
+from cluster.raft.effects import LEADER, Effects
 from cluster.raft.events import (
     Compact,
     Deadline,
@@ -53,7 +53,6 @@ from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE, Shard
 from cluster.storage.log import ShardLog
 
 _NEVER = float("inf")
-_LEADER = Role.LEADER
 APPLY_READ_BYTES = 4 * 1024 * 1024
 """Log bytes read at a time for apply."""
 
@@ -128,7 +127,7 @@ class ShardReplica:
 
     @property
     def leads(self) -> bool:
-        return self.raft.role is _LEADER
+        return self.raft.role is LEADER
 
     @property
     def serves(self) -> bool:
