@@ -102,7 +102,9 @@ class Operator:
     def _ask(self, move: _Move, pump: Pump, now_ms: float) -> None:
         try:
             step = (
-                pump.move_step(move.shard, move.leaving, move.joining, now_ms) if not self._blunt else _push(move, pump, now_ms)
+                _push(move, pump, now_ms, self._world.scenario.limits.replication_factor)
+                if self._blunt
+                else pump.move_step(move.shard, move.leaving, move.joining, now_ms)
             )
         except (RetryableError, RejectedError) as refusal:
             move.why = f"{refusal.reason}: {refusal.message}"
@@ -161,14 +163,19 @@ class Operator:
         return [f"shard {move.shard} moves from {move.leaving} to {move.joining}: {move.why}" for move in self._moves.values()]
 
 
-def _push(move: _Move, pump: Pump, now_ms: float) -> Step:
-    """A step of a move, with the change of voters in place of the handover before it. Raises as `Pump.move_step` does."""
+def _push(move: _Move, pump: Pump, now_ms: float, whole: int) -> Step:
+    """A step of a move, with the change of voters in place of the handover before it. Raises as `Pump.move_step` does.
+
+    whole: voters of a shard that lacks none. While one is being replaced the learner at `joining` may be its replacement, which
+    is not for a move to take: that is left to the product to see.
+    """
     status = pump.configuration(move.shard)
     old, new = (status.on(move.leaving), status.on(move.joining)) if status is not None else (None, None)
     if (
         status is None
         or old is None
         or new is None
+        or len(status.voters) < whole
         or next_step(status, move.leaving, move.joining).action is not Action.TRANSFER
     ):
         return pump.move_step(move.shard, move.leaving, move.joining, now_ms)

@@ -64,6 +64,7 @@ FOUND_BUGS = {
     303969651909: "a voter that was only cut off was not waited for, for it had been offered a snapshot that it did not need",
     374295466587: "a later leader's snapshot came for nothing, and the earlier one's was asked on without its generation",
     20000342: "the simulator's own: a message was checked against a document that a lagging leader made again on older code",
+    429613448610: "the simulator's own: its operator took the replacement of a lost replica as the end of a move, as 9400035",
     22842628658: "the simulator's own: its operator created the cluster's document, lost the answer, and found it there",
 }
 """Seeds that failed once, with what they found."""
