@@ -204,6 +204,7 @@ class _Writer:
         self._spectator = spectator
         self._moved = asyncio.Event()
         self._released = asyncio.Event()
+        self._killed = asyncio.Event()
         self.in_flight_max = max(IN_FLIGHT_MIN, min(IN_FLIGHT_MAX, len(payloads) // IN_FLIGHT_SHARE))
         self.acks: list[tuple[float, int]] = []
         self.acknowledged = 0
@@ -215,6 +216,10 @@ class _Writer:
         """The victim is back: sending may go on."""
         self._released.set()
 
+    def killed(self) -> None:
+        """The leader is dead: sending may go on into that."""
+        self._killed.set()
+
     async def reached(self, message: int) -> None:
         """Until so many messages are acknowledged."""
         while self.acknowledged < message:
@@ -224,14 +229,18 @@ class _Writer:
     async def run(self, kills: list[Kill]) -> None:
         """Send everything and take every answer. Raises ClusterError for a message that could not be sent."""
         pending: deque[PendingAnswer] = deque()
-        holds = [kill.hold_at for kill in kills[1:]]
+        holds, deaths = [kill.hold_at for kill in kills[1:]], [kill.before for kill in kills]
         self.began_s = time.monotonic()
         sent, total = 0, len(self._payloads)
         while sent < total or pending:
             if holds and sent == holds[0] and not pending:
                 await self._hold()
                 holds.pop(0)
-            limit = min(total, holds[0]) if holds else total
+            if deaths and sent == deaths[0] and (not pending or self._killed.is_set()):
+                await self._killed.wait()
+                self._killed.clear()
+                deaths.pop(0)
+            limit = min([total, *holds[:1], *deaths[:1]])
             while sent < limit and len(pending) < self.in_flight_max:
                 pending.append(self._client.send_nowait(SPACE, KEY, "edit", self._payloads[sent]))
                 sent += 1
@@ -274,6 +283,7 @@ async def _kill(live: LiveCluster, kills: list[Kill], writer: _Writer, result: R
         await live.kill(leader)
         victim = Victim(leader.node_id, writer.acknowledged, at_s)
         result.victims.append(victim)
+        writer.killed()
         spectator.killed(leader.node_id, victim.message)
         await asyncio.sleep(kill.down_ms / 1000)
         live.local.start(leader)
