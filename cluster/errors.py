@@ -32,6 +32,7 @@
         Unauthenticated         no acceptable principal was given
         AskClosed               nothing of that id waits for an answer of this principal (any more)
         NotArmed                the alarm is not armed, not due, or has rung; never told to clients
+        ConnectionUnchanged     the connection has come, or gone, already; never told to clients
         KeyReused               a sequence or idempotency key came back with another payload
         PositionRewound         the position belongs to another epoch
         PositionMoved           the document is at another position than the caller expects; `current` is where
@@ -226,6 +227,10 @@ class AskClosed(RejectedError):
 
 class NotArmed(RejectedError):
     """What a leader found due is not armed, or not due, where the command ran: it changed nothing."""
+
+
+class ConnectionUnchanged(RejectedError):
+    """What a leader noted of a connection, that it came or went, the document knows already: the command changed nothing."""
 
 
 class KeyReused(RejectedError):

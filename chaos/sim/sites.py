@@ -134,7 +134,7 @@ def tiny_appends(node: SimulatedNode, replica: ShardReplica, source: random.Rand
 
 def tiny_entries(node: SimulatedNode, replica: ShardReplica, source: random.Random) -> bool:
     """One command in an entry."""
-    replica._intake._gatherer._commands_max = 1
+    replica.intake._gatherer._commands_max = 1
     return True
 
 

@@ -12,6 +12,7 @@
       channels.py   handlers and what they are given
     instance.py     Instance: one command, atomic
       context.py    Command and the random stream
+      connections.py  whose connections a document knows
       armed.py      alarms and asks: what time or an answer will run; maybe.py
       payload.py    JSON, strict in, canonical out
       views.py      what viewers see, whole and by patches

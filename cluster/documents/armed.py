@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from cluster.documents import payload as json
+from cluster.documents.connections import CONNECTIONS_FIELD
 from cluster.documents.meter import METER, charge, charge_items
 from cluster.documents.runtime import ALARM_CHANNEL, ANSWER_CHANNEL, Due, OpenAsk, Settings
 from cluster.documents.sizes import measure
@@ -41,6 +42,7 @@ EVERY_MIN: Final = timedelta(milliseconds=100)
 EPOCH_MS_MAX: Final = 253_402_300_799_999
 """The last millisecond that a datetime can name."""
 
+_HIDDEN: Final = tuple(name.encode() for name in (ALARMS_FIELD, ASKS_FIELD, CONNECTIONS_FIELD))
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _STALE_MAX: Final = 64
 """Entries of the heap that may count no more, beyond as many as count."""
@@ -64,9 +66,10 @@ class Ask(Record):
     due: int
 
 
-class _Held(msgspec.Struct, rename={"alarms": ALARMS_FIELD, "asks": ASKS_FIELD}):
+class _Held(msgspec.Struct, rename={"alarms": ALARMS_FIELD, "asks": ASKS_FIELD, "connections": CONNECTIONS_FIELD}):
     alarms: dict[str, _HeldAlarm] = {}
     asks: dict[str, _HeldAsk] = {}
+    connections: dict[str, str] = {}
 
 
 class _HeldAlarm(msgspec.Struct):
@@ -85,12 +88,14 @@ class Waits:
     """What a dump says its document waits for.
 
     due_ms: the earliest thing that time must do, None when there is none. asked: who is asked, sorted. handlers: names of the
-    handlers that are armed: code without one of them can not take the document over.
+    handlers that are armed: code without one of them can not take the document over. connected: whether there are connections
+    that came and did not go.
     """
 
     due_ms: int | None
     asked: tuple[str, ...]
     handlers: frozenset[str]
+    connected: bool = False
 
 
 NO_WAITS: Final = Waits(None, (), frozenset())
@@ -102,7 +107,7 @@ def waits_of(state: bytes) -> Waits:
     """What a document waits for, from its dump and without its code. A dump of another runtime, or one that can not be read,
     waits for nothing.
     """
-    if ALARMS_FIELD.encode() not in state and ASKS_FIELD.encode() not in state:
+    if not any(name in state for name in _HIDDEN):
         return NO_WAITS
     try:
         held = _decode_held(state)
@@ -111,7 +116,7 @@ def waits_of(state: bytes) -> Waits:
     items: list[_HeldAlarm | _HeldAsk] = [*held.alarms.values(), *held.asks.values()]
     due_ms = min((item.due for item in items), default=None)
     asked = tuple(sorted({ask.to for ask in held.asks.values()}))
-    return Waits(due_ms, asked, frozenset(item.handler for item in items))
+    return Waits(due_ms, asked, frozenset(item.handler for item in items), bool(held.connections))
 
 
 def hidden_fields() -> dict[str, FieldSpec]:

@@ -132,7 +132,8 @@ class Command:
     """The running command.
 
     sender: who sent it. now: the position's time, aware, UTC. index: the document's command counter. random: see Random.
-    cause: the id of the alarm that rings or of the ask that is answered; empty in other handlers.
+    cause: the id of the alarm that rings or of the ask that is answered, the name of the connection that came or went; empty
+        in other handlers.
     """
 
     __slots__ = ("_armed", "_asks", "_ids", "_made", "_now_ms", "_random", "_seed", "cause", "index", "sender")

@@ -33,8 +33,8 @@ RESERVED: Final = frozenset({"on", "read", "field"})
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a decorator said about a function. kind: construct, message, alarm, answer, delete, upgrade, gate, policy, view or
-    export.
+    """What a decorator said about a function. kind: construct, message, alarm, answer, connect, disconnect, delete, upgrade,
+    gate, policy, view or export.
 
     allow: the policy of a message, or who an export is open to. since: the version from which an upgrade hook leads on.
     """
@@ -95,6 +95,16 @@ class _On:
     def answer(self, handler: F) -> F:
         """What takes the answer of a `ctx.ask`: `(self, ctx, value: Maybe[T])`. Its result is told to whoever answered."""
         return _mark(handler, Mark("answer"))
+
+    def connect(self, handler: F) -> F:
+        """Told when somebody begins to watch: `(self, ctx)`, once for each connection, after the gate. `ctx.sender` is who,
+        `ctx.cause` the connection's name. If it refuses or fails, the watch is refused so, and nothing stays behind."""
+        return _mark(handler, Mark("connect"))
+
+    def disconnect(self, handler: F) -> F:
+        """Told when a connection is gone, for whatever reason: `(self, ctx)`, once for each that was connected. It can not be
+        refused: the connection is gone however this ends."""
+        return _mark(handler, Mark("disconnect"))
 
 
 class _Read:

@@ -273,6 +273,19 @@ EXPLANATIONS: Final = (
         _class("gate = anyone\n\n@on.construct\ndef one(self, ctx: Command) -> None:\n    pass"),
     ),
     Explanation(
+        "connection",
+        "One handler hears of those who come, one of those who go: with two it would not be said in which order.",
+        _class(
+            "gate = anyone\n\nguests: list[Principal] = field.public()\n\n"
+            "@on.connect\ndef arrive(self, ctx: Command) -> None:\n    self.guests.append(ctx.sender)\n\n"
+            "@on.connect\ndef greet(self, ctx: Command) -> None:\n    self.guests.append(ctx.sender)"
+        ),
+        _class(
+            "gate = anyone\n\nguests: list[Principal] = field.public()\n\n"
+            "@on.connect\ndef arrive(self, ctx: Command) -> None:\n    self.guests.append(ctx.sender)"
+        ),
+    ),
+    Explanation(
         "signature",
         "Parameters are the wire schema of a handler, so each needs a name; `ctx` comes first.",
         _class("gate = anyone\n\n@on.message\ndef act(self, text: str) -> None:\n    pass"),

@@ -21,12 +21,15 @@ import msgspec
 from cluster.documents import emitting, repairing, textual
 from cluster.documents import payload as json
 from cluster.documents.armed import Armed, json_form
+from cluster.documents.connections import Connected
 from cluster.documents.context import Command, RowIds
 from cluster.documents.declare import Document, anyone
 from cluster.documents.meter import METER, Exhausted, Fault, charge
 from cluster.documents.runtime import (
     ALARM_CHANNEL,
+    CONNECT_CHANNEL,
     DELETE_CHANNEL,
+    DISCONNECT_CHANNEL,
     MISSING_CHANNEL,
     Code,
     Due,
@@ -39,7 +42,7 @@ from cluster.documents.sizes import measure
 from cluster.documents.state import Changes, Journal, Refused, StateRoot
 from cluster.documents.tracebacks import traceback_of
 from cluster.documents.views import FollowedView, Viewing
-from cluster.errors import ApplyHalted, AskClosed, InvalidRequest, NotArmed, StorageDamaged
+from cluster.errors import ApplyHalted, AskClosed, ConnectionUnchanged, InvalidRequest, NotArmed, StorageDamaged
 from cluster.ids import DocumentId, Principal
 
 if TYPE_CHECKING:
@@ -52,10 +55,16 @@ _DENIED: Final = b"{}"
 
 @dataclass(slots=True, frozen=True)
 class Firing:
-    """What time or an answer calls a handler for. conclude: the write after which it is armed no more."""
+    """What time, an answer or a connection calls a handler for. conclude: the write after which it is armed no more, or is what
+    it was not. gated: whether the gate is asked nevertheless. refusable: whether a refusal undoes that write too. kept: whether
+    every other bad end leaves it.
+    """
 
     id: str
     conclude: Callable[[], None]
+    gated: bool = False
+    refusable: bool = False
+    kept: bool = True
 
 
 class _NotAdmitted(Exception):
@@ -71,6 +80,7 @@ class DocumentInstance:
     __slots__ = (
         "_armed",
         "_channels",
+        "_connected",
         "_document",
         "_follows",
         "_gate",
@@ -99,6 +109,7 @@ class DocumentInstance:
         self._document._moot_root = self._root
         arms = bool(declaration.alarms or declaration.answers)
         self._armed = Armed(self._root, declaration, settings) if arms else None
+        self._connected = Connected(self._root, settings) if declaration.connect is not None else None
         self._gate = None if declaration.gate is anyone else declaration.gate
         self._viewing = Viewing(declaration, settings, self._document, self._root, journal, str(document), program.files)
         self._follows = self._viewing.computed or self._gate is not None or bool(declaration.events or declaration.presence)
@@ -135,26 +146,17 @@ class DocumentInstance:
 
     def fire(self, invocation: Invocation) -> Outcome:
         """See runtime.Instance."""
-        armed, declaration = self._armed, self._program.declaration
-        assert armed is not None, "only what `expect` let pass is fired"
+        run = invocation
         channel: Channel | None
-        refusable = False
-        if invocation.channel == ALARM_CHANNEL:
-            id, alarm = armed.alarm(invocation.payload, invocation.now_ms)
-            channel, handler = declaration.alarms.get(alarm.handler), alarm.handler
-            run = msgspec.structs.replace(invocation, channel=handler, payload=alarm.arguments)
-            firing = Firing(id, partial(armed.ring, id, invocation.now_ms))
+        if invocation.channel in (CONNECT_CHANNEL, DISCONNECT_CHANNEL):
+            channel, firing = self._connection(invocation)
         else:
-            id, ask = armed.open_ask(invocation.payload, invocation.sender, invocation.now_ms)
-            channel, handler = declaration.answers.get(ask.handler), ask.handler
-            run = msgspec.structs.replace(invocation, channel=handler)
-            firing = Firing(id, partial(armed.conclude, id))
-            refusable = "value" in json.decode(invocation.payload)
+            channel, run, firing = self._armed_handler(invocation)
         if channel is None:
-            outcome = self._failed(LookupError(f"{handler} is gone, though it was armed"), invocation)
+            outcome = self._failed(LookupError(f"{run.channel} is gone, though it was armed"), invocation)
         else:
             outcome = self.run_channel(channel, run, firing)
-        if outcome.code is Code.OK or (outcome.code is Code.REFUSED and refusable):
+        if outcome.code is Code.OK or not firing.kept or (outcome.code is Code.REFUSED and firing.refusable):
             return outcome
         self._journal.begin(index=invocation.index)
         firing.conclude()
@@ -173,6 +175,47 @@ class DocumentInstance:
         if self._follows:
             self._viewing.wrote(changes.fields)
         return Outcome(Code.OK, b"null", changes.writes, changes, changes.size)
+
+    def _armed_handler(self, invocation: Invocation) -> tuple[Channel | None, Invocation, Firing]:
+        """What an alarm or an answer runs."""
+        armed, declaration = self._armed, self._program.declaration
+        assert armed is not None, "only what `expect` let pass is fired"
+        if invocation.channel == ALARM_CHANNEL:
+            id, alarm = armed.alarm(invocation.payload, invocation.now_ms)
+            run = msgspec.structs.replace(invocation, channel=alarm.handler, payload=alarm.arguments)
+            return declaration.alarms.get(alarm.handler), run, Firing(id, partial(armed.ring, id, invocation.now_ms))
+        id, ask = armed.open_ask(invocation.payload, invocation.sender, invocation.now_ms)
+        run = msgspec.structs.replace(invocation, channel=ask.handler)
+        refusable = "value" in json.decode(invocation.payload)
+        return declaration.answers.get(ask.handler), run, Firing(id, partial(armed.conclude, id), refusable=refusable)
+
+    def _connection(self, invocation: Invocation) -> tuple[Channel | None, Firing]:
+        """What a connection runs that comes or goes."""
+        connected, declaration = self._connected, self._program.declaration
+        assert connected is not None, "only what `expect` let pass is fired"
+        connection = connected.expect(invocation.channel, invocation.payload, invocation.sender)
+        if invocation.channel == CONNECT_CHANNEL:
+            come = partial(connected.come, connection, invocation.sender)
+            return declaration.connect, Firing(connection, come, gated=True, kept=False)
+        return declaration.disconnect, Firing(connection, partial(connected.go, connection))
+
+    @property
+    def told_of_connections(self) -> bool:
+        """See runtime.Instance."""
+        return self._connected is not None
+
+    @property
+    def has_connections(self) -> bool:
+        """See runtime.Instance."""
+        return self._connected is not None and self._connected.any
+
+    def connections(self) -> dict[str, Principal]:
+        """See runtime.Instance."""
+        return {} if self._connected is None else self._connected.all()
+
+    def is_connected(self, connection: str) -> bool:
+        """See runtime.Instance."""
+        return self._connected is not None and self._connected.has(connection)
 
     @property
     def presence_name(self) -> str:
@@ -202,7 +245,7 @@ class DocumentInstance:
         journal = self._journal
         METER.begin(settings.steps_max, settings.call_depth_max)
         try:
-            gated = firing is None and (self._gate is not None or channel.allow is not None)
+            gated = (firing is None or firing.gated) and (self._gate is not None or channel.allow is not None)
             if gated and channel.gated and not self._may_send(channel, invocation.sender):
                 return Outcome(Code.DENIED, _DENIED, steps=METER.end())
             journal.begin(index=invocation.index, new_id=RowIds(invocation.seed))
@@ -348,6 +391,11 @@ class DocumentInstance:
 
     def expect(self, channel: str, payload: bytes, sender: Principal, now_ms: int) -> None:
         """See runtime.Instance."""
+        if channel in (CONNECT_CHANNEL, DISCONNECT_CHANNEL):
+            if self._connected is None:
+                raise ConnectionUnchanged(f"{self._id} is told of no connections")
+            self._connected.expect(channel, payload, sender)
+            return
         if self._armed is None:
             raise NotArmed(f"{self._id} arms nothing") if channel == ALARM_CHANNEL else AskClosed
         if channel == ALARM_CHANNEL:

@@ -17,6 +17,7 @@ from cluster.documents import payload as json
 from cluster.documents import upgrading
 from cluster.documents.armed import hidden_fields
 from cluster.documents.channels import Adding, Answering, Channel, Export, Guarded, Parameter, View, shown_schema
+from cluster.documents.connections import connection_fields, do_nothing
 from cluster.documents.context import Command
 from cluster.documents.declare import MARK, RESERVED, Document, FieldDescriptor, Mark, is_policy
 from cluster.documents.hooks import Hook, read_hook
@@ -26,8 +27,10 @@ from cluster.documents.methods import TYPES_BY_GUARD
 from cluster.documents.parts import Source
 from cluster.documents.presence import PresenceField, Unreadable, is_presence, read_presence
 from cluster.documents.runtime import (
+    CONNECT_CHANNEL,
     CONSTRUCT_CHANNEL,
     DELETE_CHANNEL,
+    DISCONNECT_CHANNEL,
     MISSING_CHANNEL,
     UPGRADE_CHANNEL,
     Invocation,
@@ -63,8 +66,10 @@ class Declaration:
         "channels",
         "class_policies",
         "cls",
+        "connect",
         "construct",
         "delete",
+        "disconnect",
         "events",
         "exports",
         "fields",
@@ -91,6 +96,9 @@ class Declaration:
         self.missing: Channel | None = None
         """Construction without parameters, if whoever comes first creates the document."""
         self.delete: Channel | None = None
+        self.connect: Channel | None = None
+        self.disconnect: Channel | None = None
+        """Both or none: what a class lacks of the two does nothing."""
         self.gate: Callable[..., bool] | None = None
         self.public: tuple[str, ...] = ()
         self.guarded: tuple[Guarded, ...] = ()
@@ -222,12 +230,8 @@ class DocumentProgram:
         }
 
 
-def _construct_nothing(document: Document, ctx: Command) -> None:
-    return None
-
-
 _INT: Final = state_type(int, owner=Document)
-_NO_CONSTRUCT: Final = Channel(CONSTRUCT_CHANNEL, _construct_nothing, (), None)
+_NO_CONSTRUCT: Final = Channel(CONSTRUCT_CHANNEL, do_nothing, (), None)
 
 
 def declare(cls: type[Document], refusals: tuple[type[Refused], ...], events: tuple[type[Event], ...] = ()) -> Declaration:
@@ -265,6 +269,10 @@ class _Reader:
             self._function(name, function, mark)
         if declaration.alarms or declaration.answers:
             declaration.fields |= hidden_fields()
+        if declaration.connect or declaration.disconnect:
+            declaration.fields |= connection_fields()
+            declaration.connect = declaration.connect or Channel(CONNECT_CHANNEL, do_nothing, (), None)
+            declaration.disconnect = declaration.disconnect or Channel(DISCONNECT_CHANNEL, do_nothing, (), None)
         if cls._moot_creates_missing:
             self._creates_missing()
         if declaration.gate is None:
@@ -369,6 +377,8 @@ class _Reader:
             declaration.delete = self._channel(DELETE_CHANNEL, function, mark)
             if declaration.delete.parameters or self._hints(function).get("return") is not bool:
                 self._refuse(function, "signature", "it takes (self, ctx: Command) -> bool", "change its signature")
+        elif mark.kind in ("connect", "disconnect"):
+            self._connection(function, mark)
         elif mark.kind == "message":
             self._check_name(function, name)
             declaration.channels[name] = self._channel(name, function, mark)
@@ -383,6 +393,15 @@ class _Reader:
             self._view(name, function)
         elif mark.kind == "export":
             self._export(name, function, mark)
+
+    def _connection(self, function: Callable[..., Any], mark: Mark) -> None:
+        """A handler that is told of connections."""
+        if getattr(self.declaration, mark.kind) is not None:
+            self._refuse(function, "connection", f"there are two @on.{mark.kind} handlers", "keep one")
+        channel = self._channel(f"-{mark.kind}", function, mark)
+        if channel.parameters or channel.result is not None:
+            self._refuse(function, "signature", "it takes (self, ctx: Command) -> None", "change its signature")
+        setattr(self.declaration, mark.kind, channel)
 
     def _check_name(self, function: object, name: str) -> None:
         try:

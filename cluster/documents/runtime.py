@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from cluster.errors import AskClosed, InvalidRequest, NotArmed
+from cluster.errors import AskClosed, ConnectionUnchanged, InvalidRequest, NotArmed
 from cluster.ids import DocumentId, Principal
 
 CONSTRUCT_CHANNEL = ""
@@ -32,6 +32,9 @@ UPGRADE_CHANNEL = "-upgrade"
 ALARM_CHANNEL = "-alarm"
 ANSWER_CHANNEL = "-answer"
 """An answer to an ask, or, without a value, the end of its time."""
+CONNECT_CHANNEL = "-connect"
+"""Somebody's connection begins to watch, by the command's sender. DENIED, and not connected, unless the gate admits him."""
+DISCONNECT_CHANNEL = "-disconnect"
 REPAIR_CHANNEL = "-repair"
 """An operator's change of the state. Its payload says what, why, and at which position (see repairing.py)."""
 THAW_CHANNEL = "-thaw"
@@ -66,6 +69,7 @@ class Settings:
     change_ring_bytes: int = 256 * 1024
     alarms_max: int = 1024
     asks_max: int = 256
+    connections_max: int = 1024
     checkpoint: bool = True
 
 
@@ -178,13 +182,33 @@ class Instance(Protocol):
         ...
 
     def expect(self, channel: str, payload: bytes, sender: Principal, now_ms: int) -> None:
-        """Raise unless something armed waits for just this command on ALARM_CHANNEL or ANSWER_CHANNEL: NotArmed (a firing that
-        is late, early or repeated), AskClosed or InvalidPayload."""
+        """Raise unless something waits for just this command on ALARM_CHANNEL or ANSWER_CHANNEL, or it is news on
+        CONNECT_CHANNEL or DISCONNECT_CHANNEL: NotArmed (a firing that is late, early or repeated), AskClosed, InvalidPayload,
+        or ConnectionUnchanged."""
         ...
 
     def fire(self, invocation: Invocation) -> Outcome:
-        """Run what `expect` let pass. It is armed no more afterwards, however its handler ends (then `changes` says so), except
-        that an answer which the handler refuses leaves its ask open. Atomic. Raises ApplyHalted only."""
+        """Run what `expect` let pass. It is armed, or connected, no more afterwards, however its handler ends (then `changes`
+        says so), except that an answer which the handler refuses leaves its ask open. A connection that comes is connected only
+        if its handler ends well. Atomic. Raises ApplyHalted only."""
+        ...
+
+    @property
+    def told_of_connections(self) -> bool:
+        """Whether it takes CONNECT_CHANNEL and DISCONNECT_CHANNEL. Constant."""
+        ...
+
+    @property
+    def has_connections(self) -> bool:
+        """Whether any connection came and did not go. Cheap: asked after commands."""
+        ...
+
+    def connections(self) -> dict[str, Principal]:
+        """The connections that came and did not go, and whose they are, in the order in which they came."""
+        ...
+
+    def is_connected(self, connection: str) -> bool:
+        """Whether this one came and did not go."""
         ...
 
     def check_repair(self, invocation: Invocation) -> None:
@@ -287,9 +311,29 @@ class TakesNoRepair:
 
 
 class ArmsNothing:
-    """The part of an Instance that has to do with time and answers, for documents that arm nothing."""
+    """The part of an Instance that has to do with time, answers and connections, for documents that arm nothing and are told of
+    nobody.
+    """
 
     __slots__ = ()
+
+    @property
+    def told_of_connections(self) -> bool:
+        """See Instance."""
+        return False
+
+    @property
+    def has_connections(self) -> bool:
+        """See Instance."""
+        return False
+
+    def connections(self) -> dict[str, Principal]:
+        """See Instance."""
+        return {}
+
+    def is_connected(self, connection: str) -> bool:
+        """See Instance."""
+        return False
 
     @property
     def due_ms(self) -> int | None:
@@ -311,6 +355,8 @@ class ArmsNothing:
 
     def expect(self, channel: str, payload: bytes, sender: Principal, now_ms: int) -> None:
         """See Instance."""
+        if channel in (CONNECT_CHANNEL, DISCONNECT_CHANNEL):
+            raise ConnectionUnchanged
         raise AskClosed if channel == ANSWER_CHANNEL else NotArmed
 
     def fire(self, invocation: Invocation) -> Outcome:

@@ -317,6 +317,8 @@ _KIND_NAMES: dict[int, str] = {
     CommandKind.ALARM: "COMMAND_KIND_ALARM",
     CommandKind.ANSWER: "COMMAND_KIND_ANSWER",
     CommandKind.UPGRADE: "COMMAND_KIND_UPGRADE",
+    CommandKind.CONNECT: "COMMAND_KIND_CONNECT",
+    CommandKind.DISCONNECT: "COMMAND_KIND_DISCONNECT",
     CommandKind.REPAIR: "COMMAND_KIND_REPAIR",
     CommandKind.THAW: "COMMAND_KIND_THAW",
 }

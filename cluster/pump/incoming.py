@@ -164,8 +164,7 @@ class Incoming:
             if replica is not None:
                 replica.feed.grant((node, item.stream), item.watch, item.credit_bytes, self._turn)
         elif isinstance(item, CloseItem):
-            gone = (node, item.stream)
-            self._schedule.close_watches(self._holder.replicas, lambda feed: feed.close_stream(gone))
+            self._schedule.close_stream(self._holder.replicas, (node, item.stream))
         elif isinstance(item, ResetItem):
             self._on_reset(node, now_ms)
         elif isinstance(item, CompileRequest):
@@ -242,7 +241,7 @@ class Incoming:
     def _on_reset(self, node: NodeId, now_ms: float) -> None:
         """What that node had for our streams may be lost, and it has given up what it had here."""
         self._streams.node_lost(node, now_ms)
-        self._schedule.close_watches(self._holder.replicas, lambda feed: feed.close_node(node))
+        self._schedule.close_node(self._holder.replicas, node)
 
     def _on_bulk_item(self, node: NodeId, item: BulkLaneItem, now_ms: float) -> None:
         if isinstance(item, BundleRequest):

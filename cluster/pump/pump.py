@@ -229,7 +229,7 @@ class Pump:
     def close_stream(self, stream: int) -> None:
         for node in self.streams.close(stream):
             if node == self.node:
-                self._schedule.close_watches(self.replicas, lambda feed: feed.close_stream((self.node, stream)))
+                self._schedule.close_stream(self.replicas, (self.node, stream))
             elif node in self.connected:
                 self._turn.send_now(node, CloseItem(stream))
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Mapping
 
-from cluster.ids import ShardId
+from cluster.ids import NodeId, ShardId
 from cluster.raft.effects import Role
-from cluster.shard.feed import Feed
 from cluster.shard.replica import ShardReplica
+from cluster.shard.turn import StreamKey
 
 _NEVER = float("inf")
 _STANDING = (Role.PRE_CANDIDATE, Role.CANDIDATE)
@@ -29,7 +29,7 @@ RING_PAUSE_MS = 10.0
 class Schedule:
     """ready: replicas with news. to_apply: those with committed entries or answers. reading: those whose reads wait for an
     acknowledged liveness round. moved: those whose documents did anything since the last housekeeping, or wait for it. watched:
-    those that had viewers when they were last looked at. standing: candidates.
+    those that had viewers, or might get some, when they were last looked at. standing: candidates.
 
     ahead_ms: how far the time that a leader would stamp is ahead of this node's wall clock.
     """
@@ -95,18 +95,28 @@ class Schedule:
             self.standing.add(shard)
         else:
             self.standing.discard(shard)
-        if len(replica.feed):
+        if replica.intake.watched:
             self.watched[shard] = None
         elif self.watched:
             self.watched.pop(shard, None)
 
-    def close_watches(self, replicas: Mapping[ShardId, ShardReplica], close: Callable[[Feed], None]) -> None:
-        """Viewers left: every feed with watches is told; what others should see of that is served in this turn."""
-        for shard in self.watched:
-            feed = replicas[shard].feed
-            close(feed)
-            if feed.unserved:
+    def close_stream(self, replicas: Mapping[ShardId, ShardReplica], stream: StreamKey) -> None:
+        """A client stream ended."""
+        self._close(replicas, stream.__eq__, lost=False)
+
+    def close_node(self, replicas: Mapping[ShardId, ShardReplica], node: NodeId) -> None:
+        """All that a node's gateway was served ended here; it may come back."""
+        self._close(replicas, lambda stream: stream[0] == node, lost=True)
+
+    def _close(self, replicas: Mapping[ShardId, ShardReplica], ended: Callable[[StreamKey], bool], *, lost: bool) -> None:
+        """Viewers left: every replica that may have watches is told; what others should see of that is served in this turn."""
+        for shard in self.watched | self.ready:
+            replica = replicas[shard]
+            replica.intake.close_streams(ended, lost=lost)
+            if replica.feed.unserved:
                 self.to_apply[shard] = None
+            if replica.gathers:
+                self.ready[shard] = None
 
     def forget(self, shard: ShardId) -> None:
         """This node's replica is gone."""

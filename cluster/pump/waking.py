@@ -76,7 +76,7 @@ class Waking:
 
     def _close_watches(self, node: NodeId) -> None:
         """What the peer's gateway was served, and what the peer was sending to a replica here, does not go on."""
-        self._schedule.close_watches(self._holder.replicas, lambda feed: feed.close_node(node))
+        self._schedule.close_node(self._holder.replicas, node)
         self._transfers.sender_lost(node, self._holder.replicas)
 
     # -- sleepers ----------------------------------------------------------------------------------------------------

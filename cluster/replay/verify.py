@@ -157,7 +157,7 @@ class Replay:
         invocation = Invocation(channel, payload, sender, row["time_ms"], seed, live.index + 1)
         if kind is CommandKind.REPAIR:
             return repaired(instance_now, invocation)
-        fires = kind in (CommandKind.ALARM, CommandKind.ANSWER)
+        fires = kind in (CommandKind.ALARM, CommandKind.ANSWER, CommandKind.CONNECT, CommandKind.DISCONNECT)
         return instance_now.fire(invocation) if fires else instance_now.run(invocation)
 
     def _upgrade(self, program: Program, invocation: Invocation) -> Outcome:

@@ -61,7 +61,9 @@ _CREATE, _SEND, _DELETE = int(CommandKind.CREATE), int(CommandKind.SEND), int(Co
 _UPGRADE, _REPAIR, _THAW = int(CommandKind.UPGRADE), int(CommandKind.REPAIR), int(CommandKind.THAW)
 _NAMES_CODE = frozenset((_CREATE, _UPGRADE, _THAW))
 """Kinds of commands that need code which their document may not have."""
-_FIRING = frozenset((int(CommandKind.ALARM), int(CommandKind.ANSWER)))
+_FIRING = frozenset(
+    (CommandKind.ALARM.value, CommandKind.ANSWER.value, CommandKind.CONNECT.value, CommandKind.DISCONNECT.value)
+)
 _OK, RUN = Code.OK, Verdict.RUN
 
 Origin = tuple[StreamKey, int]

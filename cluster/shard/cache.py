@@ -239,6 +239,10 @@ class DocumentCache:
         """Keys of documents whose stored records ask a principal something: see RecordStore.asking."""
         return self._records.asking(self.generation, space, principal, after_key, limit)
 
+    def connected(self, after: bytes, limit: int) -> list[bytes]:
+        """Names of documents whose stored records have connections: see RecordStore.connected."""
+        return self._records.connected(self.generation, after, limit)
+
     def save_all(self, batch: Batch) -> None:
         """Write every unsaved record: the stored shard then stands at the applied index."""
         for live in list(self.unsaved.values()):

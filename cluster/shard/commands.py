@@ -55,8 +55,8 @@ TIME_PRINCIPAL = "system:time@moot"
 class Command(Struct, array_like=True, frozen=True, gc=False):
     """One input to one document.
 
-    channel: the handler; ALARM_CHANNEL and ANSWER_CHANNEL say that the payload names what is armed, REPAIR_CHANNEL that it is
-        an operator's order.
+    channel: the handler; ALARM_CHANNEL and ANSWER_CHANNEL say that the payload names what is armed, CONNECT_CHANNEL and
+        DISCONNECT_CHANNEL that it names a connection, which is the principal's, REPAIR_CHANNEL that it is an operator's order.
     code_hash: CREATE: the code the document gets. SEND: the code that the payload was checked against; a document that
         runs other code by then checks it again at apply.
     session, sequence, acked_through: see `cluster.session.table`; an empty session asks for nothing.

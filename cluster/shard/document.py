@@ -66,9 +66,10 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Record)
 
 
-Waiting = tuple[int | None, tuple[str, ...]]
-"""What a document waits for: its earliest time in Unix milliseconds, and the principals that it asks, sorted."""
-NOT_WAITING: Waiting = (None, ())
+Waiting = tuple[int | None, tuple[str, ...], bool]
+"""What a document waits for: its earliest time in Unix milliseconds, the principals that it asks, sorted, and whether it has
+connections, which will end."""
+NOT_WAITING: Waiting = (None, (), False)
 
 
 def waiting_of(body: bytes) -> Waiting:
@@ -80,7 +81,7 @@ def waiting_of(body: bytes) -> Waiting:
     if not record.alive or record.frozen:
         return NOT_WAITING
     waits = waits_of(record.state)
-    return waits.due_ms, waits.asked
+    return waits.due_ms, waits.asked, waits.connected
 
 
 def decode_record(body: bytes) -> Record:
@@ -205,9 +206,11 @@ class LiveDocument:
 
     @property
     def waiting(self) -> Waiting:
-        """What it waits for now. A frozen document takes neither alarms nor answers."""
+        """What it waits for now. A frozen document takes neither alarms nor answers, and is told of nobody."""
         instance = self.instance
-        return NOT_WAITING if instance is None or self.frozen else (instance.due_ms, instance.asked)
+        if instance is None or self.frozen:
+            return NOT_WAITING
+        return instance.due_ms, instance.asked, instance.has_connections
 
     @property
     def position(self) -> Position:

@@ -16,11 +16,12 @@ position, and with the same version of the arguments.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cluster.documents.runtime import Instance, Projection
-from cluster.empty import NO_ENTRIES
+from cluster.empty import NO_ENTRIES, NO_ITEMS
 from cluster.errors import (
     ClusterError,
     DocumentDeleted,
@@ -30,7 +31,7 @@ from cluster.errors import (
     PermissionDenied,
     PositionRewound,
 )
-from cluster.ids import DocumentId, NodeId, Principal
+from cluster.ids import DocumentId, Principal
 from cluster.session.failures import failure_of
 from cluster.session.operations import Delta, Failure
 from cluster.shard.document import LiveDocument
@@ -42,6 +43,14 @@ VIEWERS_MAX = 100_000
 """Open watches a shard serves."""
 
 CREDIT_DEFAULT_BYTES = 1024 * 1024
+
+
+class Departure(NamedTuple):
+    """A watch that ended. connection: its name. lost: it may come back."""
+
+    document: tuple[str, str]
+    connection: str
+    lost: bool
 
 
 Sight = tuple[Hashable, bytes]
@@ -78,9 +87,10 @@ class _Watched:
         divide
     them otherwise: a class never outlives it, or a viewer would be shown what only others may see. before: the instance until
     the newest upgrade, until viewers have been served after it. shown: what connections show each other, if the class has it.
+    told: whether the document is, or was, told of connections.
     """
 
-    __slots__ = ("before", "instance", "live", "projections", "shown", "viewers")
+    __slots__ = ("before", "instance", "live", "projections", "shown", "told", "viewers")
 
     def __init__(self, live: LiveDocument) -> None:
         self.live = live
@@ -89,6 +99,7 @@ class _Watched:
         self.viewers: dict[tuple[StreamKey, int], Viewer] = {}
         self.projections: dict[Sight, tuple[int, int, Projection]] = {}
         self.shown = _shown_in(live.instance)
+        self.told = live.instance is not None and live.instance.told_of_connections
 
     def classify(self) -> None:
         """Give every viewer its class anew if the instance is another, or if classes change with the state."""
@@ -158,7 +169,10 @@ Shared = tuple[Sight, Sight, int, int]
 
 
 class Feed:
-    """The open watches of one shard's leader. told: takes what failed while views were made."""
+    """The open watches of one shard's leader. told: takes what failed while views were made.
+
+    departed: watches that ended, of documents that are told of connections.
+    """
 
     __slots__ = (
         "_by_stream",
@@ -166,6 +180,7 @@ class Feed:
         "_changed",
         "_told",
         "_watched",
+        "departed",
     )
 
     def __init__(self, told: Told = nobody_told) -> None:
@@ -174,6 +189,7 @@ class Feed:
         self._by_watch: dict[tuple[StreamKey, int], tuple[str, str]] = NO_ENTRIES
         self._by_stream: dict[StreamKey, set[int]] = NO_ENTRIES
         self._changed: dict[tuple[str, str], None] = NO_ENTRIES
+        self.departed: list[Departure] = NO_ITEMS
 
     def __len__(self) -> int:
         return len(self._by_watch)
@@ -182,6 +198,28 @@ class Feed:
     def documents(self) -> dict[tuple[str, str], None]:
         """Documents that must stay in memory, in the order in which they were first watched."""
         return dict.fromkeys(self._watched)
+
+    def viewers(self, name: tuple[str, str]) -> list[tuple[StreamKey, int, Principal]]:
+        """Who watches a document that is told of connections, in the order in which they came."""
+        watched = self._watched.get(name)
+        if watched is None:
+            return []
+        watched.told = True
+        return [(viewer.stream, viewer.watch, viewer.who) for viewer in watched.viewers.values()]
+
+    def admit(self, live: LiveDocument, who: Principal, seen: tuple[int, int] | None, arguments: bytes) -> bytes:
+        """The arguments of a watch, canonical, if it can be opened now. Raises what `open` raises."""
+        if len(self._by_watch) >= VIEWERS_MAX:
+            raise Overloaded("this shard serves no more watches", retry_after_ms=1000, bound="viewers_max")
+        if live.instance is None:
+            raise DocumentDeleted(f"{live.id} does not exist")
+        if not live.instance.admits(who):
+            self._told(live, who)
+            raise PermissionDenied("the document's gate says no")
+        arguments = live.instance.arguments(arguments)
+        if seen is not None and seen > (live.epoch, live.index):
+            raise PositionRewound(f"{live.id} is at {live.position}", current=live.position)
+        return arguments
 
     def open(
         self,
@@ -203,20 +241,15 @@ class Feed:
         Overloaded, DocumentDeleted, InvalidArguments or PositionRewound (a position that this document never had); nothing is
         opened then.
         """
-        if len(self._by_watch) >= VIEWERS_MAX:
-            raise Overloaded("this shard serves no more watches", retry_after_ms=1000, bound="viewers_max")
-        if live.instance is None:
-            raise DocumentDeleted(f"{live.id} does not exist")
-        if not live.instance.admits(who):
-            self._told(live, who)
-            raise PermissionDenied("the document's gate says no")
-        arguments = live.instance.arguments(arguments)
-        if seen is not None and seen > (live.epoch, live.index):
-            raise PositionRewound(f"{live.id} is at {live.position}", current=live.position)
+        arguments = self.admit(live, who, seen, arguments)
+        assert live.instance is not None, "what is deleted admits nobody"
         if not self._by_watch:
             self._watched, self._by_watch, self._by_stream, self._changed = {}, {}, {}, {}
-        self.close(stream, watch)  # opened again, after something on the way was lost
         name = (live.id.space, live.id.key)
+        if self._by_watch.get((stream, watch)) == name:
+            self._drop(stream, watch)  # opened again, after something on the way was lost
+        else:
+            self.close(stream, watch)
         watched = self._watched.get(name)
         if watched is None:
             watched = self._watched[name] = _Watched(live)
@@ -237,13 +270,23 @@ class Feed:
                 self.present(stream, watch, presence)
         self._send(watched, viewer, {}, turn, opening=True)
 
-    def close(self, stream: StreamKey, watch: int) -> None:
-        """End a watch; unknown ones are ignored."""
+    def close(self, stream: StreamKey, watch: int, *, lost: bool = False) -> None:
+        """End a watch; unknown ones are ignored. lost: it may go on elsewhere, or come back."""
         if not self._by_watch:
             return
-        name = self._by_watch.pop((stream, watch), None)
+        name = self._by_watch.get((stream, watch))
         if name is None:
             return
+        watched = self._watched[name]
+        if watched.told:
+            who = watched.viewers[(stream, watch)].who
+            if not self.departed:
+                self.departed = []
+            self.departed.append(Departure(name, connection_name(who, stream, watch), lost))
+        self._drop(stream, watch)
+
+    def _drop(self, stream: StreamKey, watch: int) -> None:
+        name = self._by_watch.pop((stream, watch))
         watches = self._by_stream[stream]
         watches.discard(watch)
         if not watches:
@@ -257,15 +300,11 @@ class Feed:
         if not watched.viewers:
             del self._watched[name]
 
-    def close_stream(self, stream: StreamKey) -> None:
-        """The client stream ended: all its watches end."""
-        for watch in list(self._by_stream.get(stream, ())):
-            self.close(stream, watch)
-
-    def close_node(self, node: NodeId) -> None:
-        """The gateway's node is gone: all watches through it end."""
-        for stream in [stream for stream in self._by_stream if stream[0] == node]:
-            self.close_stream(stream)
+    def close_streams(self, ended: Callable[[StreamKey], bool], *, lost: bool = False) -> None:
+        """Client streams ended: all their watches end. lost: as their gateway's node is gone or cut off; they may come back."""
+        for stream in [stream for stream in self._by_stream if ended(stream)]:
+            for watch in list(self._by_stream[stream]):
+                self.close(stream, watch, lost=lost)
 
     def end_document(self, document: DocumentId, error: ClusterError, turn: Turn) -> None:
         """The watches of one document end."""
@@ -281,7 +320,14 @@ class Feed:
         for (stream, watch), name in list(self._by_watch.items()):
             viewer = self._watched[name].viewers[(stream, watch)]
             turn.delta(stream, _ended(viewer, failure))
-            self.close(stream, watch)
+            self.close(stream, watch, lost=True)
+        self.departed = NO_ITEMS
+
+    def end(self, stream: StreamKey, watch: int, failure: Failure, turn: Turn) -> None:
+        """One watch ends, and its viewer is told why."""
+        name = self._by_watch.get((stream, watch))
+        if name is not None:
+            self._end(self._watched[name].viewers[(stream, watch)], failure, turn)
 
     def arguments(self, stream: StreamKey, watch: int, arguments: bytes, version: int, turn: Turn) -> None:
         """A viewer wants to see by other arguments, which it numbers `version`; what that changes is sent at once.

@@ -192,18 +192,21 @@ class Gatherer:
         arrived: list[tuple[StreamKey, list[Operation]]],
         now_ms: int,
         turn: Turn,
-        made: list[Command] = NO_ITEMS,
+        made: list[tuple[Command, int]] = NO_ITEMS,
     ) -> list[tuple[bytes, list[Origin], list[Command]]]:
         """Entries as (payload, origins, commands) in arrival order, upgrades before what touched their document. Refused
         operations are answered in `turn`.
 
-        made: commands of the leader itself, which come first.
+        made: commands of the leader itself, which come first, each with the number under which nobody is answered.
         """
         if self.cache.touched:
             self.look_at_touched()
         entries: list[tuple[bytes, list[Origin], list[Command]]] = []
-        commands: list[Command] = [*self.upgrades.take(), *made]
+        commands: list[Command] = [*self.upgrades.take()]
         origins: list[Origin] = [(NOBODY, 0)] * len(commands)
+        for command, number in made:
+            commands.append(command)
+            origins.append((NOBODY, number))
         size = 0
         like: _Checked | None = None
         for stream, operations in arrived:

@@ -22,6 +22,7 @@ from cluster.shard.alarms import Alarms
 from cluster.shard.apply import Applier
 from cluster.shard.asks import Asks
 from cluster.shard.commands import Command
+from cluster.shard.connections import Connections
 from cluster.shard.document import LiveDocument
 from cluster.shard.feed import Feed
 from cluster.shard.gathering import Gatherer
@@ -70,6 +71,7 @@ class Intake:
         "_applier",
         "_arrived",
         "_asks",
+        "_connections",
         "_feed",
         "_gatherer",
         "_missing",
@@ -95,6 +97,8 @@ class Intake:
         """While this replica leads and has applied its own term."""
         self._asks: Asks | None = None
         """The same, once somebody works."""
+        self._connections: Connections | None = None
+        """As the alarms."""
         self._gatherer = gatherer
         self._applier = applier
         self._reader = reader
@@ -117,22 +121,44 @@ class Intake:
         """When time has something to do here, Unix milliseconds; never while it could not be proposed."""
         if self._alarms is None or self._on_their_way:
             return math.inf
-        return self._alarms.due_ms if self._asks is None else min(self._alarms.due_ms, self._asks.due_ms)
+        assert self._connections is not None, "whoever leads has both"
+        due_ms = min(self._alarms.due_ms, self._connections.due_ms)
+        return due_ms if self._asks is None else min(due_ms, self._asks.due_ms)
 
     def lead(self, term: Term) -> None:
         """This replica leads and has applied an entry of its term."""
         self.led_term = term
         self._alarms = Alarms(self._gatherer.cache)
+        self._connections = self._reader.doorkeeper = Connections(self._gatherer.cache, self._feed)
 
     def lead_no_more(self) -> None:
         """Leadership ended, or another begins: commands are refused until `lead`."""
         self.led_term = None
         self._alarms = None
 
+    def close_streams(self, ended: Callable[[StreamKey], bool], *, lost: bool) -> None:
+        """Client streams ended: their watches end, those too that are not open yet. lost: they may come back."""
+        self._feed.close_streams(ended, lost=lost)
+        if self._arrived:
+            self._arrived = [(stream, _without_watches(asked) if ended(stream) else asked) for stream, asked in self._arrived]
+        self._reads.cancel_streams(ended)
+        if self._missing is not None:
+            self._missing.cancel_streams(ended)
+        if self._connections is not None:
+            self._connections.cancel_streams(ended)
+
+    @property
+    def watched(self) -> bool:
+        """Whether there are watches, open or not."""
+        made = self._missing is not None and len(self._missing)
+        return bool(len(self._feed) or len(self._reads) or made or self._awaited)
+
     def changed(self, live: LiveDocument, turn: Turn) -> None:
         """Commands changed this document."""
         if self._alarms is not None:
             self._alarms.changed(live)
+            if live.instance is not None and live.instance.told_of_connections and self._connections is not None:
+                self._connections.changed(live)
             if self._asks is not None:
                 self._asks.changed(live, turn, self.time_ms)
 
@@ -143,13 +169,24 @@ class Intake:
     @property
     def gathers(self) -> bool:
         """Whether commands that waited for the last entries to be committed, or reads whose lease had ended, can go on."""
-        waits = self._arrived or self._touched or self._to_look_up
+        waits = self._arrived or self._touched or self._to_look_up or self._comings
         return bool(waits and not self._on_their_way) or self._reads.unasked
 
     @property
     def _to_look_up(self) -> bool:
         """Whether it is not known yet what is due here."""
         return self._alarms is not None and self._alarms.unread and self._server.serves and not self._server.stalled
+
+    @property
+    def _awaited(self) -> bool:
+        """Whether watches wait until their documents were told of them."""
+        return self._connections is not None and self._connections.awaited
+
+    @property
+    def _comings(self) -> bool:
+        """Whether documents are to be told of connections."""
+        urgent = self._connections is not None and self._connections.urgent
+        return urgent and self._server.serves and self.led_term is not None and not self._server.stalled
 
     @property
     def _touched(self) -> bool:
@@ -217,7 +254,7 @@ class Intake:
         else:
             self._propose(commands, now_ms, wall_ms, turn)
             if self._missing is not None:
-                self._serve_made(turn)
+                self._serve_made(turn.replies.pop(NOBODY, NO_ITEMS), turn)
 
     def _take_work(self, stream: StreamKey, operation: Operation, turn: Turn, wall_ms: int) -> None:
         refusal = self._refusal()
@@ -234,6 +271,8 @@ class Intake:
             self._reads.cancel(stream, operation.id)
             if self._missing is not None:
                 self._missing.cancel(stream, operation.id)
+            if self._connections is not None:
+                self._connections.cancel(stream, operation.id)
         elif operation.kind not in READ_KINDS or operation.consistency not in CONSISTENCIES:
             error = InvalidRequest(f"no operation has kind {operation.kind} and consistency {operation.consistency}")
             refuse_with([(stream, [operation])], error, turn)
@@ -255,14 +294,14 @@ class Intake:
             refuse_with(arrived, refusal, turn)
             return
         self._stamped_ms = max(self._stamped_ms, self._applier.now_ms, wall_ms)
-        due: list[Command] = NO_ITEMS
-        if self._alarms is not None:
+        made: list[tuple[Command, int]] = NO_ITEMS
+        if self._alarms is not None and self._connections is not None:
             for name in self._gatherer.cache.touched:
                 live = self._gatherer.cache.peek(*name)
                 if live is not None:
                     self._alarms.changed(live)
-            due = self._alarms.take(self._stamped_ms)
-        entries = self._gatherer.gather(arrived, self._stamped_ms, turn, due)
+            made = self._connections.take(self._stamped_ms) + [(due, 0) for due in self._alarms.take(self._stamped_ms)]
+        entries = self._gatherer.gather(arrived, self._stamped_ms, turn, made)
         if not entries:
             return
         effects = self._server.handle(Propose([payload for payload, _, _ in entries]), now_ms, turn)
@@ -273,6 +312,8 @@ class Intake:
                 self._gatherer.forget_creations(commands)
                 if self._alarms is not None:
                     self._alarms.concluded(commands)
+                if self._connections is not None:
+                    self._connections.refused(commands, self._stamped_ms, turn)
                 for stream, operation in origins:
                     turn.reply(stream, Reply(operation, 0, 0, b"", failure))
             return
@@ -354,15 +395,22 @@ class Intake:
             if creation is not None:
                 self.submit(NOBODY, [creation])
 
-    def _serve_made(self, turn: Turn) -> None:
-        """Creations that reads wait for may have been answered."""
+    def _serve_made(self, replies: list[Reply], turn: Turn) -> None:
+        """Creations that reads wait for may have been answered: `replies` were given to nobody."""
         assert self._missing is not None, "only asked while something was made"
-        for (stream, operation), failure in self._missing.concluded(turn.replies.pop(NOBODY, NO_ITEMS)):
+        for (stream, operation), failure in self._missing.concluded(replies):
             if failure is None and not self._server.serves:
                 failure = failure_of(self._not_leader())
             elif failure is None and not self._reads.add(stream, operation):
                 failure = failure_of(Overloaded("too many reads wait", retry_after_ms=50))
             if failure is not None:
+                turn.reply(stream, Reply(operation.id, 0, 0, b"", failure))
+
+    def _open_told(self, connections: Connections, commands: list[Command], replies: list[Reply], turn: Turn) -> None:
+        """Documents may have been told of watches that wait for that."""
+        for stream, operation in connections.concluded(commands, replies, turn):
+            if not self._reads.add(stream, operation):
+                failure = failure_of(Overloaded("too many reads wait", retry_after_ms=50))
                 turn.reply(stream, Reply(operation.id, 0, 0, b"", failure))
 
     def proposed_at(self, index: LogIndex, term: Term) -> Proposed | None:
@@ -375,16 +423,19 @@ class Intake:
         """Apply has answered who waited."""
         self._proposals.applied(proposed)
         self._gatherer.forget_creations(proposed.commands)
+        replies = turn.replies.pop(NOBODY, NO_ITEMS)
         if self._missing is not None:
-            self._serve_made(turn)
+            self._serve_made(replies, turn)
         if self._alarms is not None:
             self._alarms.concluded(proposed.commands)
+        if self._connections is not None:
+            self._open_told(self._connections, proposed.commands, replies, turn)
 
     def found_damaged(self) -> str:
         """What could not be read while operations were checked, reads answered or what is due looked up, told once."""
         what = self._gatherer.damaged or self._reader.damaged
         self._gatherer.damaged = self._reader.damaged = ""
-        for found in (self._alarms, self._asks):
+        for found in (self._alarms, self._asks, self._connections):
             if found is not None:
                 what = what or found.damaged
                 found.damaged = ""
@@ -409,5 +460,14 @@ class Intake:
         refuse(self._reads.refuse_all(), self._server.leader_node or "", turn)
         if self._missing is not None:
             refuse(self._missing.refuse_all(), self._server.leader_node or "", turn)
+        if self._connections is not None:
+            refuse(self._connections.refuse_all(), self._server.leader_node or "", turn)
+            leads = self.led_term is not None  # unwell, or not: then it begins anew
+            self._connections = Connections(self._gatherer.cache, self._feed) if leads else None
+            self._reader.doorkeeper = self._connections
         if len(self._feed):
             self._feed.end_all(self._not_leader(), turn)
+
+
+def _without_watches(operations: list[Operation]) -> list[Operation]:
+    return [operation for operation in operations if operation.kind != Kind.WATCH]

@@ -11,6 +11,8 @@ deleted stays so until somebody creates it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cluster.documents.runtime import MISSING_CHANNEL
 from cluster.empty import NO_ENTRIES
 from cluster.errors import DocumentExists, Overloaded
@@ -40,6 +42,9 @@ class Missing:
         self._by_name: dict[tuple[str, str], int] = NO_ENTRIES
         self._count = 0
         self._last = 0
+
+    def __len__(self) -> int:
+        return self._count
 
     def wait(self, stream: StreamKey, operation: Operation) -> Operation | None:
         """Let a read wait; returns the creation to gather, under an id of its own, or None when one is on its way. Raises
@@ -83,6 +88,13 @@ class Missing:
                     del waiting[at]
                     self._count -= 1
                     return
+
+    def cancel_streams(self, ended: Callable[[StreamKey], bool]) -> None:
+        """All watches of some streams ended."""
+        for waiting in self._waiting.values():
+            left = [read for read in waiting if read[1].kind != Kind.WATCH or not ended(read[0])]
+            self._count -= len(waiting) - len(left)
+            waiting[:] = left
 
     def refuse_all(self) -> list[Waiting]:
         """Leadership ended: everything, removed from here."""

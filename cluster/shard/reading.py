@@ -8,6 +8,8 @@ one confirmation. With leases on, most need none: nobody else can lead yet (thes
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
@@ -50,6 +52,16 @@ def compared() -> Unavailable:
     return Unavailable("the document is being compared with its other replicas", retry_after_ms=20)
 
 
+class Doorkeeper(Protocol):
+    """Knows which watches a document was told of: see `cluster.shard.connections.Connections`."""
+
+    def lets_in(self, live: LiveDocument, stream: StreamKey, operation: Operation, who: Principal) -> bool: ...
+
+    def opened(self, live: LiveDocument, stream: StreamKey, watch: int, who: Principal) -> None: ...
+
+    def not_opened(self, live: LiveDocument, stream: StreamKey, watch: int, who: Principal) -> None: ...
+
+
 class Reader:
     """Runs reads of one shard. It answers; when they may be answered is the replica's business."""
 
@@ -59,6 +71,7 @@ class Reader:
         "_records",
         "_told",
         "damaged",
+        "doorkeeper",
         "missing",
     )
 
@@ -71,6 +84,8 @@ class Reader:
         """Who came to a document that never existed, with what to answer if it is not made; the intake takes them."""
         self.damaged = ""
         """What could not be read; the replica looks at it after every batch of reads."""
+        self.doorkeeper: Doorkeeper | None = None
+        """Whom watches of documents pass that are told of connections; while this replica leads."""
 
     def run(self, stream: StreamKey, operation: Operation, turn: Turn, now_ms: float) -> None:
         """Answer one READ, LIST or WATCH from the applied state."""
@@ -78,7 +93,10 @@ class Reader:
             if operation.kind == Kind.LIST:
                 reply = self._list(operation)
             elif operation.kind == Kind.WATCH:
-                reply = self._watch(stream, operation, turn, now_ms)
+                opened = self._watch(stream, operation, turn, now_ms)
+                if opened is None:
+                    return
+                reply = opened
             elif operation.kind == Kind.PRESENT:
                 self._feed.present(stream, operation.credit, operation.payload)
                 reply = Reply(operation.id)
@@ -131,12 +149,29 @@ class Reader:
         self._told(live, who)
         return Reply(operation.id, live.epoch, live.index, view)
 
-    def _watch(self, stream: StreamKey, operation: Operation, turn: Turn, now_ms: float) -> Reply:
+    def _watch(self, stream: StreamKey, operation: Operation, turn: Turn, now_ms: float) -> Reply | None:
+        """None for one that waits until its document was told of it."""
         live = self._living(operation, now_ms)
         seen = (operation.epoch, operation.index) if operation.index >= 0 else None
         who = Principal.parse(operation.principal)
         given = (operation.payload, operation.sequence, operation.channel.encode())
-        self._feed.open(live, stream, operation.id, who, seen, operation.credit, turn, *given)
+        doorkeeper = None
+        if live.instance is not None and live.instance.told_of_connections:
+            doorkeeper = self.doorkeeper
+            if doorkeeper is None:
+                raise Unavailable("the new leader is catching up", retry_after_ms=20)
+        try:
+            if doorkeeper is not None:
+                self._feed.admit(live, who, seen, operation.payload)
+                if not doorkeeper.lets_in(live, stream, operation, who):
+                    return None
+            self._feed.open(live, stream, operation.id, who, seen, operation.credit, turn, *given)
+        except ClusterError:
+            if doorkeeper is not None:
+                doorkeeper.not_opened(live, stream, operation.id, who)
+            raise
+        if doorkeeper is not None:
+            doorkeeper.opened(live, stream, operation.id, who)
         return Reply(operation.id, live.epoch, live.index)
 
     def _list(self, operation: Operation) -> Reply:
@@ -305,6 +340,16 @@ class WaitingReads:
         self._arrived = self._confirmed = self._leased = NO_ITEMS
         self._count = 0
         return reads
+
+    def cancel_streams(self, ended: Callable[[StreamKey], bool]) -> None:
+        """Streams ended: their watches that are not open yet would be left without anybody to end them. Not answered."""
+        if not self._count:
+            return
+        for batch in (self._arrived, *self._asked.values(), *[reads for _, reads in self._confirmed]):
+            left = [read for read in batch if read[1].kind != Kind.WATCH or not ended(read[0])]
+            self._count -= len(batch) - len(left)
+            if len(left) < len(batch):
+                batch[:] = left
 
     def cancel(self, stream: StreamKey, watch: int) -> None:
         """A watch ended before it was opened: opening it later would leave a viewer that nobody ends. Not answered."""

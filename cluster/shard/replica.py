@@ -61,10 +61,10 @@ class ShardReplica:
     """Built by `cluster.shard.assembly.open_replica`, which reads its parts from storage."""
 
     __slots__ = (
-        "_applier", "_compact_looked_at", "_compaction", "_contradicted", "_departed", "_intake",
-        "_messages", "_on_changed", "_stands_in", "applied", "broken_snapshots", "cache", "damaged", "diverged", "feed",
-        "halted", "handover", "held_for_snapshots", "id", "leader_told", "log", "lost", "malformed_messages", "members", "node",
-        "raft", "replica", "shard", "snapshots_wanted", "stalled", "stored", "suspected_offset",
+        "_applier", "_compact_looked_at", "_compaction", "_contradicted", "_departed", "_messages", "_on_changed", "_stands_in",
+        "applied", "broken_snapshots", "cache", "damaged", "diverged", "feed", "halted", "handover", "held_for_snapshots", "id",
+        "intake", "leader_told", "log", "lost", "malformed_messages", "members", "node", "raft", "replica", "shard",
+        "snapshots_wanted", "stalled", "stored", "suspected_offset",
     )  # fmt: skip
 
     def __init__(
@@ -116,7 +116,7 @@ class ShardReplica:
         self._messages: list[tuple[ReplicaId, Message]] = NO_ITEMS
         self._departed = members.adopt(raft.configuration)
         """Members of an earlier configuration: told once it is committed that they are none any more."""
-        self._intake = Intake(self, gatherer, applier, reader, feed, stored.metadata().now_ms)
+        self.intake = Intake(self, gatherer, applier, reader, feed, stored.metadata().now_ms)
         self._compaction = compaction
         self._compact_looked_at = applied
         self.snapshots_wanted: list[ReplicaId] = NO_ITEMS
@@ -157,7 +157,7 @@ class ShardReplica:
     @property
     def time_ms(self) -> int:
         """The shard's time: no later proposal may have an earlier one."""
-        return self._intake.time_ms
+        return self.intake.time_ms
 
     @property
     def deadline_ms(self) -> float:
@@ -172,7 +172,7 @@ class ShardReplica:
     @property
     def due_ms(self) -> float:
         """When time has something to do here, Unix milliseconds: alarms ring at the leader."""
-        return self._intake.due_ms if self.leads and not (self.unwell or self.stalled) else _NEVER
+        return self.intake.due_ms if self.leads and not (self.unwell or self.stalled) else _NEVER
 
     @property
     def apply_waits(self) -> bool:
@@ -182,7 +182,7 @@ class ShardReplica:
     @property
     def answers_wait(self) -> bool:
         """Whether apply has something to say although nothing needs applying."""
-        return self._intake.answerable(self.applied)
+        return self.intake.answerable(self.applied)
 
     @property
     def needs_housekeeping(self) -> bool:
@@ -197,12 +197,12 @@ class ShardReplica:
     @property
     def reads_confirmable(self) -> bool:
         """Whether reads wait for acknowledged liveness rounds."""
-        return self._intake.asks
+        return self.intake.asks
 
     @property
     def gathers(self) -> bool:
         """Whether something that waited can go on with the next step although nothing arrives."""
-        return self._intake.gathers
+        return self.intake.gathers
 
     # -- inputs: only remembered until the turn ----------------------------------------------------------------------
 
@@ -214,7 +214,7 @@ class ShardReplica:
         self._messages.append((sender, message))
 
     def submit(self, stream: StreamKey, operations: list[Operation]) -> None:
-        self._intake.submit(stream, operations)
+        self.intake.submit(stream, operations)
 
     # -- the turn ----------------------------------------------------------------------------------------------------
 
@@ -237,9 +237,9 @@ class ShardReplica:
                 self.handle(Receive(sender, message), now_ms, turn)
         if now_ms >= self.deadline_ms:
             self.handle(Deadline(), now_ms, turn)
-        self._intake.take(now_ms, wall_ms, turn)
+        self.intake.take(now_ms, wall_ms, turn)
         self._look_for_damage(turn)
-        self._intake.ask(now_ms, turn)
+        self.intake.ask(now_ms, turn)
 
     def handle(self, event: Event, now_ms: float, turn: Turn) -> Effects:
         """Step the core and carry its effects into the turn."""
@@ -274,7 +274,7 @@ class ShardReplica:
         if self._departed and effects.committed is not None:
             take_leave(self.raft, self.id, self.leader_node, self._departed, turn)
         if effects.reads_ready or effects.reads_leased or effects.reads_refused:
-            self._intake.confirm_reads(effects, turn)
+            self.intake.confirm_reads(effects, turn)
         turn.round_needed |= effects.round_needed
         if effects.snapshot_to:
             self.snapshots_wanted = self.snapshots_wanted + effects.snapshot_to
@@ -291,7 +291,7 @@ class ShardReplica:
         self.halted = error.message
         if lies_on_disk(error):
             self.lost = self.lost or error.message
-        self._intake.answer_all(turn)
+        self.intake.answer_all(turn)
 
     def tell_applied(self, leader: ReplicaId) -> AppliedItem:
         """What this replica's apply did, for its leader to compare."""
@@ -321,10 +321,10 @@ class ShardReplica:
         self.broken_snapshots.clear()
         if self.leads:
             self._stands_in = False
-        if self.leads and self._intake.led_term in (None, self.raft.term):
+        if self.leads and self.intake.led_term in (None, self.raft.term):
             return
-        self._intake.lead_no_more()
-        self._intake.answer_all(turn)
+        self.intake.lead_no_more()
+        self.intake.answer_all(turn)
 
     def hold_for_snapshot(self, peer: ReplicaId, point: LogIndex) -> None:
         """Keep the log behind `point` for a peer that is being sent a snapshot."""
@@ -343,7 +343,7 @@ class ShardReplica:
     def stop(self, turn: Turn) -> None:
         """This replica is taken down: whoever waits here is sent on. It must not be used again."""
         self._contradicted = True
-        self._intake.answer_all(turn)
+        self.intake.answer_all(turn)
 
     # -- apply -------------------------------------------------------------------------------------------------------
 
@@ -357,10 +357,10 @@ class ShardReplica:
                 break
         self.feed.flush(turn)
         if not self.unwell:
-            self._intake.answer_reads(self.applied, now_ms, turn, clock)
+            self.intake.answer_reads(self.applied, now_ms, turn, clock)
             self._look_for_damage(turn)
-        if self.leads and self._intake.led_term is None and self.raft.term_of(self.applied) == self.raft.term:
-            self._intake.lead(self.raft.term)
+        if self.leads and self.intake.led_term is None and self.raft.term_of(self.applied) == self.raft.term:
+            self.intake.lead(self.raft.term)
         if self.applied - self._compact_looked_at >= self._compaction.every_entries:
             self.compact(now_ms, turn)
 
@@ -383,7 +383,7 @@ class ShardReplica:
         return True
 
     def _apply_entry(self, index: LogIndex, term: Term, payload: bytes, now_ms: float, turn: Turn) -> bool:
-        proposed = self._intake.proposed_at(index, term)
+        proposed = self.intake.proposed_at(index, term)
         try:
             changed = self._applier.apply(index, payload, proposed.origins if proposed else None, turn, now_ms)
         except CodeMissing as error:
@@ -396,13 +396,13 @@ class ShardReplica:
             self.halted = error.message
             suspect = error.details.get("suspect")
             self.suspected_offset = int(suspect) if suspect is not None else None
-            self._intake.answer_all(turn)
+            self.intake.answer_all(turn)
             return False
         if proposed is not None:
-            self._intake.applied(proposed, turn)
+            self.intake.applied(proposed, turn)
         for live in changed:
             self.feed.changed(live)
-            self._intake.changed(live, turn)
+            self.intake.changed(live, turn)
             if self._on_changed is not None and live.id.key == SYSTEM_KEY:
                 self._on_changed(live, turn)
         return True
@@ -410,7 +410,7 @@ class ShardReplica:
     def found_unreadable(self, what: str, turn: Turn) -> None:
         """State here can not be read: stop serving; whoever waits asks the next leader."""
         self.damaged = what
-        self._intake.answer_all(turn)
+        self.intake.answer_all(turn)
 
     def found_diverged(self, what: str, document: DocumentId, turn: Turn) -> None:
         """The majority has another state of this document. Commands on their way are still answered: they are in the log, and
@@ -418,12 +418,12 @@ class ShardReplica:
         contradicted.
         """
         self.diverged = what
-        self._intake.refuse_reads(turn)
+        self.intake.refuse_reads(turn)
         self.feed.end_document(document, PositionRewound(f"{document} is taken over from its other replicas"), turn)
 
     def _look_for_damage(self, turn: Turn) -> None:
         """Checking and reading answer those who asked; that the state is damaged concerns all."""
-        what = self._intake.found_damaged()
+        what = self.intake.found_damaged()
         if what:
             self.found_unreadable(what, turn)
 
@@ -475,7 +475,7 @@ class ShardReplica:
         self.applied = meta.index
         self._compact_looked_at = meta.index
         self._applier.now_ms = 0
-        self._intake.advance_time(metadata.now_ms)
+        self.intake.advance_time(metadata.now_ms)
         self.damaged = self.halted = self.diverged = self.stalled = ""
         self._applier.within_entry = False
         self.digest.restart(meta.index)

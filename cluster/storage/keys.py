@@ -16,6 +16,7 @@ refuses control characters), so a zero byte ends a name and keeps the order of n
                                                             an empty value: the document has something to do then
              shard:u32 generation:u32 0x02 space 0x00 principal 0x00 key
                                                             an empty value: the document asks the principal something
+             shard:u32 generation:u32 0x03 space 0x00 key   an empty value: the document has connections
 
 Invariant: every value except a bundle is sealed: crc32 over (family, key, body) stands before the body. A value that rotted,
 or that came back for another key, does not open. It does not detect a value that is missing, or an older value of the same
@@ -178,6 +179,11 @@ def due_of(name: bytes) -> tuple[int, DocumentId]:
 def waits_asked(shard: ShardId, generation: int, space: str, principal: str) -> bytes:
     """What every WAITS key of a space's documents that ask a principal starts with."""
     return b"%b%b\0%b\0" % (_SHARD_PAIR_KIND.pack(shard, generation, 2), space.encode(), principal.encode())
+
+
+def waits_connected(shard: ShardId, generation: int) -> bytes:
+    """What every WAITS key of documents that have connections starts with; their `record_name` follows."""
+    return _SHARD_PAIR_KIND.pack(shard, generation, 3)
 
 
 def history_shard(shard: ShardId) -> bytes:

@@ -91,10 +91,12 @@ class RecordStore:
         batch: Batch,
         generation: int,
         document: DocumentId,
-        old: tuple[int | None, tuple[str, ...]],
-        new: tuple[int | None, tuple[str, ...]],
+        old: tuple[int | None, tuple[str, ...], bool],
+        new: tuple[int | None, tuple[str, ...], bool],
     ) -> None:
-        """Say what a document waits for, which was `old`: its earliest time, Unix milliseconds, and the principals it asks."""
+        """Say what a document waits for, which was `old`: its earliest time, Unix milliseconds, the principals it asks, and
+        whether it has connections.
+        """
         shard = self._shard
         if old[0] != new[0]:
             prefix = keys.waits_due(shard, generation)
@@ -108,6 +110,20 @@ class RecordStore:
                 _put_empty(batch, key)
             else:
                 batch.delete(_WAITS, key)
+
+        if old[2] != new[2]:
+            key = keys.waits_connected(shard, generation) + keys.record_name(document)
+            if new[2]:
+                _put_empty(batch, key)
+            else:
+                batch.delete(_WAITS, key)
+
+    def connected(self, generation: int, after: bytes, limit: int) -> list[bytes]:
+        """At most `limit` names (`keys.record_name`) of documents that have connections, in order, above the name `after`.
+        Raises StorageDamaged."""
+        prefix = keys.waits_connected(self._shard, generation)
+        start = prefix + after + b"\0" if after else prefix
+        return [key[len(prefix) :] for key in self._scan_empty(start, keys.after_prefix(prefix), limit)]
 
     def due(self, generation: int, after: bytes, now_ms: int, limit: int) -> list[bytes]:
         """At most `limit` documents by time, behind the name `after` and not later than `now_ms`: see `keys.due_of`. Raises

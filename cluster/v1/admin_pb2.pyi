@@ -153,6 +153,10 @@ class _CommandKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CommandKi
     """An ask was answered."""
     COMMAND_KIND_UPGRADE: _CommandKind.ValueType  # 7
     """The document moved to new code."""
+    COMMAND_KIND_CONNECT: _CommandKind.ValueType  # 8
+    """A viewer's connection came; of classes with @on.connect or @on.disconnect."""
+    COMMAND_KIND_DISCONNECT: _CommandKind.ValueType  # 9
+    """It went."""
     COMMAND_KIND_REPAIR: _CommandKind.ValueType  # 10
     """An operator changed the state; the payload says what and why."""
     COMMAND_KIND_THAW: _CommandKind.ValueType  # 11
@@ -177,6 +181,10 @@ COMMAND_KIND_ANSWER: CommandKind.ValueType  # 6
 """An ask was answered."""
 COMMAND_KIND_UPGRADE: CommandKind.ValueType  # 7
 """The document moved to new code."""
+COMMAND_KIND_CONNECT: CommandKind.ValueType  # 8
+"""A viewer's connection came; of classes with @on.connect or @on.disconnect."""
+COMMAND_KIND_DISCONNECT: CommandKind.ValueType  # 9
+"""It went."""
 COMMAND_KIND_REPAIR: CommandKind.ValueType  # 10
 """An operator changed the state; the payload says what and why."""
 COMMAND_KIND_THAW: CommandKind.ValueType  # 11

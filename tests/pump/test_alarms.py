@@ -238,7 +238,7 @@ def test_a_document_that_was_taken_over_from_another_replica_rings_by_what_that_
     replica = leader_of(world, "a").pump.replicas[leader_of(world, "a").pump.router.shard_of("clock", "a")]
     body = replica.cache.get("clock", "a").record()
     batch = Batch()
-    alarms_of = replica._intake._alarms
+    alarms_of = replica.intake._alarms
     assert alarms_of is not None
     alarms_of._known.clear()  # as if it had never heard of it
     replica.cache.adopt(DocumentId("clock", "a"), body, batch)

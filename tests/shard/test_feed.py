@@ -151,7 +151,7 @@ def test_closing_leaves_nothing() -> None:
         opened(parts, watch)
     parts.feed.close(STREAM, 7)
     parts.feed.close(STREAM, 0)
-    parts.feed.close_stream((NodeId("n9"), 1))
+    parts.feed.close_streams((NodeId("n9"), 1).__eq__)
     assert len(parts.feed) == 2
-    parts.feed.close_node(STREAM[0])
+    parts.feed.close_streams(lambda stream: stream[0] == STREAM[0])
     assert (len(parts.feed), parts.feed.documents, parts.feed._by_stream) == (0, {}, {})

@@ -129,21 +129,21 @@ def test_delete_and_erase(engine: Engine) -> None:
     ]
 
 
-NOTHING: tuple[None, tuple[()]] = (None, ())
+NOTHING: tuple[None, tuple[()], bool] = (None, (), False)
 
 
-def test_documents_that_wait_are_found_by_time_and_by_whom_they_ask(engine: Engine) -> None:
+def test_documents_that_wait_are_found_by_time_by_whom_they_ask_and_by_their_connections(engine: Engine) -> None:
     store, batch = RecordStore(engine, SHARD), Batch()
-    waiting: dict[str, tuple[int | None, tuple[str, ...]]] = {
-        "late": (900, ()),
-        "soon": (7, ("bob@acme", "eve@acme")),
-        "same": (7, ()),
-        "asks": (None, ("bob@acme",)),
+    waiting: dict[str, tuple[int | None, tuple[str, ...], bool]] = {
+        "late": (900, (), False),
+        "soon": (7, ("bob@acme", "eve@acme"), True),
+        "same": (7, (), False),
+        "asks": (None, ("bob@acme",), True),
     }
     for key, waits in waiting.items():
         store.index(batch, 0, DocumentId("chat", key), NOTHING, waits)
-    store.index(batch, 0, DocumentId("game", "a"), NOTHING, (1, ("bob@acme",)))
-    RecordStore(engine, ShardId(SHARD + 1)).index(batch, 0, DocumentId("chat", "x"), NOTHING, (1, ("bob@acme",)))
+    store.index(batch, 0, DocumentId("game", "a"), NOTHING, (1, ("bob@acme",), False))
+    RecordStore(engine, ShardId(SHARD + 1)).index(batch, 0, DocumentId("chat", "x"), NOTHING, (1, ("bob@acme",), False))
     engine.write(batch)
 
     def due(after: bytes, now_ms: int, limit: int = 9) -> list[tuple[int, str]]:
@@ -156,23 +156,29 @@ def test_documents_that_wait_are_found_by_time_and_by_whom_they_ask(engine: Engi
     assert store.asking(0, "chat", "bob@acme", "", 9) == ["asks", "soon"]
     assert store.asking(0, "chat", "bob@acme", "asks", 9) == ["soon"]
     assert store.asking(0, "chat", "bob@acm", "", 9) == []
+    assert store.connected(0, b"", 9) == [b"chat\0asks", b"chat\0soon"]
+    assert store.connected(0, b"chat\0asks", 9) == [b"chat\0soon"]
+    assert store.connected(0, b"", 1) == [b"chat\0asks"]
     batch.clear()
-    store.index(batch, 0, DocumentId("chat", "soon"), waiting["soon"], (20, ("eve@acme",)))
+    store.index(batch, 0, DocumentId("chat", "soon"), waiting["soon"], (20, ("eve@acme",), True))
     store.index(batch, 0, DocumentId("chat", "same"), waiting["same"], NOTHING)
+    store.index(batch, 0, DocumentId("chat", "asks"), waiting["asks"], (None, ("bob@acme",), False))
     engine.write(batch)
+    assert store.connected(0, b"", 9) == [b"chat\0soon"]
     assert due(b"", 900) == [(1, "a"), (20, "soon"), (900, "late")]
     assert store.asking(0, "chat", "bob@acme", "", 9) == ["asks"]
     batch.clear()
     erase_records(SHARD, batch)
     engine.write(batch)
     assert due(b"", 900) == []
+    assert store.connected(0, b"", 9) == []
     assert len(list(engine.scan(Family.WAITS, b"", b"\xff" * 9))) == 2
 
 
 def test_what_a_dropped_generation_waited_for_is_dropped_with_it(engine: Engine) -> None:
     store, batch = RecordStore(engine, SHARD), Batch()
-    store.index(batch, 0, DocumentId("chat", "a"), NOTHING, (1, ()))
-    store.index(batch, 1, DocumentId("chat", "a"), NOTHING, (2, ()))
+    store.index(batch, 0, DocumentId("chat", "a"), NOTHING, (1, (), False))
+    store.index(batch, 1, DocumentId("chat", "a"), NOTHING, (2, (), True))
     store.set_generation(batch, 1)
     store.drop_generation(batch, 0)
     engine.write(batch)

@@ -290,7 +290,7 @@ def fill(engine: RocksEngine) -> None:
     for number in range(300):
         document = DocumentId("chat", f"d{number:03}")
         records.put(batch, 0, document, os.urandom(100))
-        records.index(batch, 0, document, (None, ()), (number, ("bob@acme",)))
+        records.index(batch, 0, document, (None, (), False), (number, ("bob@acme",), False))
     for number in range(300):
         history.append(batch, LOBBY, 1, number + 1, 1, os.urandom(100))
     BundleStore(engine).put(batch, bundle_hash(CODE), CODE)
