@@ -19,6 +19,13 @@ class Believer:
     role: Role = Role.FOLLOWER
 
 
+@dataclass(frozen=True)
+class Intake:
+    """Nobody watches."""
+
+    watched: bool = False
+
+
 @dataclass
 class Replica:
     """As much of a replica as the schedule asks."""
@@ -30,7 +37,7 @@ class Replica:
     answers_wait: bool = False
     reads_confirmable: bool = False
     incomplete: bool = False
-    feed: tuple[()] = ()
+    intake: Intake = Intake()
     raft: Believer = Believer()
 
 
