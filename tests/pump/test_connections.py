@@ -84,7 +84,8 @@ def test_a_watch_is_refused_as_its_connect_is_and_leaves_nothing(who: str, reaso
     guest = elsewhere(world)
     number = watch(guest, who)
     failure = reply_to(guest, number).failure
-    assert failure is not None and failure.reason == reason
+    assert failure is not None
+    assert failure.reason == reason
     if who == "bob":
         assert failure.details["name"] == "Full"
     world.run(100)
@@ -106,7 +107,7 @@ def test_a_gate_that_closes_ends_the_watch_and_so_the_connection() -> None:
 
 
 def test_a_failing_disconnect_is_told_to_operators_and_the_connection_is_gone() -> None:
-    world, client = lobbies()
+    world, _ = lobbies()
     bob = elsewhere(world)
     number = watch(bob, "clumsy")
     unwatch(bob, number)
@@ -114,7 +115,8 @@ def test_a_failing_disconnect_is_told_to_operators_and_the_connection_is_gone() 
     leader = leader_of(world)
     assert [(one.channel, one.sender) for one in leader.failures] == [("-disconnect", "clumsy@acme")]
     live = leader.pump.replicas[leader.pump.router.shard_of("lobby", "one")].cache.get("lobby", "one")
-    assert live.instance is not None and not live.instance.has_connections
+    assert live.instance is not None
+    assert not live.instance.has_connections
 
 
 @pytest.mark.parametrize("saved", [True, False])
@@ -203,7 +205,8 @@ def test_code_that_begins_to_listen_is_told_of_those_who_watch_already_and_can_r
     name = name_of(guests[0], numbers[0], "bob")
     assert view(client)["here"] == [name]
     ended = guests[1].deltas[-1].failure
-    assert ended is not None and ended.reason == "HANDLER_FAILED"
+    assert ended is not None
+    assert ended.reason == "HANDLER_FAILED"
     unwatch(guests[0], numbers[0])
     world.run(100)
     assert view(client)["heard"] == [f"+{name}", f"-{name}"]
@@ -292,5 +295,6 @@ def test_after_a_storm_the_document_knows_just_those_who_watch(seed: int) -> Non
         .pump.replicas[world.nodes[world.names[0]].pump.router.shard_of("lobby", "one")]
         .cache.get("lobby", "one")
     )
-    assert live.id == DocumentId("lobby", "one") and live.instance is not None
+    assert live.id == DocumentId("lobby", "one")
+    assert live.instance is not None
     assert sorted(live.instance.connections()) == sorted(shown["here"])
