@@ -115,7 +115,7 @@ class Schedule:
             replica.intake.close_streams(ended, lost=lost)
             if replica.feed.unserved:
                 self.to_apply[shard] = None
-            if replica.gathers:
+            if replica.intake.tells:
                 self.ready[shard] = None
 
     def forget(self, shard: ShardId) -> None:

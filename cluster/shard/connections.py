@@ -92,6 +92,7 @@ class Connections:
         "_coming",
         "_cursor",
         "_feed",
+        "_frozen",
         "_gone",
         "_grace_ms",
         "_last",
@@ -121,6 +122,8 @@ class Connections:
         """Until when each may come back."""
         self._seen: dict[tuple[str, str], tuple[int, int]] = NO_ENTRIES
         """Of documents with open watches: the epoch and upgrade under which these were compared with the state."""
+        self._frozen: set[tuple[str, str]] = set()
+        """Documents that take no commands, and owe some of their connections a disconnect."""
         self._last = 0
         self._sweep_ms = -1.0
         """When the documents are looked at that had connections before this replica led."""
@@ -320,6 +323,8 @@ class Connections:
             del self._coming[key]  # nobody has opened it
         if key in self._open or key in self._busy:
             return []
+        if live.frozen:
+            self._frozen.add(key[:2])
         who = live.instance.connections().get(key[2]) if live.instance is not None and not live.frozen else None
         if who is None or live.instance is None:
             if coming is not None and coming.stage is _Stage.BEHIND:
@@ -397,6 +402,9 @@ class Connections:
         instance = live.instance
         assert instance is not None
         name = (live.id.space, live.id.key)
+        if self._frozen and name in self._frozen and not live.frozen:
+            self._frozen.discard(name)
+            self._miss(live, instance)
         if self._seen.get(name) == (live.epoch, live.upgraded_index):
             return
         self._take_departures()

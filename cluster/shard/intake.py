@@ -139,11 +139,6 @@ class Intake:
     def close_streams(self, ended: Callable[[StreamKey], bool], *, lost: bool) -> None:
         """Client streams ended: their watches end, those too that are not open yet. lost: they may come back."""
         self._feed.close_streams(ended, lost=lost)
-        if self._arrived:
-            self._arrived = [(stream, _without_watches(asked) if ended(stream) else asked) for stream, asked in self._arrived]
-        self._reads.cancel_streams(ended)
-        if self._missing is not None:
-            self._missing.cancel_streams(ended)
         if self._connections is not None:
             self._connections.cancel_streams(ended)
 
@@ -157,10 +152,13 @@ class Intake:
         """Commands changed this document."""
         if self._alarms is not None:
             self._alarms.changed(live)
-            if live.instance is not None and live.instance.told_of_connections and self._connections is not None:
-                self._connections.changed(live)
+            self._look_at_connections(live)
             if self._asks is not None:
                 self._asks.changed(live, turn, self.time_ms)
+
+    def _look_at_connections(self, live: LiveDocument) -> None:
+        if live.instance is not None and live.instance.told_of_connections and self._connections is not None:
+            self._connections.changed(live)
 
     def advance_time(self, floor_ms: int) -> None:
         """An installed snapshot says how late it is already."""
@@ -169,7 +167,7 @@ class Intake:
     @property
     def gathers(self) -> bool:
         """Whether commands that waited for the last entries to be committed, or reads whose lease had ended, can go on."""
-        waits = self._arrived or self._touched or self._to_look_up or self._comings
+        waits = self._arrived or self._touched or self._to_look_up or self.tells
         return bool(waits and not self._on_their_way) or self._reads.unasked
 
     @property
@@ -183,7 +181,7 @@ class Intake:
         return self._connections is not None and self._connections.awaited
 
     @property
-    def _comings(self) -> bool:
+    def tells(self) -> bool:
         """Whether documents are to be told of connections."""
         urgent = self._connections is not None and self._connections.urgent
         return urgent and self._server.serves and self.led_term is not None and not self._server.stalled
@@ -300,6 +298,7 @@ class Intake:
                 live = self._gatherer.cache.peek(*name)
                 if live is not None:
                     self._alarms.changed(live)
+                    self._look_at_connections(live)
             made = self._connections.take(self._stamped_ms) + [(due, 0) for due in self._alarms.take(self._stamped_ms)]
         entries = self._gatherer.gather(arrived, self._stamped_ms, turn, made)
         if not entries:
@@ -467,7 +466,3 @@ class Intake:
             self._reader.doorkeeper = self._connections
         if len(self._feed):
             self._feed.end_all(self._not_leader(), turn)
-
-
-def _without_watches(operations: list[Operation]) -> list[Operation]:
-    return [operation for operation in operations if operation.kind != Kind.WATCH]
