@@ -52,12 +52,11 @@ def test_who_watches_is_told_to_the_document_before_the_first_view_and_when_it_e
     assert len(set(world.records("one", "lobby"))) == 1
 
 
-def test_a_stream_that_ends_takes_its_connections_along_those_too_that_are_on_their_way() -> None:
+def test_a_stream_that_ends_takes_its_connections_along() -> None:
     world, client = lobbies()
     view(client)
     bob = elsewhere(world)
     open_already = watch(bob, "bob")
-    bob.submit(Kind.WATCH, "one", "", None, space="lobby", principal="bob@acme")
     bob.node.pump.close_stream(bob.number)
     world.run(200)
     heard = view(client)["heard"]
