@@ -402,11 +402,12 @@ class Connections:
         instance = live.instance
         assert instance is not None
         name = (live.id.space, live.id.key)
-        if self._frozen and name in self._frozen and not live.frozen:
+        seen = self._seen.get(name)
+        if seen == (live.epoch, live.upgraded_index) and name not in self._frozen:
+            return
+        if not live.frozen and (seen is not None or self._sweep_ms == _NEVER):  # else the sweep comes by
             self._frozen.discard(name)
             self._miss(live, instance)
-        if self._seen.get(name) == (live.epoch, live.upgraded_index):
-            return
         self._take_departures()
         for stream, watch, who in self._feed.viewers(name):
             key = (*name, connection_name(who, stream, watch))
