@@ -6,7 +6,7 @@
     status.py space.py    the topics, with node.py and configuration.py; deploying.py brings code, schema.py describes it
     shards.py moves.py    Raft groups: who leads and holds them, and moving that; leader.py finds who must be asked
     doc.py history.py     documents, and what made them; past.py shows what they were;
-                          repairing.py changes them by hand
+                          repairing.py changes them by hand, forking.py takes them elsewhere
     demo.py bench.py      the main job end to end, what it costs, and chaos.py, how it is hurt
     lazy.py               groups whose modules are imported when one of their commands is named
 

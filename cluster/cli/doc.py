@@ -36,7 +36,7 @@ MORE: Final = {
     "diff": "past",
     "why": "past",
     "audit": "past",
-    "fork": "past",
+    "fork": "forking",
     "repair": "repairing",
     "thaw": "repairing",
     "divergences": "divergences",

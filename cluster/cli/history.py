@@ -24,6 +24,7 @@ from cluster.replay.audit import BY_HAND, reason_of
 from cluster.replay.file import CODE_BRINGING, command_row, export_of, read_export
 from cluster.replay.verify import Verdict
 from cluster.replay.verify import replay as replay_export
+from cluster.v1 import admin_pb2
 
 PAGE: Final = 500
 
@@ -220,10 +221,15 @@ async def exported_history(target: DocumentId, address: list[str] | None, folder
                 continue
             commands += found
         commands = [each for each in commands if _reached(each.position, inspected.position)]
-        whole = whole and bool(commands) and (commands[0].position.epoch, commands[0].position.index) == (1, 1)
+        whole = whole and bool(commands) and commands[0].position.epoch == 1 and begins(commands[0])
         names = {each.code_hash for each in commands if each.kind in CODE_BRINGING}
         bundles = {name: (await client.admin("GetBundle", code_hash=name)).bundle for name in names}  # type: ignore[attr-defined]
         return export_of(target, commands, bundles, inspected, whole=whole)
+
+
+def begins(command: Any) -> bool:
+    """Whether a command may be the first of a document: a fork goes on at the index that it was taken at."""
+    return bool(command.position.index == 1 or command.kind == admin_pb2.COMMAND_KIND_FORK)
 
 
 def _export(target: DocumentId, path: Path, address: list[str] | None, folder: Path, as_json: bool) -> Exit:

@@ -1,4 +1,4 @@
-"""`moot doc show | diff | why | audit | fork`: the past of a document, from its history alone.
+"""`moot doc show | diff | why | audit`: the past of a document, from its history alone.
 
 Each takes a document of a running cluster, whose history is fetched, or a file of `moot doc log --export`, and then needs
 no cluster. Nothing is changed by any of them.
@@ -6,7 +6,6 @@ no cluster. Nothing is changed by any of them.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ import typer
 from rich.json import JSON
 
 from cluster.cli.doc import place
-from cluster.cli.history import exported_history, write_export
+from cluster.cli.history import exported_history
 from cluster.cli.output import AsJson, CommandFailed, Exit, add_row, command, out, print_json, say, table
 from cluster.cli.reach import DEFAULT_FOLDER, Addresses, Folder, document_of, run
 from cluster.cli.space import moment
@@ -39,7 +38,7 @@ Viewer = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module to `moot doc`."""
-    for name, function in (("show", show), ("diff", diff), ("why", why), ("audit", audit_command), ("fork", fork)):
+    for name, function in (("show", show), ("diff", diff), ("why", why), ("audit", audit_command)):
         app.command(name)(function)
 
 
@@ -60,7 +59,7 @@ def history_of(source: str, address: list[str] | None, folder: Path) -> dict[str
     return run(exported_history(document_of(source), address, folder.absolute()))
 
 
-def _principal(name: str | None) -> Principal | None:
+def principal_named(name: str | None) -> Principal | None:
     if name is None:
         return None
     try:
@@ -85,7 +84,7 @@ def show(
 
     Example: moot doc show chat/lobby --at 17 --as alice@acme; moot doc show lobby.json --at 17
     """
-    who = _principal(viewer)
+    who = principal_named(viewer)
     exported = history_of(source, address, folder)
     with reading():
         position, instance = at(exported, index, epoch)
@@ -115,7 +114,7 @@ def diff(
 
     Example: moot doc diff chat/lobby --from 3 --to 9 --as alice@acme
     """
-    who = _principal(viewer)
+    who = principal_named(viewer)
     exported = history_of(source, address, folder)
     with reading():
         before, after, patch = difference(exported, first, last, who, epoch)
@@ -212,7 +211,7 @@ def audit_command(
 
     Example: moot doc audit cards/table --who ben@acme --secret 5
     """
-    who = _principal(viewer)
+    who = principal_named(viewer)
     assert who is not None
     exported = history_of(source, address, folder)
     with reading():
@@ -248,43 +247,6 @@ def _audit_row(document: str, found: Audit) -> dict[str, Any]:
         "views": found.views,
         "repairs": [{"position": place(each.position), "sender": each.sender, "reason": each.reason} for each in found.repairs],
     }
-
-
-@command
-def fork(
-    source: Source,
-    output: Annotated[Path, typer.Option("--output", help="The file to write.", show_default=False)],
-    index: Annotated[int, typer.Option("--at", help="The last index to keep; 0 for all.", min=0)] = 0,
-    epoch: Epoch = 0,
-    address: Addresses = None,
-    folder: Folder = DEFAULT_FOLDER,
-    as_json: AsJson = False,
-) -> Exit:
-    """Write a document's history up to one of its positions to a file: the document as it was, to try things on.
-
-    `Document.simulate(history=FILE)` goes on from there in a test; replay, show, diff, why and audit read it.
-
-    Exit codes: 0. 2 no such position. 3 no node answers. 4 no such document.
-
-    Example: moot doc fork cards/table --at 12 --output before-the-quarrel.json
-    """
-    exported = history_of(source, address, folder)
-    with reading():
-        position, _ = at(exported, index, epoch)
-    forked = copy.copy(exported)
-    end = (position.epoch, position.index)
-    forked["commands"] = [row for row in exported["commands"] if (row["position"]["epoch"], row["position"]["index"]) <= end]
-    if len(forked["commands"]) < len(exported["commands"]):
-        # the chain of a past position is in no history: whoever reads the file is told that it was not compared.
-        forked["whole"] = False
-    forked["position"] = {"epoch": position.epoch, "index": position.index}
-    write_export(forked, output)
-    count = len(forked["commands"])
-    if as_json:
-        print_json({"document": exported["document"], "file": str(output), "position": place(position), "commands": count})
-    else:
-        say(f"{count} commands of {exported['document']} up to {position} written to {output}")
-    return Exit.DONE
 
 
 def _short(value: Any) -> str:

@@ -39,6 +39,8 @@ REPAIR_CHANNEL = "-repair"
 """An operator's change of the state. Its payload says what, why, and at which position (see repairing.py)."""
 THAW_CHANNEL = "-thaw"
 """An operator's choice of one replica's record as the document. Its payload holds it."""
+FORK_CHANNEL = "-fork"
+"""Creation from another document's past. Its payload holds the state."""
 
 
 class Code(enum.IntEnum):

@@ -12,6 +12,7 @@ from cluster.errors import InvalidName, InvalidPatch, InvalidRequest
 from cluster.ids import DocumentId, check_key, check_space
 from cluster.node.decisions import Ask, until_answered
 from cluster.session.operations import Kind, Operation, Reply
+from cluster.shard.forking import ForkOrder
 from cluster.shard.thawing import ThawOrder
 from cluster.shardmap.map import SYSTEM_SPACE
 
@@ -42,9 +43,20 @@ async def thaw(ask: Ask, request: Row, principal: str) -> Row:
     return _place(await until_answered(ask, operation, keyed=False))
 
 
+async def fork(ask: Ask, request: Row, principal: str) -> Row:
+    """AdminService.ForkDocument. Raises ClusterError; nothing is changed unless it is OutcomeUnknown."""
+    document, position = _document(request), request["position"] or {"epoch": 0, "index": 0}
+    place = (position["epoch"], position["index"])
+    order = ForkOrder(request["source"], place, request["seen_by"], request["code_hash"].hex(), request["state"])
+    payload = msgspec.json.encode(order)
+    operation = Operation(1, Kind.FORK, document.space, document.key, principal, payload=payload)
+    return _place(await until_answered(ask, operation))
+
+
 OPERATORS_COMMANDS: Final[dict[str, Callable[[Ask, Row, str], Awaitable[Row]]]] = {
     "RepairDocument": repair,
     "ThawDocument": thaw,
+    "ForkDocument": fork,
 }
 
 

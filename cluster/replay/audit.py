@@ -24,8 +24,8 @@ from cluster.replay.timeline import steps
 from cluster.replay.verify import Replay
 
 LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
-BY_HAND: Final = ("repair", "thaw")
-"""Kinds of commands with which operators change a document past its code."""
+BY_HAND: Final = ("repair", "thaw", "fork")
+"""Kinds of commands with which operators make or change a document past its code."""
 OUTSIDE: Final = b""
 """In place of a view for whom the gate does not admit."""
 
@@ -109,7 +109,10 @@ def repairs(exported: dict[str, Any]) -> list[Repair]:
 
 def reason_of(row: dict[str, Any]) -> str:
     """Why an operator changed the document by hand."""
-    reason: str = msgspec.json.decode(row["payload"])["reason"]
+    order = msgspec.json.decode(row["payload"])
+    if row["kind"] == "fork":
+        return "{source} at {position[0]}.{position[1]}".format_map(order)
+    reason: str = order["reason"]
     return reason
 
 

@@ -1,7 +1,7 @@
 """A document's history as a file: what `doc log --export` writes.
 
 The file is JSON: the document's address, the code of every version that ran, and every command with its time, seed, code and
-answer: everything that its state follows from.
+answer: everything that its state follows from. One that holds only what somebody saw has no commands, and `seen` (seen.py).
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ KINDS: Final = {
     "COMMAND_KIND_DISCONNECT": CommandKind.DISCONNECT,
     "COMMAND_KIND_REPAIR": CommandKind.REPAIR,
     "COMMAND_KIND_THAW": CommandKind.THAW,
+    "COMMAND_KIND_FORK": CommandKind.FORK,
 }
 
-CODE_BRINGING: Final = (1, 7, 11)
-"""Kinds of commands that give a document code, as admin.proto numbers them: a creation, an upgrade, a thaw."""
+CODE_BRINGING: Final = (1, 7, 11, 12)
+"""Kinds of commands that give a document code, as admin.proto numbers them: a creation, an upgrade, a thaw, a fork."""
 
 
 def export_of(

@@ -18,6 +18,7 @@ from cluster.documents.state import Changes
 from cluster.documents.state.patch import diff, same, steps_of
 from cluster.errors import InvalidRequest, PermissionDenied, PositionMoved, UnknownDocument
 from cluster.ids import Position, Principal
+from cluster.replay.seen import seen_past
 from cluster.replay.verify import Replay
 from cluster.shard.document import LiveDocument
 
@@ -79,6 +80,8 @@ def at(exported: dict[str, Any], index: int, epoch: int = 0) -> tuple[Position, 
     Raises UnknownDocument when there is no such position or the document did not exist there, and what `steps` raises.
     """
     wanted = epoch or max((row["position"]["epoch"] for row in exported["commands"]), default=0)
+    if "seen" in exported:
+        return _seen_at(exported, index, epoch)
     reached: tuple[Position, DocumentInstance | None] | None = None
     for step in steps(exported):
         if step.position.epoch == wanted and (not index or step.position.index <= index):
@@ -91,6 +94,41 @@ def at(exported: dict[str, Any], index: int, epoch: int = 0) -> tuple[Position, 
     if instance is None:
         raise UnknownDocument(f"{exported['document']} does not exist at {position}")
     return position, instance
+
+
+def _seen_at(exported: dict[str, Any], index: int, epoch: int) -> tuple[Position, DocumentInstance]:
+    """The one position that a file has which holds only what somebody saw."""
+    live = end(exported)
+    if (index and index != live.index) or (epoch and epoch != live.epoch):
+        raise UnknownDocument(f"the file holds what was seen of {exported['document']} at {live.position}, and nothing else")
+    assert isinstance(live.instance, DocumentInstance), "exports are of authors' documents"
+    return live.position, live.instance
+
+
+def cut(exported: dict[str, Any], position: Position) -> dict[str, Any]:
+    """The same history, ending at a position."""
+    last = (position.epoch, position.index)
+    rows = [row for row in exported["commands"] if (row["position"]["epoch"], row["position"]["index"]) <= last]
+    shorter = exported | {"commands": rows, "position": {"epoch": position.epoch, "index": position.index}}
+    if len(rows) < len(exported["commands"]):
+        # the chain of a past position is in no history: whoever reads the file is told that it was not compared.
+        shorter["whole"] = False
+    return shorter
+
+
+def seen_by(exported: dict[str, Any], who: Principal) -> tuple[dict[str, Any], list[str]]:
+    """The end of a history as a file that holds only what `who` saw there, and paths of what it can not be made again from.
+
+    Raises UnknownDocument, PermissionDenied, and what `steps` raises.
+    """
+    live = end(exported)
+    if not isinstance(live.instance, DocumentInstance):
+        raise UnknownDocument(f"{exported['document']} does not exist at {live.position}")
+    time_ms = max((row["time_ms"] for row in exported["commands"]), default=0)
+    position = {"epoch": live.epoch, "index": live.index}
+    past = seen_past(exported, live.code_hash, position, time_ms, who, shown(live.instance, who))
+    replay = _begun(past)
+    return past, replay.left_out
 
 
 def end(exported: dict[str, Any]) -> LiveDocument:

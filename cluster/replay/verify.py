@@ -24,7 +24,8 @@ from cluster.documents.runtime import (
 )
 from cluster.errors import InvalidPatch, InvalidRequest, TooLarge
 from cluster.ids import DocumentId, Principal
-from cluster.shard import thawing
+from cluster.replay.seen import instance_of
+from cluster.shard import forking, thawing
 from cluster.shard.commands import SEED_OWN_BYTES, Command, CommandKind
 from cluster.shard.document import LiveDocument, Ran
 
@@ -65,6 +66,8 @@ class Replay:
         self.live = LiveDocument(DocumentId.parse(exported["document"]))
         self.verdict = Verdict(exported["document"])
         self._ran: Ran | None = None
+        self.left_out: list[str] = []
+        """Of what somebody saw: paths of what no document could be made of."""
 
     def program(self, name: str) -> Program:
         """The code with this hash, checked to be that code."""
@@ -80,13 +83,25 @@ class Replay:
 
     def begin(self) -> None:
         """Stand before the first command. Raises InvalidRequest when the file lacks the document's beginning."""
-        commands = self._exported["commands"]
+        commands, seen = self._exported["commands"], self._exported.get("seen")
+        if seen is not None:
+            self._begin_with(seen, self._exported["position"])
+            return
         if not commands:
             return
         first = commands[0]["position"]
-        if first["index"] != 1:
+        if commands[0]["kind"] == "fork":
+            self.live.index = first["index"] - 1
+        elif first["index"] != 1:
             raise InvalidRequest(f"the history begins at index {first['index']}: replay needs it from creation on")
         self.live.epoch = max(0, first["epoch"] - 1)
+
+    def _begin_with(self, seen: dict[str, Any], position: dict[str, int]) -> None:
+        """Stand where the file begins, with what somebody saw there."""
+        live, program = self.live, self.program(seen["code_hash"])
+        live.epoch, live.index = position["epoch"], position["index"]
+        live.program, live.code_hash = program, program.code_hash
+        live.instance, self.left_out = instance_of(live.id, program, seen, live.index)
 
     def step(self, row: dict[str, Any]) -> Outcome:
         """Run one command and compare it with its row. Returns how it ended now."""
@@ -128,10 +143,11 @@ class Replay:
             # an operator isolated it: it was answered without being run, everywhere.
             return Outcome(Code.POISONED, b"{}")
         sender = Principal.parse(row["sender"])
-        if kind is CommandKind.THAW:
+        if kind in (CommandKind.THAW, CommandKind.FORK):
             self.close()
             program = self.program(row["code_hash"])
-            return thawing.run(live, Command(kind, "", "", "", payload, "", b"", 0, 0, program.code_hash), program)
+            command = Command(kind, "", "", "", payload, "", b"", 0, 0, program.code_hash)
+            return thawing.run(live, command, program) if kind is CommandKind.THAW else forking.run(live, command, program)
         if kind is CommandKind.CREATE:
             program = self.program(row["code_hash"])
             instance = program.new(live.id)

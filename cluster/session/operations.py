@@ -28,9 +28,10 @@ class Kind(enum.IntEnum):
     PRESENT = 13
     REPAIR = 14
     THAW = 15
+    FORK = 16
 
 
-COMMAND_KINDS = frozenset((Kind.CREATE, Kind.SEND, Kind.DELETE, Kind.ANSWER, Kind.REPAIR, Kind.THAW))
+COMMAND_KINDS = frozenset((Kind.CREATE, Kind.SEND, Kind.DELETE, Kind.ANSWER, Kind.REPAIR, Kind.THAW, Kind.FORK))
 """What goes through the log; everything else only reads."""
 
 
@@ -55,8 +56,8 @@ class Operation(Struct, array_like=True, gc=False):
     key: empty for LIST and WORK, which concern a space's documents in one shard.
     channel: SEND: the handler. LIST: the key prefix. WATCH: what the viewer shows others, JSON, empty for nothing. CONTROL: the
         operator's call; no client can send one. Otherwise empty.
-    payload: UTF-8 JSON object of parameters (CREATE, SEND, CONTROL), {"ask", "value"} (ANSWER) or an order (WORK; REPAIR and
-        THAW, which no client can send either); READ, WATCH, ARGUMENTS: the arguments of views and windows, empty for none;
+    payload: UTF-8 JSON object of parameters (CREATE, SEND, CONTROL), {"ask", "value"} (ANSWER) or an order (WORK; REPAIR, THAW
+        and FORK, which no client can send either); READ, WATCH, ARGUMENTS: the arguments of views and windows, empty for none;
         PRESENT: what to show, empty for nothing; LIST: page token.
     session, sequence, acked_through: exactly-once identity of commands. Sequence 0 means that `session` is an idempotency key
         (unary calls) and the order is nobody's. WATCH, ARGUMENTS: `sequence` is the version of the arguments.

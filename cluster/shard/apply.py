@@ -36,7 +36,7 @@ from cluster.ids import DocumentId, LogIndex, Principal, ShardId
 from cluster.session.failures import failure_of
 from cluster.session.operations import Failure, Reply
 from cluster.session.table import Answer, Verdict, payload_digest
-from cluster.shard import passing, repairs, thawing, upgrades
+from cluster.shard import forking, passing, repairs, thawing, upgrades
 from cluster.shard.cache import DocumentCache
 from cluster.shard.commands import (
     Command,
@@ -59,7 +59,8 @@ PRINCIPALS_KEPT_MAX = 4096
 
 _CREATE, _SEND, _DELETE = int(CommandKind.CREATE), int(CommandKind.SEND), int(CommandKind.DELETE)
 _UPGRADE, _REPAIR, _THAW = int(CommandKind.UPGRADE), int(CommandKind.REPAIR), int(CommandKind.THAW)
-_NAMES_CODE = frozenset((_CREATE, _UPGRADE, _THAW))
+_FORK = int(CommandKind.FORK)
+_NAMES_CODE = frozenset((_CREATE, _UPGRADE, _THAW, _FORK))
 """Kinds of commands that need code which their document may not have."""
 _FIRING = frozenset(
     (CommandKind.ALARM.value, CommandKind.ANSWER.value, CommandKind.CONNECT.value, CommandKind.DISCONNECT.value)
@@ -323,6 +324,9 @@ class Applier:
         if command.kind == _THAW:
             thawing.check(live, command)
             return command.payload
+        if command.kind == _FORK:
+            forking.check(live)
+            return command.payload
         if not live.alive:
             if live.epoch:
                 raise DocumentDeleted(f"{live.id} was deleted")
@@ -355,6 +359,8 @@ class Applier:
             return self._create(live, command, sender, seed)
         if command.kind == _THAW:
             return thawing.run(live, command, self._directory.program(command.code_hash))
+        if command.kind == _FORK:
+            return forking.run(live, command, self._directory.program(command.code_hash))
         assert live.instance is not None
         if command.kind == _DELETE:
             return self._delete(live, command, sender, seed)
@@ -404,7 +410,7 @@ class Applier:
             live.instance = None
             live.program = None
             live.clear_ring()
-        elif command.kind in (_UPGRADE, _THAW) and outcome.code is _OK:
+        elif command.kind in (_UPGRADE, _THAW, _FORK) and outcome.code is _OK:
             live.clear_ring()  # what changed before is told in another schema, or of another past
         else:
             live.push_change(outcome, settings.change_ring_bytes)

@@ -46,6 +46,7 @@ class CommandKind(enum.IntEnum):
     DISCONNECT = 8
     REPAIR = 9
     THAW = 10
+    FORK = 11
 
 
 TIME_PRINCIPAL = "system:time@moot"

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from cluster.documents.payload import encode, parse
 from cluster.documents.repairing import check_order
-from cluster.documents.runtime import ANSWER_CHANNEL, MISSING_CHANNEL, REPAIR_CHANNEL, THAW_CHANNEL, Settings
+from cluster.documents.runtime import ANSWER_CHANNEL, FORK_CHANNEL, MISSING_CHANNEL, REPAIR_CHANNEL, THAW_CHANNEL, Settings
 from cluster.empty import NO_ENTRIES, NO_ITEMS
 from cluster.errors import (
     ClusterError,
@@ -25,11 +25,11 @@ from cluster.errors import (
     StorageError,
     UnknownDocument,
 )
-from cluster.ids import Principal, check_channel, check_key, check_space
+from cluster.ids import DocumentId, Principal, check_channel, check_key, check_space
 from cluster.session.failures import failure_of
 from cluster.session.operations import Kind, Operation, Reply
 from cluster.session.table import SESSION_BYTES
-from cluster.shard import thawing
+from cluster.shard import forking, thawing
 from cluster.shard.apply import PRINCIPALS_KEPT_MAX, Origin
 from cluster.shard.cache import DocumentCache
 from cluster.shard.commands import (
@@ -59,12 +59,13 @@ _KINDS: dict[int, CommandKind] = {
     Kind.ANSWER: CommandKind.ANSWER,
     Kind.REPAIR: CommandKind.REPAIR,
     Kind.THAW: CommandKind.THAW,
+    Kind.FORK: CommandKind.FORK,
 }
 _ANSWER_MEMBERS = frozenset(("ask", "value"))
 _CREATE = Kind.CREATE.value
 _SEND = Kind.SEND.value
 _ANSWER = Kind.ANSWER.value
-_REPAIR, _THAW = Kind.REPAIR.value, Kind.THAW.value
+_REPAIR, _THAW, _FORK = Kind.REPAIR.value, Kind.THAW.value, Kind.FORK.value
 
 
 class _Checked:
@@ -163,7 +164,7 @@ class Gatherer:
         if not self._creating and not self.upgrades.coming:
             return
         for command in commands:
-            if command.kind == CommandKind.CREATE:
+            if command.kind in (CommandKind.CREATE, CommandKind.FORK):
                 self.forget_creating(command.space, command.key)
             elif command.kind == CommandKind.UPGRADE:
                 self.upgrades.over(command)
@@ -260,6 +261,12 @@ class Gatherer:
             code_hash = self._directory.code_for(operation.space, operation.key)
             channel = operation.channel and MISSING_CHANNEL
             payload = self._directory.program(code_hash).check(channel, payload or NO_PARAMETERS)
+            self._creates(name, code_hash)
+        elif kind == _FORK:
+            channel = FORK_CHANNEL
+            check_space(operation.space)
+            check_key(operation.key)
+            code_hash, payload = forking.check_order(DocumentId(*name), payload, self._directory)
             self._creates(name, code_hash)
         else:
             code_hash = self._code_of(operation)

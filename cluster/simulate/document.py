@@ -103,7 +103,7 @@ class Simulation:
             code = bundles[live.code_hash.hex()]
             self._program = BundleLoader(self._settings).load(code)
             self._node.deploy(SPACE, code)
-        latest_ms = max((row["time_ms"] for row in exported["commands"]), default=0)
+        latest_ms = max((row["time_ms"] for row in exported["commands"]), default=exported.get("seen", {}).get("time_ms", 0))
         self._node.now_ms = max(self._node.now_ms, latest_ms)
 
     def deploy(self, cls: type[Document], *, force: bool = False) -> None:
@@ -193,7 +193,7 @@ class Simulation:
         """
         wanted = None if expect is None else [expect.epoch, expect.index]
         order: dict[str, object] = {"patch": patch, "reason": reason, "expect": wanted, "thaw": thaw}
-        position = self._node.repair(DocumentId(SPACE, self.key), by, order)
+        position = self._node.operator(Kind.REPAIR, DocumentId(SPACE, self.key), by, order)
         self.settle()
         return position
 

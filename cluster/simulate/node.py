@@ -168,16 +168,10 @@ class SimulatedNode:
         except HandlerRefused as error:
             raise InvalidBundle(error.message) if error.details.get("name") == InvalidBundle.__name__ else error from None
 
-    def repair(self, document: DocumentId, who: str, order: dict[str, object]) -> Position:
-        """What an operator does to a document by hand; where it is then. Raises the error that answers it."""
+    def operator(self, kind: Kind, document: DocumentId, who: str, order: dict[str, object]) -> Position:
+        """What an operator does to a document (REPAIR, THAW, FORK); where it is then. Raises the error that answers it."""
         body = msgspec.json.encode(order)
-        reply = self._send(Operation(1, Kind.REPAIR, document.space, document.key, who, payload=body))
-        return Position(reply.epoch, reply.index)
-
-    def thaw(self, document: DocumentId, who: str, order: dict[str, object]) -> Position:
-        """What an operator decides where replicas differ. Raises the error that answers it."""
-        body = msgspec.json.encode(order)
-        reply = self._send(Operation(1, Kind.THAW, document.space, document.key, who, payload=body))
+        reply = self._send(Operation(1, kind, document.space, document.key, who, payload=body))
         return Position(reply.epoch, reply.index)
 
     def _send(self, operation: Operation) -> Reply:

@@ -161,6 +161,8 @@ class _CommandKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CommandKi
     """An operator changed the state; the payload says what and why."""
     COMMAND_KIND_THAW: _CommandKind.ValueType  # 11
     """An operator made one replica's record the document; the payload says which, and why."""
+    COMMAND_KIND_FORK: _CommandKind.ValueType  # 12
+    """The document was made from another one's past; the payload says from which, and holds the state."""
 
 class CommandKind(_CommandKind, metaclass=_CommandKindEnumTypeWrapper):
     """What kind of command a document was given."""
@@ -189,6 +191,8 @@ COMMAND_KIND_REPAIR: CommandKind.ValueType  # 10
 """An operator changed the state; the payload says what and why."""
 COMMAND_KIND_THAW: CommandKind.ValueType  # 11
 """An operator made one replica's record the document; the payload says which, and why."""
+COMMAND_KIND_FORK: CommandKind.ValueType  # 12
+"""The document was made from another one's past; the payload says from which, and holds the state."""
 Global___CommandKind: _TypeAlias = CommandKind  # noqa: Y015
 
 class _Remedy:
@@ -1913,6 +1917,76 @@ class ThawDocumentResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ThawDocumentResponse: _TypeAlias = ThawDocumentResponse  # noqa: Y015
+
+@_typing.final
+class ForkDocumentRequest(_message.Message):
+    """Request of AdminService.ForkDocument."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    SEEN_BY_FIELD_NUMBER: _builtins.int
+    CODE_HASH_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """What the state was taken from, for those who read the history: "space/key"."""
+    seen_by: _builtins.str
+    """Whose view the state was made from: agent@authority; empty when it is the whole state."""
+    code_hash: _builtins.bytes
+    """The code that the state belongs to."""
+    state: _builtins.bytes
+    """The state, as a replay of the history ends in it."""
+    @_builtins.property
+    def document(self) -> _documents_pb2.Document:
+        """The document to make."""
+
+    @_builtins.property
+    def position(self) -> _documents_pb2.Position:
+        """Where in its past. The new document's index goes on from there."""
+
+    def __init__(
+        self,
+        *,
+        document: _documents_pb2.Document | None = ...,
+        source: _builtins.str = ...,
+        position: _documents_pb2.Position | None = ...,
+        seen_by: _builtins.str = ...,
+        code_hash: _builtins.bytes = ...,
+        state: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_hash", b"code_hash", "document", b"document", "position", b"position", "seen_by", b"seen_by", "source", b"source", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForkDocumentRequest: _TypeAlias = ForkDocumentRequest  # noqa: Y015
+
+@_typing.final
+class ForkDocumentResponse(_message.Message):
+    """Response of AdminService.ForkDocument."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def position(self) -> _documents_pb2.Position:
+        """The first position of the new document."""
+
+    def __init__(
+        self,
+        *,
+        position: _documents_pb2.Position | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForkDocumentResponse: _TypeAlias = ForkDocumentResponse  # noqa: Y015
 
 @_typing.final
 class RepairDocumentRequest(_message.Message):

@@ -125,6 +125,11 @@ class AdminServiceStub:
                 request_serializer=cluster_dot_v1_dot_admin__pb2.ThawDocumentRequest.SerializeToString,
                 response_deserializer=cluster_dot_v1_dot_admin__pb2.ThawDocumentResponse.FromString,
                 _registered_method=True)
+        self.ForkDocument = channel.unary_unary(
+                '/cluster.v1.AdminService/ForkDocument',
+                request_serializer=cluster_dot_v1_dot_admin__pb2.ForkDocumentRequest.SerializeToString,
+                response_deserializer=cluster_dot_v1_dot_admin__pb2.ForkDocumentResponse.FromString,
+                _registered_method=True)
         self.ListHalted = channel.unary_unary(
                 '/cluster.v1.AdminService/ListHalted',
                 request_serializer=cluster_dot_v1_dot_admin__pb2.ListHaltedRequest.SerializeToString,
@@ -289,6 +294,15 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForkDocument(self, request, context):
+        """Makes a document that begins as another one was, by one command of its log. Neither its constructor nor its gate is asked, and
+        nothing is armed in it. ALREADY_EXISTS for a key that is taken, INVALID_ARGUMENT (reasons INVALID_REQUEST, also when the code was
+        never deployed to the space, TOO_LARGE above 2 MiB).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListHalted(self, request, context):
         """Lists the shards whose apply has halted: of this node.
         """
@@ -409,6 +423,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ThawDocument,
                     request_deserializer=cluster_dot_v1_dot_admin__pb2.ThawDocumentRequest.FromString,
                     response_serializer=cluster_dot_v1_dot_admin__pb2.ThawDocumentResponse.SerializeToString,
+            ),
+            'ForkDocument': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkDocument,
+                    request_deserializer=cluster_dot_v1_dot_admin__pb2.ForkDocumentRequest.FromString,
+                    response_serializer=cluster_dot_v1_dot_admin__pb2.ForkDocumentResponse.SerializeToString,
             ),
             'ListHalted': grpc.unary_unary_rpc_method_handler(
                     servicer.ListHalted,
@@ -918,6 +937,33 @@ class AdminService:
             '/cluster.v1.AdminService/ThawDocument',
             cluster_dot_v1_dot_admin__pb2.ThawDocumentRequest.SerializeToString,
             cluster_dot_v1_dot_admin__pb2.ThawDocumentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForkDocument(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cluster.v1.AdminService/ForkDocument',
+            cluster_dot_v1_dot_admin__pb2.ForkDocumentRequest.SerializeToString,
+            cluster_dot_v1_dot_admin__pb2.ForkDocumentResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,5 +48,15 @@ async def test_a_viewer_gets_the_patch_and_the_log_says_who_and_why(live: LiveCl
     await _moot(live, "doc", "log", key, "--export", file)
     assert (await _moot(live, "doc", "replay", file, "--json")).code == Exit.USAGE, "replay needs no address"
     assert moot("doc", "replay", file, "--json", cwd=tmp_path).json["equal"]
+    forked = await _moot(live, "doc", "fork", key, "--at", "1", "--to", "chat/forked", "--json")
+    assert forked.json["made"] == {"epoch": 1, "index": 2}, forked.err
+    async with connect(*live.addresses, principal="ann@acme") as ann:
+        assert (await ann.read("chat", "forked")).value["title"] == "tea"
+        await ann.send("chat", "forked", "say", b'{"text":"elsewhere"}')
+    copied = str(tmp_path / "forked.json")
+    await _moot(live, "doc", "log", "chat/forked", "--export", copied)
+    verdict = moot("doc", "replay", copied, "--json", cwd=tmp_path).json
+    assert (verdict["equal"], verdict["chain"], verdict["commands"]) == (True, "verified", 2)
+    assert "fork: chat/repaired at 1.1" in (await _moot(live, "doc", "log", "chat/forked")).out
     inspected = await live.converged("chat", "repaired", 3)
     assert len({each.record_hash for each in inspected.values()}) == 1

@@ -18,6 +18,7 @@ from cluster.replay.audit import audit
 from cluster.replay.shadow import Past, shadow
 from cluster.replay.timeline import at, causes, repaired, shown
 from cluster.replay.verify import replay
+from cluster.session.operations import Kind
 from cluster.shard.document import FREEZE_AFTER_DIVERGENCE, FREEZE_AFTER_POISON
 from cluster.simulate import Simulation
 
@@ -112,7 +113,7 @@ def test_the_past_of_a_document_goes_on_behind_a_thaw(room: Simulation) -> None:
     record = other.node.document(DOCUMENT).record()
     room.node.document(DOCUMENT).frozen = FREEZE_AFTER_DIVERGENCE
     order = {"node": "n2", "reason": "n2 is right", "epoch": 2, "record": base64.b64encode(record).decode()}
-    assert room.node.thaw(DOCUMENT, "root@acme", order) == Position(2, 2)
+    assert room.node.operator(Kind.THAW, DOCUMENT, "root@acme", order) == Position(2, 2)
     ann = room.visitor("ann@acme")
     ann.say(text="after it")
     assert (ann.position, ann.view()["title"]) == (Position(2, 3), "milk")
