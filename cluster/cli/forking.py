@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cluster.cli.doc import place
-from cluster.cli.history import write_export
+from cluster.cli.history import exported_history, write_export
 from cluster.cli.output import AsJson, CommandFailed, Exit, command, print_json, say
-from cluster.cli.past import Epoch, Source, Viewer, history_of, principal_named, reading
+from cluster.cli.past import Epoch, Source, Viewer, file_of, history_of, principal_named, reading
 from cluster.cli.reach import DEFAULT_FOLDER, Addresses, Folder, at, document_of, run
 from cluster.ids import DocumentId, Position
 from cluster.replay.timeline import at as position_at
 from cluster.replay.timeline import cut, end, seen_by
+
+Taken = Callable[[dict[str, Any]], tuple[dict[str, Any], list[str]]]
+"""From a whole history to what is forked of it, and what is left out."""
 
 
 def register(app: typer.Typer) -> None:
@@ -61,27 +65,26 @@ def fork(
         )
     who = principal_named(viewer)
     target = document_of(to) if to else None
-    exported = history_of(source, address, folder)
-    left_out: list[str] = []
-    with reading():
-        position, _ = position_at(exported, index, epoch)
-        forked = cut(exported, position)
-        if who is not None:
-            forked, left_out = seen_by(forked, who)
-    count = len(forked["commands"])
-    told: dict[str, Any] = {"document": exported["document"], "position": place(position)}
+
+    def taken(exported: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        with reading():
+            position, _ = position_at(exported, index, epoch)
+            forked = cut(exported, position)
+            return (forked, []) if who is None else seen_by(forked, who)
+
+    told: dict[str, Any]
     if target is not None:
-        made = run(_made(target, forked, viewer or "", address, folder.absolute()))
-        told |= {"to": str(target), "made": place(made)}
-        text = f"{target} begins at {made} as {exported['document']} was at {position}"
+        forked, left_out, made = run(_made(source, taken, target, viewer or "", address, folder.absolute()))
+        told = {"to": str(target), "made": place(made)}
+        text = f"{target} begins at {made} as {forked['document']} was"
     else:
         assert output is not None, "it goes to a file or to a document"
+        forked, left_out = taken(history_of(source, address, folder))
         write_export(forked, output)
-        told |= {"file": str(output), "commands": count}
-        what = f"{count} commands of {exported['document']} up to {position}"
-        if who is not None:
-            what = f"what {who} saw of {exported['document']} at {position}"
-        text = f"{what} written to {output}"
+        count = len(forked["commands"])
+        told = {"file": str(output), "commands": count}
+        text = f"{f'{count} commands' if who is None else f'what {who} saw'} of {forked['document']} written to {output}"
+    told = {"document": forked["document"], "position": forked["position"]} | told
     if who is not None:
         told |= {"as": viewer, "left_out": left_out}
     if as_json:
@@ -93,7 +96,12 @@ def fork(
     return Exit.DONE
 
 
-async def _made(target: DocumentId, forked: dict[str, Any], seen_as: str, address: list[str] | None, folder: Path) -> Position:
+async def _made(
+    source: str, taken: Taken, target: DocumentId, seen_as: str, address: list[str] | None, folder: Path
+) -> tuple[dict[str, Any], list[str], Position]:
+    """Fetch, take, and send, in one event loop: a second one would find the first one's connections."""
+    exported = file_of(source) or await exported_history(document_of(source), address, folder)
+    forked, left_out = taken(exported)
     live = end(forked)
     assert live.instance is not None, "a document is forked where it existed"
     async with at(address, folder) as client:
@@ -106,4 +114,4 @@ async def _made(target: DocumentId, forked: dict[str, Any], seen_as: str, addres
             code_hash=live.code_hash,
             state=live.instance.dump(),
         )
-    return Position(answer.position.epoch, answer.position.index)
+    return forked, left_out, Position(answer.position.epoch, answer.position.index)

@@ -52,11 +52,16 @@ def reading() -> Iterator[None]:
 
 
 def history_of(source: str, address: list[str] | None, folder: Path) -> dict[str, Any]:
+    return file_of(source) or run(exported_history(document_of(source), address, folder.absolute()))
+
+
+def file_of(source: str) -> dict[str, Any] | None:
+    """The history in a file, None where the source is no file. Raises CommandFailed."""
     path = Path(source)
-    if path.is_file():
-        with reading():
-            return read_export(path)
-    return run(exported_history(document_of(source), address, folder.absolute()))
+    if not path.is_file():
+        return None
+    with reading():
+        return read_export(path)
 
 
 def principal_named(name: str | None) -> Principal | None:
