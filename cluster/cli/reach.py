@@ -106,6 +106,10 @@ async def reached(addresses: Sequence[str], who: str) -> AsyncIterator[Client]:
     """A client at the first address that answers; it goes on at the others. Raises Unreachable, or what the cluster said."""
     tried: list[str] = []
     for place, address in enumerate(addresses):
+        refusal = await _refusal(address)
+        if refusal:
+            tried.append(f"{address}: {refusal}")
+            continue
         others = [*addresses[place + 1 :], *addresses[:place]]
         opening = connect(address, *others, principal=who, open_timeout_ms=OPEN_TIMEOUT_MS)
         try:
@@ -119,6 +123,20 @@ async def reached(addresses: Sequence[str], who: str) -> AsyncIterator[Client]:
             await opening.__aexit__(None, None, None)
         return
     raise Unreachable(f"no node answered ({'; '.join(tried)})", "look: moot status; start nodes: moot up, moot restart N")
+
+
+async def _refusal(address: str) -> str:
+    """Why nobody is there, empty when somebody listens. A client waits for a gateway that may be about to come; a command that
+    finds no process there has another node to try, or something to say.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        async with asyncio.timeout(OPEN_TIMEOUT_MS / 1000):
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    except OSError as error:  # also TimeoutError
+        return error.strerror or "it does not answer"
+    writer.transport.abort()
+    return ""
 
 
 @contextlib.asynccontextmanager

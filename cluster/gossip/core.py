@@ -160,6 +160,11 @@ class Gossip:
     def news_waiting(self) -> int:
         return len(self._news)
 
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else is there, as far as this node knows: news waits for somebody to come."""
+        return not self._members.live()
+
     def members(self) -> list[MemberView]:
         """Everybody else, the dead and departed included, in no particular order."""
         return [member.view() for member in self._members]

@@ -143,10 +143,13 @@ class GossipTransport:
             await server.wait_closed()
 
     async def leave(self) -> None:
-        """Say good-bye and stay until it was passed on, LEAVE_MS_MAX at most. `stop` comes next."""
+        """Say good-bye and stay until it was passed on, LEAVE_MS_MAX at most; no longer than anybody is there, for all may be
+        leaving together. `stop` comes next.
+        """
         self.step(Leave())
         until_ms = clock_ms() + LEAVE_MS_MAX
-        while self.core.news_waiting and clock_ms() < until_ms:  # noqa: ASYNC110 - the core's own timer drains it
+        core = self.core
+        while core.news_waiting and not core.alone and clock_ms() < until_ms:  # noqa: ASYNC110 - the core's own timer drains it
             await asyncio.sleep(0.02)
 
     def awake(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import random
 import socket
 import struct
+import time
 
 import pytest
 
@@ -15,7 +16,7 @@ from cluster.gossip.core import Gossip
 from cluster.gossip.effects import MemberChange
 from cluster.gossip.messages import STREAM_BYTES_MAX, Address, Labels, Refusal, State
 from cluster.ids import NodeId
-from cluster.transport.gossip import GossipTransport, clock_ms
+from cluster.transport.gossip import LEAVE_MS_MAX, GossipTransport, clock_ms
 from tests.transport.recorder import HOST, eventually, free_port
 
 QUICK = GossipConfig(
@@ -105,6 +106,15 @@ async def test_a_node_that_says_good_bye_has_left() -> None:
             await all_see_all(n0, n1, n2)
             await n2.transport.leave()
         await eventually(lambda: n0.holds(n2) is n1.holds(n2) is State.LEFT, SECONDS)
+
+
+async def test_who_is_alone_leaves_at_once() -> None:
+    n0, _, _ = trio()
+    async with n0:
+        began = time.monotonic()
+        await n0.transport.leave()
+        assert n0.transport.core.news_waiting, "nobody was told"
+        assert (time.monotonic() - began) * 1000 < LEAVE_MS_MAX
 
 
 async def test_removed_ids_are_forgotten_for_good() -> None:
