@@ -16,7 +16,7 @@ import pytest
 from cluster.cli.local import LocalCluster
 from cluster.cli.local_commands import EXAMPLES
 from cluster.cli.output import Exit
-from tests.cli.terminal import Finished, environment, moot
+from tests.cli.terminal import Finished, called, environment, moot
 
 GUESTBOOK = '''
 from cluster import Command, Document, Refused, anyone, field, on
@@ -47,6 +47,7 @@ class Guestbook(Document, version=1):
 '''
 IMPURE = "import time\n" + GUESTBOOK
 
+LIFECYCLE = {"up", "down", "kill", "pause", "restart"}
 Typed = Callable[..., Finished]
 
 
@@ -68,8 +69,13 @@ def running_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(name="typed")
 def commands_in_its_home(home: Path) -> Typed:
-    """`moot ...` typed there."""
-    return lambda *arguments, **options: moot(*arguments, cwd=home, **options)
+    """`moot ...` typed there; what starts and ends nodes in a process of its own, which ends before they do."""
+
+    def type_there(*arguments: str, **options: str) -> Finished:
+        run = moot if arguments[0] in LIFECYCLE else called
+        return run(*arguments, cwd=home, **options)
+
+    return type_there
 
 
 def test_starting_it_again_starts_nothing_and_deploys_nothing(typed: Typed) -> None:

@@ -12,7 +12,7 @@ from cluster import errors
 from cluster.cli.app import app
 from cluster.cli.output import Exit, failure_of
 from cluster.errors import Applied, ClusterError
-from tests.cli.terminal import moot
+from tests.cli.terminal import called
 
 runner = CliRunner(env={"MOOT_ADDRESS": "", "COLUMNS": "200"})
 NOBODY = "127.0.0.1:1"
@@ -101,14 +101,14 @@ def test_wrong_command_line_is_told_before_anything_is_tried(arguments: tuple[st
 
 @pytest.mark.parametrize("name", ["down", "kill 1", "pause 1", "restart 1"])
 def test_commands_on_a_local_cluster_say_when_there_is_none(tmp_path: Path, name: str) -> None:
-    failed = moot(*name.split(), "--data", str(tmp_path / "none"), cwd=tmp_path)
+    failed = called(*name.split(), "--data", str(tmp_path / "none"), cwd=tmp_path)
     assert failed.code == Exit.USAGE
     assert "moot up" in failed.err
     assert not (tmp_path / "none").exists(), "asking leaves nothing behind"
 
 
 def test_errors_are_one_json_value_too(tmp_path: Path) -> None:
-    failed = moot("doc", "read", "chat/lobby", "--address", NOBODY, "--json", cwd=tmp_path)
+    failed = called("doc", "read", "chat/lobby", "--address", NOBODY, "--json", cwd=tmp_path)
     assert failed.code == Exit.UNREACHABLE
     assert set(failed.json["error"]) == {"reason", "message", "state", "next", "exit_code", "details"}
     assert failed.json["error"]["reason"] == "UNAVAILABLE"

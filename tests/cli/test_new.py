@@ -17,7 +17,7 @@ from cluster.cli.new import Template
 from cluster.documents.bundle import from_path
 from cluster.documents.loader import BundleLoader
 from cluster.errors import InvalidBundle
-from tests.cli.terminal import ROOT, environment, moot
+from tests.cli.terminal import ROOT, called, environment, moot
 
 
 def finished(folder: Path, *arguments: str) -> str:
@@ -36,7 +36,7 @@ def finished(folder: Path, *arguments: str) -> str:
 
 
 def made(folder: Path, name: str, template: Template) -> Path:
-    done = moot("new", name, "--template", template, cwd=folder)
+    done = called("new", name, "--template", template, cwd=folder)
     assert done.code == 0, done.err
     return folder / name
 
@@ -60,7 +60,7 @@ def test_what_the_templates_write_passes_strict_type_checking(tmp_path: Path) ->
 
 def test_what_exists_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "duel").mkdir()
-    refused = moot("new", "duel", cwd=tmp_path)
+    refused = called("new", "duel", cwd=tmp_path)
     assert refused.code == 2
     assert "exists already" in refused.err
     assert list((tmp_path / "duel").iterdir()) == []
@@ -115,7 +115,7 @@ def test_the_page_is_served_until_the_command_is_told_to_stop(tmp_path: Path) ->
 
 def test_code_that_would_be_refused_is_refused_by_the_check(tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text("import time\n")
-    refused = moot("dev", "bad.py", "--check", cwd=tmp_path)
+    refused = called("dev", "bad.py", "--check", cwd=tmp_path)
     assert refused.code == 4
     assert "bad.py:1: ambient-time" in refused.err
-    assert moot("dev", "none.py", "--check", cwd=tmp_path).code == 2
+    assert called("dev", "none.py", "--check", cwd=tmp_path).code == 2

@@ -10,7 +10,7 @@ import pytest
 from cluster.cli.output import Exit
 from cluster.examples.cards import Cards
 from cluster.examples.poll import Poll
-from tests.cli.terminal import moot
+from tests.cli.terminal import called
 
 
 @pytest.fixture(name="home", scope="module")
@@ -38,46 +38,46 @@ def home_with_a_history(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_show_is_what_a_principal_saw_or_all_of_it(home: Path) -> None:
-    seen = moot("doc", "show", "table.json", "--at", "3", "--as", "ben@acme", "--json", cwd=home)
+    seen = called("doc", "show", "table.json", "--at", "3", "--as", "ben@acme", "--json", cwd=home)
     assert seen.code == Exit.DONE, seen.err
     assert seen.json["position"] == {"epoch": 1, "index": 3}
     assert {held["owner"] for held in seen.json["value"]["hands"].values()} == {"ben@acme"}
     assert "stock" not in seen.json["value"]
-    whole = moot("doc", "show", "table.json", "--json", cwd=home)
+    whole = called("doc", "show", "table.json", "--json", cwd=home)
     assert len(whole.json["value"]["hands"]) == 12
     assert len(whole.json["value"]["stock"]) == 52 - 11 - 2
-    assert "whole state" in moot("doc", "show", "table.json", cwd=home).out
+    assert "whole state" in called("doc", "show", "table.json", cwd=home).out
 
 
 def test_diff_and_why_name_what_changed_and_who_did_it(home: Path) -> None:
-    changed = moot("doc", "diff", "table.json", "--from", "3", "--to", "4", "--as", "ben@acme", "--json", cwd=home)
+    changed = called("doc", "diff", "table.json", "--from", "3", "--to", "4", "--as", "ben@acme", "--json", cwd=home)
     assert {each["path"] for each in changed.json["patch"]} == {"/turn", "/counts/ann@acme"}
-    causes = moot("doc", "why", "table.json", "/turn", "--json", cwd=home).json["causes"]
+    causes = called("doc", "why", "table.json", "/turn", "--json", cwd=home).json["causes"]
     assert [(each["sender"], each["channel"], each["after"]) for each in causes[1:]] == [
         ("ann@acme", "draw", 1),
         ("ben@acme", "draw", 2),
     ]
-    assert "draw" in moot("doc", "why", "table.json", "/turn", cwd=home).out
+    assert "draw" in called("doc", "why", "table.json", "/turn", cwd=home).out
 
 
 def test_audit_says_yes_or_no_with_its_exit_code(home: Path) -> None:
     audit = ("--who", "ben@acme", "--secret", "2", "--payload", '{"option": "blue"}')
-    hidden = moot("doc", "audit", "poll.json", *audit, cwd=home)
+    hidden = called("doc", "audit", "poll.json", *audit, cwd=home)
     assert (hidden.code, "hidden" in hidden.out) == (Exit.DONE, True)
-    seen = moot("doc", "audit", "closed.json", *audit, "--json", cwd=home)
+    seen = called("doc", "audit", "closed.json", *audit, "--json", cwd=home)
     assert (seen.code, seen.json["hidden"], seen.json["first"]) == (Exit.NO, False, {"epoch": 1, "index": 3})
-    nothing = moot("doc", "audit", "table.json", "--who", "ben@acme", "--secret", "4", cwd=home)
+    nothing = called("doc", "audit", "table.json", "--who", "ben@acme", "--secret", "4", cwd=home)
     assert nothing.code == Exit.USAGE
     assert "nothing that could be changed" in nothing.err
 
 
 def test_fork_is_a_history_that_ends_earlier(home: Path) -> None:
-    forked = moot("doc", "fork", "table.json", "--at", "3", "--output", "dealt.json", "--json", cwd=home)
+    forked = called("doc", "fork", "table.json", "--at", "3", "--output", "dealt.json", "--json", cwd=home)
     assert forked.json == {
         "document": "simulated/document", "file": "dealt.json", "position": {"epoch": 1, "index": 3}, "commands": 3
     }  # fmt: skip
-    assert moot("doc", "show", "dealt.json", "--json", cwd=home).json["value"]["turn"] == 0
-    assert moot("doc", "replay", "dealt.json", "--json", cwd=home).json["equal"]
+    assert called("doc", "show", "dealt.json", "--json", cwd=home).json["value"]["turn"] == 0
+    assert called("doc", "replay", "dealt.json", "--json", cwd=home).json["equal"]
 
 
 def test_fork_as_somebody_holds_what_they_saw_and_no_commands(home: Path) -> None:
@@ -95,7 +95,7 @@ def test_fork_as_somebody_holds_what_they_saw_and_no_commands(home: Path) -> Non
 
 def test_a_repair_is_tried_on_a_file_and_shown_in_its_past(home: Path) -> None:
     patch = '[{"op": "replace", "path": "/turn", "value": 7}]'
-    tried = moot(
+    tried = called(
         "doc", "repair", "table.json", "--patch", patch, "--reason", "stuck", "--dry-run", "--expect-position", "1.5", "--json",
         cwd=home,
     )  # fmt: skip
@@ -104,12 +104,12 @@ def test_a_repair_is_tried_on_a_file_and_shown_in_its_past(home: Path) -> None:
         "document": "simulated/document", "position": {"epoch": 1, "index": 5}, "dry_run": True, "patch": json.loads(patch)
     }  # fmt: skip
     (home / "patch.json").write_text(patch)
-    told = moot("doc", "repair", "table.json", "--patch", "patch.json", "--reason", "stuck", "--dry-run", cwd=home)
+    told = called("doc", "repair", "table.json", "--patch", "patch.json", "--reason", "stuck", "--dry-run", cwd=home)
     assert "1 places; nothing was changed" in told.out
-    causes = moot("doc", "why", "repaired.json", "/turn", cwd=home).out
+    causes = called("doc", "why", "repaired.json", "/turn", cwd=home).out
     assert "repair: it was stuck" in causes
     audit = ("--who", "ben@acme", "--secret", "2", "--payload", '{"option": "blue"}', "--json")
-    found = moot("doc", "audit", "repaired_poll.json", *audit, cwd=home).json
+    found = called("doc", "audit", "repaired_poll.json", *audit, cwd=home).json
     assert found["repairs"] == [{"position": {"epoch": 1, "index": 3}, "sender": "operator@test", "reason": "a typo"}]
 
 
@@ -125,7 +125,7 @@ def test_a_repair_that_could_not_be_is_told_before_anything_is_asked(home: Path)
         ("nowhere.json", "why", (), "can not read"),
         ("[]", "why", (), "nothing to do"),
     ):
-        refused = moot("doc", "repair", "table.json", "--patch", patch, "--reason", reason, "--dry-run", *more, cwd=home)
+        refused = called("doc", "repair", "table.json", "--patch", patch, "--reason", reason, "--dry-run", *more, cwd=home)
         assert (refused.code, why in refused.err) == (Exit.USAGE, True), (patch, reason, more, refused.err)
 
 
@@ -137,9 +137,9 @@ def test_what_is_not_there_is_said_and_changes_nothing(home: Path) -> None:
         ("why", "table.json", "turn"),
         ("fork", "table.json", "--at", "99", "--output", "none.json"),
     ):
-        refused = moot("doc", *arguments, cwd=home)
+        refused = called("doc", *arguments, cwd=home)
         assert refused.code == Exit.USAGE, (arguments, refused.err)
         assert "Traceback" not in refused.err
     (home / "broken.json").write_text("{}")
-    assert moot("doc", "show", "broken.json", cwd=home).code == Exit.USAGE
+    assert called("doc", "show", "broken.json", cwd=home).code == Exit.USAGE
     assert not (home / "none.json").exists()

@@ -21,7 +21,7 @@ from cluster.client import connect
 from cluster.documents.bundle import from_path, from_source
 from cluster.documents.loader import BundleLoader
 from cluster.stubs import python_stub, typescript_stub
-from tests.cli.terminal import moot
+from tests.cli.terminal import called, moot
 
 ROOT = Path(__file__).parents[2]
 AWKWARD = Path(__file__).parent / "awkward.py"
@@ -167,14 +167,16 @@ async def test_a_generated_client_takes_and_gives_the_authors_types_over_a_real_
 
 
 def test_the_command_reads_a_file_without_a_cluster(tmp_path: Path) -> None:
-    printed = moot("space", "schema", str(example("counter")), "--json", cwd=tmp_path)
+    printed = called("space", "schema", str(example("counter")), "--json", cwd=tmp_path)
     assert printed.json["schema"] == schema_of(example("counter"))
-    written = moot("space", "schema", str(example("counter")), "--format", "typescript", "--output", "counter.ts", cwd=tmp_path)
+    written = called(
+        "space", "schema", str(example("counter")), "--format", "typescript", "--output", "counter.ts", cwd=tmp_path
+    )
     assert written.code == 0
     assert (tmp_path / "counter.ts").read_text() == typescript_stub(schema_of(example("counter")), "counter")
-    refused = moot("space", "schema", "nothing.py", cwd=tmp_path)
+    refused = called("space", "schema", "nothing.py", cwd=tmp_path)
     assert refused.code in (2, 4)
-    assert moot("space", "schema", "counter", cwd=tmp_path).code == 3
+    assert called("space", "schema", "counter", cwd=tmp_path).code == 3
 
 
 def test_what_connections_show_each_other_is_typed_by_connection() -> None:
