@@ -167,7 +167,10 @@ async def ask_one(address: str, method: str, *, timeout_s: float = 2.0, **fields
 
 
 async def is_healthy(addresses: Sequence[str]) -> str:
-    """Empty when every node answers and calls the cluster healthy, with all nodes alive; else what is missing."""
+    """Empty when every node answers and calls the cluster healthy, with all nodes alive; else the first thing that is missing.
+
+    Asked again and again while nodes start, so it asks no further than that: answers cost those who are busy with starting.
+    """
 
     async def one(address: str) -> str:
         try:
@@ -182,7 +185,11 @@ async def is_healthy(addresses: Sequence[str]) -> str:
             return f"{status.node_id} has no shard map yet"
         return ""
 
-    return next((trouble for trouble in await asyncio.gather(*map(one, addresses)) if trouble), "")
+    for address in addresses:
+        trouble = await one(address)
+        if trouble:
+            return trouble
+    return ""
 
 
 async def wait_healthy(addresses: Sequence[str], timeout_s: float, *, dead: Any = None) -> None:
