@@ -81,15 +81,15 @@ def test_fork_is_a_history_that_ends_earlier(home: Path) -> None:
 
 
 def test_fork_as_somebody_holds_what_they_saw_and_no_commands(home: Path) -> None:
-    forked = moot("doc", "fork", "table.json", "--as", "ben@acme", "--output", "seen.json", "--json", cwd=home)
+    forked = called("doc", "fork", "table.json", "--as", "ben@acme", "--output", "seen.json", "--json", cwd=home)
     assert forked.json == {
         "document": "simulated/document", "file": "seen.json", "position": {"epoch": 1, "index": 5}, "commands": 0,
         "as": "ben@acme", "left_out": [],
     }  # fmt: skip
-    seen = moot("doc", "show", "seen.json", "--json", cwd=home).json["value"]
+    seen = called("doc", "show", "seen.json", "--json", cwd=home).json["value"]
     assert {held["owner"] for held in seen["hands"].values()} == {"ben@acme"}
     assert seen["stock"] == []
-    nowhere = moot("doc", "fork", "table.json", cwd=home)
+    nowhere = called("doc", "fork", "table.json", cwd=home)
     assert (nowhere.code, "--output FILE, or --to SPACE/KEY" in nowhere.err) == (Exit.USAGE, True)
 
 
