@@ -42,6 +42,7 @@ MARKS: dict[str, str] = {
     "events_heard": "a viewer heard what was said in passing",
     "handovers_done": "leadership went where it was sent",
     "handovers_failed": "leadership was sent somewhere and went elsewhere, or stayed",
+    "handlers_failed": "a handler that was drawn to fail did",
     "hidden_changes": "a document changed where a viewer could not see it",
     "histories_linearizable": "one order of all calls to a ledger was found",
     "histories_undecided": "the search for it gave up",

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from chaos.checkers.violation import Violation
+from chaos.sim import drawn
 from chaos.sim.ailments import Ailment, befall, relieve
 from chaos.sim.faults import SAFETY_MS
 from chaos.sim.guard import AmbientAccess, sealed
@@ -152,8 +153,7 @@ def _warm_up(world: World) -> None:
     steps = [("", Kind.CREATE, {"shard_map": shard_map})]
     steps += [
         ("deploy", Kind.SEND, {"space": name, "bundle": base64.b64encode(bundle).decode()})
-        for name, bundle in (SPACES | world.planted.spaces()).items()
-        if name not in SOMETIMES or any(work.space == name for work in world.scenario.work)  # other seeds are as they were
+        for name, bundle in _spaces(world).items()
     ]
     replies: list[Reply] = []
     for place, (channel, kind, payload) in enumerate(steps):
@@ -178,6 +178,15 @@ def _warm_up(world: World) -> None:
         client.start()
     world.began_ms = world.now_ms
     world.marks.clear()
+
+
+def _spaces(world: World) -> dict[str, bytes]:
+    """What is deployed before anything goes wrong."""
+    asked = {work.space for work in world.scenario.work}
+    spaces = {name: bundle for name, bundle in SPACES.items() if name not in SOMETIMES or name in asked}
+    if drawn.SPACE in asked:
+        spaces[drawn.SPACE] = drawn.bundle(world.streams.named("drawn/class"))
+    return spaces | world.planted.spaces()
 
 
 def _heal(world: World) -> None:

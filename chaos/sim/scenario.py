@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from chaos.sim.ailments import Ailment
+from chaos.sim.drawn import DrawnWork
 from chaos.sim.fault_plan import Theme, draw_faults
 from chaos.sim.faults import SAFETY_MS, Fault, LeaderCut
 from chaos.sim.operator import Errand
@@ -123,7 +124,8 @@ def draw(seed: int) -> Scenario:
     if theme is not Theme.LEASES:
         clocks = ClockWork(streams.named("clocks"), clients).draw_clocks()
         notes = PassingWork(streams.named("notes"), clients).draw_notes()
-        work = tuple(sorted((*work, *clocks, *notes), key=lambda one: one.at_ms))
+        drawn_work = DrawnWork(streams.named("drawn"), clients).draw_messages()
+        work = tuple(sorted((*work, *clocks, *notes, *drawn_work), key=lambda one: one.at_ms))
     errands = draw_errands(streams, limits, [fault.start_ms for fault in drawn if deafens(fault)])
     upgrades_ms = draw_upgrades(streams) if theme is not Theme.LEASES else ()
     return Scenario(seed, limits, clients, drawn, work, errands, upgrades_ms)
