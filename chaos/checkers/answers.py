@@ -25,7 +25,7 @@ _OPERATOR = frozenset(
     ("STORAGE_ERROR", "STORAGE_DAMAGED", "APPLY_HALTED", "LOG_LOST", "INTERNAL", "HANDLER_FAILED", "POISONED")
 )
 """What no client may be told: it is not the client's business, or nobody's."""
-_BEFORE_THE_LOG = frozenset(("UNKNOWN_DOCUMENT", "DOCUMENT_DELETED", "DOCUMENT_EXISTS"))
+_BEFORE_THE_LOG = frozenset(("UNKNOWN_DOCUMENT", "DOCUMENT_DELETED", "DOCUMENT_EXISTS", "UNKNOWN_CHANNEL"))
 
 
 class Answers(Checker):

@@ -18,6 +18,7 @@ SPACE = "drawn"
 SHARE = 0.15
 """Of the seeds that have such a document."""
 HANDLERS = (2, 5)
+"""Of a class. Who sends does not know how many there are: some channels are unknown."""
 STEPS_MAX = 4
 """Of one handler."""
 FAULT = 'raise ValueError("meant")'
@@ -183,7 +184,9 @@ class DrawnWork(Workload):
             if chance < 0.75:
                 self.number += 1
                 payload = b'{"number":%d,"place":%d}' % (self.number, source.randrange(6))
-                self._add(at_ms, client, Kind.SEND, *place, f"h{source.randrange(HANDLERS[1])}", payload, alone=alone)
+                self._add(
+                    at_ms, client, Kind.SEND, *place, f"h{source.randrange(source.randint(*HANDLERS))}", payload, alone=alone
+                )
             elif chance < 0.97:
                 self._add(at_ms, client, source.choice((Kind.READ, Kind.WATCH, Kind.WATCH, Kind.UNWATCH)), *place)
             elif chance < 0.98:
