@@ -30,7 +30,8 @@ Reading order is request order; a module imports only from layers below its own.
     documents/    the deterministic runtime: bundles, budget, state, views
     raft/         consensus                      gossip/      who is alive                  shardmap/ key hash and intervals
     ids.py        names                          errors.py    every error                   config.py settings of a node
-    simulate/     a cluster of one inside a test      replay/      the past of a document, from its history
+    simulate/     a cluster of one inside a test, and pytest_plugin.py for pytest
+    replay/      the past of a document, from its history
     stubs/        typed clients, generated from a schema                    web/         the page of `moot dev`
     examples/     document types that work: counter, text, chat, tictactoe, poll, cards, auction, dice, assistant
     v1/           code generated from proto/cluster/v1

@@ -98,10 +98,9 @@ def from_path(path: Path, *, entry: str = "") -> Bundle:
 
     Raises InvalidBundle or TooLarge, and OSError when the files can not be read.
     """
+    path = document_path(path)
     if path.is_file():
         return Bundle(entry or path.stem, ((path.name, _read(path)),))
-    if not (path / "__init__.py").is_file():
-        return from_path(_named_document(path), entry=entry)
     found = {}
     for file in sorted(path.rglob("*")):
         inside = file.relative_to(path)
@@ -109,6 +108,11 @@ def from_path(path: Path, *, entry: str = "") -> Bundle:
             found[str(PurePosixPath(path.name, *inside.parts))] = _read(file)
     found |= vendoring.vendored(vendoring.requirements(path), found)
     return Bundle(entry or path.name, tuple(sorted(found.items())))
+
+
+def document_path(path: Path) -> Path:
+    """The file or package of a bundle: what is given, or what its pyproject.toml names. Raises InvalidBundle."""
+    return path if path.is_file() or (path / "__init__.py").is_file() else _named_document(path)
 
 
 def _named_document(folder: Path) -> Path:

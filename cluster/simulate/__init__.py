@@ -9,6 +9,7 @@
 
     document.py    the simulation as a test sees it: visitors, time, deployments, restarts
     connection.py  a visitor's session, and the screens on it
+    importing.py   tests import the classes that run
     node.py        the real pump of one node with time, memory and randomness of its own
 
 Nothing of the product is imitated here: commands go through the session protocol, Raft's log, apply and the feed, as in a node.

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import ast
 import base64
+import itertools
 import sys
+import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +24,7 @@ from cluster.documents.bundle import from_path, origins
 from cluster.documents.context import EPOCH
 from cluster.documents.declare import Document
 from cluster.documents.deploying import check_successor, handlers_lost
+from cluster.documents.importer import PREFIX
 from cluster.documents.loader import BundleLoader
 from cluster.documents.program import DocumentProgram
 from cluster.documents.runtime import OpenAsk, Settings
@@ -34,6 +37,7 @@ from cluster.replay.verify import Verdict, replay
 from cluster.session.failures import error_of
 from cluster.session.operations import Failure, Kind
 from cluster.simulate.connection import Arguments, Connection, Screen
+from cluster.simulate.importing import inside
 from cluster.simulate.node import SimulatedNode
 
 SPACE: Final = "simulated"
@@ -42,6 +46,9 @@ AUTHORS_PACKAGE: Final = "cluster"
 """What every author imports from; it is no part of a bundle."""
 CREATOR: Final = "creator@test"
 OPERATOR: Final = "operator@test"
+LIVING: Final[weakref.WeakSet[Simulation]] = weakref.WeakSet()
+"""The simulations of this process that somebody still holds: what a failing test shows."""
+_NUMBERS: Final = itertools.count()
 
 
 def simulate(
@@ -71,7 +78,8 @@ def simulate(
 class Simulation:
     """One document in a cluster of one.
 
-    key: the document's. errors: the author's frames of every handler that failed, oldest first.
+    key: the document's. seed: of everything random. number: rises with every simulation of the process. errors: the author's
+    frames of every handler that failed, oldest first.
     """
 
     def __init__(
@@ -84,6 +92,9 @@ class Simulation:
         past: dict[str, Any] | None = None,
     ) -> None:
         self.key = key
+        self.seed = seed
+        self.number = next(_NUMBERS)
+        LIVING.add(self)
         self._settings = settings
         self._node = SimulatedNode(seed, _milliseconds(now), settings)
         self._visitors: dict[str, Visitor] = {}
@@ -351,6 +362,11 @@ def _bundle_of(cls: type[Document]) -> tuple[bytes, Path]:
     if source is None or not Path(source).is_file():
         raise TypeError(f"{cls.__qualname__} comes from no file that could be deployed")
     file = Path(source)
+    if cls.__module__.startswith(PREFIX):  # it is of a loaded bundle, whose modules have names below the bundle's
+        name = inside(cls)
+        root = file.parents[name.count(".") + (file.name == "__init__.py")]
+        whole = file if root == file.parent else root / name.partition(".")[0]
+        return from_path(whole, entry=f"{name}:{cls.__name__}").encode(), root
     top = cls.__module__.partition(".")[0]
     if not _imports(file, top):
         return from_path(file, entry=f"{file.stem}:{cls.__name__}").encode(), file.parent

@@ -44,7 +44,7 @@ def made(folder: Path, name: str, template: Template) -> Path:
 @pytest.mark.parametrize("template", list(Template))
 def test_a_new_directory_passes_its_own_tests_and_can_be_deployed(tmp_path: Path, template: Template) -> None:
     project = made(tmp_path, "my_thing", template)
-    assert "2 passed" in finished(project, "-m", "pytest")
+    assert "2 passed" in finished(project, "-m", "pytest", "-p", "cluster.pytest_plugin")
     program = BundleLoader().load(from_path(project).encode())
     assert program.schema()["document"] == "MyThing"
     written = "".join(path.read_text() for path in project.rglob("*") if path.suffix in (".py", ".md", ".toml"))

@@ -11,6 +11,7 @@ import pytest
 from mypy import api
 
 from cluster.cli.new import Template, project_files
+from cluster.pytest_plugin import Simulate
 
 GUIDE = Path(__file__).parents[2] / "docs" / "authoring"
 BLOCK = re.compile(r"^```python\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
@@ -23,7 +24,10 @@ def shown_tests() -> list[tuple[str, str, str]]:
     found = []
     for page in sorted(GUIDE.glob("*.md")):
         for block in BLOCK.findall(page.read_text()):
-            found += [(page.name, name, block) for name in re.findall(r"^def (test_\w+)\(\)", block, flags=re.MULTILINE)]
+            found += [
+                (page.name, name, block)
+                for name in re.findall(r"^def (test_\w+)\((?:simulate: Simulate)?\)", block, flags=re.MULTILINE)
+            ]
     return found
 
 
@@ -52,7 +56,8 @@ def test_shown_test_passes(page: str, name: str, source: str, tmp_path: Path, mo
         monkeypatch.delitem(sys.modules, file.stem, raising=False)
     module: dict[str, Any] = {"__name__": f"guide_{page.partition('.')[0]}"}
     exec(compile(source, page, "exec"), module)
-    module[name]()
+    given = [Simulate(0, tmp_path)] if module[name].__code__.co_argcount else []
+    module[name](*given)
     for file in files:
         monkeypatch.delitem(sys.modules, file.stem, raising=False)
 
