@@ -154,10 +154,12 @@ class Command:
 
     @property
     def now(self) -> datetime:
+        """The position's time, aware, UTC: the same in every replay."""
         return EPOCH + timedelta(milliseconds=self._now_ms)
 
     @property
     def random(self) -> Random:
+        """Random numbers from the command's seed."""
         if self._random is None:
             self._random = Random(self._seed)
         return self._random

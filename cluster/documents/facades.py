@@ -66,7 +66,7 @@ def _from(module: ModuleType, names: str) -> dict[str, Any]:
     return {name: getattr(module, name) for name in names.split()}
 
 
-_NAMES: Final[dict[str, Mapping[str, object]]] = {
+NAMES: Final[dict[str, Mapping[str, object]]] = {
     "__future__": {"annotations": None},
     "cluster": AUTHOR_NAMES,
     "collections": {},
@@ -109,7 +109,7 @@ _NAMES: Final[dict[str, Mapping[str, object]]] = {
 
 def _build() -> dict[str, ModuleType]:
     built = {}
-    for name, names in _NAMES.items():
+    for name, names in NAMES.items():
         module = ModuleType(name)
         module.__dict__.update(names)
         built[name] = module
@@ -127,5 +127,5 @@ def facade(name: str) -> ModuleType | None:
 
 def names(module: str) -> frozenset[str] | None:
     """What may be imported from `module`, or None when the module itself may not be."""
-    allowed = _NAMES.get(module)
+    allowed = NAMES.get(module)
     return None if allowed is None else frozenset(allowed) | ({"abc"} if module == "collections" else set())

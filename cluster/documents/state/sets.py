@@ -54,6 +54,7 @@ class OrderedSet(Keyed, MutableSet[T], Generic[T]):
     __hash__ = None  # type: ignore[assignment]
 
     def add(self, value: T) -> None:
+        """Add a value; one that is there stays where it is."""
         journal = self._writing()
         admitted = value if self._type is None else self._type.item.admit(value)
         if admitted in self._items:
@@ -67,6 +68,7 @@ class OrderedSet(Keyed, MutableSet[T], Generic[T]):
         self._insert(admitted, None, journal)
 
     def discard(self, value: T) -> None:
+        """Remove a value if it is there."""
         journal = self._writing()
         if value not in self._items:
             return
@@ -90,6 +92,7 @@ class OrderedSet(Keyed, MutableSet[T], Generic[T]):
         return value
 
     def clear(self) -> None:
+        """Remove all values."""
         journal = self._writing()
         if journal is not None:
             assert self._type is not None

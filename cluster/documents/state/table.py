@@ -266,6 +266,7 @@ class Table(Keyed, Generic[R]):
         return copied  # type: ignore[no-any-return]
 
     def clear(self) -> None:
+        """Remove all rows."""
         journal = self._writing()
         if journal is not None:
             journal.charge_for(len(self._items))
