@@ -40,7 +40,8 @@ def page() -> str:
         "# Reference",
         "",
         "Everything that `from cluster import ...` gives an author. Lists, dictionaries and sets of the state also have what",
-        "`MutableSequence`, `MutableMapping` and `MutableSet` promise. Simulations are described in [testing.md](testing.md), clients in [clients.md](clients.md).",
+        "`MutableSequence`, `MutableMapping` and `MutableSet` promise.",
+        "Simulations are described in [testing.md](testing.md), clients in [clients.md](clients.md).",
     ]
     for title, names in GROUPS.items():
         lines += ["", f"## {title}"]
