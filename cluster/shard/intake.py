@@ -139,6 +139,11 @@ class Intake:
     def close_streams(self, ended: Callable[[StreamKey], bool], *, lost: bool) -> None:
         """Client streams ended: their watches end, those too that are not open yet. lost: they may come back."""
         self._feed.close_streams(ended, lost=lost)
+        if self._arrived:
+            self._arrived = [(stream, _without_watches(asked) if ended(stream) else asked) for stream, asked in self._arrived]
+        self._reads.cancel_streams(ended)
+        if self._missing is not None:
+            self._missing.cancel_streams(ended)
         if self._connections is not None:
             self._connections.cancel_streams(ended)
 
@@ -466,3 +471,7 @@ class Intake:
             self._reader.doorkeeper = self._connections
         if len(self._feed):
             self._feed.end_all(self._not_leader(), turn)
+
+
+def _without_watches(operations: list[Operation]) -> list[Operation]:
+    return [operation for operation in operations if operation.kind != Kind.WATCH]

@@ -64,6 +64,19 @@ def test_a_stream_that_ends_takes_its_connections_along() -> None:
     assert view(client)["here"] == []
 
 
+def test_a_watch_that_is_not_open_yet_ends_with_its_stream() -> None:
+    """Opened later it would be a viewer whom nobody ends, and a connection that never goes."""
+    world, client = lobbies()
+    view(client)
+    leader = leader_of(world)
+    late = world.client(leader.name)
+    late.submit(Kind.WATCH, "one", "", None, space="lobby", principal="bob@acme")
+    late.node.pump.close_stream(late.number)
+    world.run(200)
+    assert view(client)["here"] == []
+    assert len(leader.pump.replicas[leader.pump.router.shard_of("lobby", "one")].feed) == 0
+
+
 @pytest.mark.parametrize(
     ("who", "reason"), [("bob", "HANDLER_REFUSED"), ("buggy", "HANDLER_FAILED"), ("eve", "PERMISSION_DENIED")]
 )
