@@ -21,7 +21,7 @@ import ast
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
-from cluster.documents.locations import place_all, place_at
+from cluster.documents.locations import place_all, place_at, place_within
 
 GUARDED_TYPES: Final = frozenset(
     {"int", "str", "bytes", "list", "tuple", "dict", "set", "frozenset", "float", "range", "enumerate", "zip", "map", "filter"}
@@ -188,6 +188,7 @@ class _Instrumentation(ast.NodeTransformer):
         documented = ast.get_docstring(node, clean=False) is not None
         head, body = (node.body[:1], node.body[1:]) if documented else ([], node.body)
         body = self._block(body) or [ast.Pass()]
+        place_within(node, body)
         used_up = ast.BoolOp(op=ast.Or(), values=[_negative("n"), _negative("d")])
         entry = [_minus("n", "left", steps), _minus("d", "depth", 1), _give_up(used_up)]
         restore = ast.BinOp(left=_name("d"), op=ast.Add(), right=ast.Constant(1))

@@ -14,6 +14,12 @@ def place_all(tree: ast.Module) -> None:
     _place(tree, 1, 0)
 
 
+def place_within(node: ast.stmt, statements: list[ast.stmt]) -> None:
+    """The same for statements of a node, each where it begins itself."""
+    for statement in statements:
+        _place(statement, node.lineno, node.col_offset)
+
+
 def place_at(node: ast.stmt | ast.ExceptHandler, statements: list[ast.stmt]) -> list[ast.stmt]:
     """Put statements that were made for a node where it begins; what is the author's stays where it is."""
     for statement in statements:
