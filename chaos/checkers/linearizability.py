@@ -62,27 +62,27 @@ class Found:
 
 
 class _Search(Generic[State]):
-    """One search. `taken` and `order` are the calls placed so far, as bits and in their order."""
+    """One search. `taken`, `placed` and `order` are the calls placed so far, as bits, as bytes and in their order."""
 
     def __init__(self, calls: Sequence[Interval[State]], initial: State) -> None:
         order = sorted(range(len(calls)), key=lambda number: calls[number].began_ms)
-        self.calls = calls
         self._known = [number for number in order if calls[number].known]
         self._unknown = [number for number in order if not calls[number].known]
         self._began_ms = [call.began_ms for call in calls]
         self._ended_ms = [call.ended_ms for call in calls]
         self._latest_first = [-call.ended_ms for call in calls]
-        self._goal = sum(1 << number for number in self._known)
         self._state = initial
+        self._steps = [call.step for call in calls]
         self._taken = 0
+        self._placed = bytearray(len(calls))
         self._order: list[int] = []
 
     def run(self, steps_max: int) -> Found:
         tried: set[tuple[int, State]] = set()
-        stack: list[tuple[State, list[int], int]] = [(self._state, *self._candidates(0, 0))]
+        stack: list[tuple[State, list[int], int]] = [(self._state, *self._candidates(0))]
         longest: tuple[int, ...] = ()
-        steps = 0
-        while self._taken & self._goal != self._goal:
+        steps, left = 0, len(self._known)
+        while left:
             before, candidates, passed = stack[-1]
             if not candidates:
                 if len(self._order) > len(longest):
@@ -90,36 +90,42 @@ class _Search(Generic[State]):
                 stack.pop()
                 if not stack:
                     return Found(Verdict.NOT_LINEARIZABLE, longest, steps)
-                self._taken ^= 1 << self._order.pop()
+                undone = self._order.pop()
+                self._taken ^= 1 << undone
+                self._placed[undone] = 0
+                left += self._ended_ms[undone] != math.inf
                 continue
             steps += 1
             if steps > steps_max:
                 return Found(Verdict.UNDECIDED, max(longest, tuple(self._order), key=len), steps)
             number = candidates.pop()
-            state = self.calls[number].step(before)
+            state = self._steps[number](before)
             if state is None:
                 continue
             taken = self._taken | 1 << number
-            if (taken, state) in tried:
-                continue
+            known = len(tried)
             tried.add((taken, state))
+            if len(tried) == known:
+                continue
             self._taken = taken
+            self._placed[number] = 1
+            left -= self._ended_ms[number] != math.inf
             self._order.append(number)
-            stack.append((state, *self._candidates(taken, passed)))
+            stack.append((state, *self._candidates(passed)))
         return Found(Verdict.LINEARIZABLE, tuple(self._order), steps)
 
-    def _candidates(self, taken: int, passed: int) -> tuple[list[int], int]:
+    def _candidates(self, passed: int) -> tuple[list[int], int]:
         """Calls that may come next, best last: those that began before any that is left has ended. passed: of how many known
         calls, from the first on, it is known that they are taken; returned anew.
         """
-        known, began_ms, ended_ms = self._known, self._began_ms, self._ended_ms
-        while passed < len(known) and taken >> known[passed] & 1:
+        known, placed, began_ms, ended_ms = self._known, self._placed, self._began_ms, self._ended_ms
+        while passed < len(known) and placed[known[passed]]:
             passed += 1
         first_end_ms = math.inf
         found: list[int] = []
         for place in range(passed, len(known)):
             number = known[place]
-            if taken >> number & 1:
+            if placed[number]:
                 continue
             if began_ms[number] > first_end_ms:
                 break
@@ -127,9 +133,12 @@ class _Search(Generic[State]):
             if ended_ms[number] < first_end_ms:
                 first_end_ms = ended_ms[number]
         candidates = [number for number in found if began_ms[number] <= first_end_ms]
-        candidates.sort(key=self._latest_first.__getitem__)
-        unknown = [number for number in self._unknown if began_ms[number] <= first_end_ms and not taken >> number & 1]
-        return unknown + candidates, passed
+        if len(candidates) > 1:
+            candidates.sort(key=self._latest_first.__getitem__)
+        if self._unknown:
+            unknown = [number for number in self._unknown if not placed[number] and began_ms[number] <= first_end_ms]
+            candidates = unknown + candidates
+        return candidates, passed
 
 
 def search(calls: Sequence[Interval[State]], initial: State, steps_max: int = STEPS_MAX) -> Found:

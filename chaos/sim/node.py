@@ -397,17 +397,22 @@ class SimulatedNode:
 
     def _carry(self, output: Output, point: str) -> None:
         """Send, write, deliver: in this order, as a real node does."""
-        if output is NOTHING and self.armed is None:
+        armed = self.armed is not None
+        if output is NOTHING and not armed:
             return
-        self._pass(point)
+        if armed:
+            self._pass(point)
         for receiver, lane, frame in output.frames:
             if not self.world.send(self, receiver, lane, frame):
                 self.pump.on_frame_lost(receiver, lane, self.clock_ms)
-            self._pass("sending")
-        self._pass("sent")
+            if armed:
+                self._pass("sending")
+        if armed:
+            self._pass("sent")
         if output.write and output.batch:
             self.disk.write(output.batch)
-            self._pass("written")
+            if armed:
+                self._pass("written")
         for stream, events in output.deliveries:
             deliver = self.streams.get(stream)
             if deliver is not None:

@@ -89,11 +89,8 @@ class Pump:
         self.peers = peers
         self._bundles, self._transfers = bundles, transfers
         self._stores, self._remember_store = stores, remember_store
-        self._config = config
-        self._clock = clock
-        self._now_ms = now_ms
-        self._turn = Turn()
-        self.clocks = Clocks()
+        self._config, self._clock, self._now_ms = config, clock, now_ms
+        self._turn, self.clocks = Turn(), Clocks()
         self._schedule = Schedule(self.clocks.ahead_ms)
         self.leader_changes: list[tuple[ShardId, Term, NodeId | None]] = []
         """What this node came to believe since the owner last looked (and emptied it): for the log."""
@@ -334,9 +331,11 @@ class Pump:
     @property
     def deadline_ms(self) -> float:
         """When `step` must be called next, whatever arrives."""
-        due = min(self._heartbeat_due_ms, self.streams.deadline_ms, self._schedule.deadline_ms)  # housekeeping waits for these
-        due = min(due, self.liveness.silence_due_ms, self.divergences.deadline_ms, self._incoming.compiling.deadline_ms)
-        return min(due, self.clocks.at_ms(self._schedule.due_ms), self._transfers.deadline_ms(self._now_ms))
+        return min(  # housekeeping waits for these
+            self._heartbeat_due_ms, self._schedule.deadline_ms, self.clocks.at_ms(self._schedule.due_ms),
+            self.liveness.silence_due_ms, self.streams.deadline_ms, self._transfers.deadline_ms(self._now_ms),
+            self.divergences.deadline_ms, self._incoming.compiling.deadline_ms,
+        )  # fmt: skip
 
     @property
     def calls_for_turn(self) -> bool:
@@ -365,7 +364,8 @@ class Pump:
         self._waking.tick(now_ms)
         self.clocks.note(now_ms, wall_ms)
         self._schedule.ring(self.replicas, now_ms, wall_ms)
-        self._step_ready(now_ms, wall_ms)
+        if self._schedule.ready:
+            self._step_ready(now_ms, wall_ms)
         self.streams.tick(now_ms)
         self._incoming.compiling.tick(now_ms)
         self._transfers.tick(now_ms, self._turn)
@@ -380,7 +380,7 @@ class Pump:
     def _step_ready(self, now_ms: float, wall_ms: int) -> None:
         """Those with news, for one slice. A node that steps thousands at once is deaf meanwhile, and taken for dead."""
         ready = list(self._schedule.take_ready())
-        ends_ms = self._clock() + self._config.step_slice_ms if ready else now_ms
+        ends_ms = self._clock() + self._config.step_slice_ms
         for done, shard in enumerate(ready, 1):
             replica = self.replicas[shard]
             replica.step(now_ms, self.clocks.stamp(replica, wall_ms), self._turn)

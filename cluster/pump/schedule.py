@@ -56,7 +56,9 @@ class Schedule:
 
     @property
     def busy(self) -> bool:
-        return bool(self.ready or self.to_apply or (self._leaderless and self.room_to_stand))
+        if self.ready or self.to_apply:
+            return True
+        return bool(self._leaderless and self.room_to_stand)
 
     @property
     def room_to_stand(self) -> int:

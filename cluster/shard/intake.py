@@ -119,11 +119,13 @@ class Intake:
     @property
     def due_ms(self) -> float:
         """When time has something to do here, Unix milliseconds; never while it could not be proposed."""
-        if self._alarms is None or self._on_their_way:
+        if self._alarms is None:
             return math.inf
         assert self._connections is not None, "whoever leads has both"
         due_ms = min(self._alarms.due_ms, self._connections.due_ms)
-        return due_ms if self._asks is None else min(due_ms, self._asks.due_ms)
+        if self._asks is not None:
+            due_ms = min(due_ms, self._asks.due_ms)
+        return math.inf if due_ms == math.inf or self._on_their_way else due_ms
 
     def lead(self, term: Term) -> None:
         """This replica leads and has applied an entry of its term."""
@@ -199,7 +201,7 @@ class Intake:
     @property
     def _on_their_way(self) -> bool:
         server = self._server
-        return server.leads and server.raft.commit_index < server.raft.last_index
+        return server.raft.commit_index < server.raft.last_index and server.leads
 
     @property
     def asks(self) -> bool:

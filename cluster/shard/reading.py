@@ -303,7 +303,9 @@ class WaitingReads:
 
     def answerable(self, applied: int) -> bool:
         """Whether `ready` would return anything."""
-        return any(index <= applied for index, _ in self._confirmed) or any(index <= applied for index, _ in self._leased)
+        if not (self._confirmed or self._leased):
+            return False
+        return any(index <= applied for index, _ in (*self._confirmed, *self._leased))
 
     def ready(self, applied: int) -> list[Waiting]:
         """The reads that can be answered at `applied`, removed from here."""
