@@ -76,10 +76,12 @@ def spelt_anew(live: LiveDocument, command: Command) -> bytes:
 
 
 def spelt_otherwise(live: LiveDocument, command: Command, stored: Answer) -> bool:
-    """Whether a repeated command may differ from what was answered only because an upgrade lies between the two: other code may
-    spell the same payload in other bytes. Then the first answer stands.
+    """Whether a repeated command may differ from what was answered only because other code lies between the two, which may spell
+    the same payload in other bytes. Then the first answer stands. What code an earlier epoch ended with is not known any more.
     """
-    if stored.epoch != live.epoch or not live.upgraded_index:
+    if stored.epoch != live.epoch:
+        return True
+    if not live.upgraded_index:
         return False
     if stored.index <= live.upgraded_index:
         return True

@@ -6,7 +6,8 @@ import base64
 
 import msgspec
 
-from cluster.session.operations import Kind, Reply
+from cluster.documents import bundle
+from cluster.session.operations import Failure, Kind, Reply
 from cluster.shard.commands import CommandKind, decode_row
 from cluster.shard.system.program import OPERATOR, bundle_hash
 from cluster.shard.turn import CompiledItem
@@ -15,6 +16,7 @@ from cluster.storage.bundles import BundleStore
 from cluster.storage.engine import Batch
 from cluster.storage.history import HistoryStore
 from tests.pump.tally import session_id
+from tests.pump.test_real_documents import AnyLoader
 from tests.pump.world import Client, SimulatedNode, World
 
 SECOND, THIRD, BROKEN = b"tally 2", b"tally 3", b"tally 2 broken"
@@ -24,10 +26,10 @@ def decide(client: Client, channel: str, **request: object) -> Reply:
     return client.insist(Kind.SEND, SYSTEM_KEY, channel, request, space=SYSTEM_SPACE, principal=str(OPERATOR))
 
 
-def deploy(world: World, client: Client, bundle: bytes, **plan: object) -> None:
+def deploy(world: World, client: Client, code: bytes, **plan: object) -> None:
     """Deploy, and wait until everybody who is up knows."""
     before = client.node.directory.decisions.version
-    reply = decide(client, "deploy", space="tally", bundle=base64.b64encode(bundle).decode(), plan=plan)
+    reply = decide(client, "deploy", space="tally", bundle=base64.b64encode(code).decode(), plan=plan)
     assert reply.failure is None, reply.failure
     world.run_until(lambda: all(node.directory.decisions.version > before for node in world.nodes.values() if node.up))
     world.run(50)
@@ -241,3 +243,49 @@ def test_a_node_that_lacks_the_code_fetches_it_and_replays_across_the_upgrade() 
     client.insist(Kind.SEND, "a", "add", {"amount": 1})
     world.run_until(lambda: len(set(world.records("a"))) == 1)
     assert lacking.pump.bundle(bundle_hash(SECOND)) == SECOND
+
+
+SPELT = """
+from cluster import Command, Document, anyone, field, on
+
+class Book(Document, version=VERSION):
+    gate = anyone
+    total: int = field.public(0)
+
+    @on.message
+    def write(self, ctx: Command, PARAMETERS) -> int:
+        self.total += one + two
+        return self.total
+
+    @on.delete
+    def end(self, ctx: Command) -> bool:
+        return True
+"""
+
+
+def test_a_repeat_is_recognised_although_other_code_spells_it_in_other_bytes() -> None:
+    """Across an upgrade, and across the end of the document and a new beginning on code that nobody remembers."""
+
+    def book(version: int, parameters: str) -> str:
+        source = SPELT.replace("VERSION", str(version)).replace("PARAMETERS", parameters)
+        return base64.b64encode(bundle.from_source(source).encode()).decode()
+
+    world = World(loader=lambda node: AnyLoader())
+    client = world.start()
+    numbers = {"one": 1, "two": 2}
+    assert decide(client, "deploy", space="book", bundle=book(1, "one: int, two: int")).failure is None
+    assert client.insist(Kind.CREATE, "b", "", {}, space="book").failure is None
+
+    def write(sequence: int) -> tuple[int, int, bytes, Failure | None]:
+        reply = client.insist(Kind.SEND, "b", "write", numbers, space="book", session=session_id(3), sequence=sequence)
+        return reply.epoch, reply.index, reply.payload, reply.failure
+
+    told = write(1)
+    assert told == (1, 2, b"3", None)
+    assert decide(client, "deploy", space="book", bundle=book(2, "two: int, one: int")).failure is None
+    world.run(200)
+    assert write(2) == (1, 4, b"6", None), "the upgrade came first"
+    assert write(1) == told
+    assert client.insist(Kind.DELETE, "b", space="book").failure is None
+    assert client.insist(Kind.CREATE, "b", "", {}, space="book").failure is None
+    assert write(1) == told

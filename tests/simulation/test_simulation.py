@@ -65,6 +65,7 @@ FOUND_BUGS = {
     374295466587: "a later leader's snapshot came for nothing, and the earlier one's was asked on without its generation",
     20000342: "the simulator's own: a message was checked against a document that a lagging leader made again on older code",
     429613448610: "the simulator's own: its operator took the replacement of a lost replica as the end of a move, as 9400035",
+    32000145: "a repeat of what a document had answered before it was deleted, made again and upgraded was told KEY_REUSED",
     22842628658: "the simulator's own: its operator created the cluster's document, lost the answer, and found it there",
 }
 """Seeds that failed once, with what they found."""
