@@ -76,8 +76,8 @@ def spelt_anew(live: LiveDocument, command: Command) -> bytes:
 
 
 def spelt_otherwise(live: LiveDocument, command: Command, stored: Answer) -> bool:
-    """Whether a repeated command may differ from what was answered only because other code lies between the two, which may spell
-    the same payload in other bytes. Then the first answer stands. What code an earlier epoch ended with is not known any more.
+    """Whether a repeated command may differ from what was answered only because other code lies between the two, which may
+    spell the same payload in other bytes. Then the first answer stands. What code an earlier epoch had is not known any more.
     """
     if stored.epoch != live.epoch:
         return True
