@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from chaos.mutants.hunt import MUTANTS
-from chaos.sim.batch import Totals, sweep
+from chaos.sim.batch import Totals, run_seeds, sweep
 from chaos.sim.guard import AmbientAccess, sealed
 from chaos.sim.marks import MARKS
 from chaos.sim.report import failure_lines, lines_of, summary
-from chaos.sim.run import run
+from chaos.sim.run import Outcome, run
 from chaos.sim.scenario import draw
 from chaos.sim.shrink import Shrinker
 from tests.simulation.fresh import first_seed
@@ -84,9 +87,23 @@ def test_fresh_seeds_keep_every_promise() -> None:
     assert len(totals.faults) >= 15, "most kinds of faults took part"
 
 
+@pytest.fixture(scope="module")
+def replayed(request: pytest.FixtureRequest) -> Iterator[Callable[[int], Outcome]]:
+    """Runs the seeds that are asked for, in several processes where there are some to be had, while others are judged."""
+    if PROCESSES == 1:
+        yield lambda seed: run(draw(seed))
+        return
+    functions = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    asked = [str(function.callspec.id) for function in functions if "replayed" in function.fixturenames]
+    with ProcessPoolExecutor(PROCESSES, mp_context=multiprocessing.get_context("spawn")) as pool:
+        runs = {seed: pool.submit(run_seeds, [seed]) for seed in map(int, asked)}
+        yield lambda seed: runs[seed].result()[0]
+        pool.shutdown(cancel_futures=True)
+
+
 @pytest.mark.parametrize("seed", FOUND_BUGS, ids=str)
-def test_seeds_that_found_bugs_pass(seed: int) -> None:
-    outcome = run(draw(seed))
+def test_seeds_that_found_bugs_pass(seed: int, replayed: Callable[[int], Outcome]) -> None:
+    outcome = replayed(seed)
     assert not outcome.failed, f"{FOUND_BUGS[seed]}\n" + "\n".join(failure_lines(outcome))
 
 
@@ -94,12 +111,15 @@ def test_the_same_seed_is_the_same_run() -> None:
     """Down to the digest of every event; also where the hashes of strings differ, in processes of their own."""
     seeds = (3, 4, 11, 17)
     code = f"from chaos.sim.run import run; from chaos.sim.scenario import draw; print([run(draw(s)).trace for s in {seeds}])"
-    traces = {str([run(draw(seed)).trace for seed in seeds])}
+    others = []
     for hash_seed in ("0", "1", "4711"):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)}
-        found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
-        assert found.returncode == 0, found.stderr
-        traces.add(found.stdout.strip())
+        others.append(subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True))
+    traces = {str([run(draw(seed)).trace for seed in seeds])}
+    for other in others:
+        told, _ = other.communicate(timeout=100)
+        assert other.returncode == 0
+        traces.add(told.strip())
     assert len(traces) == 1
 
 
