@@ -122,13 +122,13 @@ class Connections:
         """Until when each may come back."""
         self._seen: dict[tuple[str, str], tuple[int, int]] = NO_ENTRIES
         """Of documents with open watches: the epoch and upgrade under which these were compared with the state."""
-        self._frozen: set[tuple[str, str]] = set()
+        self._frozen: dict[tuple[str, str], None] = NO_ENTRIES
         """Documents that take no commands, and owe some of their connections a disconnect."""
         self._last = 0
         self._sweep_ms = -1.0
         """When the documents are looked at that had connections before this replica led."""
         self._cursor = b""
-        self._unsaved: list[tuple[str, str]] = []
+        self._unsaved: list[tuple[str, str]] = NO_ITEMS
         self.damaged = ""
         feed.departed = NO_ITEMS
 
@@ -324,7 +324,9 @@ class Connections:
         if key in self._open or key in self._busy:
             return []
         if live.frozen:
-            self._frozen.add(key[:2])
+            if not self._frozen:
+                self._frozen = {}
+            self._frozen[key[:2]] = None
         who = live.instance.connections().get(key[2]) if live.instance is not None and not live.frozen else None
         if who is None or live.instance is None:
             if coming is not None and coming.stage is _Stage.BEHIND:
@@ -355,7 +357,7 @@ class Connections:
 
     def _plan_sweep(self, now_ms: int) -> None:
         """See whether there is anybody who may not come back to this leader."""
-        self._unsaved = [name for name, live in self._cache.unsaved.items() if live.waiting[2]]
+        self._unsaved = [name for name, live in self._cache.unsaved.items() if live.waiting[2]] or NO_ITEMS
         try:
             waits = bool(self._unsaved or self._cache.connected(b"", 1))
         except StorageDamaged as error:
@@ -382,7 +384,7 @@ class Connections:
         for name in names:
             live = self._find(name)
             if live is None and not self.damaged:
-                self._unsaved.append(name)  # its code is on its way
+                self._unsaved = [*self._unsaved, name]  # its code is on its way
                 self._sweep_ms = now_ms + LATER_MS
             elif live is not None and live.instance is not None:
                 self._miss(live, live.instance)
@@ -406,7 +408,7 @@ class Connections:
         if seen == (live.epoch, live.upgraded_index) and name not in self._frozen:
             return
         if not live.frozen and (seen is not None or self._sweep_ms == _NEVER):  # else the sweep comes by
-            self._frozen.discard(name)
+            self._frozen.pop(name, None)
             self._miss(live, instance)
         self._take_departures()
         for stream, watch, who in self._feed.viewers(name):
