@@ -5,6 +5,8 @@
     async with cards.watch() as watch:
         async for view in watch:
             print(view["turn"])
+            for event in cards.events(watch):            # if the class emits something
+                print(event.name, event.value)
 
 Answers and views are converted from JSON to the types that the schema names: moments, decimals, integers of 64 bits. A view is
 converted as a whole at every step; who follows large documents takes `Document.watch`, whose steps share what did not change.
@@ -23,6 +25,7 @@ from cluster.client.client import Document
 from cluster.client.watch import Watch
 from cluster.documents.state.scalars import JSON_INT_MAX
 from cluster.ids import Position
+from cluster.session.events import PassedEvent
 from cluster.session.operations import Consistency
 
 ViewT = TypeVar("ViewT")
@@ -32,10 +35,14 @@ class Handle(Generic[ViewT]):
     """The base class of generated clients.
 
     view_type: the TypedDict of what a viewer sees. result_types: of the channels that answer something; "" is the creation.
+    answer_types: of the handlers of answers that answer something. event_types: the type of what is emitted, by name, and of
+    its value.
     """
 
     view_type: ClassVar[Any]
     result_types: ClassVar[Mapping[str, Any]] = {}
+    answer_types: ClassVar[Mapping[str, Any]] = {}
+    event_types: ClassVar[Mapping[str, tuple[Any, Any]]] = {}
 
     def __init__(self, document: Document) -> None:
         self.document = document
@@ -54,6 +61,20 @@ class Handle(Generic[ViewT]):
         """Follow the document: `async with`, then `async for view in watch`. Raises what Watch raises."""
         return TypedWatch(self.document.watch(), self.view_type)
 
+    def _events(self, watch: TypedWatch[ViewT]) -> list[Any]:
+        """What was emitted with the last step that was taken, of the types that the schema names."""
+        made = []
+        for passed in watch.passed:
+            known = self.event_types.get(passed.name)
+            if known is not None:  # a later version of the class may emit more
+                event, value = known
+                made.append(event(passed.name, _converted(passed.value, value), passed.position))
+        return made
+
+    async def _answer(self, ask: str, handler: str, value: Any) -> Any:
+        answer = await self.document.answer(ask, _plain(value))
+        return _converted(answer.value, self.answer_types.get(handler, Any))
+
     async def _create(self, parameters: Mapping[str, Any], omitted: Sequence[str] = ()) -> Any:
         answer = await self.document.create(_payload(parameters, omitted))
         return _converted(answer.value, self.result_types.get("", Any))
@@ -64,9 +85,10 @@ class Handle(Generic[ViewT]):
 
 
 class TypedWatch(Generic[ViewT]):
-    """A Watch whose steps are views of a type. position: of the last one taken."""
+    """A Watch whose steps are views of a type. position: of the last one taken. passed: what was emitted with it."""
 
     def __init__(self, watch: Watch, view_type: Any) -> None:
+        self.passed: Sequence[PassedEvent] = ()
         self._watch = watch
         self._view_type = view_type
 
@@ -79,6 +101,7 @@ class TypedWatch(Generic[ViewT]):
 
     async def __anext__(self) -> ViewT:
         change = await self._watch.__anext__()
+        self.passed = change.events
         view: ViewT = _converted(change.view, self._view_type)
         return view
 

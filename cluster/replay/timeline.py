@@ -79,7 +79,7 @@ def at(exported: dict[str, Any], index: int, epoch: int = 0) -> tuple[Position, 
 
     Raises UnknownDocument when there is no such position or the document did not exist there, and what `steps` raises.
     """
-    wanted = epoch or max((row["position"]["epoch"] for row in exported["commands"]), default=0)
+    wanted = epoch or _last_epoch(exported)
     if "seen" in exported:
         return _seen_at(exported, index, epoch)
     reached: tuple[Position, DocumentInstance | None] | None = None
@@ -94,6 +94,10 @@ def at(exported: dict[str, Any], index: int, epoch: int = 0) -> tuple[Position, 
     if instance is None:
         raise UnknownDocument(f"{exported['document']} does not exist at {position}")
     return position, instance
+
+
+def _last_epoch(exported: dict[str, Any]) -> int:
+    return max((row["position"]["epoch"] for row in exported["commands"]), default=0)
 
 
 def _seen_at(exported: dict[str, Any], index: int, epoch: int) -> tuple[Position, DocumentInstance]:
@@ -178,10 +182,24 @@ def difference(
     exported: dict[str, Any], first: int, last: int, who: Principal | None, epoch: int = 0
 ) -> tuple[Position, Position, list[dict[str, Any]]]:
     """What changed between two indexes, as a JSON Patch of what is shown to `who`. Raises what `at` and `shown` raise."""
-    before_at, before = at(exported, first, epoch)
-    old = shown(before, who)
-    after_at, after = at(exported, last, epoch)
-    return before_at, after_at, diff(old, shown(after, who))
+    old: tuple[Position, dict[str, Any]] | None = None
+    reached: tuple[Position, DocumentInstance | None] | None = None
+    wanted = epoch or _last_epoch(exported)
+    for step in steps(exported):
+        if step.position.epoch != wanted or (last and step.position.index > last):
+            continue
+        reached = (step.position, step.instance)
+        if step.position.index == first and step.instance is not None:
+            old = (step.position, shown(step.instance, who))
+        if step.position.index == last:
+            break
+    if old is None or reached is None or (last and reached[0].index != last):
+        missing = first if old is None else last
+        raise UnknownDocument(f"{exported['document']} has no position {wanted}.{missing} in this history")
+    position, instance = reached
+    if instance is None:
+        raise UnknownDocument(f"{exported['document']} does not exist at {position}")
+    return old[0], position, diff(old[1], shown(instance, who))
 
 
 def causes(exported: dict[str, Any], pointer: str) -> list[Cause]:

@@ -235,11 +235,6 @@ class Simulation:
             error.add_note(frames)
         return error
 
-    def channels(self) -> list[str]:
-        """The channels that the class has."""
-        assert self._program is not None, "a simulation begins with code"
-        return sorted(self._program.declaration.channels)
-
     @property
     def node(self) -> SimulatedNode:
         """The node, for tests of the simulation itself."""

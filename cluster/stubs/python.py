@@ -13,11 +13,23 @@ from cluster.stubs.names import Enums, Names, Schema, always_present, by_connect
 
 FORMATS: Final = {"date-time": "datetime", "duration": "timedelta", "uuid": "UUID", "decimal": "Decimal"}
 USED: Final = (
-    "annotations", "Any", "Literal", "NotRequired", "TypedDict", "datetime", "timedelta", "Decimal", "UUID", "Handle", "Final",
-    "REFUSALS", "Exception", "super", "type", "tuple", "int", "str", "bool", "float", "bytes", "list", "dict", *keyword.kwlist,
+    "annotations", "Any", "Literal", "NamedTuple", "NotRequired", "TypeAlias", "TypedDict", "datetime", "timedelta", "Decimal",
+    "UUID", "Handle", "TypedWatch", "Position", "Final", "REFUSALS", "Exception", "super", "type", "tuple", "int", "str",
+    "bool", "float", "bytes", "list", "dict", *keyword.kwlist,
 )  # fmt: skip
 """Names that mean something in a generated module."""
-METHODS: Final = ("document", "create", "read", "watch", "delete", "view_type", "result_types")
+METHODS: Final = (
+    "document",
+    "create",
+    "read",
+    "watch",
+    "events",
+    "delete",
+    "view_type",
+    "result_types",
+    "event_types",
+    "answer_types",
+)
 """Members of every handle; a channel of one of these names gets an underscore."""
 WIDTH: Final = 120
 
@@ -36,6 +48,8 @@ class _Writer:
         self.view = self.names.take(f"{schema['document']}View")
         self.records = {name: self.names.take(name) for name in schema["$defs"]}
         self.refusals = {name: self.names.take(name) for name in schema["refusals"]}
+        self.events = {name: self.names.take(f"{name}Event") for name in schema["events"]}
+        self.event = self.names.take(f"{schema['document']}Event") if self.events else ""
         self.enums = Enums(self.names)
         self.windows: list[str] = []
         self.uses: set[str] = set()
@@ -47,7 +61,8 @@ class _Writer:
         handle = self._handle()
         names = list(self.refusals.values())
         listed = f"({', '.join(names)}{',' if len(names) == 1 else ''})"
-        every = [*self._enums(), *records, *self.windows, *view, *refusals]
+        events = self._events()
+        every = [*self._enums(), *records, *self.windows, *view, *refusals, *events]
         every += ["", *([""] if names else []), f"REFUSALS: Final[tuple[type[Exception], ...]] = {listed}"]
         every += ['"""For `connect(refusals=REFUSALS)`."""', ""]
         return "\n".join([*self._head(), *every, *handle]) + "\n"
@@ -63,10 +78,12 @@ class _Writer:
         moments = [name for name in ("datetime", "timedelta") if name in self.uses]
         lines += [f"from datetime import {', '.join(moments)}"] if moments else []
         lines += ["from decimal import Decimal"] if "Decimal" in self.uses else []
-        typing = ["Final", *(name for name in ("Any", "Literal", "NotRequired") if name in self.uses), "TypedDict"]
+        used = (name for name in ("Any", "Literal", "NamedTuple", "NotRequired", "TypeAlias") if name in self.uses)
+        typing = ["Final", *used, "TypedDict"]
         lines.append(f"from typing import {', '.join(sorted(typing, key=str.casefold))}")
         lines += ["from uuid import UUID"] if "UUID" in self.uses else []
-        return [*lines, "", "from cluster.client import Handle"]
+        lines += ["", f"from cluster.client import Handle{', TypedWatch' if self.events else ''}"]
+        return [*lines, *(["from cluster.ids import Position"] if self.events else [])]
 
     def _enums(self) -> list[str]:
         lines = []
@@ -148,6 +165,21 @@ class _Writer:
             members[name] = (self._type(by_connection(kind), name), False)  # a read is of the state alone
         return members
 
+    def _events(self) -> list[str]:
+        """A type for each event, told apart by its name, and one for all."""
+        if not self.events:
+            return []
+        self.uses |= {"Literal", "NamedTuple", "TypeAlias"}
+        lines = []
+        for name, schema in self.schema["events"].items():
+            lines += ["", "", f"class {self.events[name]}(NamedTuple):", _docstring(f"{name} was emitted."), ""]
+            lines += [
+                f"    name: Literal[{_literal(name)}]",
+                f"    value: {self._type(schema, name)}",
+                "    position: Position",
+            ]
+        return [*lines, "", "", f"{self.event}: TypeAlias = {' | '.join(self.events.values())}"]
+
     def _refusal(self, name: str, refusal: Schema) -> list[str]:
         lines = ["", "", f"class {self.refusals[name]}(Exception):", _docstring(refusal["description"] or name)]
         given = refusal["arguments"].get("prefixItems")
@@ -169,14 +201,41 @@ class _Writer:
         lines = ["", f"class {self.handle}(Handle[{self.view}]):", _docstring(text), ""]
         channels = {"": self.schema["construct"], **self.schema["channels"]}
         results = {name: self._type(each["result"], name or "created") for name, each in channels.items()}
+        answers = {name: self._type(each["result"], name) for name, each in self.schema["answers"].items()}
         pairs = ", ".join(f"{_literal(name)}: {kind}" for name, kind in results.items() if kind != "None")
         lines += [f"    view_type = {self.view}", *([f"    result_types = {{{pairs}}}"] if pairs else [])]
+        pairs = ", ".join(f"{_literal(name)}: {kind}" for name, kind in answers.items() if kind != "None")
+        lines += [f"    answer_types = {{{pairs}}}"] if pairs else []
+        if self.events:
+            kinds = {name: self._type(schema, name) for name, schema in self.schema["events"].items()}
+            known = ", ".join(f"{_literal(name)}: ({self.events[name]}, {kind})" for name, kind in kinds.items())
+            lines += [f"    event_types = {{{known}}}", ""]
+            lines += _signature("events", ["self", f"watch: TypedWatch[{self.view}]"], f"list[{self.event}]", "    ", "def")
+            lines += [_docstring("What was emitted with the last step of a watch.", 8), "        return self._events(watch)"]
         lines += self._method("create", "", self.schema["construct"], "_create")
         methods = Names((*METHODS, *USED, *self.records.values(), *(name for name, _ in self.enums.values())))
         for channel, description in self.schema["channels"].items():
             name = f"{channel}_" if channel in METHODS or channel in keyword.kwlist else channel
             lines += self._method(methods.take(name), channel, description, "_send")
+        for handler, description in self.schema["answers"].items():
+            lines += self._answer(methods.take(f"answer_{handler}"), handler, description)
         return lines
+
+    def _answer(self, name: str, handler: str, description: Schema) -> list[str]:
+        """A worker's or a person's answer to an ask that this handler takes."""
+        ((given, schema),) = description["parameters"]["properties"].items()
+        given = Names(("self", "ask", "answer")).take(given)
+        result = self._type(description["result"], handler)
+        lines = [
+            "",
+            *_signature(name, ["self", "ask: str", "*", f"{given}: {self._type(schema, given)}"], result, "    ", "async def"),
+        ]
+        text = description.get("description") or f"Answer an ask whose answer `{handler}` takes. ask: its id."
+        lines += [_docstring(text, 8)]
+        call = f"await self._answer(ask, {_literal(handler)}, {given})"
+        if result == "None":
+            return [*lines, f"        {call}"]
+        return [*lines, f"        answer: {result} = {call}", "        return answer"]
 
     def _method(self, name: str, channel: str, description: Schema, how: str) -> list[str]:
         parameters, required = description["parameters"]["properties"], set(description["parameters"]["required"])

@@ -43,13 +43,23 @@ class _Writer:
         self.view = names.take(f"{document}View")
         self.messages = names.take(f"{document}Messages")
         self.refusals = names.take(f"{document}Refusals")
+        self.events = names.take(f"{document}Events")
+        self.answers = names.take(f"{document}Answers")
         self.bind = names.take(f"bind{document}")
         self.records = {name: names.take(name) for name in schema["$defs"]}
         self.enums = Enums(names)
 
     def text(self) -> str:
         records = [line for name, definition in self.schema["$defs"].items() for line in self._record(name, definition)]
-        parts = [*records, *self._view(), *self._messages(), *self._refusals(), *self._document(), *self._binding()]
+        parts = [
+            *records,
+            *self._view(),
+            *self._messages(),
+            *self._refusals(),
+            *self._passing(),
+            *self._document(),
+            *self._binding(),
+        ]
         version = self.schema["version"]
         head = [
             f"// Typed client of the space {self.space}: generated from its schema, version {version}.",
@@ -123,6 +133,22 @@ class _Writer:
             kind = "unknown[]" if items is None else f"[{', '.join(self._type(one, one['title']) for one in items)}]"
             lines += [*_comment(refusal["description"], "  "), f"  {_key(name)}: {kind};"]
         return [*lines, "}"]
+
+    def _passing(self) -> list[str]:
+        """What is emitted, and what workers answer, where a class has it."""
+        lines = []
+        if events := self.schema["events"]:
+            lines += ["", f"/** What {self.document} emits, by name. */", f"export interface {self.events} {{"]
+            lines += [*(f"  {_key(name)}: {self._type(kind, name)};" for name, kind in events.items()), "}"]
+        if answers := self.schema["answers"]:
+            lines += ["", "/** What each handler of answers takes from a worker, and answers it. */"]
+            lines.append(f"export interface {self.answers} {{")
+            for handler, description in answers.items():
+                (value,) = description["parameters"]["properties"].values()
+                result = self._type(description["result"], handler)
+                lines.append(f"  {_key(handler)}: {{ value: {self._type(value, handler)}; result: {result} }};")
+            lines.append("}")
+        return lines
 
     def _document(self) -> list[str]:
         lines = ["", *_comment(self.schema["description"], ""), f"export interface {self.document} {{"]

@@ -18,6 +18,7 @@ from cluster.examples.tictactoe import CellTaken, Game
 from cluster.ids import Position, Principal
 from cluster.replay.audit import audit
 from cluster.replay.timeline import ABSENT, at, causes, difference, shown
+from cluster.replay.verify import Replay
 from cluster.simulate import Simulation
 
 ANN, BEN = Principal("ann", "acme"), Principal("ben", "acme")
@@ -70,6 +71,18 @@ def test_difference_is_the_patch_between_two_positions(game: Simulation) -> None
         ("replace", "/board/0", "O"),
         ("replace", "/moves", 2),
     }
+
+
+def test_a_difference_replays_the_history_once(game: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[int] = []
+    step = Replay.step
+    monkeypatch.setattr(Replay, "step", lambda replay, row: (ran.append(row["position"]["index"]), step(replay, row))[1])
+    history = game.history()
+    difference(history, 2, 4, ANN)
+    assert ran == [1, 2, 3, 4]
+    for first, last in ((0, 4), (9, 0), (2, 99), (4, 2)):
+        with pytest.raises(UnknownDocument):
+            difference(history, first, last, ANN)
 
 
 def test_causes_are_the_commands_that_changed_a_value_and_no_others(game: Simulation) -> None:

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Literal
 from uuid import UUID
 
-from cluster import Command, Document, Principal, Record, Refused, Table, anyone, field, on, read
+from cluster import Command, Document, Event, Maybe, Principal, Record, Refused, Table, anyone, field, on, read
 
 
 class Colour(Enum):
@@ -29,6 +29,14 @@ class Literal2(Record):
     id: UUID
     raw: bytes
     inner: View | None = None
+
+
+class Position(Event):
+    """An event that is called as its place is."""
+
+    name: str
+    value: int
+    when: moments.datetime
 
 
 class Exact(Refused):
@@ -73,6 +81,16 @@ class Handle(Document, version=1):
     @read.view
     def newest(self, who: Principal, at_most: int = 3) -> list[Literal2]:
         return list(self.rows)[-at_most:]
+
+    @on.message
+    def wonder(self, ctx: Command, self_: str = "") -> None:
+        ctx.ask(ctx.sender, "how many?", then=self.answer, within=moments.timedelta(days=1))
+        ctx.emit(Position("here", 2**60, ctx.now))
+
+    @on.answer
+    def answer(self, ctx: Command, ask: Maybe[moments.timedelta]) -> Decimal:
+        """A worker says how long."""
+        return Decimal(ask.get(moments.timedelta(0)).total_seconds())
 
     @on.message
     def create(self, ctx: Command, answer: int, from_: str = "x") -> int:

@@ -162,6 +162,17 @@ async def test_a_generated_client_takes_and_gives_the_authors_types_over_a_real_
             assert view["counts"] == {2**60: {"blue": 9_007_199_254_740_993}}
             assert list(view["rows"].values()) == [row]
             assert view["newest"] == [row]
+            async with handle.watch() as watch:
+                await anext(watch)
+                assert handle.events(watch) == []
+                await handle.wonder()
+                await anext(watch)
+                (event,) = handle.events(watch)
+            assert (type(event), event.name) == (client_module.PositionEvent, "Position")
+            assert (event.value["value"], type(event.value["when"]), event.position.epoch) == (2**60, datetime, 1)
+            async for ask in client.asks("awkward"):
+                assert await handle.answer_answer(ask.id, ask2=timedelta(seconds=90)) == Decimal(90)
+                break
         written = moot("space", "schema", "awkward", "--format", "python", "--address", live.addresses[0], cwd=tmp_path)
         assert written.out == path.read_text()
 
@@ -177,6 +188,20 @@ def test_the_command_reads_a_file_without_a_cluster(tmp_path: Path) -> None:
     refused = called("space", "schema", "nothing.py", cwd=tmp_path)
     assert refused.code in (2, 4)
     assert called("space", "schema", "counter", cwd=tmp_path).code == 3
+
+
+def test_events_and_answers_are_typed_in_both_languages() -> None:
+    dice, assistant = schema_of(example("dice")), schema_of(example("assistant"))
+    python = python_stub(dice, "dice")
+    assert "def events(self, watch: TypedWatch[DiceView]) -> list[DiceEvent]:" in python
+    assert 'event_types = {"Rolled": (RolledEvent, Rolled)}' in python
+    assert "export interface DiceEvents {\n  Rolled: Rolled;\n}" in typescript_stub(dice, "dice")
+    assert "async def answer_answered(self, ask: str, *, text: str) -> None:" in python_stub(assistant, "assistant")
+    answers = "export interface ConversationAnswers {\n  answered: { value: string; result: null };\n}"
+    assert answers in typescript_stub(assistant, "assistant")
+    counter = python_stub(schema_of(example("counter")), "counter")
+    assert "events" not in counter
+    assert "answer_types" not in counter
 
 
 def test_what_connections_show_each_other_is_typed_by_connection() -> None:

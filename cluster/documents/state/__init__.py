@@ -6,6 +6,7 @@
     frozen.py                           the author's own immutable types: frozen dataclasses and Structs, tuples
     node.py                             what mutable values share: where they hang, which journal they write to
     lists.py dicts.py sets.py           List, Dict, OrderedSet
+    members.py                          what types of named members share
     record.py                           Record: the author's own value classes
     table.py index.py                   Table: records under a key or under stable row ids; its indexes
     tally.py                            Tally: a number that many add to

@@ -24,6 +24,7 @@ import msgspec
 
 from cluster.documents.state.fields import ABSENT
 from cluster.documents.state.forms import Schema, StateType, expected, located
+from cluster.documents.state.members import MembersType
 from cluster.documents.state.node import check_depth
 
 _MADE_BY_US = frozenset({"__init__", "__post_init__", "__new__", "__eq__", "__hash__", "__getattribute__", "__setattr__"})
@@ -48,20 +49,17 @@ class _JsonReader:
         return self._type.from_json(value, self._depth)
 
 
-class FrozenType(StateType):
-    """A frozen dataclass or Struct. fields: types by name, in declared order. defaults: of those that have one."""
+class FrozenType(MembersType):
+    """A frozen dataclass or Struct."""
 
-    __slots__ = ("_schema", "defaults", "exact", "fields", "of")
+    __slots__ = ("exact", "of")
 
     leaf = True
 
     def __init__(self, of: type) -> None:
         super().__init__(of.__name__)
         self.of = of
-        self.fields: dict[str, StateType] = {}
-        self.defaults: dict[str, Any] = {}
         self.exact = True
-        self._schema: Schema | None = None
 
     def admit(self, value: Any, depth: int = 0) -> Any:
         check_depth(depth)
@@ -102,12 +100,7 @@ class FrozenType(StateType):
         return {name: each.plain_to_json(plain[name]) for name, each in self.fields.items()}
 
     def from_json(self, value: Any, depth: int = 0) -> Any:
-        check_depth(depth)
-        if type(value) is not dict:
-            raise expected(f"an object ({self.name})", value)
-        for name in value:
-            if name not in self.fields:
-                raise ValueError(f"{self.name} has no field {name!r}")
+        self.check_members(value, depth)
         return self._make({name: self._read(name, value, _JsonReader(each, depth + 1)) for name, each in self.fields.items()})
 
     def _read(self, name: str, given: dict[str, Any], read: Callable[[Any], Any]) -> Any:
@@ -119,25 +112,6 @@ class FrozenType(StateType):
             return read(given[name])
         except (TypeError, ValueError) as error:
             raise located(error, f"{self.name}.{name}") from None
-
-    def json_schema(self, definitions: dict[str, Schema]) -> Schema:
-        name, number = self.name, 1
-        while (found := definitions.get(name)) is not None and found is not self._schema:  # another class of this name
-            number += 1
-            name = f"{self.name}{number}"
-        if found is None:
-            schema: Schema = {"type": "object", "additionalProperties": False}
-            definitions[name] = self._schema = schema
-            schema["properties"] = {each: self._property(each, definitions) for each in self.fields}
-            schema["required"] = [each for each in self.fields if each not in self.defaults]
-        return {"$ref": f"#/$defs/{name}"}
-
-    def _property(self, name: str, definitions: dict[str, Schema]) -> Schema:
-        field_type = self.fields[name]
-        schema = field_type.json_schema(definitions)
-        if name in self.defaults:
-            schema["default"] = field_type.to_json(field_type.admit(self.defaults[name]))
-        return schema
 
     def size(self, value: Any) -> int:
         return 5 + sum(len(name) + each.size(getattr(value, name)) for name, each in self.fields.items())

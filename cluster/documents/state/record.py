@@ -18,6 +18,7 @@ from typing import Any, ClassVar, dataclass_transform
 from cluster.documents.state.fields import ABSENT, FieldOptions
 from cluster.documents.state.forms import Schema, StateType, expected, located
 from cluster.documents.state.journal import REPLACE, Journal
+from cluster.documents.state.members import MembersType
 from cluster.documents.state.node import Node, adopt, check_depth, set_lifetime, set_parent, set_slot
 
 Declaration = tuple[Any, FieldOptions, type]
@@ -181,13 +182,13 @@ class _Part:
         raise AssertionError("Record.__setattr__ writes fields")
 
 
-class RecordType(StateType):
-    """A Record class. fields: types by name, in declared order. parts: names of those whose values are nodes.
+class RecordType(MembersType):
+    """A Record class. parts: names of the fields whose values are nodes.
 
     to_convert, to_show: the fields whose plain form is not their value, and whose JSON form is not their plain form.
     """
 
-    __slots__ = ("_schema", "defaults", "fields", "options", "parts", "record", "to_convert", "to_show")
+    __slots__ = ("options", "parts", "record", "to_convert", "to_show")
 
     leaf = False
     exact = False
@@ -195,13 +196,10 @@ class RecordType(StateType):
     def __init__(self, record: type[Record]) -> None:
         super().__init__(record.__name__)
         self.record = record
-        self.fields: dict[str, StateType] = {}
-        self.defaults: dict[str, Any] = {}
         self.options: dict[str, FieldOptions] = {}
         self.parts: tuple[str, ...] = ()
         self.to_convert: list[tuple[str, StateType]] = []
         self.to_show: list[tuple[str, StateType]] = []
-        self._schema: Schema | None = None
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """Constructor arguments in declared order, with defaults. Raises TypeError as a call would."""
@@ -259,12 +257,7 @@ class RecordType(StateType):
         return shown
 
     def from_json(self, value: Any, depth: int = 0) -> Record:
-        check_depth(depth)
-        if type(value) is not dict:
-            raise expected(f"an object ({self.name})", value)
-        for name in value:
-            if name not in self.fields:
-                raise ValueError(f"{self.name} has no field {name!r}")
+        self.check_members(value, depth)
         record = new_record(self.record)
         values = record.__dict__
         for name, field_type in self.fields.items():
@@ -279,23 +272,8 @@ class RecordType(StateType):
             adopt(values[name], record, name)
         return record
 
-    def json_schema(self, definitions: dict[str, Schema]) -> Schema:
-        name, number = self.name, 1
-        while (found := definitions.get(name)) is not None and found is not self._schema:  # another class of this name
-            number += 1
-            name = f"{self.name}{number}"
-        if found is None:
-            schema: Schema = {"type": "object", "additionalProperties": False}
-            definitions[name] = self._schema = schema  # before the fields: a record may contain itself
-            schema["properties"] = {each: self._property(each, definitions) for each in self.fields}
-            schema["required"] = [each for each in self.fields if each not in self.defaults]
-        return {"$ref": f"#/$defs/{name}"}
-
     def _property(self, name: str, definitions: dict[str, Schema]) -> Schema:
-        field_type = self.fields[name]
-        schema = field_type.json_schema(definitions)
-        if name in self.defaults:
-            schema["default"] = field_type.to_json(field_type.admit(self.defaults[name]))
+        schema = super()._property(name, definitions)
         visibility = self.options[name].visibility
         if visibility != "public":  # absent from what a viewer is shown
             schema["visible"] = "private" if visibility == "private" else "by policy"
