@@ -76,7 +76,12 @@ def test_difference_is_the_patch_between_two_positions(game: Simulation) -> None
 def test_a_difference_replays_the_history_once(game: Simulation, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[int] = []
     step = Replay.step
-    monkeypatch.setattr(Replay, "step", lambda replay, row: (ran.append(row["position"]["index"]), step(replay, row))[1])
+
+    def counted(replay: Replay, row: dict[str, Any]) -> Any:
+        ran.append(row["position"]["index"])
+        return step(replay, row)
+
+    monkeypatch.setattr(Replay, "step", counted)
     history = game.history()
     difference(history, 2, 4, ANN)
     assert ran == [1, 2, 3, 4]
