@@ -21,6 +21,7 @@ from cluster.errors import (
 )
 from cluster.ids import SYSTEM_SHARD, LogIndex, NodeId, ReplicaId, ShardId
 from cluster.placement.move import Action, ConfigurationStatus, Member, Step, next_step
+from cluster.pump.liveness import NodeLiveness
 from cluster.pump.schedule import Schedule
 from cluster.raft.configuration import highest_of
 from cluster.raft.events import ChangeConfiguration, Event, Transfer
@@ -37,6 +38,7 @@ class Holder(Protocol):
     """The pump, as far as changes of its replicas concern it."""
 
     replicas: dict[ShardId, ShardReplica]
+    liveness: NodeLiveness
 
     def look_at(self, replica: ShardReplica, now_ms: float) -> None: ...
 
@@ -107,6 +109,10 @@ class Changes:
             return Step(Action.WAIT, f"{joining} gets a replica in place of one that it lost")
         status = status_of(replica)
         step = next_step(status, leaving, joining)
+        new = status.on(joining)
+        if new is not None and new.replica in status.learners and not self._vouched(replica, new.node):
+            # A leader that has just been elected may not have heard of a lost replica yet.
+            return Step(Action.WAIT, f"{joining} has not said yet that it lost no replica")
         try:
             if step.action is Action.CHANGE:
                 goal = ChangeConfiguration(step.voters, step.learners, step.places)
@@ -117,6 +123,10 @@ class Changes:
         except (ChangePending, LearnerBehind, Transferring) as wait:
             return Step(Action.WAIT, wait.message)
         return step
+
+    def _vouched(self, replica: ShardReplica, node: NodeId) -> bool:
+        """Whether a node has spoken for a shard since this replica leads it: one that lost its replica does not."""
+        return self._holder.liveness.acked_sent_ms(node, replica.id, replica.raft.term) > -math.inf
 
     def replaces(self, shard: ShardId, node: NodeId, now_ms: float) -> None:
         """A node says, as it does with every heartbeat, that it lost a replica of a shard that is led here."""

@@ -8,6 +8,7 @@ import pytest
 from cluster.errors import InvalidRequest, LearnerBehind, NotLeader, StaleConfiguration, StaleRoute
 from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId
 from cluster.placement.move import Action, Step
+from cluster.pump.lanes import Lane
 from cluster.session.operations import Kind
 from cluster.shard.replica import CompactionConfig
 from tests.pump.actors import Actor, ReaderOf, Watcher, Writer
@@ -296,6 +297,33 @@ def test_a_learner_that_lacks_the_log_is_not_made_a_voter() -> None:
     assert step is not None
     assert step.action is Action.WAIT
     assert status(world).voters == seen.voters
+
+
+def test_a_new_leader_takes_no_learner_for_its_moves_before_its_node_has_spoken_for_the_shard() -> None:
+    """It could be there in place of a replica that its node lost, of which the leader before had heard: then the place of that
+    one would stay empty.
+    """
+    world = started()
+    leaving = followers(world)[0]
+    step_of(world, leaving, "n4")
+    world.run_until(lambda: "n4" in holders(world))
+    world.run_until(lambda: replica_at(world, "n4").applied == leader_of(world).pump.replicas[SHARD].applied)
+    send = world.send
+
+    def deaf(sender: NodeId, receiver: NodeId, lane: Lane, frame: bytes) -> bool:
+        return True if lane is Lane.LIVENESS and sender == "n4" else send(sender, receiver, lane, frame)
+
+    world.send = deaf  # type: ignore[method-assign]
+    before = leader_of(world)
+    successor = next(name for name in followers(world) if name not in (leaving, "n4"))
+    before.pump.transfer(SHARD, NodeId(successor), world.now_ms)
+    world.run_until(lambda: replica_at(world, successor).serves)
+    step = step_of(world, leaving, "n4")
+    assert step is not None
+    assert (step.action, step.why) == (Action.WAIT, "n4 has not said yet that it lost no replica")
+    world.send = send  # type: ignore[method-assign]
+    move(world, leaving, "n4")
+    assert leaving not in holders(world)
 
 
 def test_an_uncommitted_configuration_is_rolled_back_by_a_new_leader_with_its_places() -> None:
