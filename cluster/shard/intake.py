@@ -221,6 +221,8 @@ class Intake:
 
     def ask(self, now_ms: float, turn: Turn) -> None:
         """Have leadership confirmed, once for all reads that wait, or at once for those that a lease may answer."""
+        if not self._reads.arrived:
+            return
         if self._server.raft.lease_holds(now_ms):
             context = self._reads.begin(by_lease=True)
             if context is not None:

@@ -256,6 +256,11 @@ class WaitingReads:
         return bool(self._asked)
 
     @property
+    def arrived(self) -> bool:
+        """Whether there are reads that leadership was not confirmed for, nor is being."""
+        return bool(self._arrived)
+
+    @property
     def unasked(self) -> bool:
         """Whether a confirmation should begin: reads wait and none is under way."""
         return bool(self._arrived) and not self._asked
