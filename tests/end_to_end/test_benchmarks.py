@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from chaos.bench.h2load import percentile
 from chaos.bench.load import PAYLOAD_BYTES, payload, windows
 from cluster.cli.output import Exit
-from tests.cli.terminal import moot
+from tests.cli.terminal import called, moot
 
 
 def nodes_below(folder: Path) -> list[psutil.Process]:
@@ -100,4 +100,4 @@ def test_payload_has_the_size_that_results_name() -> None:
 
 @pytest.mark.parametrize("levels", ["", "0", "1,", "-5"])
 def test_levels_that_are_no_numbers_of_messages_are_refused(levels: str, tmp_path: Path) -> None:
-    assert moot("bench", "send", "--levels", levels, cwd=tmp_path).code == Exit.USAGE
+    assert called("bench", "send", "--levels", levels, cwd=tmp_path).code == Exit.USAGE
