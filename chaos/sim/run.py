@@ -29,6 +29,7 @@ from chaos.sim.paths import watched
 from chaos.sim.scenario import Scenario
 from chaos.sim.workload import Work
 from chaos.sim.world import SPACES, World
+from cluster.errors import CodeMissing
 from cluster.session.operations import Kind, Reply
 from cluster.shard.replica import ShardReplica
 from cluster.storage.engine import Family
@@ -257,7 +258,10 @@ def _unfinished(world: World) -> list[str]:
         else:
             owed += [_stands(replica) for replica in held if not _caught_up(replica, leaders[0])]
             owed += _misplaced(world, leaders[0])
-    return owed or world.waiting.unfinished() or world.watches.behind() or world.passing.behind()
+    try:
+        return owed or world.waiting.unfinished() or world.watches.behind() or world.passing.behind()
+    except CodeMissing as error:
+        return [error.message]  # a leader that has not run the document yet fetches its code when somebody looks
 
 
 def _misplaced(world: World, leader: ShardReplica) -> list[str]:
