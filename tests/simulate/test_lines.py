@@ -209,20 +209,30 @@ def test_tracebacks_name_the_line_and_show_its_text(file: Path) -> None:
     assert frames in failed.value.__notes__
 
 
+COUNTED = """
+import coverage
+
+counting = coverage.Coverage(include=["ledger_of_a_test.py"], data_file=None)
+counting.start()
+import drive
+counting.stop()
+counting.json_report(outfile="report.json")
+"""
+
+
 def test_coverage_reports_the_lines_that_ran(file: Path) -> None:
     (file.parent / "drive.py").write_text(DRIVE)
-    (file.parent / ".coveragerc").write_text("[run]\ninclude = ledger_of_a_test.py\n")
-    for command in (["run", "drive.py"], ["json", "-q", "-o", "report.json"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "coverage", *command],
-            cwd=file.parent,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+    (file.parent / "counted.py").write_text(COUNTED)
+    done = subprocess.run(
+        [sys.executable, "counted.py"],
+        cwd=file.parent,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
     (report,) = json.loads((file.parent / "report.json").read_text())["files"].values()
     lines = LEDGER.splitlines()
     ran, missing = set(report["executed_lines"]), set(report["missing_lines"])
