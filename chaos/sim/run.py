@@ -129,6 +129,7 @@ def _live(world: World) -> float:
     for errand in scenario.errands:
         world.after(errand.at_ms, "errand", errand)
     world.late_code.begin()
+    world.by_hand.begin()
     world.run_until(world.began_ms + SAFETY_MS + 1.0)
     _heal(world)
     if scenario.limits.ailment is not None:
@@ -247,6 +248,7 @@ def _unfinished(world: World) -> list[str]:
     owed += world.planted.unfinished()
     owed += world.operator.unfinished()
     owed += world.late_code.unfinished()
+    owed += world.by_hand.unfinished()
     owed += world.upgraded.unfinished()
     if owed:
         return owed

@@ -99,7 +99,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One run, whole: `run` makes the same of the same. upgrades_ms: when the next version of the ledger is deployed."""
+    """One run, whole: `run` makes the same of the same. upgrades_ms: when the next version of the ledger is deployed. by_hand:
+    whether an operator changes documents meanwhile; no seed draws it.
+    """
 
     seed: int
     limits: Limits
@@ -108,6 +110,7 @@ class Scenario:
     work: tuple[Work, ...]
     errands: tuple[Errand, ...] = ()
     upgrades_ms: tuple[float, ...] = ()
+    by_hand: bool = False
 
 
 def draw(seed: int) -> Scenario:

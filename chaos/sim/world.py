@@ -34,6 +34,7 @@ from chaos.checkers.upgrades import Upgraded
 from chaos.checkers.violation import Violation
 from chaos.checkers.waiting import Waiting
 from chaos.checkers.watches import Watches
+from chaos.sim.by_hand import ByHand
 from chaos.sim.clients import Listing, SessionClient, Stream, UnaryCall
 from chaos.sim.divergence import Planted
 from chaos.sim.injector import Injector
@@ -134,6 +135,7 @@ class World:
         self.injector = Injector(self)
         self.operator = Operator(self)
         self.late_code = LateCode(self)
+        self.by_hand = ByHand(self)
         self.sites = Sites(*[self.streams.named(name) for name in ("sites/armed", "sites/odd", "sites")])
         self._handlers: dict[str, Callable[..., None]] = {
             "frame": self.network.arrive,
