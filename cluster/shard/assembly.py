@@ -57,6 +57,27 @@ class Surroundings:
     commands_max: int = COMMANDS_MAX
 
 
+class _Compiled:
+    """Whether a quorum of a shard's voters could run a code. No closure: a node has thousands of these."""
+
+    __slots__ = ("_directory", "_members", "_raft")
+
+    def __init__(self, raft: Raft, members: Members, directory: Directory) -> None:
+        self._raft = raft
+        self._members = members
+        self._directory = directory
+
+    def __call__(self, code_hash: bytes) -> bool:
+        """In both halves of a joint configuration."""
+        compilations, configuration = self._directory.compilations, self._raft.configuration
+        for voters in (configuration.voters, configuration.outgoing):
+            nodes = [node for node in map(self._members.node_of, voters) if node is not None]
+            ready = sum(compilations.has(node, code_hash) for node in nodes)
+            if voters and 2 * ready <= len(voters):
+                return False
+        return True
+
+
 def open_replica(
     shard: Shard,
     replica: ReplicaId,
@@ -93,20 +114,9 @@ def open_replica(
         now_ms=now_ms,
     )
     members.adopt(raft.committed_configuration)
-    compilations = around.directory.compilations
-
-    def compiled(code_hash: bytes) -> bool:
-        """Whether a quorum of the voters, in either half of a joint configuration, could run this code."""
-        for voters in (raft.configuration.voters, raft.configuration.outgoing):
-            nodes = [node for node in map(members.node_of, voters) if node is not None]
-            ready = sum(compilations.has(node, code_hash) for node in nodes)
-            if voters and 2 * ready <= len(voters):
-                return False
-        return True
-
     history = HistoryStore(around.engine, shard.shard)
     applier = Applier(shard.shard, cache, history, around.directory, around.marker, around.on_failure, AppliedDigest(applied))
-    told = ReadFailures(around.on_failure, lambda: applier.now_ms)
+    told = ReadFailures(around.on_failure, applier)
     feed = Feed(told)
     return ShardReplica(
         shard=shard,
@@ -117,7 +127,9 @@ def open_replica(
         log=log,
         stored=StoredShard(records, history, log, cache),
         cache=cache,
-        gatherer=Gatherer(cache, around.directory, around.entropy, around.commands_max, compiled),
+        gatherer=Gatherer(
+            cache, around.directory, around.entropy, around.commands_max, _Compiled(raft, members, around.directory)
+        ),
         applier=applier,
         reader=Reader(cache, records, feed, told),
         feed=feed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cluster.ids import Principal
-from cluster.shard.apply import HandlerFailure
+from cluster.shard.apply import Applier, HandlerFailure
 from cluster.shard.document import LiveDocument
 
 Told = Callable[[LiveDocument, Principal], None]
@@ -17,18 +17,18 @@ def nobody_told(live: LiveDocument, who: Principal) -> None:
 
 
 class ReadFailures:
-    """Tells a node's log of failures what failed in views. time_ms: the shard's time, Unix milliseconds."""
+    """Tells a node's log of failures what failed in views. applier: knows the shard's time."""
 
-    __slots__ = ("_on_failure", "_time_ms")
+    __slots__ = ("_applier", "_on_failure")
 
-    def __init__(self, on_failure: Callable[[HandlerFailure], None], time_ms: Callable[[], int]) -> None:
+    def __init__(self, on_failure: Callable[[HandlerFailure], None], applier: Applier) -> None:
         self._on_failure = on_failure
-        self._time_ms = time_ms
+        self._applier = applier
 
     def __call__(self, live: LiveDocument, who: Principal) -> None:
         """See Told."""
         if live.instance is None:
             return
         for failure in live.instance.read_failures():
-            place = (live.id, live.epoch, live.index, failure.what, str(who), self._time_ms())
+            place = (live.id, live.epoch, live.index, failure.what, str(who), self._applier.now_ms)
             self._on_failure(HandlerFailure(failure.error_id, *place, failure.error))
