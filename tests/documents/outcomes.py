@@ -12,7 +12,8 @@ sys.path.insert(0, str(ROOT))
 
 from cluster.documents import bundle  # noqa: E402
 from cluster.documents.loader import BundleLoader  # noqa: E402
-from cluster.documents.runtime import UPGRADE_CHANNEL, Invocation  # noqa: E402
+from cluster.documents.runtime import REPAIR_CHANNEL, UPGRADE_CHANNEL, Invocation  # noqa: E402
+from cluster.errors import ClusterError  # noqa: E402
 from cluster.ids import DocumentId, Principal  # noqa: E402
 
 HANDLERS = {
@@ -132,6 +133,37 @@ def main() -> None:
             digest = hashlib.blake2b(outcome.writes + instance.dump(), digest_size=8).hexdigest()
             print(json.dumps([name, outcome.code.name, outcome.answer.decode(), outcome.steps, digest]))
     upgrades()
+    repairs()
+
+
+REPAIRS: list[tuple[str, str, object]] = [
+    ("replace", "/out", "by hand"),
+    ("replace", "/out", 7),
+    ("add", "/rows/-", {"name": "s", "n": 2**53 - 1}),
+    ("add", "/rows/00000000000000ff", {"name": "t", "n": 1}),
+    ("add", "/rows/00000000000000FF", {"name": "t", "n": 1}),
+    ("replace", "/rows", {"0000000000000001": {"name": "u", "n": "9007199254740993"}}),
+    ("add", "/rows/-", {"name": "v", "n": 1.0}),
+]
+
+
+def repairs() -> None:
+    """What operators' patches come to, and why those that do not fit are refused."""
+    instance = (
+        BundleLoader().load(bundle.from_source(f"{TOP}        return self.out\n").encode()).new(DocumentId("stage", "one"))
+    )
+    instance.run(Invocation("", b"{}", Principal("alice", "acme"), 1_700_000_000_000, bytes(32), 1))
+    for index, (name, path, value) in enumerate(REPAIRS, 2):
+        order = json.dumps({"patch": [{"op": name, "path": path, "value": value}], "reason": "to see"}).encode()
+        seed = hashlib.blake2b(bytes([index]), digest_size=32).digest()
+        command = Invocation(REPAIR_CHANNEL, order, Principal("root", "acme"), 1_700_000_000_000, seed, index)
+        refused, writes = "", b""
+        try:
+            instance.check_repair(command)
+            writes = instance.repair(command).writes
+        except ClusterError as error:
+            refused = f"{error.reason} {error.message}"
+        print(json.dumps(["repair", path, refused, hashlib.blake2b(writes + instance.dump(), digest_size=8).hexdigest()]))
 
 
 UPGRADES = {

@@ -32,6 +32,7 @@ from cluster.documents.state.text import Text
 OPERATIONS_MAX: Final = 1000
 """Operations in one patch."""
 ROW_ID_DIGITS: Final = 16
+HEXADECIMAL: Final = frozenset("0123456789abcdef")
 END: Final = "-"
 """The step behind the last element of an array; for a Table without a key, a row that gets a new id."""
 
@@ -146,7 +147,7 @@ def _field_of(record: Record, name: str) -> StateType:
 def _row_name(table: Table[Any], step: str) -> Any:
     if table._key_field is not None:
         return table._type.name_type.from_wire_key(step)
-    if len(step) != ROW_ID_DIGITS or step.lower() != step:
+    if len(step) != ROW_ID_DIGITS or not HEXADECIMAL.issuperset(step):
         raise ValueError(f"a row id has {ROW_ID_DIGITS} hexadecimal digits")
     return int(step, 16)
 
