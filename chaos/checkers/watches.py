@@ -13,6 +13,7 @@ import msgspec
 
 from chaos.checkers.answers import Answers
 from chaos.checkers.checker import Checker
+from chaos.checkers.connections import may_end_so
 from chaos.checkers.history import NOWHERE, Name, Place
 from chaos.checkers.passing import changes_state, lasting
 from chaos.checkers.violation import Violation
@@ -93,7 +94,7 @@ class Watches(Checker):
     def ended(self, client: str, watch: int, failure: Failure) -> None:
         viewer = self._viewers[(client, watch)]
         viewer.over = failure.reason
-        if failure.reason not in ("DOCUMENT_DELETED", "UNKNOWN_DOCUMENT"):
+        if failure.reason not in ("DOCUMENT_DELETED", "UNKNOWN_DOCUMENT") and not may_end_so(viewer.name, failure):
             raise Violation("watches", f"{client}'s watch of {viewer.name} ended with {failure.reason}: {failure.message}")
 
     def behind(self) -> list[str]:

@@ -14,6 +14,7 @@ upgrades.py        in giving documents new code
 waiting.py         in alarms and asks
 telling.py         in reads, watches, routes
 passing.py         in what connections show and handlers say in passing
+connections.py     in telling documents who watches them
 clients.py         in the client's half of the session protocol
 hunt.py            how many seeds it takes
 results.py         what was found so far, in a file; the table that is published
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 from chaos.mutants import (
     clients,
+    connections,
     consensus,
     documents,
     elections,
@@ -52,6 +54,7 @@ CATALOGUE: tuple[Mutant, ...] = (
     *snapshots.MUTANTS,
     *telling.MUTANTS,
     *passing.MUTANTS,
+    *connections.MUTANTS,
     *upgrades.MUTANTS,
     *waiting.MUTANTS,
     *clients.MUTANTS,

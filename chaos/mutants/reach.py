@@ -45,6 +45,7 @@ LEASES_AND_DELAYS = _leased("slow leaders", lambda fault: isinstance(fault, faul
 HANDOVERS = Reach("handovers", lambda scenario: any(errand.handover for errand in scenario.errands))
 MOVES = Reach("moves", lambda scenario: any(not errand.handover for errand in scenario.errands))
 CLOCKS = Reach("alarms", lambda scenario: any(work.space == "clock" for work in scenario.work))
+LOBBIES = Reach("lobbies", lambda scenario: any(work.space == "lobby" for work in scenario.work))
 NOTES = Reach("cursors", lambda scenario: any(work.space == "notes" for work in scenario.work))
 UPGRADES = Reach("new code", lambda scenario: bool(scenario.upgrades_ms))
 ILL_LEADERS = Reach("ill leaders", lambda scenario: scenario.limits.ailment is not None)

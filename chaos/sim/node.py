@@ -188,6 +188,7 @@ class SimulatedNode:
             pump=PumpConfig(limits.heartbeat_ms, election, snapshot_chunk_bytes=limits.snapshot_chunk_bytes),
             compaction=CompactionConfig(limits.every_entries, limits.kept_entries, limits.lagging_entries),
             commands_max=limits.commands_max,
+            connection_grace_ms=self.world.connection_grace_ms,
         )
 
     def _boot_clock(self) -> float:

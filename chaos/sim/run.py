@@ -34,7 +34,7 @@ from cluster.session.operations import Kind, Reply
 from cluster.shard.replica import ShardReplica
 from cluster.storage.engine import Family
 
-SOMETIMES = ("hands", "notes")
+SOMETIMES = ("hands", "notes", "lobby")
 """Spaces that are only deployed where somebody asks for them."""
 WARM_UP_MS = 30_000.0
 HEAL_MS = 60_000.0
@@ -261,7 +261,8 @@ def _unfinished(world: World) -> list[str]:
             owed += [_stands(replica) for replica in held if not _caught_up(replica, leaders[0])]
             owed += _misplaced(world, leaders[0])
     try:
-        return owed or world.waiting.unfinished() or world.watches.behind() or world.passing.behind()
+        owed = owed or world.waiting.unfinished() or world.watches.behind() or world.passing.behind()
+        return owed or world.connections.behind()
     except CodeMissing as error:
         return [error.message]  # a leader that has not run the document yet fetches its code when somebody looks
 

@@ -20,7 +20,7 @@ from chaos.sim.fault_plan import Theme, draw_faults
 from chaos.sim.faults import SAFETY_MS, Fault, LeaderCut
 from chaos.sim.operator import Errand
 from chaos.sim.randomness import Streams
-from chaos.sim.workload import ClockWork, PassingWork, Work, Workload
+from chaos.sim.workload import ClockWork, LobbyWork, PassingWork, Work, Workload
 from cluster.ids import NodeId
 from cluster.pump.snapshot_sending import CHUNK_BYTES
 from cluster.shard.commands import COMMANDS_MAX
@@ -128,7 +128,8 @@ def draw(seed: int) -> Scenario:
         clocks = ClockWork(streams.named("clocks"), clients).draw_clocks()
         notes = PassingWork(streams.named("notes"), clients).draw_notes()
         drawn_work = DrawnWork(streams.named("drawn"), clients).draw_messages()
-        work = tuple(sorted((*work, *clocks, *notes, *drawn_work), key=lambda one: one.at_ms))
+        lobby = LobbyWork(streams.named("lobby"), clients).draw_lobby()
+        work = tuple(sorted((*work, *clocks, *notes, *drawn_work, *lobby), key=lambda one: one.at_ms))
     errands = draw_errands(streams, limits, [fault.start_ms for fault in drawn if deafens(fault)])
     upgrades_ms = draw_upgrades(streams) if theme is not Theme.LEASES else ()
     return Scenario(seed, limits, clients, drawn, work, errands, upgrades_ms)

@@ -15,6 +15,10 @@ NOTES_SHARE = 0.15
 """Share of seeds with a document of what passes by."""
 
 
+LOBBY_SHARE = 0.2
+"""Share of seeds with a document that is told who watches it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """Something a client does at at_ms. kind: of the operation; WATCH and UNWATCH too. alone: a unary call with an idempotency
@@ -247,3 +251,41 @@ class PassingWork(Workload):
         else:
             channel, alone = "whisper" if source.random() < 0.3 else "say", source.random() < 0.2
             self._add(at_ms, client, Kind.SEND, *place, channel, number, alone=alone)
+
+
+@dataclass(slots=True)
+class LobbyWork(Workload):
+    """Who comes to a document that wants to know, and leaves it again."""
+
+    def draw_lobby(self) -> tuple[Work, ...]:
+        """In a few seeds one such document, or two. It keeps its door shut now and then, and may be deleted and made again."""
+        source = self.source
+        if source.random() >= LOBBY_SHARE:
+            return ()
+        places = [("lobby", f"l{number}") for number in range(source.choice((1, 1, 2)))]
+        for number, place in enumerate(places):
+            self._add(30.0 + number, source.randrange(self.clients), Kind.CREATE, *place, payload=b"{}")
+        at_ms, pace_ms, deleted = 60.0, source.choice((10.0, 40.0, 120.0)), source.random() < 0.3
+        while at_ms < SAFETY_MS:
+            self._visit(at_ms, source.choice(places), deleted=deleted)
+            at_ms += source.expovariate(1 / pace_ms)
+        return tuple(self.work)
+
+    def _visit(self, at_ms: float, place: tuple[str, str], *, deleted: bool) -> None:
+        source = self.source
+        client, chance = source.randrange(self.clients), source.random()
+        if chance < 0.5:
+            self._add(at_ms, client, Kind.WATCH, *place)
+        elif chance < 0.75:
+            self._add(at_ms, client, Kind.UNWATCH, *place)
+            if source.random() < 0.3:
+                self._add(at_ms + source.uniform(0, 3), client, Kind.WATCH, *place)
+        elif chance < 0.97 or not deleted:
+            shut = source.random() < 0.15
+            self._add(at_ms, client, Kind.SEND, *place, "door", b'{"shut":true}' if shut else b'{"shut":false}')
+            if shut:
+                opens_ms = at_ms + source.uniform(1, 200)
+                self._add(opens_ms, source.randrange(self.clients), Kind.SEND, *place, "door", b'{"shut":false}')
+        else:
+            self._add(at_ms, client, Kind.DELETE, *place)
+            self._add(at_ms + source.uniform(0, 60), client, Kind.CREATE, *place, payload=b"{}")

@@ -23,6 +23,7 @@ import cluster.examples
 from chaos.checkers.answers import Answers
 from chaos.checkers.checker import Checker
 from chaos.checkers.commands import Commands
+from chaos.checkers.connections import Connections
 from chaos.checkers.consensus import Consensus
 from chaos.checkers.history import NOWHERE, Call, History, Name, Place
 from chaos.checkers.ledgers import Ledgers
@@ -56,6 +57,7 @@ from cluster.pump import frames
 from cluster.pump.lanes import Lane
 from cluster.session.operations import Delta, Failure, Kind, Operation, Reply
 from cluster.shard.commands import Command
+from cluster.shard.connections import GRACE_MS
 from cluster.shard.turn import RaftItem
 from cluster.storage.engine import Batch
 
@@ -70,6 +72,7 @@ SPACES: dict[str, bytes] = {
     "ledger": from_path(Path(chaos.sim.ledger.__file__)).encode(),
     "clock": from_path(Path(chaos.sim.clock.__file__)).encode(),
     "hands": from_path(Path(chaos.sim.ledger.__file__).with_name("hands.py")).encode(),
+    "lobby": from_path(Path(chaos.sim.ledger.__file__).with_name("lobby.py")).encode(),
     "notes": from_path(Path(chaos.sim.ledger.__file__).with_name("notes.py")).encode(),
     **{name: from_path(_EXAMPLES / f"{name}.py").encode() for name in ("counter", "text", "chat")},
 }
@@ -119,9 +122,11 @@ class World:
         self.waiting = Waiting(self)
         self.secrets = Secrets(self)
         self.passing = Passing(self)
+        self.connections = Connections(self)
+        self.connection_grace_ms = self.streams.named("lobby/grace").choice((150, 800, GRACE_MS))
         self.checkers: tuple[Checker, ...] = (
             self.consensus, self.commands, self.replicas, self.answers, self.watches, Ledgers(self), self.planted,
-            self.upgraded, self.waiting, self.observed, self.secrets, self.passing,
+            self.upgraded, self.waiting, self.observed, self.secrets, self.passing, self.connections,
         )  # fmt: skip
         self.nodes = {
             name: SimulatedNode(self, name, place, self.planted.loader(name, settings), self.streams.named(f"node/{name}"))
@@ -357,6 +362,7 @@ class World:
 
     def watch_ended(self, client: str, watch: int, failure: Failure) -> None:
         self.watches.ended(client, watch, failure)
+        self.connections.ended(client, watch, failure)
         self.observed.watch_ended(failure)
 
     # -- the end -----------------------------------------------------------------------------------------------------

@@ -194,7 +194,7 @@ class Client:
         check_space(space)
         check_key(key)
         position = resume_after or Position(0, -1)
-        return self._connection.watch(space, key, position.epoch, position.index, _asked(arguments))
+        return self._connection.watch(space, key, position.epoch, position.index, _asked(arguments), self._refusals)
 
     async def list(self, space: str, prefix: str = "", page_size: int = 100) -> AsyncIterator[tuple[str, Position]]:
         """The documents of a space: (key, position), page by page. Raises ClusterError."""

@@ -10,12 +10,12 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from grpc import aio
 
-from cluster.client.failures import error_of_rpc
+from cluster.client.failures import NO_REFUSALS, error_of_rpc
 from cluster.client.watch import Watch
 from cluster.client.wire import decode_events, decode_limits, encode_frame
 from cluster.errors import ClusterError, OutcomeUnknown, Unavailable
@@ -137,8 +137,16 @@ class Connection:
         self._intents.append(intent)
         return future
 
-    def watch(self, space: str, key: str, epoch: int, index: int, arguments: bytes = b"") -> Watch:
-        """Follow a document."""
+    def watch(
+        self,
+        space: str,
+        key: str,
+        epoch: int,
+        index: int,
+        arguments: bytes = b"",
+        refusals: Mapping[str, type[Exception]] = NO_REFUSALS,
+    ) -> Watch:
+        """Follow a document. refusals: see `failures.error_of`."""
         self._last_ticket += 1
         name = self._last_ticket
 
@@ -158,7 +166,7 @@ class Connection:
             if name in self._watches:
                 self._step(Presented(name, value))
 
-        watch = self._watches[name] = Watch(close, consumed, asked, presented)
+        watch = self._watches[name] = Watch(close, consumed, asked, presented, refusals)
         self._step(Watched(name, space, key, epoch, index, arguments))
         return watch
 

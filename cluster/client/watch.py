@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from cluster.client.failures import error_of
+from cluster.client.failures import NO_REFUSALS, error_of
 from cluster.documents.state.patch import apply_patch
 from cluster.ids import Position
 from cluster.session.events import PassedEvent, events_of
@@ -63,7 +63,9 @@ class Watch:
         consumed: Callable[[int], None],
         asked: Callable[[bytes, int], None],
         presented: Callable[[bytes], None],
+        refusals: Mapping[str, type[Exception]] = NO_REFUSALS,
     ) -> None:
+        self._authors = refusals
         self._presented = presented
         self._close = close
         self._consumed = consumed
@@ -89,7 +91,7 @@ class Watch:
             if self._closed:
                 raise StopAsyncIteration
             if self._failure is not None:
-                raise error_of(self._failure)
+                raise error_of(self._failure, self._authors)
             self._arrived.clear()
             await self._arrived.wait()
         delta = self._deltas.popleft()

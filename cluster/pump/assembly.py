@@ -27,6 +27,7 @@ from cluster.router.router import Router
 from cluster.shard.apply import HandlerFailure, RunningMarker
 from cluster.shard.assembly import Surroundings, open_replica
 from cluster.shard.commands import COMMANDS_MAX
+from cluster.shard.connections import GRACE_MS
 from cluster.shard.directory import Directory
 from cluster.shard.document import LiveDocument
 from cluster.shard.members import Members
@@ -69,6 +70,7 @@ class PumpSurroundings:
     pump: PumpConfig = field(default_factory=PumpConfig)
     compaction: CompactionConfig = field(default_factory=CompactionConfig)
     commands_max: int = COMMANDS_MAX
+    connection_grace_ms: int = GRACE_MS
 
 
 class _Decided:
@@ -101,6 +103,7 @@ def open_pump(around: PumpSurroundings) -> Pump:
     now_ms = around.clock()
     bundles = BundleStore(around.engine)
     directory = Directory(bundles, around.loader, {SYSTEM_CODE: SystemProgram(around.loader)})
+    directory.connection_grace_ms = around.connection_grace_ms
     remembered = facts.directory(around.engine)
     if remembered is not None:
         directory.absorb_encoded(remembered)

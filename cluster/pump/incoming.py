@@ -232,7 +232,8 @@ class Incoming:
             except ClusterError as error:
                 self._turn.reply(stream, Reply(operation.id, 0, 0, b"", failure_of(error)))
             else:
-                sound.append(operation)
+                if operation.kind != Kind.WATCH or node in self._holder.connected:
+                    sound.append(operation)  # a watch that could not be answered is opened when that node is reached again
         if sound and sound[0].kind == Kind.CONTROL:
             sound = self.control.arrived(stream, sound)
         if sound:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from cluster.errors import Unavailable
+from cluster.errors import InvalidRequest, Unavailable
 from cluster.ids import ShardId
 from cluster.session.failures import failure_of
 from cluster.session.operations import Reply
+from cluster.shardmap.map import ShardMap
 
 
 class _Page(msgspec.Struct):
@@ -18,6 +19,18 @@ class _Page(msgspec.Struct):
 
 
 _page_decoder = msgspec.json.Decoder(_Page)
+
+
+def place_of(token: bytes, shards: ShardMap) -> tuple[ShardId, bytes]:
+    """Where a listing goes on: the shard, and the token within it. Raises InvalidRequest."""
+    first, _, rest = token.decode("ascii", "replace").partition(":")
+    try:
+        shard = ShardId(int(first)) if first else shards.shards[1].shard
+    except ValueError:
+        shard = None
+    if shard is None or shards.get(shard) is None:
+        raise InvalidRequest("the page token is not one of ours")
+    return shard, rest.encode()
 
 
 def next_page(reply: Reply, shard: ShardId, shards: list[ShardId]) -> Reply:

@@ -255,7 +255,7 @@ class Pump:
     def _forward(self, node: NodeId, shard: ShardId, stream: int, operations: list[Operation]) -> None:
         if node == self.node:
             self.submit_to_replica(shard, (node, stream), operations)
-        else:
+        elif node in self.connected:
             self._turn.send_now(node, ForwardItem(shard, stream, operations))
 
     def _grant(self, node: NodeId, shard: ShardId, stream: int, watch: int, credit_bytes: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from cluster.ids import NodeId, ShardId
 from cluster.raft.effects import Role
 from cluster.shard.replica import ShardReplica
-from cluster.shard.turn import StreamKey
+from cluster.shard.turn import StreamKey, Turn
 
 _NEVER = float("inf")
 _STANDING = (Role.PRE_CANDIDATE, Role.CANDIDATE)
@@ -81,7 +81,7 @@ class Schedule:
         if replica.incomplete:
             self.moved[shard] = None
         deadline_ms = replica.deadline_ms
-        self._arm(shard, deadline_ms)
+        self._arm(shard, min(deadline_ms, replica.intake.deadline_ms))
         due_ms = replica.due_ms
         if due_ms < _NEVER:
             due_ms -= self._ahead_ms(replica)
@@ -109,6 +109,13 @@ class Schedule:
     def close_node(self, replicas: Mapping[ShardId, ShardReplica], node: NodeId) -> None:
         """All that a node's gateway was served ended here; it may come back."""
         self._close(replicas, lambda stream: stream[0] == node, lost=True)
+
+    def node_silent(self, replicas: Mapping[ShardId, ShardReplica], node: NodeId, turn: Turn) -> None:
+        """Nothing is heard of a gateway's node: documents that are told who watches them are not left in error."""
+        for shard in self.watched:
+            replicas[shard].intake.node_silent(node, turn)
+            if replicas[shard].intake.tells:
+                self.ready[shard] = None
 
     def _close(self, replicas: Mapping[ShardId, ShardReplica], ended: Callable[[StreamKey], bool], *, lost: bool) -> None:
         """Viewers left: every replica that may have watches is told; what others should see of that is served in this turn."""
@@ -182,7 +189,7 @@ class Schedule:
                 continue
             del self._armed[shard]
             replica = replicas[shard]
-            deadline_ms = replica.deadline_ms
+            deadline_ms = min(replica.deadline_ms, replica.intake.deadline_ms)
             if deadline_ms > now_ms:
                 self._arm(shard, deadline_ms)
             elif replica.raft.leader is None and replica.raft.role is Role.FOLLOWER:

@@ -29,9 +29,9 @@ from cluster.errors import (
     Unavailable,
 )
 from cluster.ids import NodeId, ShardId
-from cluster.pump.pages import next_page
+from cluster.pump.pages import next_page, place_of
 from cluster.pump.presenting import Presenting
-from cluster.pump.watches import ArgumentsChange, Watch
+from cluster.pump.watches import ArgumentsChange, Watch, unserved
 from cluster.router.router import Router
 from cluster.session.failures import failure_of
 from cluster.session.operations import COMMAND_KINDS, Consistency, Delta, Kind, Operation, Reply
@@ -247,7 +247,7 @@ class Streams:
         if watch.node != node:
             return  # of an earlier subscription
         if reply.failure is None:
-            watch.opening = False
+            watch.opening, watch.asked = False, (node,)
             if watch.withheld_bytes:
                 self._grant(node, watch.shard, number, reply.id, watch.withheld_bytes)
                 watch.withheld_bytes = 0
@@ -324,10 +324,10 @@ class Streams:
     def _answer_unserved(self, number: int, identifier: int) -> None:
         """Nobody could open this watch for so long that whoever asked should know."""
         stream = self._streams[number]
-        watch = stream.watches[identifier]
-        self._drop_watch(number, stream, identifier)
-        error = Unavailable(f"shard {watch.shard} has no reachable leader at the moment", retry_after_ms=50)
-        stream.out_replies.append(Reply(identifier, 0, 0, b"", failure_of(error)))
+        watch = self._drop_watch(number, stream, identifier)
+        assert watch is not None, "it was looked up"
+        self._end_everywhere(number, watch)
+        stream.out_replies.append(Reply(identifier, 0, 0, b"", unserved(watch.shard)))
         self._touched.add(number)
 
     @property
@@ -389,7 +389,7 @@ class Streams:
             for operation in group:
                 watch = stream.watches.get(operation.id)
                 if watch is not None:
-                    watch.node, watch.opening, watch.withheld_bytes = node, True, 0
+                    watch.ask(node)
                     stream.nodes.add(node)
         if node != self._router.node:
             owed = self._remote.setdefault(node, {})
@@ -400,7 +400,7 @@ class Streams:
         self._forward(node, shard, number, group)
 
     def _nobody(self, number: int, stream: LocalStream, shard: ShardId, group: list[Operation], now_ms: float) -> None:
-        failure = failure_of(Unavailable(f"shard {shard} has no reachable leader at the moment", retry_after_ms=50))
+        failure = unserved(shard)
         for operation in group:
             watch = stream.watches.get(operation.id)
             if watch is not None:
@@ -437,12 +437,15 @@ class Streams:
         self._touched.add(number)
         if watch is not None and watch.operation in groups.get(watch.shard, ()):
             groups[watch.shard].remove(watch.operation)  # it came with the same frame and has not left
-        if watch is None or watch.node is None:
-            return
-        owed = self._remote.get(watch.node)
-        if owed:
-            owed.pop((number, operation.id), None)
-        self._forward(watch.node, watch.shard, number, [operation])
+        if watch is not None:
+            self._end_everywhere(number, watch)
+
+    def _end_everywhere(self, number: int, watch: Watch) -> None:
+        """Whoever serves the watch, or was asked to and may do so yet, is told that it is over."""
+        for node in watch.asked:
+            self._remote.get(node, {}).pop((number, watch.operation.id), None)
+            if node != self._router.node or self._holds(watch.shard):
+                self._forward(node, watch.shard, number, [watch.ending()])
 
     def _change_arguments(
         self, number: int, stream: LocalStream, operation: Operation, groups: dict[ShardId, list[Operation]]
@@ -478,18 +481,14 @@ class Streams:
         self, number: int, stream: LocalStream, operation: Operation, groups: dict[ShardId, list[Operation]]
     ) -> None:
         """A listing goes through the shards in order; its page token says where it stands."""
-        first, _, token = operation.payload.decode("ascii", "replace").partition(":")
         try:
-            shard = ShardId(int(first)) if first else self._router.map.shards[1].shard
-            if self._router.map.get(shard) is None:
-                raise ValueError(first)
-        except ValueError:
-            failure = failure_of(InvalidRequest("the page token is not one of ours"))
-            stream.out_replies.append(Reply(operation.id, 0, 0, b"", failure))
+            shard, token = place_of(operation.payload, self._router.map)
+        except InvalidRequest as error:
+            stream.out_replies.append(Reply(operation.id, 0, 0, b"", failure_of(error)))
             self._touched.add(number)
             return
         stream.lists[operation.id] = shard
-        inner = msgspec.structs.replace(operation, payload=token.encode())
+        inner = msgspec.structs.replace(operation, payload=token)
         groups.setdefault(shard, []).append(inner)
 
     def _page(self, stream: LocalStream, reply: Reply) -> Reply:

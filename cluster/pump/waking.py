@@ -101,6 +101,7 @@ class Waking:
         if now_ms >= holder.liveness.silence_due_ms:
             for node in holder.liveness.look_out(now_ms, self._silence_ms):
                 holder.streams.node_lost(node, now_ms)
+                self._schedule.node_silent(holder.replicas, node, self._turn)
         if holder.liveness.has_news:
             self._hear()
         if self._first or self._waiting:

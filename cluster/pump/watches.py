@@ -7,8 +7,15 @@ from typing import NamedTuple
 
 import msgspec
 
+from cluster.errors import Unavailable
 from cluster.ids import NodeId, ShardId
-from cluster.session.operations import Operation
+from cluster.session.failures import failure_of
+from cluster.session.operations import Failure, Kind, Operation
+
+
+def unserved(shard: ShardId) -> Failure:
+    """What whoever asks is told while nobody leads the shard."""
+    return failure_of(Unavailable(f"shard {shard} has no reachable leader at the moment", retry_after_ms=50))
 
 
 class ArgumentsChange(NamedTuple):
@@ -24,6 +31,7 @@ class Watch:
     """A client's open watch. `node` is where it is subscribed now, None while nobody serves it. An unanswered one is given up
     at `answer_by_ms`. version: of the arguments of the last delta that passed; those wanted are in `operation`.
 
+    asked: nodes that may serve it: `node`, and those that were asked before and have not answered.
     opening: `node` has not said yet that it serves the watch: what is granted meanwhile would be lost there, and is withheld.
     presented_ms: when the connection showed others something last.
     """
@@ -41,11 +49,18 @@ class Watch:
     opening: bool = False
     withheld_bytes: int = 0
     presented_ms: float = float("-inf")
+    asked: tuple[NodeId, ...] = ()
 
     @property
     def held(self) -> tuple[int, int, int]:
         """Where the client is: epoch, index, and the version of the arguments."""
         return self.epoch, self.index, self.version
+
+    def ask(self, node: NodeId) -> None:
+        """It is sent to be opened there."""
+        self.node, self.opening, self.withheld_bytes = node, True, 0
+        if node not in self.asked:
+            self.asked = (*self.asked, node)
 
     def show(self, value: bytes) -> None:
         """Show others this from now on, wherever the watch is opened next."""
@@ -61,6 +76,10 @@ class Watch:
         """The arguments of a change were refused: those before stand."""
         payload, version = change.before
         self.operation = msgspec.structs.replace(self.operation, payload=payload, sequence=version)
+
+    def ending(self) -> Operation:
+        """What ends it wherever it may be open."""
+        return msgspec.structs.replace(self.operation, kind=Kind.UNWATCH.value)
 
     def resubscription(self) -> Operation:
         """What opens the watch again where it is: from the start when what the client holds was made with other arguments."""

@@ -79,6 +79,11 @@ class DocumentCache:
     def __len__(self) -> int:
         return len(self._documents)
 
+    @property
+    def connection_grace_ms(self) -> int:
+        """How long a connection whose watch is lost may come back: a setting of the node."""
+        return self._directory.connection_grace_ms
+
     def get(self, space: str, key: str) -> LiveDocument:
         """The document, loaded if need be; one that never existed has epoch 0. Raises CodeMissing or StorageDamaged."""
         name = (space, key)

@@ -25,26 +25,26 @@ from cluster.documents.connections import connection_of, connection_payload
 from cluster.documents.runtime import CONNECT_CHANNEL, DISCONNECT_CHANNEL, Instance
 from cluster.empty import NO_ENTRIES, NO_ITEMS
 from cluster.errors import CodeMissing, ConnectionUnchanged, Overloaded, StorageDamaged, Unavailable
-from cluster.ids import Principal
+from cluster.ids import NodeId, Principal
 from cluster.session.failures import failure_of
 from cluster.session.operations import Failure, Operation, Reply
 from cluster.shard.cache import DocumentCache
 from cluster.shard.commands import Command, CommandKind
+from cluster.shard.directory import GRACE_MS as GRACE_MS
 from cluster.shard.document import LiveDocument
 from cluster.shard.feed import Feed
 from cluster.shard.presence import connection_name
-from cluster.shard.reading import Waiting
 from cluster.shard.turn import StreamKey, Turn
 from cluster.storage.keys import document_of
-
-GRACE_MS: Final = 5_000
-"""A connection whose watch is lost is disconnected after this, unless the watch is opened again. By the shard's time."""
 
 CONNECTING_MAX: Final = 4096
 """Watches of a shard that wait for their connection to be told to the document."""
 
 COMMANDS_PER_ENTRY: Final = 64
 """Connects and disconnects that are made for one entry."""
+
+SWEEP_PAUSE_MS: Final = 10
+"""Between two looks at documents that may have been left: others have work too."""
 
 LATER_MS: Final = 250
 """A document that can not be looked at now (its code is missing, it is being compared) is looked at again after this."""
@@ -80,36 +80,30 @@ class _Coming:
     stage: _Stage
 
 
+def anybody(cache: DocumentCache) -> bool:
+    """Whether any document of the shard has connections. Asked before anything is written in a turn."""
+    if any(live.waiting[2] for live in cache.unsaved.values()):
+        return True
+    try:
+        return bool(cache.connected(b"", 1))
+    except StorageDamaged:
+        return True  # whoever looks at them finds it
+
+
 class Connections:
-    """The connections of one shard's leader, for as long as it leads. Made when it has applied its own term.
+    """The connections of one shard's leader, for as long as it leads: made when there is anything to do.
 
     damaged: what could not be read while looking; the replica looks at it after every step.
     """
 
     __slots__ = (
-        "_busy",
-        "_cache",
-        "_coming",
-        "_cursor",
-        "_feed",
-        "_frozen",
-        "_gone",
-        "_grace_ms",
-        "_last",
-        "_lost",
-        "_newly_lost",
-        "_open",
-        "_seen",
-        "_sweep_ms",
-        "_unsaved",
-        "_unsent",
-        "damaged",
-    )
+        "_busy", "_cache", "_coming", "_cursor", "_feed", "_frozen", "_gone", "_last", "_lost", "_newly_lost", "_open", "_seen",
+        "_sweep_ms", "_unsaved", "_unsent", "damaged",
+    )  # fmt: skip
 
-    def __init__(self, cache: DocumentCache, feed: Feed, grace_ms: int = GRACE_MS) -> None:
+    def __init__(self, cache: DocumentCache, feed: Feed) -> None:
         self._cache = cache
         self._feed = feed
-        self._grace_ms = grace_ms
         self._open: dict[Key, tuple[StreamKey, int]] = NO_ENTRIES
         self._coming: dict[Key, _Coming] = NO_ENTRIES
         self._unsent: dict[Key, None] = NO_ENTRIES
@@ -125,7 +119,7 @@ class Connections:
         self._frozen: dict[tuple[str, str], None] = NO_ENTRIES
         """Documents that take no commands, and owe some of their connections a disconnect."""
         self._last = 0
-        self._sweep_ms = -1.0
+        self._sweep_ms = -_NEVER
         """When the documents are looked at that had connections before this replica led."""
         self._cursor = b""
         self._unsaved: list[tuple[str, str]] = NO_ITEMS
@@ -210,6 +204,12 @@ class Connections:
         if self._coming:
             self._cancel(lambda coming: ended(coming.stream))
 
+    def node_silent(self, node: NodeId, turn: Turn) -> None:
+        """Nothing is heard of a gateway's node: its connections are lost unless it opens their watches again."""
+        failure = failure_of(Unavailable("nothing is heard of the gateway's node", retry_after_ms=20))
+        for stream, watch in [at for at in self._open.values() if at[0][0] == node]:
+            self._feed.end(stream, watch, failure, turn, lost=True)
+
     def _cancel(self, meant: Callable[[_Coming], bool]) -> None:
         for key, coming in [(key, coming) for key, coming in self._coming.items() if meant(coming)]:
             del self._coming[key]
@@ -258,22 +258,21 @@ class Connections:
         return bool(self._unsent or self._gone or self._newly_lost or self._feed.departed)
 
     @property
-    def due_ms(self) -> float:
-        """When there is something to do, Unix milliseconds, as far as is known."""
+    def deadline_ms(self) -> float:
+        """When there is something to do, by the leader's own clock, as far as is known."""
         if self.urgent:
-            return 0.0
-        first_ms = next(iter(self._lost.values())) if self._lost else _NEVER
-        return min(first_ms, self._sweep_ms) if self._sweep_ms >= 0 else first_ms
+            return -_NEVER
+        return min(next(iter(self._lost.values())), self._sweep_ms) if self._lost else self._sweep_ms
 
     # -- making commands ---------------------------------------------------------------------------------------------
 
-    def take(self, now_ms: int) -> list[tuple[Command, int]]:
-        """Commands for what is to be told at `now_ms`, the shard's time, each with the number under which `concluded` is told
-        how it ended. Asked before anything is written in a turn, so that the index on disk says everything that was ever saved.
+    def take(self, now_ms: float) -> list[tuple[Command, int]]:
+        """Commands for what is to be told at `now_ms`, each with the number under which `concluded` is told how it ended. Asked
+        before anything is written in a turn, so that the index on disk says everything that was ever saved.
         """
-        if self._sweep_ms < 0:
+        if self._sweep_ms == -_NEVER:
             self._plan_sweep(now_ms)
-        if self.due_ms > now_ms:
+        if self.deadline_ms > now_ms:
             return []
         self._take_departures()
         if self._newly_lost:
@@ -281,7 +280,7 @@ class Connections:
                 self._lost = {}
             for key in self._newly_lost:
                 self._lost.pop(key, None)  # the earliest are first
-                self._lost[key] = now_ms + self._grace_ms
+                self._lost[key] = now_ms + self._cache.connection_grace_ms
             self._newly_lost = NO_ENTRIES
         if self._sweep_ms <= now_ms and not self._gone:
             self._sweep(now_ms)
@@ -311,7 +310,7 @@ class Connections:
         channel = CONNECT_CHANNEL if kind == _CONNECT else DISCONNECT_CHANNEL
         return Command(kind, key[0], key[1], channel, connection_payload(key[2]), str(who), b"", 0, 0, code_hash)
 
-    def _disconnect(self, key: Key, now_ms: int) -> list[tuple[Command, int]]:
+    def _disconnect(self, key: Key, now_ms: float) -> list[tuple[Command, int]]:
         """The command that takes a connection back, unless there is no reason for one."""
         live = self._find(key[:2])
         if live is None or key[:2] in self._cache.held:
@@ -336,7 +335,7 @@ class Connections:
         self._cache.read(live)  # this touches it, as reading does: it gets the code that it should have
         return [(self._command(_DISCONNECT, key, who, live.code_hash), 0)]
 
-    def _look_later(self, key: Key, now_ms: int) -> None:
+    def _look_later(self, key: Key, now_ms: float) -> None:
         """Behind all others: until then it may well be later than asked."""
         if not self._lost:
             self._lost = {}
@@ -355,7 +354,7 @@ class Connections:
 
     # -- what was there before ---------------------------------------------------------------------------------------
 
-    def _plan_sweep(self, now_ms: int) -> None:
+    def _plan_sweep(self, now_ms: float) -> None:
         """See whether there is anybody who may not come back to this leader."""
         self._unsaved = [name for name, live in self._cache.unsaved.items() if live.waiting[2]] or NO_ITEMS
         try:
@@ -363,9 +362,9 @@ class Connections:
         except StorageDamaged as error:
             self.damaged = error.message
             return
-        self._sweep_ms = now_ms + self._grace_ms if waits else _NEVER
+        self._sweep_ms = now_ms + self._cache.connection_grace_ms if waits else _NEVER
 
-    def _sweep(self, now_ms: int) -> None:
+    def _sweep(self, now_ms: float) -> None:
         """Look at the next documents that had connections when this replica began to lead."""
         if self._unsaved:
             names, self._unsaved = self._unsaved[-COMMANDS_PER_ENTRY:], self._unsaved[:-COMMANDS_PER_ENTRY]
@@ -378,6 +377,7 @@ class Connections:
             if not found:
                 self._sweep_ms = _NEVER
                 return
+            self._sweep_ms = now_ms + SWEEP_PAUSE_MS
             self._cursor = found[-1]
             documents = [document_of(name) for name in found]
             names = [(document.space, document.key) for document in documents]
@@ -419,14 +419,14 @@ class Connections:
 
     # -- how they ended ----------------------------------------------------------------------------------------------
 
-    def concluded(self, commands: list[Command], replies: list[Reply], turn: Turn) -> list[Waiting]:
+    def concluded(self, commands: list[Command], replies: list[Reply], turn: Turn) -> list[tuple[StreamKey, Operation]]:
         """These were applied; `replies` were given to nobody. Returns watches that may be opened now; those that are refused
         are told so.
         """
         if not self._busy:
             return []
         failures = {reply.id: reply.failure for reply in replies if reply.id < 0}
-        ready: list[Waiting] = []
+        ready: list[tuple[StreamKey, Operation]] = []
         for command in commands:
             if command.kind != _CONNECT and command.kind != _DISCONNECT:
                 continue
@@ -446,28 +446,22 @@ class Connections:
                 del self._coming[key]
                 ready.append((coming.stream, coming.operation))
             else:
-                self._told(key, coming, coming.operation, failures.get(coming.number), connected, ready, turn)
+                ready += self._told(key, coming, failures.get(coming.number), connected, turn)
         return ready
 
     def _told(
-        self,
-        key: Key,
-        coming: _Coming,
-        operation: Operation,
-        failure: Failure | None,
-        connected: bool,
-        ready: list[Waiting],
-        turn: Turn,
-    ) -> None:
-        """The document was told that this watch's connection came."""
+        self, key: Key, coming: _Coming, failure: Failure | None, connected: bool, turn: Turn
+    ) -> list[tuple[StreamKey, Operation]]:
+        """The document was told that this watch's connection came: whether it may be opened now."""
+        assert coming.operation is not None, "one that is open already does not wait"
         if failure is not None and failure.reason != ConnectionUnchanged.reason:
             del self._coming[key]
-            turn.reply(coming.stream, Reply(operation.id, 0, 0, b"", failure))
-            return
+            turn.reply(coming.stream, Reply(coming.operation.id, 0, 0, b"", failure))
+            return []
         coming.stage = _Stage.KNOWN
         if connected:
             self._note_lost(key)  # until it is opened
-        ready.append((coming.stream, operation))
+        return [(coming.stream, coming.operation)]
 
     def _told_late(self, key: Key, failure: Failure | None, turn: Turn) -> None:
         """The document was told of a watch that is open. It ends if that was refused."""
@@ -476,7 +470,7 @@ class Connections:
             del self._open[key]
             self._feed.end(*at, failure, turn)
 
-    def refused(self, commands: list[Command], now_ms: int, turn: Turn) -> None:
+    def refused(self, commands: list[Command], now_ms: float, turn: Turn) -> None:
         """Raft did not take these: whoever waits asks again, and what is to be disconnected is tried again."""
         failure = failure_of(Unavailable("the shard takes no commands at the moment", retry_after_ms=20))
         for command in commands:
@@ -493,7 +487,7 @@ class Connections:
             if command.kind == _DISCONNECT:
                 self._look_later(key, now_ms)
 
-    def refuse_all(self) -> list[Waiting]:
+    def refuse_all(self) -> list[tuple[StreamKey, Operation]]:
         """Leadership ended: every watch that waits, removed from here."""
         waiting = [(coming.stream, coming.operation) for coming in self._coming.values()]
         self._coming = self._unsent = NO_ENTRIES

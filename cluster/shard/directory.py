@@ -47,6 +47,10 @@ class Bundles(Protocol):
     def get(self, code_hash: bytes) -> bytes | None: ...
 
 
+GRACE_MS = 5_000
+"""A connection whose watch is lost is disconnected after this, unless the watch is opened again. By its leader's own clock."""
+
+
 class Directory:
     """The decisions as this node knows them, and compiled code by content hash.
 
@@ -64,6 +68,7 @@ class Directory:
         self.newly_isolated: list[Isolated] = []
         self._isolated: dict[tuple[int, int, int], Isolated] = {}
         self.compilations = Compilations()
+        self.connection_grace_ms = GRACE_MS
 
     @property
     def codes(self) -> frozenset[bytes]:

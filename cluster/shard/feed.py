@@ -323,11 +323,11 @@ class Feed:
             self.close(stream, watch, lost=True)
         self.departed = NO_ITEMS
 
-    def end(self, stream: StreamKey, watch: int, failure: Failure, turn: Turn) -> None:
-        """One watch ends, and its viewer is told why."""
+    def end(self, stream: StreamKey, watch: int, failure: Failure, turn: Turn, *, lost: bool = False) -> None:
+        """One watch ends, and its viewer is told why. lost: it may come back."""
         name = self._by_watch.get((stream, watch))
         if name is not None:
-            self._end(self._watched[name].viewers[(stream, watch)], failure, turn)
+            self._end(self._watched[name].viewers[(stream, watch)], failure, turn, lost=lost)
 
     def arguments(self, stream: StreamKey, watch: int, arguments: bytes, version: int, turn: Turn) -> None:
         """A viewer wants to see by other arguments, which it numbers `version`; what that changes is sent at once.
@@ -473,9 +473,9 @@ class Feed:
             return False, b"[]"  # most new code shows what the old one did: nobody is sent the whole again
         return True, view
 
-    def _end(self, viewer: Viewer, failure: Failure, turn: Turn) -> None:
+    def _end(self, viewer: Viewer, failure: Failure, turn: Turn, *, lost: bool = False) -> None:
         turn.delta(viewer.stream, _ended(viewer, failure))
-        self.close(viewer.stream, viewer.watch)
+        self.close(viewer.stream, viewer.watch, lost=lost)
 
 
 def _with_presence(shown: Shown, viewer: Viewer, instance: Instance, reset: bool, body: bytes, *, opening: bool) -> bytes:

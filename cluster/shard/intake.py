@@ -22,7 +22,7 @@ from cluster.shard.alarms import Alarms
 from cluster.shard.apply import Applier
 from cluster.shard.asks import Asks
 from cluster.shard.commands import Command
-from cluster.shard.connections import Connections
+from cluster.shard.connections import Connections, anybody
 from cluster.shard.document import LiveDocument
 from cluster.shard.feed import Feed
 from cluster.shard.gathering import Gatherer
@@ -71,7 +71,6 @@ class Intake:
         "_applier",
         "_arrived",
         "_asks",
-        "_connections",
         "_feed",
         "_gatherer",
         "_missing",
@@ -97,8 +96,6 @@ class Intake:
         """While this replica leads and has applied its own term."""
         self._asks: Asks | None = None
         """The same, once somebody works."""
-        self._connections: Connections | None = None
-        """As the alarms."""
         self._gatherer = gatherer
         self._applier = applier
         self._reader = reader
@@ -121,17 +118,23 @@ class Intake:
         """When time has something to do here, Unix milliseconds; never while it could not be proposed."""
         if self._alarms is None:
             return math.inf
-        assert self._connections is not None, "whoever leads has both"
-        due_ms = min(self._alarms.due_ms, self._connections.due_ms)
+        due_ms = self._alarms.due_ms
         if self._asks is not None:
             due_ms = min(due_ms, self._asks.due_ms)
         return math.inf if due_ms == math.inf or self._on_their_way else due_ms
+
+    @property
+    def deadline_ms(self) -> float:
+        """When documents are to be told of connections, by this node's own clock; never while that could not be proposed."""
+        deadline_ms = self._reader.connections.deadline_ms if self._reader.connections is not None else math.inf
+        if deadline_ms == math.inf or self._on_their_way or not self._server.serves or self._server.stalled:
+            return math.inf
+        return deadline_ms
 
     def lead(self, term: Term) -> None:
         """This replica leads and has applied an entry of its term."""
         self.led_term = term
         self._alarms = Alarms(self._gatherer.cache)
-        self._connections = self._reader.doorkeeper = Connections(self._gatherer.cache, self._feed)
 
     def lead_no_more(self) -> None:
         """Leadership ended, or another begins: commands are refused until `lead`."""
@@ -146,8 +149,13 @@ class Intake:
         self._reads.cancel_streams(ended)
         if self._missing is not None:
             self._missing.cancel_streams(ended)
-        if self._connections is not None:
-            self._connections.cancel_streams(ended)
+        if self._reader.connections is not None:
+            self._reader.connections.cancel_streams(ended)
+
+    def node_silent(self, node: NodeId, turn: Turn) -> None:
+        """Nothing is heard of a node, whose gateway's clients may be gone."""
+        if self._reader.connections is not None:
+            self._reader.connections.node_silent(node, turn)
 
     @property
     def watched(self) -> bool:
@@ -164,8 +172,8 @@ class Intake:
                 self._asks.changed(live, turn, self.time_ms)
 
     def _look_at_connections(self, live: LiveDocument) -> None:
-        if live.instance is not None and live.instance.told_of_connections and self._connections is not None:
-            self._connections.changed(live)
+        if live.instance is not None and live.instance.told_of_connections:
+            self._reader.telling().changed(live)
 
     def advance_time(self, floor_ms: int) -> None:
         """An installed snapshot says how late it is already."""
@@ -185,12 +193,12 @@ class Intake:
     @property
     def _awaited(self) -> bool:
         """Whether watches wait until their documents were told of them."""
-        return self._connections is not None and self._connections.awaited
+        return self._reader.connections is not None and self._reader.connections.awaited
 
     @property
     def tells(self) -> bool:
         """Whether documents are to be told of connections."""
-        urgent = self._connections is not None and self._connections.urgent
+        urgent = self._reader.connections is not None and self._reader.connections.urgent
         return urgent and self._server.serves and self.led_term is not None and not self._server.stalled
 
     @property
@@ -236,7 +244,7 @@ class Intake:
         """Propose what may be proposed, and let reads wait."""
         if self._asks is not None and self._asks.due_ms <= max(self._stamped_ms, wall_ms):
             self._asks.tick(max(self._stamped_ms, wall_ms), turn)
-        something_due = self.due_ms <= max(self._stamped_ms, wall_ms) or self._to_look_up
+        something_due = self.due_ms <= max(self._stamped_ms, wall_ms) or self._to_look_up or self.deadline_ms <= now_ms
         if not self._arrived and not self._touched and not something_due:
             return
         arrived, self._arrived = self._arrived, NO_ITEMS
@@ -278,8 +286,8 @@ class Intake:
             self._reads.cancel(stream, operation.id)
             if self._missing is not None:
                 self._missing.cancel(stream, operation.id)
-            if self._connections is not None:
-                self._connections.cancel(stream, operation.id)
+            if self._reader.connections is not None:
+                self._reader.connections.cancel(stream, operation.id)
         elif operation.kind not in READ_KINDS or operation.consistency not in CONSISTENCIES:
             error = InvalidRequest(f"no operation has kind {operation.kind} and consistency {operation.consistency}")
             refuse_with([(stream, [operation])], error, turn)
@@ -302,13 +310,17 @@ class Intake:
             return
         self._stamped_ms = max(self._stamped_ms, self._applier.now_ms, wall_ms)
         made: list[tuple[Command, int]] = NO_ITEMS
-        if self._alarms is not None and self._connections is not None:
+        if self._alarms is not None:
+            if self._alarms.unread and anybody(self._gatherer.cache):
+                self._reader.telling()
             for name in self._gatherer.cache.touched:
                 live = self._gatherer.cache.peek(*name)
                 if live is not None:
                     self._alarms.changed(live)
                     self._look_at_connections(live)
-            made = self._connections.take(self._stamped_ms) + [(due, 0) for due in self._alarms.take(self._stamped_ms)]
+            made = [(due, 0) for due in self._alarms.take(self._stamped_ms)]
+            if self._reader.connections is not None:
+                made += self._reader.connections.take(now_ms)
         entries = self._gatherer.gather(arrived, self._stamped_ms, turn, made)
         if not entries:
             return
@@ -320,8 +332,8 @@ class Intake:
                 self._gatherer.forget_creations(commands)
                 if self._alarms is not None:
                     self._alarms.concluded(commands)
-                if self._connections is not None:
-                    self._connections.refused(commands, self._stamped_ms, turn)
+                if self._reader.connections is not None:
+                    self._reader.connections.refused(commands, now_ms, turn)
                 for stream, operation in origins:
                     turn.reply(stream, Reply(operation, 0, 0, b"", failure))
             return
@@ -436,14 +448,14 @@ class Intake:
             self._serve_made(replies, turn)
         if self._alarms is not None:
             self._alarms.concluded(proposed.commands)
-        if self._connections is not None:
-            self._open_told(self._connections, proposed.commands, replies, turn)
+        if self._reader.connections is not None:
+            self._open_told(self._reader.connections, proposed.commands, replies, turn)
 
     def found_damaged(self) -> str:
         """What could not be read while operations were checked, reads answered or what is due looked up, told once."""
         what = self._gatherer.damaged or self._reader.damaged
         self._gatherer.damaged = self._reader.damaged = ""
-        for found in (self._alarms, self._asks, self._connections):
+        for found in (self._alarms, self._asks, self._reader.connections):
             if found is not None:
                 what = what or found.damaged
                 found.damaged = ""
@@ -468,11 +480,11 @@ class Intake:
         refuse(self._reads.refuse_all(), self._server.leader_node or "", turn)
         if self._missing is not None:
             refuse(self._missing.refuse_all(), self._server.leader_node or "", turn)
-        if self._connections is not None:
-            refuse(self._connections.refuse_all(), self._server.leader_node or "", turn)
-            leads = self.led_term is not None  # unwell, or not: then it begins anew
-            self._connections = Connections(self._gatherer.cache, self._feed) if leads else None
-            self._reader.doorkeeper = self._connections
+        if self._reader.connections is not None:
+            refuse(self._reader.connections.refuse_all(), self._server.leader_node or "", turn)
+            self._reader.connections = None
+            if self.led_term is not None:
+                self._reader.telling()  # it is unwell, and begins anew when it is not
         if len(self._feed):
             self._feed.end_all(self._not_leader(), turn)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from typing import Protocol
 
 import msgspec
 
@@ -30,6 +29,7 @@ from cluster.ids import Position, Principal, check_key
 from cluster.session.failures import failure_of
 from cluster.session.operations import Consistency, Kind, Operation, Reply
 from cluster.shard.cache import DocumentCache
+from cluster.shard.connections import Connections
 from cluster.shard.document import LiveDocument, decode_record
 from cluster.shard.feed import Feed
 from cluster.shard.read_failures import Told, nobody_told
@@ -52,16 +52,6 @@ def compared() -> Unavailable:
     return Unavailable("the document is being compared with its other replicas", retry_after_ms=20)
 
 
-class Doorkeeper(Protocol):
-    """Knows which watches a document was told of: see `cluster.shard.connections.Connections`."""
-
-    def lets_in(self, live: LiveDocument, stream: StreamKey, operation: Operation, who: Principal) -> bool: ...
-
-    def opened(self, live: LiveDocument, stream: StreamKey, watch: int, who: Principal) -> None: ...
-
-    def not_opened(self, live: LiveDocument, stream: StreamKey, watch: int, who: Principal) -> None: ...
-
-
 class Reader:
     """Runs reads of one shard. It answers; when they may be answered is the replica's business."""
 
@@ -70,8 +60,8 @@ class Reader:
         "_feed",
         "_records",
         "_told",
+        "connections",
         "damaged",
-        "doorkeeper",
         "missing",
     )
 
@@ -84,8 +74,8 @@ class Reader:
         """Who came to a document that never existed, with what to answer if it is not made; the intake takes them."""
         self.damaged = ""
         """What could not be read; the replica looks at it after every batch of reads."""
-        self.doorkeeper: Doorkeeper | None = None
-        """Whom watches of documents pass that are told of connections; while this replica leads."""
+        self.connections: Connections | None = None
+        """Of documents that are told of them; None while there is nothing to tell."""
 
     def run(self, stream: StreamKey, operation: Operation, turn: Turn, now_ms: float) -> None:
         """Answer one READ, LIST or WATCH from the applied state."""
@@ -155,11 +145,7 @@ class Reader:
         seen = (operation.epoch, operation.index) if operation.index >= 0 else None
         who = Principal.parse(operation.principal)
         given = (operation.payload, operation.sequence, operation.channel.encode())
-        doorkeeper = None
-        if live.instance is not None and live.instance.told_of_connections:
-            doorkeeper = self.doorkeeper
-            if doorkeeper is None:
-                raise Unavailable("the new leader is catching up", retry_after_ms=20)
+        doorkeeper = self.telling() if live.instance is not None and live.instance.told_of_connections else None
         try:
             if doorkeeper is not None:
                 self._feed.admit(live, who, seen, operation.payload)
@@ -173,6 +159,12 @@ class Reader:
         if doorkeeper is not None:
             doorkeeper.opened(live, stream, operation.id, who)
         return Reply(operation.id, live.epoch, live.index)
+
+    def telling(self) -> Connections:
+        """The connections of the shard, which this replica leads."""
+        if self.connections is None:
+            self.connections = Connections(self._cache, self._feed)
+        return self.connections
 
     def _list(self, operation: Operation) -> Reply:
         """A page of this shard's living documents by key prefix, in key order."""

@@ -52,16 +52,24 @@ def test_who_watches_is_told_to_the_document_before_the_first_view_and_when_it_e
     assert len(set(world.records("one", "lobby"))) == 1
 
 
-def test_a_stream_that_ends_takes_its_connections_along() -> None:
+def test_a_stream_that_ends_takes_its_connections_along_those_too_that_are_on_their_way() -> None:
     world, client = lobbies()
     view(client)
     bob = elsewhere(world)
     open_already = watch(bob, "bob")
+    bob.submit(Kind.WATCH, "one", "", None, space="lobby", principal="bob@acme")
     bob.node.pump.close_stream(bob.number)
     world.run(200)
     heard = view(client)["heard"]
     assert told_in_turn(heard)[name_of(bob, open_already, "bob")] == 1
     assert view(client)["here"] == []
+    leader = leader_of(world)
+    late = world.client(leader.name)
+    late.submit(Kind.WATCH, "one", "", None, space="lobby", principal="bob@acme")
+    late.node.pump.close_stream(late.number)
+    world.run(200)
+    assert view(client)["here"] == []
+    assert len(leader.pump.replicas[leader.pump.router.shard_of("lobby", "one")].feed) == 0
 
 
 def test_a_watch_that_is_not_open_yet_ends_with_its_stream() -> None:

@@ -24,6 +24,7 @@ class Intake:
     """Nobody watches."""
 
     watched: bool = False
+    deadline_ms: float = float("inf")
 
 
 @dataclass

@@ -32,7 +32,7 @@ QUICK = {
 
 LAYERS = {
     "elections", "consensus", "leases", "membership", "sleeping", "storage", "documents", "snapshots", "telling", "clients",
-    "upgrades", "waiting", "passing",
+    "upgrades", "waiting", "passing", "connections",
 }  # fmt: skip
 
 
