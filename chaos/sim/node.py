@@ -15,6 +15,7 @@ from chaos.checkers.violation import Violation
 from chaos.sim import drawn
 from chaos.sim.disk import Disk
 from chaos.sim.faults import Crash
+from chaos.sim.randomness import Streams
 from cluster.documents.runtime import Loader
 from cluster.errors import (
     ClusterError,
@@ -35,6 +36,7 @@ from cluster.raft.config import RaftConfig
 from cluster.session.operations import Delta, Operation, Reply
 from cluster.shard.apply import HandlerFailure
 from cluster.shard.commands import Command
+from cluster.shard.connections import GRACE_MS
 from cluster.shard.replica import CompactionConfig
 from cluster.storage.engine import Family
 
@@ -157,6 +159,7 @@ class SimulatedNode:
     def _surroundings(self) -> PumpSurroundings:
         limits = self.world.scenario.limits
         election = limits.election_timeout_ms
+        grace_ms = Streams(self.world.scenario.seed).named("lobby/grace").choice((150, 800, GRACE_MS))  # the same at every boot
         return PumpSurroundings(
             node=self.name,
             engine=self.disk,
@@ -188,7 +191,7 @@ class SimulatedNode:
             pump=PumpConfig(limits.heartbeat_ms, election, snapshot_chunk_bytes=limits.snapshot_chunk_bytes),
             compaction=CompactionConfig(limits.every_entries, limits.kept_entries, limits.lagging_entries),
             commands_max=limits.commands_max,
-            connection_grace_ms=self.world.connection_grace_ms,
+            connection_grace_ms=grace_ms,
         )
 
     def _boot_clock(self) -> float:

@@ -57,7 +57,6 @@ from cluster.pump import frames
 from cluster.pump.lanes import Lane
 from cluster.session.operations import Delta, Failure, Kind, Operation, Reply
 from cluster.shard.commands import Command
-from cluster.shard.connections import GRACE_MS
 from cluster.shard.turn import RaftItem
 from cluster.storage.engine import Batch
 
@@ -121,9 +120,7 @@ class World:
         self.upgraded = Upgraded(self, VERSIONS)
         self.waiting = Waiting(self)
         self.secrets = Secrets(self)
-        self.passing = Passing(self)
-        self.connections = Connections(self)
-        self.connection_grace_ms = self.streams.named("lobby/grace").choice((150, 800, GRACE_MS))
+        self.passing, self.connections = Passing(self), Connections(self)
         self.checkers: tuple[Checker, ...] = (
             self.consensus, self.commands, self.replicas, self.answers, self.watches, Ledgers(self), self.planted,
             self.upgraded, self.waiting, self.observed, self.secrets, self.passing, self.connections,
