@@ -34,8 +34,10 @@ VIEWERS_MAX = 50
 STEPS_RATIO = 2.0
 STEPS_MORE = 1_000
 """A channel costs noticeably more when its dearest command costs so many times as much, and so many steps more."""
-FIRED = ("alarm", "answer")
-"""Kinds of commands for which something must be armed."""
+TOLD = ("connect", "disconnect")
+"""Kinds of commands that only a class gets which is told of connections."""
+FIRED = ("alarm", "answer", *TOLD)
+"""Kinds of commands for which something must be armed, or which must be news."""
 UPGRADER = Principal("upgrade", "moot")
 
 
@@ -158,6 +160,8 @@ class _Run:
                 payload = self._after.check(past.channel, past.payload)
             if past.kind == "create":
                 self._new = self._after.new(self._document)
+            if past.kind in TOLD and self._new is not None and not self._new.told_of_connections:
+                return None  # code that does not listen is not told
             if past.kind in FIRED and self._new is not None:
                 self._new.expect(past.channel, payload, past.sender, past.now_ms)
         except ClusterError as error:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cluster.documents import bundle
+from cluster.documents.connections import connection_payload
 from cluster.documents.loader import BundleLoader
 from cluster.documents.program import DocumentProgram
 from cluster.documents.runtime import DELETE_CHANNEL, UPGRADE_CHANNEL, Code, Instance, Invocation
@@ -96,7 +97,8 @@ class Lived:
         index = len(self.history) + 1
         seed = index.to_bytes(32, "little")
         invocation = Invocation(DELETE_CHANNEL if kind == "delete" else channel, payload, who, now_ms, seed, index)
-        outcome = self.instance.fire(invocation) if kind == "alarm" else self.instance.run(invocation)
+        fires = kind in ("alarm", "connect", "disconnect")
+        outcome = self.instance.fire(invocation) if fires else self.instance.run(invocation)
         code_hash = self.code.code_hash
         self.history.append(Past(kind, channel, payload, who, now_ms, seed, 1, index, outcome.code.name, code_hash))
 
@@ -230,3 +232,34 @@ def test_a_deletion_is_judged_by_both_codes_and_ends_the_comparison() -> None:
     assert told(lived.under(BELL.replace("version=1", "version=2"))) == []
     found = told(lived.under(BELL.replace("version=1", "version=2").replace("self.rung > 0", "True")))
     assert [row[:3] for row in found] == [("1.2", "outcome", "delete")]
+
+
+DOOR = """
+from cluster import Command, Document, anyone, field, on
+
+class Door(Document, version=1):
+    gate = anyone
+    here: list[str] = field.public()
+    came: int = field.public(0)
+
+    @on.connect
+    def arrive(self, ctx: Command) -> None:
+        self.here.append(ctx.cause)
+        self.came += 1
+
+    @on.disconnect
+    def leave(self, ctx: Command) -> None:
+        self.here.remove(ctx.cause)
+"""
+
+
+def test_who_came_and_went_comes_and_goes_under_the_other_code_too() -> None:
+    lived = Lived(DOOR)
+    for kind, connection in (("connect", "bob@acme#1"), ("connect", "bob@acme#2"), ("disconnect", "bob@acme#1")):
+        lived.keep(kind, f"-{kind}", connection_payload(connection), BOB, 1_000)
+    other = DOOR.replace("version=1", "version=2")
+    assert told(lived.under(other)) == []
+    twice = lived.under(other.replace("self.came += 1", "self.came += 2"))
+    assert ("state", "came", "2", "4") in [each[1:] for each in told(twice)]
+    deaf = lived.under(other.replace("    @on.connect\n", "").replace("    @on.disconnect\n", ""))
+    assert {each[1] for each in told(deaf)} == {"state"}, "nobody is told; what the state then lacks is"
