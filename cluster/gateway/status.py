@@ -60,6 +60,7 @@ CODES: Final[dict[type[ClusterError], grpc.StatusCode]] = {
     errors.DocumentFrozen: grpc.StatusCode.FAILED_PRECONDITION,
     errors.AskClosed: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NotArmed: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.ConnectionUnchanged: grpc.StatusCode.FAILED_PRECONDITION,
     errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     errors.KeyReused: grpc.StatusCode.FAILED_PRECONDITION,
