@@ -78,9 +78,13 @@ class Ledgers(Checker):
             if interval is None or (not interval.known and numbers is not None and _left_nothing(call, numbers)):
                 continue
             intervals.append(interval)
-            if crowded and call.kind is Kind.SEND and call.alone and call.attempts > 1:
-                # The table may have forgotten its key between two attempts.
-                intervals.append(Interval(call.began_ms, math.inf, _append(_number(call), None), f"{call} again"))
+            if crowded and call.kind is Kind.SEND and call.alone:
+                # The table may have forgotten its key between any two attempts.
+                repeats = call.attempts - 1
+                if numbers is not None:
+                    repeats = min(repeats, view["entries"].count(_number(call)) - 1)
+                again = Interval(call.began_ms, math.inf, _append(_number(call), None), f"{call} again")
+                intervals += [again] * repeats
         end_ms = self.world.now_ms
         if view is not None:
             intervals.append(Interval(end_ms, end_ms, _read(view["entries"]), f"at last it reads {view['entries']}"))

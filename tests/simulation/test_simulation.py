@@ -71,6 +71,7 @@ FOUND_BUGS = {
     32000145: "a repeat of what a document had answered before it was deleted, made again and upgraded was told KEY_REUSED",
     32000225: "the simulator's own: it asked who had entered a joint configuration of which the log was cut meanwhile",
     32001156: "the simulator's own: it looked at a document whose code its new leader had not fetched yet",
+    50001902: "the simulator's own: a key that was forgotten twice let its command run three times, and it knew of two",
     22842628658: "the simulator's own: its operator created the cluster's document, lost the answer, and found it there",
 }
 """Seeds that failed once, with what they found."""
