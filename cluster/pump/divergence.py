@@ -17,6 +17,7 @@ term. Everything is bounded: one comparison and one examined document a shard at
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 
 from cluster.errors import CodeMissing, StorageDamaged
@@ -250,6 +251,9 @@ class Divergences:
             else:
                 self._look_later(replica, examined.name, now_ms)  # who made it suspected may be the one not heard
             return
+        if evidence.froze(replica, examined.name, examined.answers.values(), right):
+            self._freeze(replica, watch, examined, words, turn)
+            return
         known = (replica.id, examined.name) in self.reports.open
         if right is None and not known and all(chain == own for chain in chains.values()):
             self._release(replica, watch)
@@ -263,16 +267,24 @@ class Divergences:
             watch.waiting[examined.name] = examined.began_ms
             watch.examined = None  # it stays held, and others have their turn
             return
-        remedy = Remedy.FROZEN if right is None else Remedy.HEALING
-        report = self.reports.write(replica, examined.name, examined.answers, words, right, remedy)
-        self.reports.publish(replica, report, turn)
         if right is None:
-            evidence.freeze(replica, report, turn)
-            self._release(replica, watch)
-        elif right == own:
+            self._freeze(replica, watch, examined, words, turn)
+            return
+        report = self.reports.write(replica, examined.name, examined.answers, words, right, Remedy.HEALING)
+        self.reports.publish(replica, report, turn)
+        if right == own:
             self._heal(replica, watch, examined, chains, report, now_ms, turn)
         else:
-            self._step_aside(replica, watch, chains, right, report, now_ms, turn)
+            self._step_aside(replica, watch, [peer for peer, chain in chains.items() if chain == right], report, now_ms, turn)
+
+    def _freeze(
+        self, replica: ShardReplica, watch: Watch, examined: Examination, words: Mapping[ReplicaId, bytes], turn: Turn
+    ) -> None:
+        """Nobody takes anything over: whatever each replica has stays, for a person to choose from."""
+        report = self.reports.write(replica, examined.name, examined.answers, words, None, Remedy.FROZEN)
+        self.reports.publish(replica, report, turn)
+        evidence.freeze(replica, report, turn)
+        self._release(replica, watch)
 
     def _heal(
         self,
@@ -298,14 +310,7 @@ class Divergences:
         examined.until_ms = now_ms + ANSWER_MS
 
     def _step_aside(
-        self,
-        replica: ShardReplica,
-        watch: Watch,
-        chains: dict[ReplicaId, bytes],
-        right: bytes,
-        report: Divergence,
-        now_ms: float,
-        turn: Turn,
+        self, replica: ShardReplica, watch: Watch, right: list[ReplicaId], report: Divergence, now_ms: float, turn: Turn
     ) -> None:
         """This leader is wrong: it serves nobody any more, and hands over to a voter that is right. If that fails, the others
         elect one, for this node no longer lists the shard.
@@ -313,7 +318,7 @@ class Divergences:
         document = DocumentId(*report.name)
         replica.found_diverged(f"{document} differs from what the majority has", document, turn)
         progress = replica.raft.progress
-        heirs = [peer for peer, chain in chains.items() if chain == right and peer in progress]
+        heirs = [peer for peer in right if peer in progress]
         self._release(replica, watch)
         if heirs:
             replica.handle(Transfer(max(heirs, key=lambda peer: (progress[peer], -peer))), now_ms, turn)

@@ -10,7 +10,7 @@ already are skipped like after a restart.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from cluster.errors import CodeMissing, HistoryTrimmed, StorageDamaged
 from cluster.ids import DocumentId, LogIndex, ReplicaId
@@ -195,6 +195,17 @@ def take_over(replica: ShardReplica, verdict: VerdictItem, turn: Turn) -> bytes 
             history.append(turn.batch, document, divergence.epoch, first, count, body)
     replica.digest.restart(replica.applied)
     return live.chain
+
+
+def froze(replica: ShardReplica, name: Name, answers: Iterable[EvidenceReply], chain: bytes | None) -> bool:
+    """Whether those with this chain froze the document because no majority had said what it is. That nobody undoes but an
+    operator: a majority of frozen replicas, of which one may be a copy, knows no better than before. Raises StorageDamaged.
+    """
+    live = replica.cache.get(*name)
+    if live.chain == chain:
+        return live.frozen == FREEZE_AFTER_DIVERGENCE
+    records = (answer.record for answer in answers if answer.chain == chain)
+    return any(decode_record(record).frozen == FREEZE_AFTER_DIVERGENCE for record in records)
 
 
 def freeze(replica: ShardReplica, report: Divergence, turn: Turn) -> None:

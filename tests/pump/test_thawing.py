@@ -6,7 +6,7 @@ import base64
 
 import msgspec
 
-from cluster.ids import NodeId
+from cluster.ids import DocumentId, NodeId
 from cluster.session.operations import Kind, Reply
 from cluster.shard import thawing
 from cluster.shard.divergence import Remedy
@@ -105,6 +105,31 @@ def test_a_replica_that_was_away_comes_to_the_same() -> None:
     world.run_until(world.settled)
     world.run_until(lambda: len(set(world.records("a", "board"))) == 1)
     assert not replica_of(away).cache.get("board", "a").frozen
+
+
+def test_a_voter_that_slept_through_the_freeze_keeps_what_it_has_and_is_frozen_too() -> None:
+    """Found by the simulator: a copy of a frozen replica and that one outvoted the sleeper, which could not be taken back to an
+    earlier position. Nor should it: what it has may be what an operator chooses.
+    """
+    world, _ = frozen_world()
+    leader, (copy, sleeper) = leader_of(world), followers_of(world)
+    copied = replica_of(copy)
+    copied.cache.adopt(DocumentId("board", "a"), replica_of(leader).cache.get("board", "a").record(), Turn().batch)
+    replica_of(sleeper).cache.get("board", "a").frozen = ""
+    client = world.client(leader.name)
+    refused = claim(client, 9, "ann")
+    assert refused.failure is not None
+    assert refused.failure.reason == "DOCUMENT_FROZEN"
+    assert state(sleeper)["board"][9]["owner"] == "ann"
+    world.run_until(lambda: bool(replica_of(sleeper).cache.get("board", "a").frozen))
+    world.run(3_000)
+    assert not any(node.pump.divergences.reports.open for node in world.nodes.values())
+    assert not any(replica_of(node).diverged for node in world.nodes.values())
+    assert state(sleeper)["board"][9]["owner"] == "ann", "it is kept for who chooses"
+    assert thaw(client, order(sleeper, 2)).failure is None
+    world.run(500)
+    assert len(set(world.records("a", "board"))) == 1
+    assert state(leader)["board"][9]["owner"] == "ann"
 
 
 def test_a_thaw_that_is_repeated_late_or_wrong_changes_nothing() -> None:
