@@ -20,7 +20,7 @@ from chaos.sim.fault_plan import Theme, draw_faults
 from chaos.sim.faults import SAFETY_MS, Fault, LeaderCut
 from chaos.sim.operator import Errand
 from chaos.sim.randomness import Streams
-from chaos.sim.workload import ClockWork, LobbyWork, PassingWork, Work, Workload
+from chaos.sim.workload import ClockWork, LobbyWork, PassingWork, RemadeWork, Work, Workload
 from cluster.ids import NodeId
 from cluster.pump.snapshot_sending import CHUNK_BYTES
 from cluster.shard.commands import COMMANDS_MAX
@@ -130,8 +130,12 @@ def draw(seed: int) -> Scenario:
         drawn_work = DrawnWork(streams.named("drawn"), clients).draw_messages()
         lobby = LobbyWork(streams.named("lobby"), clients).draw_lobby()
         work = tuple(sorted((*work, *clocks, *notes, *drawn_work, *lobby), key=lambda one: one.at_ms))
+        upgrades_ms = draw_upgrades(streams)
+        remade = RemadeWork(streams.named("remade"), clients).draw_remade(upgrades_ms, pipelined=limits.client_window > 1)
+        work = tuple(sorted((*work, *remade), key=lambda one: one.at_ms))
+    else:
+        upgrades_ms = ()
     errands = draw_errands(streams, limits, [fault.start_ms for fault in drawn if deafens(fault)])
-    upgrades_ms = draw_upgrades(streams) if theme is not Theme.LEASES else ()
     return Scenario(seed, limits, clients, drawn, work, errands, upgrades_ms)
 
 

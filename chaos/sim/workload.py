@@ -13,8 +13,14 @@ HANDS_SHARE = 0.3
 HANDS_DEALT = 60
 NOTES_SHARE = 0.15
 """Share of seeds with a document of what passes by."""
-
-
+REMADE_SHARE = 0.3
+"""Share of seeds with new code in which ledgers are made anew while it spreads."""
+REMADE = 12
+"""How many for each deployment."""
+SPREADING_MS = (15.0, 250.0, SAFETY_MS)
+"""Within a time after new code came each of them is made anew: while nodes tell each other that they have it, while those hear
+of it who did not decide it, or once a leader may have to ask again.
+"""
 LOBBY_SHARE = 0.2
 """Share of seeds with a document that is told who watches it."""
 
@@ -289,3 +295,34 @@ class LobbyWork(Workload):
         else:
             self._add(at_ms, client, Kind.DELETE, *place)
             self._add(at_ms + source.uniform(0, 60), client, Kind.CREATE, *place, payload=b"{}")
+
+
+@dataclass(slots=True)
+class RemadeWork(Workload):
+    """What clients ask of ledgers that end and begin again while new code spreads: for a moment what is on its way behind the
+    new beginning was checked against the code of the old ledger, and runs on the new one's.
+    """
+
+    def draw_remade(self, upgrades_ms: tuple[float, ...], *, pipelined: bool) -> tuple[Work, ...]:
+        """In some of the seeds with new code a few ledgers for each deployment. Each has one such moment, so it is used once.
+
+        pipelined: whether clients have more than one write to a document on its way.
+        """
+        source = self.source
+        if source.random() >= REMADE_SHARE:
+            return ()
+        for deployment, deployed_ms in enumerate(upgrades_ms):
+            for place in range(REMADE):
+                key, client = f"u{deployment}.{place}", source.randrange(self.clients)
+                self._add(40.0 + place, client, Kind.CREATE, "ledger", key, payload=_construct("ledger"))
+                at_ms = deployed_ms + source.uniform(0, SPREADING_MS[place % len(SPREADING_MS)])
+                if at_ms < SAFETY_MS:
+                    self._remake(at_ms, client, key, apart=source.random() < (0.1 if pipelined else 0.7))
+        return tuple(self.work)
+
+    def _remake(self, at_ms: float, client: int, key: str, *, apart: bool) -> None:
+        self._add(at_ms, client, Kind.DELETE, "ledger", key, alone=apart)
+        self._add(at_ms, client, Kind.CREATE, "ledger", key, payload=_construct("ledger"), alone=apart)
+        for _ in range(self.source.randint(1, 4)):
+            channel, payload = self._message("ledger")
+            self._add(at_ms, client, Kind.SEND, "ledger", key, channel, payload, alone=apart)

@@ -79,14 +79,12 @@ def spelt_otherwise(live: LiveDocument, command: Command, stored: Answer) -> boo
     """Whether a repeated command may differ from what was answered only because other code lies between the two, which may
     spell the same payload in other bytes. Then the first answer stands. What code an earlier epoch had is not known any more.
     """
-    if stored.epoch != live.epoch:
+    if stored.epoch != live.epoch or stored.index <= live.upgraded_index:
         return True
-    if not live.upgraded_index:
+    if command.code_hash == live.code_hash or command.kind != CommandKind.SEND:
         return False
-    if stored.index <= live.upgraded_index:
-        return True
-    if command.code_hash == live.code_hash or not live.alive or command.kind != CommandKind.SEND:
-        return False
+    if not live.alive:
+        return True  # how its code spelt it can not be seen any more
     try:
         payload = spelt_anew(live, command)
     except ClusterError:
