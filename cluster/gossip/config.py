@@ -8,14 +8,18 @@ from typing import Final
 
 from cluster.errors import ConfigurationInvalid
 
-MEMBERS_MAX: Final = 4096
+MEMBERS_MAX: Final = 16_384
 """Members that one node remembers, dead ones included. A newcomer beyond it takes the place of the longest dead, or none."""
 REMOVED_MAX: Final = 65_536
 """Removed node ids that stay fenced off; the oldest fence goes first."""
 PACKET_BYTES_MAX: Final = 1400
 """A datagram fits an Ethernet frame, so that it is lost alone and never as one fragment of many."""
-FULL_MESH_MEMBERS_MAX: Final = 5
-"""Up to this size every member is probed in every period: with few witnesses each of them has to look."""
+SMALL_MEMBERS_MAX: Final = 5
+"""Up to this size every member is probed in every period, and two have to agree from four on: with few witnesses each of
+them has to look."""
+SMALL_MEMBERS_LEAVE: Final = 8
+"""From this size on a cluster is small no longer. In between it stays what it was, so that one flapping node does not switch
+everybody to and fro."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,8 @@ class GossipConfig:
     gossip_interval_ms, gossip_fanout: how often, and to how many, news is sent beside the probes.
     transmit_multiplier: every piece of news is sent multiplier * ceil(log10(n + 1)) times by each node.
     sync_interval_ms: full comparison with a random member; longer above 32 members.
-    reconnect_interval_ms: one attempt to reach a dead member or an unknown seed, so that partitions heal by themselves.
+    reconnect_interval_ms, reconnect_interval_ms_max: wait between two attempts to reach the same dead member or absent seed,
+        so that partitions heal by themselves; it starts at the first and doubles up to the second.
     accusation_interval_ms: at most one "you are held dead" per peer in this time.
     dead_retention_ms: how long the dead are remembered, and retried. They are taught to others for half of it.
     """
@@ -47,6 +52,7 @@ class GossipConfig:
     transmit_multiplier: int = 4
     sync_interval_ms: int = 30_000
     reconnect_interval_ms: int = 5_000
+    reconnect_interval_ms_max: int = 20_000
     accusation_interval_ms: int = 1_000
     dead_retention_ms: int = 24 * 3600 * 1000
 
@@ -58,10 +64,20 @@ class GossipConfig:
         if self.probe_timeout_ms * 2 > self.probe_interval_ms:
             raise ConfigurationInvalid("gossip.probe_timeout_ms must be at most half of gossip.probe_interval_ms")
 
-    @property
-    def helper_timeout_ms(self) -> int:
-        """How long a helper waits before its nack. Shorter than the asker's patience, or every nack comes too late."""
-        return max(1, min(self.probe_timeout_ms * 4 // 5, (self.probe_interval_ms - self.probe_timeout_ms) * 4 // 5))
+    def probe_timeout_at_rtt_ms(self, rtt_high_ms: float | None) -> int:
+        """How long a direct answer of a peer may take whose round trips rarely exceed this; None if nobody knows yet.
+
+        Far peers get more time, up to half of the period; near ones are taken to the indirect round earlier, not before half
+        the usual time.
+        """
+        if rtt_high_ms is None:
+            return self.probe_timeout_ms
+        return int(min(self.probe_interval_ms // 2, max(self.probe_timeout_ms // 2, rtt_high_ms * 2)))
+
+    @staticmethod
+    def helper_timeout_ms(interval_ms: int, timeout_ms: int, rtt_high_ms: float) -> int:
+        """How long a helper may wait for the target, for its nack to be back before the asker's period ends (trap 1)."""
+        return max(1, int(min(0.8 * timeout_ms, interval_ms - timeout_ms - 2 * rtt_high_ms)))
 
     @property
     def early_ms(self) -> int:
@@ -82,8 +98,23 @@ class GossipConfig:
     def transmits_max(self, members: int) -> int:
         return self.transmit_multiplier * math.ceil(math.log10(members + 1))
 
-    def probes_per_period(self, members: int) -> int:
-        return members - 1 if members <= FULL_MESH_MEMBERS_MAX else 1
-
     def sync_interval_scaled_ms(self, members: int) -> int:
         return self.sync_interval_ms * (1 if members <= 32 else math.ceil(math.log2(members) - 5) + 1)
+
+
+class Profile:
+    """Whether the cluster is small, with hysteresis."""
+
+    __slots__ = ("small",)
+
+    def __init__(self) -> None:
+        self.small = True
+
+    def adapt(self, members: int) -> None:
+        if members <= SMALL_MEMBERS_MAX:
+            self.small = True
+        elif members >= SMALL_MEMBERS_LEAVE:
+            self.small = False
+
+    def probes_per_period(self, members: int) -> int:
+        return members - 1 if self.small else 1

@@ -6,9 +6,11 @@ unrefuted it becomes a death (`members`). Dissemination: opinions ride on every 
 news (`broadcast`); whole tables are compared at joining, now and then, and with the dead and the seeds so that partitions
 heal (`sync`).
 
-Departures from the papers, on purpose: up to five members everybody is probed in every period; a stream probe runs beside the
-indirect one, so that lost datagrams alone do not accuse; a late step (this process stood still) postpones every timer by the
-delay and costs local health before any answer is missed.
+Departures from the papers, on purpose: up to five members everybody is probed in every period, and from four on two have to
+agree on a death; a stream probe and a question to the data path run beside the indirect probe, so that lost datagrams alone do
+not accuse; a process that stood still (a late step, or `Stalled`) postpones every timer by that time, accuses nobody of what it
+missed, and loses local health before any answer is missed. Opinions are told as they change (`Effects.changes`), and published
+in cuts without flapping members (`stability`).
 
 Invariants: nothing that arrives raises; every queue is bounded (members, news, probes, relays, requests); a step at any time
 is legal; after a step `deadline_ms` lies in its future.
@@ -21,25 +23,31 @@ from typing import TYPE_CHECKING, Final
 
 from cluster.errors import TooLarge
 from cluster.gossip.broadcast import BroadcastQueue
+from cluster.gossip.chronicle import Episode
 from cluster.gossip.config import MEMBERS_MAX, PACKET_BYTES_MAX, GossipConfig
+from cluster.gossip.contacts import Contacts
 from cluster.gossip.effects import (
     Awake,
     Datagram,
+    DataPath,
     Effects,
     Endpoint,
     Event,
     Leave,
     MemberView,
     Rejoin,
-    Remove,
+    Removed,
     SetAddress,
     SetHints,
+    SetLoad,
+    Stalled,
     StreamFailed,
     StreamReplied,
     StreamRequested,
 )
 from cluster.gossip.health import LocalHealth
-from cluster.gossip.members import Member, Members, accusation
+from cluster.gossip.member import Member, OpinionCounters, accusation
+from cluster.gossip.members import Members
 from cluster.gossip.messages import (
     HINTS_BYTES_MAX,
     STREAM_BYTES_MAX,
@@ -47,8 +55,10 @@ from cluster.gossip.messages import (
     Address,
     Alive,
     Dead,
-    Labels,
+    ForeignVersion,
+    Hints,
     Left,
+    Load,
     Nack,
     Packet,
     Ping,
@@ -58,28 +68,23 @@ from cluster.gossip.messages import (
     Suspect,
     SyncDelta,
     SyncRecord,
+    SyncRecords,
     SyncReply,
     SyncRequest,
+    Tags,
     cluster_tag,
     decode,
 )
 from cluster.gossip.outbox import Outbox
 from cluster.gossip.probe import Prober, endpoint_of
-from cluster.gossip.sync import answer, compare, digest
+from cluster.gossip.reach import PathsView
+from cluster.gossip.stability import StabilityFilter
+from cluster.gossip.sync import answer, compare, reply_to
 from cluster.ids import NodeId
 
 if TYPE_CHECKING:
     import random
 
-JOIN_RETRY_FIRST_MS: Final = 250
-SYNCS_AFTER_CHANGE: Final = 5
-"""The wait before the next comparison starts at sync interval / 2^this whenever membership changed, and doubles from there:
-with few members the news may run out before everybody has met."""
-STALL_MS_MIN: Final = 100
-"""A step that comes this much after its deadline says that the process stood still."""
-RECONNECTS_AT_START: Final = 4
-"""The first waits between attempts to reach absent seeds are reconnect interval / 2^this, doubling: nodes that boot together
-form islands of those that met first, and should not stay so for a whole interval."""
 FORGET_INTERVAL_MS: Final = 60_000
 
 
@@ -97,30 +102,24 @@ class Gossip:
         node: NodeId,
         boot_generation: int,
         address: Address,
-        labels: Labels,
+        tags: Tags,
         seeds: tuple[Endpoint, ...],
         config: GossipConfig,
         source: random.Random,
         now_ms: int,
-        hints: bytes = b"",
     ) -> None:
-        _check_hints(hints)
         self._config = config
         self._random = source
-        self._seeds = seeds
         self._cluster = cluster_tag(cluster_id)
         self._news = BroadcastQueue()
         self._health = LocalHealth()
-        own = Alive(node, boot_generation, 0, address, labels, hints)
+        own = Alive(node, boot_generation, 0, address, tags)
         self._members = Members(own, config, self._news, self._health)
         self._outbox = Outbox(self._cluster, node, boot_generation, self._news)
         self._prober = Prober(self._members, self._health, self._outbox, config, source, now_ms)
         self._gossip_ms: int | None = None
-        self._sync_ms = now_ms
-        self._join_retry_ms = JOIN_RETRY_FIRST_MS
-        self._sync_doublings = 0
-        self._reconnect_doublings = 0
-        self._reconnect_ms = now_ms + self._jittered(config.reconnect_interval_ms >> RECONNECTS_AT_START)
+        self._contacts = Contacts(self._members, self._outbox, config, seeds, source, now_ms)
+        self._stability = StabilityFilter()
         self._forget_ms = now_ms + FORGET_INTERVAL_MS
         self._accused_ms: dict[NodeId, int] = {}
         self.deadline_ms = now_ms
@@ -148,6 +147,21 @@ class Gossip:
         return self._members.refutations
 
     @property
+    def counters(self) -> OpinionCounters:
+        """Of this node's opinions, since start."""
+        return self._members.counters
+
+    @property
+    def stalls(self) -> int:
+        """How often this process stood still."""
+        return self._health.stalls
+
+    @property
+    def members_epoch(self) -> int:
+        """Of the newest list of removed ids that was heard of."""
+        return self._members.members_epoch
+
+    @property
     def failed_probes(self) -> int:
         return self._prober.failed
 
@@ -173,6 +187,15 @@ class Gossip:
         member = self._members.get(node)
         return member.view() if member is not None else None
 
+    def published(self, node: NodeId) -> State | None:
+        """ALIVE, DEAD or LEFT, as the last cut told it; None before the first."""
+        return self._stability.published.get(node)
+
+    def why(self, node: NodeId) -> tuple[PathsView, tuple[Episode, ...]] | None:
+        """By which ways the member is reached, and what happened to it, oldest first. None for who is not known."""
+        member = self._members.get(node)
+        return (member.reach.view(), member.episodes) if member is not None else None
+
     # The one way in.
 
     def step(self, event: Event, now_ms: int) -> Effects:
@@ -184,15 +207,15 @@ class Gossip:
             _check_hints(event.hints)
         effects = self._outbox.begin()
         self._outbox.transmits_max = self._config.transmits_max(self._members.size)
-        self._notice_stall(now_ms)
+        self._stalled(self.deadline_ms, now_ms)
         self._handle(event, now_ms)
         self._prober.tick(now_ms, awake=isinstance(event, Awake))
         self._members.expire(now_ms)  # after the prober: its accusation may be the confirmation that ends a suspicion
-        self._tick_sync(now_ms)
+        self._contacts.tick(now_ms)
         self._tick_gossip(now_ms)
         if self._forget_ms <= now_ms:
             self._forget_ms = now_ms + FORGET_INTERVAL_MS
-            self._members.forget_dead(now_ms - self._config.dead_retention_ms)
+            self._forget(now_ms)
         self._report(effects, now_ms)
         self.deadline_ms = self._next_deadline_ms()
         assert self.deadline_ms > now_ms, "everything due was done"
@@ -208,8 +231,15 @@ class Gossip:
                 self._on_stream_replied(request, data, now_ms)
             case StreamFailed(request):
                 self._outbox.requests.pop(request, None)
+                self._prober.on_stream_ended(request, answered=False)
+            case DataPath(node, generation, works):
+                self._prober.on_data_path(node, generation, works)
+            case Stalled(duration_ms):
+                self._stalled(now_ms - duration_ms, now_ms)
             case SetHints(hints):
-                self._members.restate(hints=hints)
+                self._members.set_hints(hints)
+            case SetLoad(load):
+                self._members.set_load(load)
             case SetAddress(address):
                 self._members.restate(address=address)
             case Leave():
@@ -217,42 +247,61 @@ class Gossip:
             case Rejoin():
                 self._members.leaving = False
                 self._members.restate()
-            case Remove(nodes):
-                for node in nodes:
-                    self._members.remove(node)
+            case Removed(nodes, members_epoch):
+                for node in self._members.remove(nodes, members_epoch):
                     self._accused_ms.pop(node, None)
+                    self._stability.forget(node)
 
-    def _notice_stall(self, now_ms: int) -> None:
-        stalled_ms = now_ms - self.deadline_ms
-        if stalled_ms >= STALL_MS_MIN:
+    def _stalled(self, since_ms: int, now_ms: int) -> None:
+        """This process did not run in that time: what it did not hear is nobody's fault but its own."""
+        stalled_ms = self._health.stalled(since_ms, now_ms)
+        if stalled_ms:
             self._prober.postpone(stalled_ms)
             self._members.postpone_suspicions(stalled_ms)
-            self._health.adjust(1)
+
+    def _forget(self, now_ms: int) -> None:
+        self._members.forget_dead(now_ms)
+        for node in [node for node in self._stability.published if self._members.get(node) is None]:
+            self._stability.forget(node)
 
     def _report(self, effects: Effects, now_ms: int) -> None:
         members = self._members
         for change in members.changes:
-            if change.member.state <= State.SUSPECT:
-                self._prober.add(change.member.node)
-            if change.before is None or State.DEAD in (change.before, change.member.state):
-                self._sync_doublings = 0
-                self._sync_ms = min(self._sync_ms, now_ms + self._sync_wait_ms())
+            view, before = change.member, change.before
+            if view.state <= State.SUSPECT:
+                self._prober.add(view.node)
+            if view.state is not before:
+                self._stability.hear(view.node, view.state, now_ms)
+            self._contacts.changed(change, now_ms)
         effects.changes, members.changes = members.changes, []
         effects.superseded_by, members.superseded_by = members.superseded_by, 0
+        effects.cut = self._stability.publish(now_ms, self.member)
 
     def _next_deadline_ms(self) -> int:
-        deadline_ms = min(self._prober.deadline_ms(), self._sync_ms, self._reconnect_ms, self._forget_ms)
+        deadline_ms = min(self._prober.deadline_ms(), self._contacts.deadline_ms, self._forget_ms)
         if self._gossip_ms is not None:
             deadline_ms = min(deadline_ms, self._gossip_ms)
-        suspicion_ms = self._members.suspicion_deadline_ms()
-        return deadline_ms if suspicion_ms is None else min(deadline_ms, suspicion_ms)
+        for maybe_ms in (self._members.suspicion_deadline_ms(), self._stability.deadline_ms()):
+            if maybe_ms is not None:
+                deadline_ms = min(deadline_ms, maybe_ms)
+        return deadline_ms
 
     # Packets.
 
+    def _read(self, data: bytes, bytes_max: int) -> Packet | None:
+        packet = decode(data, self._cluster, bytes_max)
+        if isinstance(packet, Packet):
+            self._members.teller = packet.sender
+            return packet
+        if isinstance(packet, ForeignVersion):
+            self._outbox.effects.foreign = packet
+            packet = Refusal.VERSION_MISMATCH
+        self.refusals[packet] += 1
+        return None
+
     def _on_datagram(self, source: Endpoint, data: bytes, now_ms: int) -> None:
-        packet = decode(data, self._cluster, PACKET_BYTES_MAX)
-        if isinstance(packet, Refusal):
-            self.refusals[packet] += 1
+        packet = self._read(data, PACKET_BYTES_MAX)
+        if packet is None:
             return
         told = self._judge_sender(packet)
         if told is not None and now_ms >= self._accused_ms.get(packet.sender, now_ms):
@@ -267,13 +316,15 @@ class Gossip:
                 case Ping():
                     self._prober.on_ping(source, message)
                 case Ack():
-                    self._prober.on_ack(packet.sender, message)
+                    self._prober.on_ack(packet.sender, message, now_ms)
                 case PingRequest():
                     self._prober.on_ping_request(source, message, now_ms)
                 case Nack():
                     self._prober.on_nack(packet.sender, message)
                 case Alive() | Suspect() | Dead() | Left():
                     self._members.hear(message, now_ms)
+                case Hints() | Load():
+                    self._members.note(message)
                 case _:
                     self.refusals[Refusal.MISDIRECTED] += 1
         if not self._members.leaving and any(map(self._is_accusation, packet.messages)):
@@ -308,9 +359,8 @@ class Gossip:
         return False
 
     def _on_stream_requested(self, stream: int, data: bytes, now_ms: int) -> None:
-        packet = decode(data, self._cluster, STREAM_BYTES_MAX)
-        if isinstance(packet, Refusal):
-            self.refusals[packet] += 1
+        packet = self._read(data, STREAM_BYTES_MAX)
+        if packet is None:
             self._outbox.hang_up(stream)
             return
         if not self._is_heard(packet):
@@ -323,99 +373,54 @@ class Gossip:
             case [Ping()]:
                 self._outbox.reply(stream, self.own)
             case [SyncRequest() as request] if request.sender.node == packet.sender:
-                self._on_sync_request(stream, request, now_ms)
+                self._members.merge(SyncRecord(request.sender, State.ALIVE, (), 0), packet.sender, now_ms)
+                self._outbox.reply(stream, reply_to(self._members, request, now_ms))
             case [SyncDelta() as delta]:
+                incarnation = self.own.incarnation
                 self._merge(delta.records, packet.sender, now_ms)
-                self._outbox.reply(stream)
+                wanted = delta.wanted if self.own.incarnation == incarnation else [self.own.node, *delta.wanted]
+                self._outbox.reply(stream, SyncRecords(answer(self._members, wanted, now_ms)))
             case _:
                 self.refusals[Refusal.MISDIRECTED] += 1
                 self._outbox.hang_up(stream)
 
-    def _on_sync_request(self, stream: int, request: SyncRequest, now_ms: int) -> None:
-        own = self.own
-        for entry in request.digest:
-            if entry.node == own.node and (entry.state, entry.generation) != (State.ALIVE, own.generation):
-                self._members.hear(Dead(entry.node, entry.generation, entry.incarnation, ()), now_ms)
-        self._members.merge(SyncRecord(request.sender, State.ALIVE, (), 0), request.sender.node, now_ms)
-        reply = compare(self._members, request.digest, teach_after_ms=self._teach_after_ms(now_ms), now_ms=now_ms)
-        self._outbox.reply(stream, reply)
-
     def _on_stream_replied(self, request: int, data: bytes, now_ms: int) -> None:
         target = self._outbox.requests.pop(request, None)
-        packet = decode(data, self._cluster, STREAM_BYTES_MAX)
-        if isinstance(packet, Refusal):
-            self.refusals[packet] += 1
-            return
-        if target is None or not self._is_heard(packet):
+        packet = self._read(data, STREAM_BYTES_MAX)
+        self._prober.on_stream_ended(request, answered=packet is not None)
+        if packet is None or target is None or not self._is_heard(packet):
             return
         for message in packet.messages:
             match message:
                 case Ack():
-                    self._prober.on_ack(packet.sender, message)
+                    self._prober.on_ack(packet.sender, message, now_ms, stream=True)
                 case Alive() | Suspect() | Dead() | Left():
                     self._members.hear(message, now_ms)
-                case SyncReply(records, wanted):
+                case SyncReply():
+                    self._on_sync_reply(target, message, packet.sender, now_ms)
+                case SyncRecords(records):
                     self._merge(records, packet.sender, now_ms)
-                    if wanted:
-                        teach_after_ms = self._teach_after_ms(now_ms)
-                        known = answer(self._members, wanted, teach_after_ms=teach_after_ms, now_ms=now_ms)
-                        self._outbox.request(target, SyncDelta(known))
                 case _:
                     self.refusals[Refusal.MISDIRECTED] += 1
+
+    def _on_sync_reply(self, target: Endpoint, reply: SyncReply, sender: NodeId, now_ms: int) -> None:
+        own = self.own
+        for entry in reply.entries:
+            if entry.node == own.node and (entry.state, entry.generation) != (State.ALIVE, own.generation):
+                self._members.hear(Dead(entry.node, entry.generation, entry.incarnation, ()), now_ms)
+        self._merge(reply.records, sender, now_ms)
+        if reply.more:
+            self._contacts.compare_with(target)
+        elif reply.buckets:
+            delta = compare(self._members, reply, now_ms)
+            if delta.records or delta.wanted:
+                self._outbox.request(target, delta)
 
     def _merge(self, records: list[SyncRecord], reporter: NodeId, now_ms: int) -> None:
         for record in records:
             self._members.merge(record, reporter, now_ms)
 
     # What happens by itself.
-
-    def _tick_sync(self, now_ms: int) -> None:
-        live = self._members.live() if min(self._sync_ms, self._reconnect_ms) <= now_ms else []
-        if self._sync_ms <= now_ms:
-            if live:
-                self._join_retry_ms = JOIN_RETRY_FIRST_MS
-                self._sync_ms = now_ms + self._sync_wait_ms()
-                self._sync_doublings = min(self._sync_doublings + 1, SYNCS_AFTER_CHANGE)
-                self._sync_with(endpoint_of(self._random.choice(live)), now_ms)
-            else:
-                self._sync_ms = now_ms + self._jittered(self._join_retry_ms)
-                self._join_retry_ms = min(self._join_retry_ms * 2, self._config.reconnect_interval_ms)
-                seeds = self._absent_seeds(live)
-                if seeds:
-                    self._sync_with(self._random.choice(seeds), now_ms)
-        if self._reconnect_ms <= now_ms:
-            self._reconnect_doublings = min(self._reconnect_doublings + 1, RECONNECTS_AT_START)
-            wait_ms = self._config.reconnect_interval_ms >> (RECONNECTS_AT_START - self._reconnect_doublings)
-            self._reconnect_ms = now_ms + self._jittered(wait_ms)
-            self._reconnect(live, now_ms)
-
-    def _reconnect(self, live: list[Member], now_ms: int) -> None:
-        """Try one of those that are missing; a dead one also by datagram, in case only streams are broken."""
-        dead = {endpoint_of(member): member for member in self._members if member.state is State.DEAD}
-        targets = list(dict.fromkeys([*dead, *self._absent_seeds(live)]))
-        if not targets or self._members.leaving:
-            return
-        target = self._random.choice(targets)
-        if target in dead:
-            self._outbox.send(target, accusation(dead[target]))
-        self._sync_with(target, now_ms)
-
-    def _sync_wait_ms(self) -> int:
-        interval_ms = self._config.sync_interval_scaled_ms(self._members.size)
-        return self._jittered(interval_ms >> (SYNCS_AFTER_CHANGE - self._sync_doublings))
-
-    def _absent_seeds(self, live: list[Member]) -> list[Endpoint]:
-        present = {endpoint_of(member) for member in live}
-        present.add((self.own.address.host, self.own.address.gossip_port))
-        return [seed for seed in self._seeds if seed not in present]
-
-    def _sync_with(self, target: Endpoint, now_ms: int) -> None:
-        if not self._members.leaving:
-            entries = digest(self._members, teach_after_ms=self._teach_after_ms(now_ms))
-            self._outbox.request(target, SyncRequest(self.own, entries))
-
-    def _teach_after_ms(self, now_ms: int) -> int:
-        return now_ms - self._config.dead_retention_ms // 2
 
     def _tick_gossip(self, now_ms: int) -> None:
         if self._gossip_ms is not None and self._gossip_ms <= now_ms:
@@ -425,9 +430,6 @@ class Gossip:
                 self._outbox.send(endpoint_of(member))
         if self._gossip_ms is None and self._news and self._members.size > 1:
             self._gossip_ms = now_ms + self._config.gossip_interval_ms
-
-    def _jittered(self, interval_ms: int) -> int:
-        return max(1, int(interval_ms * self._random.uniform(0.75, 1.25)))
 
 
 def _opinions_last(message: object) -> int:

@@ -1,11 +1,17 @@
-"""What goes into the gossip core and what comes out of it."""
+"""What goes into the gossip core and what comes out of it.
+
+For whoever decides from above (placement, the node), the seam is this. `Gossip.members()` gives a `MemberView` for everybody
+else: (node id, boot generation) with state alive | suspect | dead | left, addresses, tags, load, and since when.
+`Effects.changes` tells each change of opinion, `Effects.cut` what is steady enough to act upon. Downwards there is one command
+that gossip obeys: `Removed(nodes, members_epoch)`. All of it is opinion.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from cluster.gossip.messages import Address, Labels, State
+from cluster.gossip.messages import Address, ForeignVersion, Load, State, Tags
 from cluster.ids import NodeId
 
 Endpoint = tuple[str, int]
@@ -63,6 +69,13 @@ class SetHints:
 
 
 @dataclass(frozen=True, slots=True)
+class SetLoad:
+    """Tell everybody how busy this node is. The node, generation and sequence in it are filled in by the core."""
+
+    load: Load
+
+
+@dataclass(frozen=True, slots=True)
 class SetAddress:
     """This node is reached elsewhere from now on."""
 
@@ -80,14 +93,50 @@ class Rejoin:
 
 
 @dataclass(frozen=True, slots=True)
-class Remove:
-    """The authoritative member list no longer has these ids, for good: forget them and refuse them from now on."""
+class Removed:
+    """The authoritative list of members, as of this epoch, no longer has these ids, for good: forget them and refuse them from
+    now on, whoever still gossips about them. Ids are never reused; lists may be cumulative and may come late or twice.
+    """
 
     nodes: Iterable[NodeId]
+    members_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """This process did not run for this long until now, as its event loop noticed: timers of suspicions stand still for that
+    time, and what was under way accuses nobody.
+    """
+
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DataPath:
+    """Whether the connections of the data path reach a process of a member, as their owner knows just now. While a probe is
+    under way a path that works is an answer.
+    """
+
+    node: NodeId
+    generation: int
+    works: bool
 
 
 Event = (
-    Datagram | StreamRequested | StreamReplied | StreamFailed | Tick | Awake | SetHints | SetAddress | Leave | Rejoin | Remove
+    Datagram
+    | StreamRequested
+    | StreamReplied
+    | StreamFailed
+    | Tick
+    | Awake
+    | SetHints
+    | SetLoad
+    | SetAddress
+    | Leave
+    | Rejoin
+    | Removed
+    | Stalled
+    | DataPath
 )
 
 
@@ -96,6 +145,7 @@ class MemberView:
     """A member as this node holds it now.
 
     since_ms: when it entered `state`, on this node's clock. accusers: who said so, for a suspect or dead member.
+    hints, load: what it last said of itself, empty and None if nothing yet.
     """
 
     node: NodeId
@@ -103,8 +153,9 @@ class MemberView:
     incarnation: int
     state: State
     address: Address
-    labels: Labels
+    tags: Tags
     hints: bytes
+    load: Load | None
     since_ms: int
     accusers: tuple[NodeId, ...]
 
@@ -115,6 +166,19 @@ class MemberChange:
 
     member: MemberView
     before: State | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One change of the published view: verdicts of some 100 ms together, without members that flap.
+
+    number: of this node's cuts, rising by one. up: new, or back (a suspect is up). down: dead. left: said good-bye.
+    """
+
+    number: int
+    up: tuple[MemberView, ...]
+    down: tuple[MemberView, ...]
+    left: tuple[MemberView, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +202,9 @@ class StreamReply:
 class Effects:
     """What one step wants done. The order within a list is the order to do it in; between lists there is none.
 
+    changes: every opinion as it changes. cut: the change of the published view that is due, if any.
+    foreign: versions spoken by somebody whose packet this release can not read.
+    data_paths: members whose datagrams are missing: tell, by `DataPath`, whether the data path reaches them.
     superseded_by: nonzero when the others know a newer process of this node's id; this node should look into it.
     """
 
@@ -145,4 +212,7 @@ class Effects:
     requests: list[StreamRequest] = field(default_factory=list)
     replies: list[StreamReply] = field(default_factory=list)
     changes: list[MemberChange] = field(default_factory=list)
+    cut: Cut | None = None
+    foreign: ForeignVersion | None = None
+    data_paths: list[NodeId] = field(default_factory=list)
     superseded_by: int = 0

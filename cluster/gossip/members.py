@@ -11,6 +11,8 @@ alive. An alive of a higher incarnation brings a member back from the dead: a de
     left(i)          i >= j                i >= j                         i >= j if dead
     about ourselves  any accusation of our process at >= our incarnation: refuted with one above it, unless leaving
 
+Hints and load of a member belong to its generation; the highest sequence counts, and neither touches the incarnation.
+
 Invariants: a member's identity only rises; a suspicion belongs to the identity it was raised against; every change of
 opinion is queued as news exactly once; removed ids are never members again.
 """
@@ -18,28 +20,35 @@ opinion is queued as news exactly once; removed ids are never members again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
 from cluster.gossip.broadcast import BroadcastQueue
-from cluster.gossip.config import MEMBERS_MAX, REMOVED_MAX, GossipConfig
-from cluster.gossip.effects import MemberChange, MemberView
+from cluster.gossip.chronicle import Episode, Happening, extended
+from cluster.gossip.config import MEMBERS_MAX, REMOVED_MAX, GossipConfig, Profile
+from cluster.gossip.effects import MemberChange
 from cluster.gossip.health import LocalHealth
+from cluster.gossip.member import Member, OpinionCounters, identity_of, raised
 from cluster.gossip.messages import (
-    ACCUSERS_MAX,
     INCARNATION_MAX,
+    Accuser,
     Address,
     Alive,
     Dead,
-    Labels,
+    Hints,
     Left,
+    Load,
+    Note,
     Opinion,
+    Path,
     Refusal,
     State,
     Suspect,
     SyncRecord,
+    Tags,
 )
-from cluster.gossip.suspicion import Suspicion
+from cluster.gossip.reach import Reach
+from cluster.gossip.suspicion import NEVER_MS, Suspicion
+from cluster.gossip.tables import BucketHashes, Population, hash_of
 from cluster.ids import NodeId
 
 INCARNATION_JUMP_MAX = 1 << 32
@@ -47,49 +56,36 @@ INCARNATION_JUMP_MAX = 1 << 32
 keeps a forged or damaged incarnation from using up the range, after which its subject could never refute again."""
 
 
-@dataclass(slots=True)
-class Member:
-    """Another node as this one holds it. `suspicion` is set exactly while the state is SUSPECT."""
-
-    alive: Alive
-    state: State
-    since_ms: int
-    accusers: tuple[NodeId, ...] = ()
-    suspicion: Suspicion | None = None
-
-    def view(self) -> MemberView:
-        alive = self.alive
-        return MemberView(
-            alive.node,
-            alive.generation,
-            alive.incarnation,
-            self.state,
-            alive.address,
-            alive.labels,
-            alive.hints,
-            self.since_ms,
-            self.suspicion.accusers if self.suspicion is not None else self.accusers,
-        )
-
-
 class Members:
-    """The table of opinions. `changes` and `superseded_by` gather what the caller has to report."""
+    """The table of opinions. `changes` and `superseded_by` gather what the caller has to report.
+
+    teller: whose packet is being read, for the record; set by the caller.
+    """
 
     def __init__(self, own: Alive, config: GossipConfig, news: BroadcastQueue, health: LocalHealth) -> None:
         self.own = own
+        self.own_hints: Hints | None = None
+        self.own_load: Load | None = None
         self.leaving = False
         self.superseded_by = 0
         self.changes: list[MemberChange] = []
         self.refusals: Counter[Refusal] = Counter()
         self.refutations = 0
+        self.counters = OpinionCounters()
+        self.teller = own.node
+        self.profile = Profile()
+        self.hashes = BucketHashes()
+        self.population = Population()
+        self.members_epoch = 0
         self._config = config
         self._news = news
         self._health = health
         self._members: dict[NodeId, Member] = {}
         self._suspects: dict[NodeId, Member] = {}
+        self._dead: dict[NodeId, Member] = {}
         self._removed: dict[NodeId, None] = {}
-        self._live = 0
-        news.put(own)
+        self._weighed = True
+        self._say(own)
 
     def __iter__(self) -> Iterator[Member]:
         return iter(self._members.values())
@@ -101,35 +97,60 @@ class Members:
         return node in self._removed
 
     @property
+    def known(self) -> int:
+        """Others that are remembered, the dead and departed included."""
+        return len(self._members)
+
+    @property
     def size(self) -> int:
         """Members that count for timeouts: this node and everybody who is alive or suspect."""
-        return self._live + 1
+        return len(self.population) + 1
 
     def suspects(self) -> list[Member]:
         return list(self._suspects.values())
 
+    def dead(self) -> Iterable[Member]:
+        return self._dead.values()
+
     def live(self) -> list[Member]:
-        return [member for member in self._members.values() if member.state <= State.SUSPECT]
+        return self.population.live()
 
     # Our own record.
 
-    def restate(self, *, address: Address | None = None, labels: Labels | None = None, hints: bytes | None = None) -> None:
+    def restate(self, *, address: Address | None = None, tags: Tags | None = None) -> None:
         """Say something new about ourselves, in a new incarnation."""
         own = self.own
-        self.own = Alive(
-            own.node,
-            own.generation,
-            own.incarnation + 1,
-            own.address if address is None else address,
-            own.labels if labels is None else labels,
-            own.hints if hints is None else hints,
-        )
-        self._news.put(self.own)
+        address, tags = own.address if address is None else address, own.tags if tags is None else tags
+        self._say(Alive(own.node, own.generation, own.incarnation + 1, address, tags))
+
+    def set_hints(self, data: bytes) -> None:
+        sequence = self.own_hints.sequence + 1 if self.own_hints is not None else 1
+        self.own_hints = Hints(self.own.node, self.own.generation, sequence, data)
+        self._news.put(self.own_hints)
+        self._hash_own()
+
+    def set_load(self, load: Load) -> None:
+        """Whose it is and its sequence are filled in here."""
+        sequence = self.own_load.sequence + 1 if self.own_load is not None else 1
+        figures = (load.map_version, load.members_epoch, load.leaders, load.replicas, load.cpu_permille, load.disk_permille)
+        self.own_load = Load(self.own.node, self.own.generation, sequence, *figures)
+        self._news.put(self.own_load)
 
     def leave(self) -> None:
         """Say good-bye. Accusations are no longer refuted; `restate` afterwards is a return."""
         self.leaving = True
-        self._news.put(Left(*_identity(self.own)))
+        self._news.put(Left(*identity_of(self.own)))
+        self._hash_own()
+
+    def _say(self, own: Alive) -> None:
+        self.own = own
+        self._news.put(own)
+        self._hash_own()
+
+    def _hash_own(self) -> None:
+        state = State.LEFT if self.leaving else State.ALIVE
+        hints = self.own_hints.sequence if self.own_hints is not None else 0
+        self.hashes.put(self.own.node, hash_of(self.own.node, *self.own.identity, state, hints))
 
     def _accused(self, generation: int, incarnation: int) -> None:
         own = self.own
@@ -140,8 +161,7 @@ class Members:
         if incarnation - own.incarnation > INCARNATION_JUMP_MAX:
             self.refusals[Refusal.IMPLAUSIBLE_INCARNATION] += 1
             return
-        self.own = Alive(own.node, own.generation, incarnation + 1, own.address, own.labels, own.hints)
-        self._news.put(self.own)
+        self._say(Alive(own.node, own.generation, incarnation + 1, own.address, own.tags))
         self.refutations += 1
         self._health.adjust(1)
 
@@ -159,6 +179,23 @@ class Members:
         else:
             self._hear_against(opinion, now_ms)
 
+    def note(self, note: Note) -> None:
+        """Take what a member says of itself, if it is that process and newer than what is held."""
+        member = self._members.get(note.node)
+        if member is None or note.generation != member.alive.generation:
+            return
+        if isinstance(note, Hints):
+            if note.sequence <= member.hints_sequence:
+                return
+            member.hints = note
+            self._hash(member)
+        elif member.load is None or note.sequence > member.load.sequence:
+            member.load = note
+        else:
+            return
+        self._news.put(note)
+        self.changes.append(MemberChange(member.view(), member.state))
+
     def _hear_alive(self, alive: Alive, now_ms: int) -> None:
         member = self._members.get(alive.node)
         if member is None:
@@ -167,9 +204,20 @@ class Members:
         if alive.identity <= member.alive.identity or not self._plausible(member, alive.generation, alive.incarnation):
             return
         before, restarted = member.state, alive.generation > member.alive.generation
-        news = (alive.address, alive.labels, alive.hints) != (member.alive.address, member.alive.labels, member.alive.hints)
-        member.alive = alive
-        self._become(member, State.ALIVE, now_ms)
+        news = (alive.address, alive.tags) != (member.alive.address, member.alive.tags)
+        if restarted:
+            self._record(member, Happening.RESTARTED, now_ms, alive)
+            member.hints = member.load = None
+        elif before is State.SUSPECT:
+            self._record(member, Happening.REFUTED, now_ms, alive)
+            self.counters.refuted += 1
+            self.counters.refute_ms += now_ms - member.since_ms
+        elif before is not State.ALIVE:
+            self._record(member, Happening.RETURNED, now_ms, alive)
+            self.counters.returned += before is State.DEAD
+        if restarted or alive.address != member.alive.address:
+            member.reach = Reach()
+        self._become(member, alive, State.ALIVE, now_ms)
         self._news.put(alive)
         if restarted or news or before is not State.ALIVE:
             self.changes.append(MemberChange(member.view(), before))
@@ -193,55 +241,93 @@ class Members:
     def _suspect(self, member: Member, opinion: Suspect, now_ms: int) -> None:
         if not opinion.accusers:
             return
+        accusers = [(accuser, self._zone_of(accuser.node)) for accuser in opinion.accusers]
         suspicion = member.suspicion
         if suspicion is not None and opinion.incarnation == member.alive.incarnation:
-            if suspicion.confirm(opinion.accusers):
-                self._news.put(Suspect(*_identity(member.alive), suspicion.accusers))
+            if suspicion.confirm(accusers):
+                self._weighed = False
+                self._record(member, Happening.CONFIRMED, now_ms)
+                self._news.put(Suspect(*identity_of(member.alive), member.held_accusers))
             return
         before = member.state
-        self._raise_incarnation(member, opinion.incarnation)
-        self._become(member, State.SUSPECT, now_ms)
+        self._become(member, raised(member.alive, opinion.incarnation), State.SUSPECT, now_ms)
         size = self.size
         member.suspicion = Suspicion(
-            opinion.accusers,
+            accusers,
             now_ms=now_ms,
             min_ms=self._config.suspicion_min_ms(size),
             max_ms=self._config.suspicion_max_ms(size),
-            expected=self._config.confirmations_expected(size),
+            expected=max(1, self._config.confirmations_expected(size)),
         )
         self._suspects[opinion.node] = member
-        self._news.put(Suspect(*_identity(member.alive), member.suspicion.accusers))
+        self._record(member, Happening.SUSPECTED, now_ms)
+        self.counters.suspected += 1
+        self._news.put(Suspect(*identity_of(member.alive), member.held_accusers))
         if before is not State.SUSPECT:
             self.changes.append(MemberChange(member.view(), before))
 
     def _conclude(self, member: Member, state: State, opinion: Dead | Left, now_ms: int) -> None:
         before = member.state
-        self._raise_incarnation(member, opinion.incarnation)
-        self._become(member, state, now_ms)
+        self._become(member, raised(member.alive, opinion.incarnation), state, now_ms)
         member.accusers = opinion.accusers if isinstance(opinion, Dead) else ()
+        self._record(member, Happening.LEFT if state is State.LEFT else Happening.DIED, now_ms)
+        self.counters.died += state is State.DEAD
         self._news.put(opinion)
         self.changes.append(MemberChange(member.view(), before))
 
-    def accuse(self, node: NodeId, generation: int, now_ms: int) -> None:
+    def accuse(self, node: NodeId, generation: int, paths: Path, now_ms: int) -> None:
         """This node's own probe failed. Ignored if the member is another process by now."""
         member = self._members.get(node)
         if member is not None and member.alive.generation == generation:
-            self.hear(Suspect(node, generation, member.alive.incarnation, (self.own.node,)), now_ms)
+            self.teller = self.own.node
+            self.hear(Suspect(node, generation, member.alive.incarnation, (Accuser(self.own.node, paths),)), now_ms)
+
+    # Verdicts.
 
     def expire(self, now_ms: int) -> None:
         """Conclude the suspicions whose time has run out."""
+        if self.suspicion_deadline_ms() is None:
+            return
+        self.teller = self.own.node
         due = [m for m in self._suspects.values() if m.suspicion is not None and m.suspicion.deadline_ms <= now_ms]
         for member in due:
-            assert member.suspicion is not None
-            self.hear(Dead(*_identity(member.alive), member.suspicion.accusers), now_ms)
+            self.hear(Dead(*identity_of(member.alive), member.held_accusers), now_ms)
 
     def suspicion_deadline_ms(self) -> int | None:
-        return min((m.suspicion.deadline_ms for m in self._suspects.values() if m.suspicion is not None), default=None)
+        """When the next verdict is due; None if none is."""
+        if not self._suspects:
+            return None
+        if not self._weighed:
+            self._weigh()
+        first_ms = min(m.suspicion.deadline_ms for m in self._suspects.values() if m.suspicion is not None)
+        return None if first_ms == NEVER_MS else first_ms
+
+    def _weigh(self) -> None:
+        """Who could confirm decides how long a suspicion waits: those who are not suspected themselves, and this node.
+
+        In a small cluster of four or more two have to agree, as long as there are two to ask: one node with a broken link
+        must not bury the others.
+        """
+        size, witnesses = self.size, self.population.unsuspected + 1
+        small = self.profile.small
+        expected = min(self._config.confirmations_expected(size), 1) if small else self._config.confirmations_expected(size)
+        agreement = min(2, witnesses) if small and size >= 4 else 1
+        zones = len(self.population.zones.keys() | {self.own.tags.zone})
+        for member in self._suspects.values():
+            assert member.suspicion is not None
+            member.suspicion.weigh(zones=zones, expected=min(expected, witnesses - 1), agreement=agreement)
+        self._weighed = True
 
     def postpone_suspicions(self, stalled_ms: int) -> None:
         for member in self._suspects.values():
             if member.suspicion is not None:
                 member.suspicion.postpone(stalled_ms)
+
+    def _zone_of(self, node: NodeId) -> str:
+        if node == self.own.node:
+            return self.own.tags.zone
+        member = self._members.get(node)
+        return member.alive.tags.zone if member is not None else ""
 
     # What was learnt by comparing tables.
 
@@ -253,7 +339,7 @@ class Members:
         """
         alive, state = record.alive, record.state
         if alive.node == self.own.node or alive.node in self._removed:
-            self.hear(alive if state is State.ALIVE else Dead(*_identity(alive), ()), now_ms)
+            self.hear(alive if state is State.ALIVE else Dead(*identity_of(alive), ()), now_ms)
             return
         member = self._members.get(alive.node)
         if state >= State.DEAD and (member is None or (member.state >= State.DEAD and alive.identity > member.alive.identity)):
@@ -261,10 +347,13 @@ class Members:
             return
         self._hear_alive(alive, now_ms)
         if state is State.LEFT:
-            self.hear(Left(*_identity(alive)), now_ms)
+            self.hear(Left(*identity_of(alive)), now_ms)
         elif state is not State.ALIVE:
             accusers = record.accusers if state is State.SUSPECT else ()
-            self.hear(Suspect(*_identity(alive), accusers or (reporter,)), now_ms)
+            self.hear(Suspect(*identity_of(alive), accusers or (Accuser(reporter),)), now_ms)
+        for note in (record.hints, record.load):
+            if note is not None and note.node == alive.node:
+                self.note(note)
 
     def _learn_gone(self, member: Member | None, record: SyncRecord, now_ms: int) -> None:
         """Remember somebody who was gone before we heard of it, with the age of its death and without news."""
@@ -272,29 +361,49 @@ class Members:
         if member is None:
             self._insert(Member(record.alive, record.state, since_ms, record.accusers), news=False)
         elif self._plausible(member, record.alive.generation, record.alive.incarnation):
+            if record.alive.generation > member.alive.generation:
+                member.hints = member.load = None
             member.alive, member.state, member.accusers = record.alive, record.state, record.accusers
+            self._index_dead(member)
+            self._hash(member)
 
     # Forgetting.
 
-    def remove(self, node: NodeId) -> None:
-        """The authoritative list says that this id is gone for good: forget it and never take it back."""
-        self._removed[node] = None
-        if len(self._removed) > REMOVED_MAX:
-            del self._removed[next(iter(self._removed))]
-        member = self._members.get(node)
-        if member is not None:
-            self._drop(member)
+    def remove(self, nodes: Iterable[NodeId], members_epoch: int) -> list[NodeId]:
+        """The authoritative list of this epoch says that these ids are gone for good: forget them and never take them back.
 
-    def forget_dead(self, before_ms: int) -> None:
-        for member in [m for m in self._members.values() if m.state >= State.DEAD and m.since_ms <= before_ms]:
-            self._drop(member)
+        Ids are only ever added, so that a list that comes late, or twice, changes nothing. Returns those that are new here.
+        """
+        self.members_epoch = max(self.members_epoch, members_epoch)
+        fresh = [node for node in dict.fromkeys(nodes) if node not in self._removed]
+        for node in fresh:
+            self._removed[node] = None
+            member = self._members.get(node)
+            if member is not None:
+                self._drop(member)
+        while len(self._removed) > REMOVED_MAX:
+            del self._removed[next(iter(self._removed))]
+        return fresh
+
+    def forget_dead(self, now_ms: int) -> None:
+        """Drop who was gone for as long as we remember it; stop telling others of it half way."""
+        retention_ms = self._config.dead_retention_ms
+        gone = [member for member in self._members.values() if member.state >= State.DEAD]
+        for member in gone:
+            if member.since_ms <= now_ms - retention_ms:
+                self._drop(member)
+            elif member.taught and member.since_ms <= now_ms - retention_ms // 2:
+                member.taught = False
+                self._hash(member)
 
     def _drop(self, member: Member) -> None:
         node = member.alive.node
-        if member.state <= State.SUSPECT:
-            self._live -= 1
+        self.population.forget(member)
+        self._weighed = False
         self._suspects.pop(node, None)
+        self._dead.pop(node, None)
         self._news.drop(node)
+        self.hashes.put(node, 0)
         del self._members[node]
 
     # The only places that change a member.
@@ -307,8 +416,11 @@ class Members:
             self.refusals[Refusal.TOO_MANY_MEMBERS] += 1
             return
         self._members[member.alive.node] = member
-        if member.state <= State.SUSPECT:
-            self._live += 1
+        self.population.moved(member, None, "")
+        self._index_dead(member)
+        self._weighed = False
+        self._hash(member)
+        self.profile.adapt(self.size)
         if news:
             self._news.put(member.alive)
         self.changes.append(MemberChange(member.view(), None))
@@ -319,20 +431,39 @@ class Members:
             self._drop(min(gone, key=lambda member: member.since_ms))
         return bool(gone)
 
-    def _become(self, member: Member, state: State, now_ms: int) -> None:
-        self._live += (state <= State.SUSPECT) - (member.state <= State.SUSPECT)
-        if state is not member.state:
+    def _become(self, member: Member, alive: Alive, state: State, now_ms: int) -> None:
+        assert alive.identity >= member.alive.identity, "identities only rise"
+        before, zone_before = member.state, member.alive.tags.zone
+        if state is not before:
             member.since_ms = now_ms
+        member.alive = alive
         member.state = state
         member.suspicion = None
         member.accusers = ()
-        self._suspects.pop(member.alive.node, None)
+        member.taught = True
+        self._suspects.pop(alive.node, None)
+        self.population.moved(member, before, zone_before)
+        self._index_dead(member)
+        self._weighed = False
+        self._hash(member)
+        self.profile.adapt(self.size)
 
-    def _raise_incarnation(self, member: Member, incarnation: int) -> None:
-        alive = member.alive
-        assert incarnation >= alive.incarnation, "identities only rise"
-        if incarnation > alive.incarnation:
-            member.alive = Alive(alive.node, alive.generation, incarnation, alive.address, alive.labels, alive.hints)
+    def _index_dead(self, member: Member) -> None:
+        if member.state is State.DEAD:
+            self._dead[member.alive.node] = member
+        else:
+            self._dead.pop(member.alive.node, None)
+
+    def _hash(self, member: Member) -> None:
+        alive, hashed = member.alive, 0
+        if member.taught:
+            hashed = hash_of(alive.node, *alive.identity, member.state, member.hints_sequence)
+        self.hashes.put(alive.node, hashed)
+
+    def _record(self, member: Member, what: Happening, now_ms: int, alive: Alive | None = None) -> None:
+        generation, incarnation = (alive or member.alive).identity
+        episode = Episode(now_ms, what, self.teller, member.held_accusers, generation, incarnation)
+        member.episodes = extended(member.episodes, episode)
 
     def _plausible(self, member: Member, generation: int, incarnation: int) -> bool:
         floor = member.alive.incarnation if generation == member.alive.generation else 0
@@ -340,19 +471,3 @@ class Members:
             return True
         self.refusals[Refusal.IMPLAUSIBLE_INCARNATION] += 1
         return False
-
-
-def accusation(member: Member) -> Opinion:
-    """What to answer somebody who is not what we hold it to be: its newer process, or the charge it may refute."""
-    if member.state is State.SUSPECT:
-        assert member.suspicion is not None
-        return Suspect(*_identity(member.alive), member.suspicion.accusers)
-    if member.state is State.DEAD:
-        return Dead(*_identity(member.alive), member.accusers[:ACCUSERS_MAX])
-    if member.state is State.LEFT:
-        return Left(*_identity(member.alive))
-    return member.alive
-
-
-def _identity(alive: Alive) -> tuple[NodeId, int, int]:
-    return alive.node, alive.generation, alive.incarnation

@@ -62,6 +62,9 @@ class Outbox:
         data = self._packet([encode_message(message) for message in messages])
         self.effects.replies.append(StreamReply(stream, data if len(data) <= STREAM_BYTES_MAX else b""))
 
+    def ask_data_path(self, node: NodeId) -> None:
+        self.effects.data_paths.append(node)
+
     def hang_up(self, stream: int) -> None:
         self.effects.replies.append(StreamReply(stream, b""))
 

@@ -146,8 +146,8 @@ class Administration:
                 "boot_generation": row.generation,
                 "shards_led": led.get(row.node, 0),
                 "replicas": held.get(row.node, 0),
-                "labels": {name: value for name, value in (("host", row.labels.host), ("zone", row.labels.zone)) if value},
-                "version": cluster.__version__ if row.node == self._pump.node else "",
+                "labels": {name: value for name, value in (("host", row.tags.host), ("zone", row.tags.zone)) if value},
+                "version": row.tags.version,
             }
             for row in self._nodes()
         ]

@@ -22,13 +22,14 @@ from pathlib import Path
 
 import msgspec
 
+import cluster
 from cluster.config import InitialNode, NodeConfig
 from cluster.errors import ClusterError
 from cluster.gateway.server import Gateway
 from cluster.gossip.config import GossipConfig
 from cluster.gossip.core import Gossip
 from cluster.gossip.effects import MemberChange
-from cluster.gossip.messages import Address, Labels, State
+from cluster.gossip.messages import Address, State, Tags
 from cluster.ids import SYSTEM_SHARD, NodeId, ShardId
 from cluster.node.admin import Administration
 from cluster.node.backend import NodeBackend, OneAnswer
@@ -232,7 +233,7 @@ class Node:
             node=self.node,
             boot_generation=self.generation,
             address=Address(config.host, config.gossip_port, config.peer_port, config.client_port),
-            labels=Labels(config.labels.get("host", ""), config.labels.get("zone", "")),
+            tags=Tags(config.labels.get("host", ""), config.labels.get("zone", ""), cluster.__version__),
             seeds=tuple((peer.host, peer.gossip_port) for peer in self.first_nodes if peer.node_id != self.node),
             config=GossipConfig(),
             source=random.Random(),
@@ -248,12 +249,12 @@ class Node:
         """Every known node as this one sees it: gossip's opinion, or silence about a first node never met."""
         own = self._gossip.core.own
         met = {view.node: view for view in self._gossip.core.members()}
-        rows = [NodeView(self.node, own.address, own.labels, State.ALIVE, self.generation)]
+        rows = [NodeView(self.node, own.address, own.tags, State.ALIVE, self.generation)]
         for peer in self.first_nodes:
             if peer.node_id != self.node and peer.node_id not in met:
                 address = Address(peer.host, peer.gossip_port, peer.peer_port, peer.client_port)
-                rows.append(NodeView(peer.node_id, address, Labels(), State.DEAD, 0))
-        rows += [NodeView(view.node, view.address, view.labels, view.state, view.generation) for view in met.values()]
+                rows.append(NodeView(peer.node_id, address, Tags(), State.DEAD, 0))
+        rows += [NodeView(view.node, view.address, view.tags, view.state, view.generation) for view in met.values()]
         return sorted(rows, key=lambda row: row.node)
 
     # -- the system document -----------------------------------------------------------------------------------------

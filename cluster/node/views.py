@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cluster.gossip.messages import Address, Labels, State
+from cluster.gossip.messages import Address, State, Tags
 from cluster.ids import NodeId
 
 
@@ -14,6 +14,6 @@ class NodeView:
 
     node: NodeId
     address: Address
-    labels: Labels
+    tags: Tags
     state: State
     generation: int

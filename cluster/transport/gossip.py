@@ -26,7 +26,7 @@ from cluster.gossip.effects import (
     Event,
     Leave,
     MemberChange,
-    Remove,
+    Removed,
     SetHints,
     StreamFailed,
     StreamReplied,
@@ -161,9 +161,9 @@ class GossipTransport:
         """Tell everybody. Raises TooLarge; nothing was changed."""
         self.step(SetHints(hints))
 
-    def remove(self, nodes: Iterable[NodeId]) -> None:
-        """The authoritative member list no longer has these ids."""
-        self.step(Remove(tuple(nodes)))
+    def remove(self, nodes: Iterable[NodeId], members_epoch: int) -> None:
+        """The authoritative member list, as of this epoch, no longer has these ids."""
+        self.step(Removed(tuple(nodes), members_epoch))
 
     def step(self, event: Event) -> None:
         """Give the core an event and do what it wants done. Ignored once stopped."""

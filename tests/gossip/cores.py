@@ -13,14 +13,17 @@ from cluster.gossip.health import LocalHealth
 from cluster.gossip.members import Members
 from cluster.gossip.messages import (
     STREAM_BYTES_MAX,
+    Accuser,
     Address,
     Alive,
     Dead,
-    Labels,
+    Hints,
     Left,
+    Load,
     Message,
     Packet,
     Suspect,
+    Tags,
     cluster_tag,
     decode,
     encode_message,
@@ -41,16 +44,28 @@ def endpoint(number: int) -> Endpoint:
     return f"host-n{number}", 7402
 
 
-def alive(number: int, *, generation: int = 1, incarnation: int = 0, hints: bytes = b"") -> Alive:
-    return Alive(node(number), generation, incarnation, Address(*endpoint(number)), Labels("h", "z"), hints)
+def alive(number: int, *, generation: int = 1, incarnation: int = 0, zone: str = "z") -> Alive:
+    return Alive(node(number), generation, incarnation, Address(*endpoint(number)), Tags("h", zone))
 
 
-def suspect(number: int, *accusers: int, generation: int = 1, incarnation: int = 0) -> Suspect:
-    return Suspect(node(number), generation, incarnation, tuple(map(node, accusers)))
+def hints(number: int, data: bytes = b"", *, generation: int = 1, sequence: int = 1) -> Hints:
+    return Hints(node(number), generation, sequence, data)
 
 
-def dead(number: int, *accusers: int, generation: int = 1, incarnation: int = 0) -> Dead:
-    return Dead(node(number), generation, incarnation, tuple(map(node, accusers)))
+def load(number: int, *, generation: int = 1, sequence: int = 1, map_version: int = 1) -> Load:
+    return Load(node(number), generation, sequence, map_version)
+
+
+def accusers(*numbers: int) -> tuple[Accuser, ...]:
+    return tuple(Accuser(node(number)) for number in numbers)
+
+
+def suspect(number: int, *by: int, generation: int = 1, incarnation: int = 0) -> Suspect:
+    return Suspect(node(number), generation, incarnation, accusers(*by))
+
+
+def dead(number: int, *by: int, generation: int = 1, incarnation: int = 0) -> Dead:
+    return Dead(node(number), generation, incarnation, accusers(*by))
 
 
 def left(number: int, *, generation: int = 1, incarnation: int = 0) -> Left:
@@ -81,6 +96,7 @@ class Core:
         seeds: tuple[Endpoint, ...] = (),
         seed: int = 1,
         generation: int = 1,
+        zone: str = "z",
     ) -> None:
         self.now_ms = 1_000_000
         self.gossip = Gossip(
@@ -88,7 +104,7 @@ class Core:
             node=ME,
             boot_generation=generation,
             address=Address(*endpoint(0)),
-            labels=Labels("h0", "z0"),
+            tags=Tags("h0", zone),
             seeds=seeds,
             config=config or GossipConfig(),
             source=random.Random(seed),

@@ -25,7 +25,7 @@ from cluster.gossip.effects import (
     StreamRequested,
     Tick,
 )
-from cluster.gossip.messages import Address, Labels, State
+from cluster.gossip.messages import Address, State, Tags
 from cluster.ids import NodeId
 from tests.gossip.cores import CLUSTER
 
@@ -162,7 +162,7 @@ class Network:
             node=host.name,
             boot_generation=host.generation,
             address=Address(*host.endpoint),
-            labels=Labels(host.endpoint[0], "zone"),
+            tags=Tags(host.endpoint[0], "zone"),
             seeds=self.seeds,
             config=self.config,
             source=host.source,

@@ -11,39 +11,66 @@ from cluster.gossip.config import PACKET_BYTES_MAX, GossipConfig
 from cluster.gossip.effects import (
     Awake,
     Datagram,
+    DataPath,
     Effects,
     Event,
     Leave,
     Rejoin,
-    Remove,
+    Removed,
     SetAddress,
     SetHints,
+    SetLoad,
+    Stalled,
     StreamFailed,
     StreamReplied,
     StreamRequested,
     Tick,
 )
 from cluster.gossip.messages import (
+    BUCKET_HASH_BYTES,
+    BUCKETS,
     HINTS_BYTES_MAX,
     Ack,
     Address,
     Alive,
     DigestEntry,
+    Hints,
+    Load,
     Nack,
     Ping,
+    PingRequest,
     Refusal,
     State,
     Suspect,
     SyncDelta,
     SyncRecord,
+    SyncRecords,
     SyncReply,
     SyncRequest,
 )
 from cluster.gossip.outbox import REQUESTS_MAX
-from tests.gossip.cores import Core, alive, dead, endpoint, left, node, packet, read, sent, suspect
+from cluster.gossip.sync import compare, open_comparison, reply_to
+from tests.gossip.cores import (
+    Core,
+    accusers,
+    alive,
+    dead,
+    endpoint,
+    hints,
+    left,
+    load,
+    node,
+    packet,
+    read,
+    sent,
+    suspect,
+    table,
+)
 
 ALIVE, SUSPECT, DEAD, LEFT = State.ALIVE, State.SUSPECT, State.DEAD, State.LEFT
 CONFIG = GossipConfig()
+NO_HASHES = bytes(BUCKETS * BUCKET_HASH_BYTES)
+EVERY_BUCKET = (1 << BUCKETS) - 1
 
 
 def state_of(core: Core, number: int) -> State | None:
@@ -135,7 +162,7 @@ def test_a_node_whose_name_was_taken_by_a_newer_process_is_told_and_goes_on() ->
 def test_removed_nodes_are_neither_heard_nor_contacted() -> None:
     """Traps 19 and 27: removed members came back, or went on being targets."""
     core = Core(3, seeds=(endpoint(1),))
-    core.step(Remove([node(1)]))
+    core.step(Removed([node(1)], 1))
     core.hear(1, alive(1, incarnation=5), dead(2, 1))
     assert core.gossip.member(node(1)) is None
     assert state_of(core, 2) is ALIVE
@@ -144,16 +171,33 @@ def test_removed_nodes_are_neither_heard_nor_contacted() -> None:
     assert core.gossip.refusals[Refusal.REMOVED] >= 1
 
 
-def test_hints_reach_others_in_a_new_incarnation_and_oversize_ones_are_refused() -> None:
+def test_hints_and_load_reach_others_without_a_new_incarnation_and_oversize_ones_are_refused() -> None:
     """Trap 14: what is too large must be refused at its source, not dropped on the way."""
     core = Core(2)
     with pytest.raises(TooLarge):
         core.step(SetHints(bytes(HINTS_BYTES_MAX + 1)))
-    assert core.gossip.own.incarnation == 0
     core.step(SetHints(b"leads 7"))
+    core.step(SetHints(b"leads 8"))
+    core.step(SetLoad(Load(node(9), 9, 9, map_version=3)))
     core.step(SetAddress(Address("new-host", 1)))
-    (told,) = {m for m in sent(core.pass_time(200)) if isinstance(m, Alive) and m.node == node(0)}
-    assert (told.hints, told.address.host, told.incarnation) == (b"leads 7", "new-host", 2)
+    told = {type(m): m for m in sent(core.pass_time(200)) if not isinstance(m, Ping | Ack) and m.node == node(0)}  # type: ignore[union-attr]
+    assert told[Hints] == hints(0, b"leads 8", sequence=2)
+    assert told[Load] == load(0, map_version=3)
+    assert told[Alive] == Alive(node(0), 1, 1, Address("new-host", 1), core.gossip.own.tags)
+
+
+def test_what_a_member_says_of_itself_is_passed_on_and_cannot_be_starved_by_records() -> None:
+    """Trap 14: user broadcasts starved behind a thousand membership records."""
+    core = Core(0)
+    for number in range(1, 1001):
+        core.hear(1, alive(number))
+    core.hear(1, hints(5, b"leads 7"))
+    core.hear(1, load(6))
+    (first, *_) = [data for one in core.pass_time(200) for _, data in one.datagrams]
+    messages = read(first).messages
+    assert hints(5, b"leads 7") in messages
+    assert load(6) in messages
+    assert len(messages) > 10
 
 
 def test_leaving_is_said_and_taken_back() -> None:
@@ -207,23 +251,46 @@ def test_the_dead_are_forgotten_in_the_end() -> None:
 
 def test_a_comparison_brings_each_side_what_the_other_knows_better() -> None:
     core = Core(3)
-    theirs = [
-        DigestEntry(node(0), 1, 0, ALIVE),
-        DigestEntry(node(1), 1, 0, ALIVE),
-        DigestEntry(node(2), 2, 0, ALIVE),
-        DigestEntry(node(8), 1, 4, ALIVE),
-        DigestEntry(node(9), 1, 0, ALIVE),
-    ]
     core.hear(1, suspect(1, 2))
-    (reply,) = core.asked(9, SyncRequest(alive(9), theirs))
+    (reply,) = core.asked(9, SyncRequest(alive(9), NO_HASHES, 5))
     assert isinstance(reply, SyncReply)
-    assert {(r.alive.node, r.state) for r in reply.records} == {(node(1), SUSPECT), (node(3), ALIVE)}
-    assert set(reply.wanted) == {node(2), node(8)}
+    assert {(e.node, e.state) for e in reply.entries} == {
+        (node(0), ALIVE), (node(1), SUSPECT), (node(2), ALIVE), (node(3), ALIVE), (node(9), ALIVE)
+    }  # fmt: skip
     assert state_of(core, 9) is ALIVE
-    delta = SyncDelta([SyncRecord(alive(2, generation=2), ALIVE, (), 0), SyncRecord(alive(8), DEAD, (), 7)])
-    assert core.asked(9, delta) == []
+    delta = SyncDelta([SyncRecord(alive(2, generation=2), ALIVE, (), 0), SyncRecord(alive(8), DEAD, (), 7)], [node(1), node(0)])
+    (records,) = core.asked(9, delta)
+    assert isinstance(records, SyncRecords)
+    assert [(record.alive.node, record.state) for record in records.records] == [(node(1), SUSPECT), (node(0), ALIVE)]
     assert state_of(core, 8) is DEAD
     assert core.gossip.member(node(2)).generation == 2  # type: ignore[union-attr]
+
+
+def test_who_knows_nobody_is_told_of_everybody_at_once() -> None:
+    core = Core(3)
+    core.hear(2, hints(2, b"leads 7"), load(2))
+    (reply,) = core.asked(9, SyncRequest(alive(9), NO_HASHES, 0))
+    assert isinstance(reply, SyncReply)
+    assert {record.alive.node for record in reply.records} >= {node(number) for number in range(4)}
+    (told,) = [record for record in reply.records if record.alive.node == node(2)]
+    assert (told.hints, told.load) == (hints(2, b"leads 7"), load(2))
+    newcomer = Core(0, seeds=(endpoint(1),))
+    request = next(request for effects in newcomer.pass_time(2_000) for request in effects.requests)
+    newcomer.step(StreamReplied(request.request, packet(1, reply)))
+    member = newcomer.gossip.member(node(2))
+    assert member is not None
+    assert (member.hints, member.load) == (b"leads 7", load(2))
+
+
+def test_equal_tables_cost_a_comparison_nothing_and_one_change_one_bucket() -> None:
+    """Trap 16: comparisons that carry whole tables stall nodes and networks."""
+    one, other = table(200), table(199)
+    request = open_comparison(one)
+    assert reply_to(table(200), request, 0) == SyncReply(0, [], [], False)
+    reply = reply_to(other, request, 0)
+    assert reply.buckets.bit_count() == 1
+    assert len(reply.entries) < 15
+    assert [record.alive.node for record in compare(one, reply, 0).records] == [node(200)]
 
 
 def test_a_change_of_membership_brings_comparisons_forward_and_calm_spreads_them_out() -> None:
@@ -235,34 +302,57 @@ def test_a_change_of_membership_brings_comparisons_forward_and_calm_spreads_them
             core.step(StreamFailed(request.request))
         return sum(isinstance(read(request.data).messages[0], SyncRequest) for request in found)
 
-    core = Core(6)
+    core = Core(9)
     for _ in range(60):  # everybody answers probes, so that nothing changes
         core.pass_time(1_000)
-        for number in range(1, 7):
+        for number in range(1, 10):
             core.hear(number, alive(number, incarnation=core.now_ms))
     calm = comparisons(core, 3_000)
-    core.hear(1, alive(9))
+    core.hear(1, alive(99))
     assert comparisons(core, 3_000) >= 2 > calm
 
 
-def test_an_accusation_found_in_a_comparison_is_refuted_in_its_answer() -> None:
-    core = Core(2)
-    (reply,) = core.asked(2, SyncRequest(alive(2), [DigestEntry(node(0), 1, 3, DEAD)]))
-    assert isinstance(reply, SyncReply)
-    assert alive(0, incarnation=4).identity in [record.alive.identity for record in reply.records]
-
-
-def test_the_answer_to_our_comparison_is_taken_and_what_it_wants_is_sent() -> None:
-    core = Core(0, seeds=(endpoint(1),))
+def asked_to_compare(core: Core) -> int:
+    """The number of the first comparison that this core opens."""
     request = next(request for effects in core.pass_time(2_000) for request in effects.requests)
     (asked,) = read(request.data).messages
     assert isinstance(asked, SyncRequest)
-    reply = SyncReply([SyncRecord(alive(1), ALIVE, (), 0), SyncRecord(alive(2), ALIVE, (), 0)], [node(0), node(77)])
-    effects = core.step(StreamReplied(request.request, packet(1, reply)))
-    assert {change.member.node for change in effects.changes} == {node(1), node(2)}
-    (delta,) = [read(r.data).messages[0] for r in effects.requests]
+    return request.request
+
+
+def test_an_accusation_found_in_a_comparison_is_refuted_in_its_answer() -> None:
+    core = Core(0, seeds=(endpoint(1),))
+    reply = SyncReply(EVERY_BUCKET, [DigestEntry(node(0), 1, 3, DEAD)], [], False)
+    effects = core.step(StreamReplied(asked_to_compare(core), packet(1, reply)))
+    (delta,) = read(effects.requests[-1].data).messages
     assert isinstance(delta, SyncDelta)
+    assert alive(0, incarnation=4).identity in [record.alive.identity for record in delta.records]
+    asked = Core(2)
+    (records,) = asked.asked(2, SyncDelta([SyncRecord(alive(0), DEAD, (), 0)], []))
+    assert isinstance(records, SyncRecords)
+    assert alive(0, incarnation=1).identity in [record.alive.identity for record in records.records]
+
+
+def test_the_answer_to_our_comparison_is_taken_and_what_differs_is_sent_and_asked_for() -> None:
+    core = Core(0, seeds=(endpoint(1),))
+    request = asked_to_compare(core)
+    core.hear(3, alive(3), alive(4))
+    theirs = [DigestEntry(node(1), 1, 0, ALIVE), DigestEntry(node(4), 1, 1, ALIVE), DigestEntry(node(3), 1, 0, ALIVE)]
+    effects = core.step(StreamReplied(request, packet(1, SyncReply(EVERY_BUCKET, theirs, [], False))))
+    (delta,) = [m for r in effects.requests for m in read(r.data).messages if isinstance(m, SyncDelta)]
     assert [record.alive.node for record in delta.records] == [node(0)]
+    assert delta.wanted == [node(4), node(1)]
+    records = SyncRecords([SyncRecord(alive(1), ALIVE, (), 0), SyncRecord(alive(4, incarnation=1), ALIVE, (), 0)])
+    effects = core.step(StreamReplied(effects.requests[-1].request, packet(1, records)))
+    assert {change.member.node for change in effects.changes} == {node(1)}
+    assert core.gossip.member(node(4)).incarnation == 1  # type: ignore[union-attr]
+
+
+def test_what_does_not_fit_one_answer_is_asked_for_at_once() -> None:
+    core = Core(0, seeds=(endpoint(1),))
+    reply = SyncReply(0, [], [SyncRecord(alive(1), ALIVE, (), 0)], True)
+    effects = core.step(StreamReplied(asked_to_compare(core), packet(1, reply)))
+    assert any(isinstance(read(request.data).messages[0], SyncRequest) for request in effects.requests)
 
 
 def test_old_deaths_are_not_taught_to_others() -> None:
@@ -272,7 +362,7 @@ def test_old_deaths_are_not_taught_to_others() -> None:
     for age_ms, taught in ((1, True), (301_000, False)):
         core.now_ms += age_ms
         core.tick()
-        (reply,) = core.asked(9, SyncRequest(alive(9), []))
+        (reply,) = core.asked(9, SyncRequest(alive(9), NO_HASHES, 0))
         assert isinstance(reply, SyncReply)
         assert (node(1) in [record.alive.node for record in reply.records]) is taught
 
@@ -288,7 +378,7 @@ def test_stream_requests_have_a_bound() -> None:
 
 def test_a_stream_that_makes_no_sense_is_closed() -> None:
     core = Core(1)
-    for data in (b"", b"garbage", packet(1, Nack(1)), packet(1, SyncRequest(alive(2), [])), packet(1, cluster=b"x")):
+    for data in (b"", b"garbage", packet(1, Nack(1)), packet(1, SyncRequest(alive(2), NO_HASHES, 0)), packet(1, cluster=b"x")):
         (reply,) = core.step(StreamRequested(3, data)).replies
         assert (reply.stream, reply.data) == (3, b"")
     assert core.asked(1, Ping(4, node(0), 1)) == [Ack(4, node(0), 1)]
@@ -299,11 +389,12 @@ def test_no_datagram_exceeds_a_packet_even_with_a_thousand_pieces_of_news() -> N
     """Trap 15: compound packets that grew beyond their format were corrupt."""
     core = Core(0)
     for number in range(1, 1001):
-        core.hear(1, alive(number, hints=bytes(number % 200)))
+        core.hear(1, alive(number))
+        core.hear(number, hints(number, bytes(number % 200)))
     effects = core.pass_time(5_000)
     sizes = [len(data) for one in effects for _, data in one.datagrams]
     assert max(sizes) <= PACKET_BYTES_MAX
-    assert max(sizes) > PACKET_BYTES_MAX // 2
+    assert max(sizes) > PACKET_BYTES_MAX * 3 // 4
 
 
 def test_the_same_seed_and_events_give_the_same_effects() -> None:
@@ -316,6 +407,14 @@ def test_the_same_seed_and_events_give_the_same_effects() -> None:
     assert run() == run()
 
 
+entries_drawn = st.builds(
+    DigestEntry,
+    st.integers(0, 6).map(node),
+    st.integers(0, 3),
+    st.integers(0, 9),
+    st.sampled_from(list(State)),
+    st.integers(0, 3),
+)
 messages = st.one_of(
     st.builds(alive, st.integers(0, 6), generation=st.integers(0, 3), incarnation=st.integers(0, 9)),
     st.builds(suspect, st.integers(0, 6), st.integers(0, 6), generation=st.integers(0, 3), incarnation=st.integers(0, 9)),
@@ -324,6 +423,14 @@ messages = st.one_of(
     st.builds(Ping, st.integers(0, 50), st.integers(0, 3).map(node), st.integers(0, 3)),
     st.builds(Ack, st.integers(0, 2**33), st.integers(0, 3).map(node), st.integers(0, 3)),
     st.builds(Nack, st.integers(0, 50)),
+    st.builds(hints, st.integers(0, 6), st.binary(max_size=9), generation=st.integers(0, 3), sequence=st.integers(0, 9)),
+    st.builds(load, st.integers(0, 6), generation=st.integers(0, 3), sequence=st.integers(0, 9)),
+    st.builds(
+        PingRequest, st.integers(0, 9), st.integers(0, 6).map(node), st.just(1), st.just(Address("h", 1)), st.integers(1, 9_000)
+    ),
+    st.builds(SyncRequest, st.integers(0, 6).map(alive), st.binary(min_size=512, max_size=512), st.integers(0, 3)),
+    st.builds(SyncReply, st.integers(0, 2**64 - 1), st.lists(entries_drawn, max_size=4), st.just([]), st.booleans()),
+    st.builds(SyncDelta, st.just([]), st.lists(st.integers(0, 6).map(node), max_size=4)),
 )
 payloads = st.one_of(
     st.binary(max_size=60),
@@ -344,7 +451,10 @@ events = st.one_of(
     st.builds(SetHints, st.binary(max_size=20)),
     st.just(Leave()),
     st.just(Rejoin()),
-    st.builds(lambda number: Remove([node(number)]), st.integers(1, 6)),
+    st.builds(Stalled, st.integers(0, 5_000)),
+    st.builds(DataPath, st.integers(0, 6).map(node), st.integers(0, 3), st.booleans()),
+    st.builds(SetLoad, st.builds(load, st.just(0))),
+    st.builds(lambda number: Removed([node(number)], 1), st.integers(1, 6)),
 )
 
 
@@ -367,4 +477,4 @@ def test_accusers_of_the_living_are_named_to_the_node() -> None:
     (change,) = core.hear(2, suspect(1, 2, 3)).changes
     assert change.member.accusers == (node(2), node(3))
     told = {m.accusers for m in sent(core.pass_time(200)) if isinstance(m, Suspect)}
-    assert told == {(node(2), node(3))}
+    assert told == {accusers(2, 3)}

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from cluster.gossip.config import GossipConfig
-from cluster.gossip.effects import Datagram, Leave, Remove
+from cluster.gossip.effects import Datagram, Leave, Removed
 from cluster.gossip.messages import Ping, State
 from tests.gossip.cores import dead, node
 from tests.gossip.cores import packet as packet_of
@@ -176,7 +176,7 @@ def test_a_removed_node_stays_removed_although_others_still_know_it() -> None:
     network.crash(4)
     network.run(10_000)
     for number in range(4):
-        network.inject(number, Remove([node(4)]))
+        network.inject(number, Removed([node(4)], 1))
         network.run(40_000)
         for earlier in range(number + 1):
             assert network[earlier].core.member(node(4)) is None

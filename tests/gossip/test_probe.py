@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.gossip.config import GossipConfig
-from cluster.gossip.effects import Awake, Datagram, Effects, StreamReplied
-from cluster.gossip.messages import Ack, Address, Nack, Ping, PingRequest, Refusal, State, Suspect
+from cluster.gossip.effects import Awake, Datagram, DataPath, Effects, Stalled, StreamReplied, Tick
+from cluster.gossip.messages import Ack, Address, Nack, Path, Ping, PingRequest, Refusal, State, Suspect
 from cluster.gossip.probe import RELAYS_MAX, ProbeSchedule
 from cluster.ids import NodeId
 from tests.gossip.cores import Core, alive, dead, endpoint, node, packet, read, sent, suspect
@@ -71,8 +71,8 @@ def test_newcomers_enter_at_a_random_place() -> None:
     assert len(firsts) == 6
 
 
-@pytest.mark.parametrize(("others", "probed"), [(1, 1), (4, 4), (5, 1), (9, 1)])
-def test_up_to_five_members_everybody_is_probed_in_every_period_and_beyond_it_one(others: int, probed: int) -> None:
+@pytest.mark.parametrize(("others", "probed"), [(1, 1), (4, 4), (7, 1), (9, 1)])
+def test_in_a_small_cluster_everybody_is_probed_in_every_period_and_beyond_it_one(others: int, probed: int) -> None:
     core = Core(others)
     for _ in range(3):
         pings: list[Ping] = []
@@ -167,20 +167,20 @@ def test_a_ping_is_answered_by_the_process_that_is_meant_and_by_no_other() -> No
 
 def test_a_helper_passes_an_answer_on_and_says_nack_without_one() -> None:
     core = Core(2)
-    request = PingRequest(77, node(2), 1, Address(*endpoint(2)))
+    request = PingRequest(77, node(2), 1, Address(*endpoint(2)), 90)
     (relayed,) = [m for m in sent(core.hear(1, request), 2) if isinstance(m, Ping)]
     answered = sent(core.hear(2, Ack(relayed.sequence, node(2), 1)), 1)
     assert Ack(77, node(2), 1) in answered
-    core.hear(1, PingRequest(78, node(2), 1, Address(*endpoint(2))))
-    assert Nack(78) in sent(core.pass_time(CONFIG.helper_timeout_ms), 1)
+    core.hear(1, PingRequest(78, node(2), 1, Address(*endpoint(2)), 90))
+    assert Nack(78) in sent(core.pass_time(90), 1)
     assert Nack(77) not in sent(core.pass_time(CONFIG.probe_interval_ms), 1)
 
 
 def test_a_helper_asked_about_itself_answers_for_its_process_only() -> None:
     """Trap 9: a helper is asked to ping its own former identity."""
     core = Core(1, generation=2)
-    assert Ack(5, node(0), 2) in sent(core.hear(1, PingRequest(5, node(0), 2, Address(*endpoint(0)))))
-    former = sent(core.hear(1, PingRequest(6, node(0), 1, Address(*endpoint(0)))))
+    assert Ack(5, node(0), 2) in sent(core.hear(1, PingRequest(5, node(0), 2, Address(*endpoint(0)), 90)))
+    former = sent(core.hear(1, PingRequest(6, node(0), 1, Address(*endpoint(0)), 90)))
     assert core.gossip.own in former
     assert not [message for message in former if isinstance(message, Ack)]
 
@@ -188,8 +188,8 @@ def test_a_helper_asked_about_itself_answers_for_its_process_only() -> None:
 def test_a_helper_has_a_bound_and_says_nack_beyond_it() -> None:
     core = Core(2)
     for number in range(RELAYS_MAX):
-        core.hear(1, PingRequest(number, node(2), 1, Address(*endpoint(2))))
-    assert Nack(9999) in sent(core.hear(1, PingRequest(9999, node(2), 1, Address(*endpoint(2)))), 1)
+        core.hear(1, PingRequest(number, node(2), 1, Address(*endpoint(2)), 90))
+    assert Nack(9999) in sent(core.hear(1, PingRequest(9999, node(2), 1, Address(*endpoint(2)), 90)), 1)
     assert core.gossip.refusals[Refusal.TOO_MANY_RELAYS] == 1
 
 
@@ -197,7 +197,7 @@ def test_health_suffers_when_helpers_are_silent_and_not_when_they_say_nack() -> 
     """Trap 1 and Lifeguard: a truly dead target must not cost the prober its health, deaf helpers must."""
     scores = {}
     for nacks in (True, False):
-        core = Core(6)
+        core = Core(9)
         core.pass_time(1)
         ping = None
         while ping is None:
@@ -260,6 +260,54 @@ def test_a_process_that_stood_still_reads_its_mail_before_it_judges() -> None:
     assert core.gossip.health == 1
     core.hear(1, Ack(ping.sequence, ping.node, ping.generation))
     assert core.gossip.failed_probes == 0
+
+
+def test_who_stood_still_while_it_probed_accuses_nobody_of_silence() -> None:
+    """Trap 23 and Lifeguard: a frozen node must not drag others down, whether its loop or a late timer tells of the freeze."""
+    for told in (True, False):
+        core = Core(9)
+        until_ping(core, 1)
+        core.now_ms += 3_000
+        core.step(Stalled(3_000) if told else Tick())
+        core.step(Stalled(2_900))
+        assert core.gossip.stalls == 1, "one stall is counted once, however many tell of it"
+        before = core.gossip.failed_probes
+        core.pass_time(2 * CONFIG.probe_interval_ms - 10)
+        assert core.gossip.failed_probes == before
+        assert core.gossip.member(node(1)).state is State.ALIVE  # type: ignore[union-attr]
+
+
+def test_the_time_for_an_answer_follows_the_round_trips_of_each_peer() -> None:
+    for rtt_ms, timeout_ms in ((1, CONFIG.probe_timeout_ms // 2), (180, CONFIG.probe_interval_ms // 2)):
+        core = Core(1)
+        for _ in range(20):
+            ping = until_ping(core, 1)
+            core.now_ms += rtt_ms
+            core.hear(1, Ack(ping.sequence, ping.node, ping.generation))
+        until_ping(core, 1)
+        began_ms = core.now_ms
+        while not any(request.target == endpoint(1) for request in core.tick().requests):
+            pass
+        assert core.now_ms - began_ms == timeout_ms
+
+
+def test_a_data_path_that_works_saves_a_member_and_one_that_does_not_is_told_apart() -> None:
+    for works in (True, False):
+        core = Core(9)
+        ping = until_ping(core, 1)
+        while not (asked := [each for each in core.tick().data_paths if each == ping.node]):
+            pass
+        assert asked == [node(1)]
+        core.step(DataPath(node(1), 7, True))  # another process: says nothing about this one
+        core.step(DataPath(node(1), 1, works))
+        core.pass_time(CONFIG.probe_interval_ms * (core.gossip.health + 1))
+        member = core.gossip.member(node(1))
+        assert member is not None
+        assert member.state is (State.ALIVE if works else State.SUSPECT)
+        paths, episodes = core.gossip.why(node(1))  # type: ignore[misc]
+        assert (paths.datagram, paths.data) == (False, works)
+        if not works:
+            assert Path(episodes[-1].accusers[0].paths) == Path.DIRECT | Path.INDIRECT | Path.STREAM | Path.DATA
 
 
 def test_a_stall_postpones_running_suspicions() -> None:

@@ -14,7 +14,7 @@ from cluster.errors import TooLarge
 from cluster.gossip.config import GossipConfig
 from cluster.gossip.core import Gossip
 from cluster.gossip.effects import MemberChange
-from cluster.gossip.messages import STREAM_BYTES_MAX, Address, Labels, Refusal, State
+from cluster.gossip.messages import STREAM_BYTES_MAX, Address, Refusal, State, Tags
 from cluster.ids import NodeId
 from cluster.transport.gossip import LEAVE_MS_MAX, GossipTransport, clock_ms
 from tests.transport.recorder import HOST, eventually, free_port
@@ -38,7 +38,7 @@ class Member:
             node=self.name,
             boot_generation=generation,
             address=Address(host, port, peer_port=1, client_port=2),
-            labels=Labels("host", "zone"),
+            tags=Tags("host", "zone"),
             seeds=tuple((host, seed) for seed in seeds),
             config=QUICK,
             source=random.Random(name),
@@ -96,7 +96,7 @@ async def test_what_a_node_says_about_itself_reaches_the_others() -> None:
         await eventually(lambda: heard(n0) and heard(n1), SECONDS)
         seen = n0.transport.core.member(n2.name)
         assert seen is not None
-        assert (seen.address.peer_port, seen.address.client_port, seen.labels) == (1, 2, Labels("host", "zone"))
+        assert (seen.address.peer_port, seen.address.client_port, seen.tags) == (1, 2, Tags("host", "zone"))
 
 
 async def test_a_node_that_says_good_bye_has_left() -> None:
@@ -121,7 +121,7 @@ async def test_removed_ids_are_forgotten_for_good() -> None:
     n0, n1, n2 = trio()
     async with n0, n1, n2:
         await all_see_all(n0, n1, n2)
-        n0.transport.remove([n2.name])
+        n0.transport.remove([n2.name], 1)
         await eventually(lambda: n0.transport.core.refusals[Refusal.REMOVED] > 0, SECONDS)
         assert n0.holds(n2) is None
 
