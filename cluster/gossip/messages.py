@@ -382,4 +382,6 @@ def _why_undecodable(body: memoryview) -> Refusal | ForeignVersion:
         version, low, high = (msgspec.msgpack.decode(field, type=int) for field in fields[:3])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
         return Refusal.MALFORMED
-    return Refusal.MALFORMED if VERSION_MIN <= version <= VERSION_MAX else ForeignVersion(low, high)
+    if VERSION_MIN <= version <= VERSION_MAX or not 0 < low <= version <= high:
+        return Refusal.MALFORMED
+    return ForeignVersion(low, high)
