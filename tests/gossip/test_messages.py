@@ -139,9 +139,9 @@ def test_a_field_beyond_its_bound_is_refused(message: Message) -> None:
 def test_another_cluster_and_a_later_version_are_told_apart() -> None:
     assert decode(packet(1, Nack(1), cluster=b"somebody"), TAG, 1400) is Refusal.WRONG_CLUSTER
     later = VERSION_MAX + 1
-    for packet_of_later in ([later, 5, later, TAG, "n1", 1, []], [later, 5, later, {"all": "new"}]):
+    for packet_of_later in ([later, VERSION_MAX, later, TAG, "n1", 1, []], [later, VERSION_MAX, later, {"all": "new"}]):
         body = msgspec.msgpack.encode(packet_of_later)
-        assert decode(with_checksum(body), TAG, 1400) == ForeignVersion(5, later)
+        assert decode(with_checksum(body), TAG, 1400) == ForeignVersion(VERSION_MAX, later)
     assert decode(with_checksum(msgspec.msgpack.encode([later, {"all": "new"}])), TAG, 1400) is Refusal.MALFORMED
 
 
