@@ -14,7 +14,7 @@ from cluster.documents import payload as json
 from cluster.errors import InvalidArguments, InvalidName, InvalidPayload
 
 if TYPE_CHECKING:
-    from cluster.documents.program import Declaration
+    from cluster.documents.declaration import Declaration
 
 ARGUMENTS_BYTES_MAX: Final = 4096
 _DEPTH_MAX: Final = 16

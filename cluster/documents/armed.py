@@ -29,7 +29,7 @@ from cluster.ids import Principal
 
 if TYPE_CHECKING:
     from cluster.documents.channels import Channel
-    from cluster.documents.program import Declaration
+    from cluster.documents.declaration import Declaration
 
 ALARMS_FIELD: Final = "-alarms"
 ASKS_FIELD: Final = "-asks"

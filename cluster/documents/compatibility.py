@@ -20,7 +20,7 @@ from cluster.documents.state.record import RecordType
 
 if TYPE_CHECKING:
     from cluster.documents.channels import Channel
-    from cluster.documents.program import Declaration
+    from cluster.documents.declaration import Declaration
 
 _PARTS = ("item", "key", "value", "row", "inner")
 """Attributes in which a type keeps the types that it is made of."""

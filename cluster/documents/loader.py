@@ -15,11 +15,12 @@ from types import MappingProxyType
 from typing import ClassVar, Final, TypeVar
 
 from cluster.documents import bundle as bundles
+from cluster.documents.declaration import Declaration, Undeclarable
 from cluster.documents.declare import Document, is_policy
 from cluster.documents.importer import ModulesOfBundle
 from cluster.documents.lasting import changeable
 from cluster.documents.meter import METER, Exhausted
-from cluster.documents.program import Declaration, DocumentProgram, Undeclarable, declare
+from cluster.documents.program import DocumentProgram, declare
 from cluster.documents.refusals import Finding, check, private_names
 from cluster.documents.runtime import Settings
 from cluster.documents.sight import lens_of

@@ -19,13 +19,13 @@ from cluster.documents.armed import hidden_fields
 from cluster.documents.channels import Adding, Answering, Channel, Export, Guarded, Parameter, View, shown_schema
 from cluster.documents.connections import connection_fields, do_nothing
 from cluster.documents.context import Command
+from cluster.documents.declaration import Declaration, Undeclarable
 from cluster.documents.declare import MARK, RESERVED, Document, FieldDescriptor, Mark, is_policy
-from cluster.documents.hooks import Hook, read_hook
+from cluster.documents.hooks import read_hook
 from cluster.documents.instance import DocumentInstance
 from cluster.documents.maybe import Maybe
 from cluster.documents.methods import TYPES_BY_GUARD
-from cluster.documents.parts import Source
-from cluster.documents.presence import PresenceField, Unreadable, is_presence, read_presence
+from cluster.documents.presence import Unreadable, is_presence, read_presence
 from cluster.documents.runtime import (
     CONNECT_CHANNEL,
     CONSTRUCT_CHANNEL,
@@ -47,75 +47,6 @@ from cluster.errors import InvalidName, UnknownChannel
 from cluster.ids import DocumentId, Principal, check_channel
 
 PARAMETERS_MAX: Final = 64
-
-
-class Undeclarable(Exception):
-    """Why a class can not be a document: (function, code, reason, replacement) of each finding."""
-
-    def __init__(self, findings: list[tuple[object, str, str, str]]) -> None:
-        super().__init__("; ".join(finding[2] for finding in findings))
-        self.findings = findings
-
-
-class Declaration:
-    """Everything that a document class declares."""
-
-    __slots__ = (
-        "alarms",
-        "answers",
-        "channels",
-        "class_policies",
-        "cls",
-        "connect",
-        "construct",
-        "delete",
-        "disconnect",
-        "events",
-        "exports",
-        "fields",
-        "gate",
-        "guarded",
-        "missing",
-        "presence",
-        "public",
-        "refusals",
-        "sources",
-        "upgrades",
-        "version",
-        "views",
-    )
-
-    def __init__(self, cls: type[Document]) -> None:
-        self.cls = cls
-        self.version = cls._moot_version
-        self.fields: dict[str, FieldSpec] = {}
-        self.channels: dict[str, Channel] = {}
-        self.alarms: dict[str, Channel] = {}
-        self.answers: dict[str, Answering] = {}
-        self.construct: Channel | None = None
-        self.missing: Channel | None = None
-        """Construction without parameters, if whoever comes first creates the document."""
-        self.delete: Channel | None = None
-        self.connect: Channel | None = None
-        self.disconnect: Channel | None = None
-        """Both or none: what a class lacks of the two does nothing."""
-        self.gate: Callable[..., bool] | None = None
-        self.public: tuple[str, ...] = ()
-        self.guarded: tuple[Guarded, ...] = ()
-        self.views: tuple[View, ...] = ()
-        self.exports: tuple[Export, ...] = ()
-        self.sources: tuple[Source, ...] = ()
-        self.class_policies: tuple[Callable[..., bool], ...] = ()
-        self.refusals: tuple[type[Refused], ...] = ()
-        self.events: tuple[type[Event], ...] = ()
-        self.presence: PresenceField | None = None
-        self.upgrades: dict[int, Hook] = {}
-        """By the version that they start from."""
-
-    @property
-    def handlers(self) -> frozenset[str]:
-        """Names that something pending may name."""
-        return frozenset(self.alarms) | frozenset(self.answers)
 
 
 class DocumentProgram:

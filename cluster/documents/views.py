@@ -37,7 +37,7 @@ from cluster.errors import ApplyHalted
 from cluster.ids import Principal
 
 if TYPE_CHECKING:
-    from cluster.documents.program import Declaration
+    from cluster.documents.declaration import Declaration
 
 ROW_STEPS_MAX: Final = 10_000
 """What a policy may spend on one row, whatever the other rows cost."""
