@@ -31,6 +31,7 @@ FSYNC_MODES = ("auto", "inline", "thread")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LABELS = ("host", "zone")
 SHARDS_DEFAULT = 3
+REPLICATION_FACTOR_DEFAULT = 3
 SHARDS_MAX = 16_384
 """Ten thousand idle shards cost a node next to nothing; what grows with their number is the shard map (about 50 bytes each)."""
 ELECTION_HEARTBEATS_MIN = 3
@@ -175,7 +176,9 @@ class NodeConfig:
         default=SHARDS_DEFAULT,
     )
     replication_factor: int = _setting(
-        Choice((1, 3, 5, 7)), "3 survives one node; even numbers survive no more than the odd one below", default=3
+        Choice((1, 3, 5, 7)),
+        "3 survives one node; even numbers survive no more than the odd one below",
+        default=REPLICATION_FACTOR_DEFAULT,
     )
     labels: Mapping[str, str] = _setting(
         None, "none: replicas are spread over distinct hosts, then zones, when these are named", default_factory=dict

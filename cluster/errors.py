@@ -11,6 +11,7 @@
         ChangePending           another change of the shard's replicas comes first
         LearnerBehind           a replica that should become a voter has not caught up yet
         StaleConfiguration      the shard's configuration is another one than the caller saw
+        StaleRegistry           the cluster's nodes are others than the caller saw
         SequenceGap             the session skipped a sequence; resend from `expected`
         CodeMissing             the bundle of this document has not reached this node yet
       RejectedError             the request is wrong: fix it (applied is always `no`)
@@ -40,6 +41,7 @@
         NoReplica               the asked node holds no replica of the shard; `holders` names who does
         InvalidMove             the shard's replicas do not stand as a move of them says
         NodeDown                the node that something should move to looks dead
+        NodeHolds               replicas are left on a node that should be removed
         InvalidBundle           code that may not be deployed; says file, line, reason, replacement
       AnsweredError             the command was logged and its outcome is an error: state rolled back (applied is `no`)
         HandlerRefused          the author's declared refusal; `name` is its class
@@ -55,6 +57,7 @@
           SyncFailed            fsync failed; the node stops and never retries it
         LogLost                 this replica's log is shorter than what it acknowledged
         IdentityFenced          another data directory already stands behind this node's name
+        NodeRemoved             the node was removed from the cluster for good
         ApplyHalted             a shard's apply stopped on this node
         WrongCluster            the peer or the directory belongs to another cluster
         ConfigurationInvalid    a setting is out of its range
@@ -143,6 +146,10 @@ class LearnerBehind(RetryableError):
 
 class StaleConfiguration(RetryableError):
     """The shard's configuration is another one than the caller saw; `index` names the newest. Look again, then decide."""
+
+
+class StaleRegistry(RetryableError):
+    """The cluster's nodes are others than the caller saw; `members_epoch` names the newest. Look again, then decide."""
 
 
 class SequenceGap(RetryableError):
@@ -261,6 +268,10 @@ class NodeDown(RejectedError):
     """The node looks dead to the one that was asked, so nothing was moved to it; `force` begins nevertheless."""
 
 
+class NodeHolds(RejectedError):
+    """Replicas are left on a node that should be removed: `shards` says of how many shards."""
+
+
 class InvalidBundle(RejectedError):
     """The code may not be deployed. The message has code, file, line, reason and replacement of each finding."""
 
@@ -321,6 +332,10 @@ class LogLost(OperatorError):
 
 class IdentityFenced(OperatorError):
     """Peers know another data directory under this node's name; this one is a new node and needs a new name."""
+
+
+class NodeRemoved(OperatorError):
+    """The node was removed from the cluster for good: neither its name nor its data directory is taken again."""
 
 
 class ApplyHalted(OperatorError):

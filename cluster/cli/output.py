@@ -247,6 +247,8 @@ _STATE_STYLES: Final = {
     "suspect": "yellow",
     "paused": "yellow",
     "starting": "yellow",
+    "draining": "yellow",
+    "decommissioning": "yellow",
     "dead": "red",
     "stopped": "red",
 }

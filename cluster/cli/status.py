@@ -107,6 +107,7 @@ def _node_row(node: Any, answers: dict[str, Any], local: LocalCluster | None) ->
     row = {
         "node_id": node.node_id,
         "state": word(node.state, admin_pb2.NodeState, "NODE_STATE_"),
+        "standing": word(node.standing, admin_pb2.NodeStanding, "NODE_STANDING_"),
         "gateway_address": node.gateway_address,
         "shards_led": node.shards_led,
         "replicas": node.replicas,
@@ -184,7 +185,15 @@ def _numbers(numbers: list[int]) -> str:
 def _nodes_table(rows: list[dict[str, Any]]) -> RenderableType:
     with_process = any("process" in row for row in rows)
     shown = table(
-        "node", "state", *(("process",) if with_process else ()), "gateway", ">leads", ">replicas", ">in memory", ">up"
+        "node",
+        "state",
+        "standing",
+        *(("process",) if with_process else ()),
+        "gateway",
+        ">leads",
+        ">replicas",
+        ">in memory",
+        ">up",
     )
     for row in rows:
         memory, up_ms = row["documents_in_memory"], row["uptime_ms"]
@@ -192,6 +201,7 @@ def _nodes_table(rows: list[dict[str, Any]]) -> RenderableType:
             shown,
             styled(row["node_id"], "bold"),
             state(row["state"]),
+            state(row["standing"]),
             *((state(row.get("process") or ""),) if with_process else ()),
             row["gateway_address"],
             row["shards_led"],

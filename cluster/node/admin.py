@@ -148,6 +148,7 @@ class Administration:
                 "replicas": held.get(row.node, 0),
                 "labels": {name: value for name, value in (("host", row.tags.host), ("zone", row.tags.zone)) if value},
                 "version": row.tags.version,
+                **_standing(row),
             }
             for row in self._nodes()
         ]
@@ -301,6 +302,13 @@ class Administration:
         self._engine.write(turn.batch)
         self._engine.sync()
         return {"records": records}
+
+
+def _standing(view: NodeView) -> Row:
+    known = view.registered
+    if known is None:
+        return {"standing": "NODE_STANDING_UNSPECIFIED", "standing_since_ms": 0}
+    return {"standing": f"NODE_STANDING_{known.standing.name}", "standing_since_ms": known.since_ms}
 
 
 def _stage_of(replica: ShardReplica | None) -> str:

@@ -29,7 +29,7 @@ from cluster.gateway.server import Gateway
 from cluster.gossip.config import GossipConfig
 from cluster.gossip.core import Gossip
 from cluster.gossip.effects import MemberChange
-from cluster.gossip.messages import Address, State, Tags
+from cluster.gossip.messages import Address, Tags
 from cluster.ids import SYSTEM_SHARD, NodeId, ShardId
 from cluster.node.admin import Administration
 from cluster.node.backend import NodeBackend, OneAnswer
@@ -39,7 +39,7 @@ from cluster.node.divergence_hook import loader_for
 from cluster.node.errors_log import ErrorsLog
 from cluster.node.loop import NodeLoop, monotonic_ms
 from cluster.node.marker import PageMarker
-from cluster.node.views import NodeView
+from cluster.node.membership import Membership, as_listed, first_node
 from cluster.node.watchdog import Watchdog
 from cluster.pump.assembly import PumpSurroundings, open_pump
 from cluster.pump.lanes import Lane
@@ -104,6 +104,8 @@ class Node:
         self.loop = NodeLoop(
             self.pump, self._engine, self.transport, self._marker, config.fsync_mode, self._disk_full, self._fail
         )
+        first = tuple(first_node(each) for each in self.first_nodes)
+        self._members = Membership(self.pump, first, self.transport, lambda: self._gossip)
         for peer in self.first_nodes:
             if peer.node_id != self.node:
                 self.transport.connect(peer.node_id, peer.host, peer.peer_port)
@@ -204,7 +206,7 @@ class Node:
             loop=self.loop,
             engine=self._engine,
             cluster_id=self._cluster_id.hex(),
-            nodes=self._nodes,
+            nodes=self._members.views,
             decisions=Decisions(self.pump, self._ask),
             ask=self._ask,
             ask_leader=self._ask,
@@ -245,24 +247,14 @@ class Node:
         for change in changes:
             _log.info("gossip: %s is %s", change.member.node, change.member.state.name.lower())
 
-    def _nodes(self) -> list[NodeView]:
-        """Every known node as this one sees it: gossip's opinion, or silence about a first node never met."""
-        own = self._gossip.core.own
-        met = {view.node: view for view in self._gossip.core.members()}
-        rows = [NodeView(self.node, own.address, own.tags, State.ALIVE, self.generation)]
-        for peer in self.first_nodes:
-            if peer.node_id != self.node and peer.node_id not in met:
-                address = Address(peer.host, peer.gossip_port, peer.peer_port, peer.client_port)
-                rows.append(NodeView(peer.node_id, address, Tags(), State.DEAD, 0))
-        rows += [NodeView(view.node, view.address, view.tags, view.state, view.generation) for view in met.values()]
-        return sorted(rows, key=lambda row: row.node)
-
     # -- the system document -----------------------------------------------------------------------------------------
 
     async def _create_system_document(self) -> None:
         """Whoever leads shard 0 first writes the map that everybody computed."""
         shard_map = base64.b64encode(self.pump.router.map.encode()).decode()
-        payload = msgspec.json.encode({"shard_map": shard_map})
+        listed = [as_listed(first_node(each)) for each in self.first_nodes]
+        factor = self.config.replication_factor
+        payload = msgspec.json.encode({"shard_map": shard_map, "nodes": listed, "replication_factor": factor})
         while self.pump.directory.decisions.version == 0:
             replica = self.pump.replicas.get(SYSTEM_SHARD)
             if replica is not None and replica.serves:

@@ -1,4 +1,4 @@
-"""What every shard of a node knows of the cluster's decisions: spaces and their code, the shard map, isolated commands.
+"""What every shard of a node knows of the cluster's decisions: spaces and their code, the shard map, isolated commands, nodes.
 
 The system shard decides; each node keeps this cache of the decisions, stored beside its data, so the data path never waits
 for the system shard. A newer version replaces an older one whole.
@@ -17,6 +17,7 @@ from cluster.errors import ApplyHalted, CodeMissing, InvalidBundle, UnknownSpace
 from cluster.shard.compilations import Compilations
 from cluster.shard.deployments import Space
 from cluster.shardmap.map import SYSTEM_SPACE, MapState
+from cluster.shardmap.nodes import Nodes, PlacementSettings
 
 PROGRAMS_MAX = 256
 """Compiled programs kept in memory; the least recently used goes and is compiled again when needed."""
@@ -33,12 +34,15 @@ class Isolated(Struct, frozen=True, array_like=True):
 
 
 class Decisions(Struct, frozen=True, array_like=True):
-    """Everything the system shard has decided. `version` rises with every change."""
+    """Everything the system shard has decided. `version` rises with every change, `members_epoch` when it is one of nodes."""
 
     version: int = 0
     shard_map: MapState | None = None
     spaces: tuple[Space, ...] = ()
     isolated: tuple[Isolated, ...] = ()
+    nodes: Nodes = ()
+    members_epoch: int = 0
+    placement: PlacementSettings = PlacementSettings()
 
 
 class Bundles(Protocol):

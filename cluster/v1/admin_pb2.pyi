@@ -59,6 +59,38 @@ NODE_STATE_LEFT: NodeState.ValueType  # 4
 """Left in order."""
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
+class _NodeStanding:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NodeStandingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeStanding.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NODE_STANDING_UNSPECIFIED: _NodeStanding.ValueType  # 0
+    """Not known: not in the registry, or the cluster is just being made."""
+    NODE_STANDING_ACTIVE: _NodeStanding.ValueType  # 1
+    """Leads and holds replicas."""
+    NODE_STANDING_DRAINING: _NodeStanding.ValueType  # 2
+    """Leads nothing, keeps its replicas and gets no new ones."""
+    NODE_STANDING_DECOMMISSIONING: _NodeStanding.ValueType  # 3
+    """Its replicas go elsewhere, and then it is removed."""
+    NODE_STANDING_REMOVED: _NodeStanding.ValueType  # 4
+    """No node of the cluster any more, for ever."""
+
+class NodeStanding(_NodeStanding, metaclass=_NodeStandingEnumTypeWrapper):
+    """What the cluster wants of a node."""
+
+NODE_STANDING_UNSPECIFIED: NodeStanding.ValueType  # 0
+"""Not known: not in the registry, or the cluster is just being made."""
+NODE_STANDING_ACTIVE: NodeStanding.ValueType  # 1
+"""Leads and holds replicas."""
+NODE_STANDING_DRAINING: NodeStanding.ValueType  # 2
+"""Leads nothing, keeps its replicas and gets no new ones."""
+NODE_STANDING_DECOMMISSIONING: NodeStanding.ValueType  # 3
+"""Its replicas go elsewhere, and then it is removed."""
+NODE_STANDING_REMOVED: NodeStanding.ValueType  # 4
+"""No node of the cluster any more, for ever."""
+Global___NodeStanding: _TypeAlias = NodeStanding  # noqa: Y015
+
 class _ReplicaRole:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -400,6 +432,8 @@ class Node(_message.Message):
     REPLICAS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    STANDING_FIELD_NUMBER: _builtins.int
+    STANDING_SINCE_MS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Its name."""
     gateway_address: _builtins.str
@@ -416,6 +450,10 @@ class Node(_message.Message):
     """Replicas that it holds."""
     version: _builtins.str
     """The release that it runs."""
+    standing: Global___NodeStanding.ValueType
+    """What the cluster wants of it."""
+    standing_since_ms: _builtins.int
+    """Since when it has this standing, Unix milliseconds; 0 when not known."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Placement labels: host, zone."""
@@ -432,10 +470,12 @@ class Node(_message.Message):
         replicas: _builtins.int = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         version: _builtins.str = ...,
+        standing: Global___NodeStanding.ValueType = ...,
+        standing_since_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_generation", b"boot_generation", "gateway_address", b"gateway_address", "labels", b"labels", "node_id", b"node_id", "peer_address", b"peer_address", "replicas", b"replicas", "shards_led", b"shards_led", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_generation", b"boot_generation", "gateway_address", b"gateway_address", "labels", b"labels", "node_id", b"node_id", "peer_address", b"peer_address", "replicas", b"replicas", "shards_led", b"shards_led", "standing", b"standing", "standing_since_ms", b"standing_since_ms", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,8 +1,8 @@
 """The code of `system/cluster`, behind the same runtime protocol as authors' code.
 
-Channels: construct(shard_map), deploy(space, bundle), rollback(space), retry(space), isolate(shard, index, offset, reason), and
-place(shard, configured, replicas). Only principals of the authority `moot` pass its gate; gateways never let a client act as
-one.
+Channels: construct(shard_map, nodes, replication_factor), deploy(space, bundle), rollback(space), retry(space),
+isolate(shard, index, offset, reason), place(shard, configured, replicas), node(do, ...) and placement(...). Only principals
+of the authority `moot` pass its gate; gateways never let a client act as one.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
-from cluster.config import SHARDS_MAX
+from cluster.config import REPLICATION_FACTOR_DEFAULT, SHARDS_MAX
 from cluster.documents.runtime import (
     CONSTRUCT_CHANNEL,
     ArmsNothing,
@@ -44,9 +45,10 @@ from cluster.ids import DocumentId, LogIndex, Principal, ShardId, check_node, ch
 from cluster.raft.configuration import MEMBERS_MAX
 from cluster.shard.deployments import Space
 from cluster.shard.directory import Decisions, Isolated
-from cluster.shard.system import spaces
+from cluster.shard.system import nodes, spaces
 from cluster.shard.system.spaces import SPACES_MAX, Deploy, Retry, Rollback
-from cluster.shardmap.map import SYSTEM_SPACE, MapState, Placement, ShardMap, placed
+from cluster.shardmap.map import BOOTSTRAP_NODES_MAX, SYSTEM_SPACE, MapState, Placement, ShardMap, placed
+from cluster.shardmap.nodes import PlacementSettings
 
 SYSTEM_CODE = b"\0" * 31 + b"\1"
 OPERATOR = Principal("operator", "moot")
@@ -57,9 +59,11 @@ PLACE_MAX = (1 << 53) - 1
 
 
 class Construct(Struct, forbid_unknown_fields=True):
-    """The map that every node computed from the same list."""
+    """The map that every node computed from the same list, and the list itself."""
 
     shard_map: str
+    nodes: Annotated[tuple[nodes.Register, ...], Meta(max_length=BOOTSTRAP_NODES_MAX)] = ()
+    replication_factor: Annotated[int, Meta(ge=1, le=BOOTSTRAP_NODES_MAX)] = REPLICATION_FACTOR_DEFAULT
 
 
 class Isolate(Struct, forbid_unknown_fields=True):
@@ -80,13 +84,17 @@ class Place(Struct, forbid_unknown_fields=True):
 
 
 PLACE_CHANNEL = "place"
-_CHANNELS: dict[str, type[Struct]] = {
+NODE_CHANNEL = "node"
+PLACEMENT_CHANNEL = "placement"
+_CHANNELS: dict[str, Any] = {
     CONSTRUCT_CHANNEL: Construct,
     "deploy": Deploy,
     "rollback": Rollback,
     "retry": Retry,
     "isolate": Isolate,
     PLACE_CHANNEL: Place,
+    NODE_CHANNEL: nodes.NodeRequest,
+    PLACEMENT_CHANNEL: nodes.Settings,
 }
 
 
@@ -129,9 +137,12 @@ class SystemProgram:
             if request.space == SYSTEM_SPACE:
                 raise InvalidPayload("the space name `system` is reserved")
             program = self._loader.load(_bundle_of(request))
-            request = msgspec.structs.replace(request, version=int(program.schema().get("version", 0)))
+            request = replace(request, version=int(program.schema().get("version", 0)))
         elif isinstance(request, Construct):
             _map_of(request)
+            nodes.first_nodes(request.nodes, 0)
+        elif isinstance(request, nodes.Register | nodes.SetStanding):
+            nodes.check(request)
         elif isinstance(request, Place):
             _check_places(request)
         return msgspec.json.encode(request)
@@ -203,7 +214,9 @@ class SystemInstance(ArmsNothing, ShowsNobody, TakesNoRepair):
     def _decide(self, request: Struct, invocation: Invocation) -> dict[str, Any]:
         now = self.decisions
         if isinstance(request, Construct):
-            self.decisions = Decisions(1, _map_of(request))
+            first = nodes.first_nodes(request.nodes, invocation.now_ms)
+            placement = PlacementSettings(replication_factor=request.replication_factor)
+            self.decisions = Decisions(1, _map_of(request), nodes=first, members_epoch=1, placement=placement)
             return {"version": 1}
         version = now.version + 1
         if isinstance(request, Deploy):
@@ -216,11 +229,15 @@ class SystemInstance(ArmsNothing, ShowsNobody, TakesNoRepair):
             return {"version": version, "changed": True}
         if isinstance(request, Place):
             return self._place(request, version)
+        if isinstance(request, nodes.Register | nodes.SetStanding):
+            return self._change_nodes(request, version, invocation.now_ms)
+        if isinstance(request, nodes.Settings):
+            return self._settle(request, version)
         assert isinstance(request, Isolate)
         if len(now.isolated) >= ISOLATED_MAX:
             raise ValueError(f"a cluster isolates at most {ISOLATED_MAX} commands")
         item = Isolated(request.shard, request.index, request.offset, request.reason, str(invocation.sender))
-        self.decisions = Decisions(version, now.shard_map, now.spaces, (*now.isolated, item))
+        self.decisions = replace(now, version=version, isolated=(*now.isolated, item))
         return {"version": version}
 
     def _deploy(self, request: Deploy, invocation: Invocation, version: int) -> dict[str, Any]:
@@ -246,7 +263,7 @@ class SystemInstance(ArmsNothing, ShowsNobody, TakesNoRepair):
         now = self.decisions
         known = {each.name: each for each in now.spaces} | {space.name: space}
         sorted_spaces = tuple(known[name] for name in sorted(known))
-        self.decisions = Decisions(version, now.shard_map, sorted_spaces, now.isolated)
+        self.decisions = replace(now, version=version, spaces=sorted_spaces)
 
     def _place(self, request: Place, version: int) -> dict[str, Any]:
         now = self.decisions
@@ -255,14 +272,29 @@ class SystemInstance(ArmsNothing, ShowsNobody, TakesNoRepair):
         shard_map = placed(now.shard_map, ShardId(request.shard), LogIndex(request.configured), request.replicas)
         changed = shard_map is not now.shard_map
         if changed:
-            self.decisions = Decisions(version, shard_map, now.spaces, now.isolated)
+            self.decisions = replace(now, version=version, shard_map=shard_map)
         return {"version": self.decisions.version, "shard_map_version": shard_map.version, "changed": changed}
+
+    def _change_nodes(self, request: nodes.NodeRequest, version: int, now_ms: int) -> dict[str, Any]:
+        now = self.decisions
+        after = nodes.decide(request, now.nodes, now.members_epoch, now.shard_map, now_ms)
+        changed = after is not now.nodes
+        if changed:
+            self.decisions = replace(now, version=version, nodes=after, members_epoch=now.members_epoch + 1)
+        return {"version": self.decisions.version, "members_epoch": self.decisions.members_epoch, "changed": changed}
+
+    def _settle(self, request: nodes.Settings, version: int) -> dict[str, Any]:
+        after = nodes.settle(request, self.decisions.placement)
+        changed = after != self.decisions.placement
+        if changed:
+            self.decisions = replace(self.decisions, version=version, placement=after)
+        return {"version": self.decisions.version, "changed": changed}
 
     def dump(self) -> bytes:
         return msgspec.msgpack.encode(self.decisions)
 
     def size_bytes(self) -> int:
-        return 1024 + 128 * (len(self.decisions.spaces) + len(self.decisions.isolated))
+        return 1024 + 128 * (len(self.decisions.spaces) + len(self.decisions.isolated) + len(self.decisions.nodes))
 
     def admits(self, who: Principal) -> bool:
         return who.authority == OPERATOR.authority
