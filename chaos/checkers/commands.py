@@ -53,6 +53,12 @@ class Commands(Checker):
         if command.sequence:
             self._in_order(command, where)
 
+    def forget(self, document: tuple[str, str], remembered: set[bytes]) -> None:
+        """A document went on as one replica had it: what that one does not remember has not run."""
+        gone = [name for name in self.ran_at if name[:2] == document and name[2] not in remembered]
+        for name in gone:
+            del self.ran_at[name]
+
     def crowded(self, document: tuple[str, str]) -> bool:
         """Whether more sessions and keys have used a document than its table holds."""
         return len(set(self._users.get(document, ()))) > self.world.scenario.limits.sessions_max

@@ -11,7 +11,11 @@ A document may freeze only where a voter had no word, and why it had none is loo
 lacked entries that nobody has any more, or its state is a copy of what a leader had that was wrong before anybody could doubt
 it. Such a copy is right about nothing and repeats nobody, for its replica has run later commands rightly on top of it: with one
 of three replicas wrong and one a copy, no majority is left that could know. That is remembered here, for nodes forget their
-reports when they restart and the document stays frozen.
+reports when they restart and the document stays frozen. Some documents see something else on every node, and must freeze.
+
+In most seeds an operator thaws what is frozen (`thaws.py`). Then all replicas are equal from there on, unless handlers are told
+lies again, and what was acknowledged in the new epoch is in it, behind what the chosen record has. What others were told
+before that and the chosen record has not is gone: that is what the operator decided, and nothing more.
 """
 
 from __future__ import annotations
@@ -36,9 +40,11 @@ from cluster.ids import NodeId, ShardId
 from cluster.node.divergence_hook import LeakingLoader
 from cluster.pump.divergence import ANSWER_MS
 from cluster.session.operations import Kind, Operation, Reply
+from cluster.shard.commands import Command, CommandKind
 from cluster.shard.divergence import Divergence as Report
 from cluster.shard.divergence import Remedy
 from cluster.shard.replica import ShardReplica
+from cluster.shard.thawing import order_of, record_of
 
 if TYPE_CHECKING:
     from chaos.sim.node import SimulatedNode
@@ -48,6 +54,8 @@ SPACE = "leaky"
 MARKER = "the-host"
 BUNDLE = from_path(Path(chaos.sim.leaky.__file__)).encode()
 NOTES = 8
+NOTES_BEHIND, PAUSE_MS = 3, 40.0
+"""What a document is told when it goes on, and how fast."""
 PRINCIPAL = "planter@chaos"
 
 
@@ -60,12 +68,21 @@ class Planted(Checker):
         self.planted = any(isinstance(fault, Divergence) for fault in world.scenario.faults)
         self._number = 0
         self._keys: dict[str, bool] = {}
-        self._acked: dict[str, set[int]] = {}
+        self._acked: dict[str, dict[int, int]] = {}
+        """The epoch of the answer to each number of a document."""
         self._waiting = 0
-        self._undecided: set[str] = set()
-        """Documents that are frozen because a voter could not testify: it was away, or what it needed to replay them was cut
-        from all logs, and a snapshot made it, or would have made it, repeat what its leader says."""
-        self._frozen: set[str] = set()
+        self._undecided: dict[str, set[int]] = {}
+        """Epochs in which documents were frozen because a voter could not testify (it was away, or what it needed to replay
+        them was cut from all logs, and a snapshot made it, or would have made it, repeat what its leader says), or because
+        too many of them saw something else.
+        """
+        self._frozen: set[tuple[str, int]] = set()
+        self._seen: dict[tuple[str, int], set[NodeId]] = {}
+        """In which epoch of a document which nodes saw what its command did not say."""
+        self._began: dict[str, dict[int, tuple[tuple[int, int, int], list[int]]]] = {}
+        """The epochs of a document that began with a thaw: where in the log, and the numbers of the chosen record."""
+        self._told: dict[str, int] = {}
+        """The newest epoch that an operator was told of."""
         self._leaked: set[NodeId] = set()
         self._copies: set[tuple[NodeId, ShardId]] = set()
         """Replicas whose state came from one on which something had leaked, at first or second hand."""
@@ -87,33 +104,39 @@ class Planted(Checker):
         """Make a document, and tell it things while the node leaks."""
         key = f"d{len(self._keys)}"
         self._keys[key] = False
-        self._acked[key] = set()
+        self._acked[key] = {}
         self._send(Kind.CREATE, key, b"{}", lambda reply: self._created(key, fault, reply))
 
     def end(self, fault: Divergence) -> None:
-        self.leaking.discard(fault.node)
+        self.leaking.difference_update(self._victims(fault))
+
+    def _victims(self, fault: Divergence) -> list[NodeId]:
+        return self.world.names if fault.everywhere else [fault.node]
 
     def _created(self, key: str, fault: Divergence, reply: Reply) -> None:
         if reply.failure is not None:
             return
         self._keys[key] = True
         if self.world.now_ms < self.world.safety_ms(fault.end_ms):
-            self.leaking.add(fault.node)
-            self._leaked.add(fault.node)
+            self.leaking.update(self._victims(fault))
+            self._leaked.update(self._victims(fault))
         pause_ms = max(1.0, self.world.safety_ms(fault.end_ms) - self.world.now_ms) / NOTES
         for place in range(NOTES):
             self.world.after(pause_ms * place, "call", self._note, key, MARKER if place % 2 else "nothing")
 
     def _note(self, key: str, seen: str) -> None:
         self._number += 1
-        number = self._number
+        number, told = self._number, self._told.get(key, 0)
         payload = msgspec.json.encode({"number": number, "seen": seen})
-        self._send(Kind.SEND, key, payload, lambda reply: self._noted(key, number, reply))
+        self._send(Kind.SEND, key, payload, lambda reply: self._noted(key, number, told, reply))
 
-    def _noted(self, key: str, number: int, reply: Reply) -> None:
+    def _noted(self, key: str, number: int, told: int, reply: Reply) -> None:
+        """told: the epoch that an operator had been told of when it was sent."""
         if reply.failure is None:
-            self._acked[key].add(number)
-        elif reply.failure.reason == "DOCUMENT_FROZEN" and key not in self._undecided:
+            self._acked[key][number] = reply.epoch
+            if reply.epoch < told:
+                raise Violation("thaws", f"{SPACE}/{key} was thawed to epoch {told}, and answers in epoch {reply.epoch}")
+        elif reply.failure.reason == "DOCUMENT_FROZEN" and not any(epoch >= told for epoch in self._undecided.get(key, ())):
             raise Violation("divergence", f"{SPACE}/{key} refuses a command for good: {reply.failure}")
 
     def _send(self, kind: Kind, key: str, payload: bytes, on_reply: Callable[[Reply], None]) -> None:
@@ -134,6 +157,48 @@ class Planted(Checker):
             if made:
                 self._note(key, "nothing")
 
+    def touch_one(self, key: str) -> None:
+        """Tell one document one thing more."""
+        self._note(key, "nothing")
+
+    def thawed(self, key: str, epoch: int) -> None:
+        """An operator was told that a document goes on: so do those who use it."""
+        self._told[key] = max(epoch, self._told.get(key, 0))
+        for place in range(NOTES_BEHIND):
+            self.world.after(PAUSE_MS * place, "call", self._note, key, "nothing")
+
+    def ran(self, node: SimulatedNode, shard: int, index: int, offset: int, command: Command) -> None:
+        """See what a handler is going to see, and which epochs begin by hand."""
+        if command.space != SPACE:
+            return
+        live = node.pump.replicas[shard].cache.get(command.space, command.key)  # type: ignore[index]
+        if command.kind == CommandKind.THAW:
+            self._began_by_hand(command, live.epoch, (shard, index, offset))
+        elif node.name in self.leaking and MARKER.encode() in command.payload:
+            self._seen.setdefault((command.key, live.epoch), set()).add(node.name)
+
+    def _began_by_hand(self, command: Command, epoch: int, where: tuple[int, int, int]) -> None:
+        order = order_of(command.payload)
+        name = f"{SPACE}/{command.key}"
+        if order.epoch <= epoch:
+            raise Violation("thaws", f"{name} is in epoch {epoch} and is thawed to epoch {order.epoch}")
+        began = self._began.setdefault(command.key, {})
+        if order.epoch in began:
+            if began[order.epoch][0] != where:
+                raise Violation(
+                    "thaws", f"{name} was thawed to epoch {order.epoch} twice, at {began[order.epoch][0]} and {where}"
+                )
+            return
+        record = record_of(order)
+        began[order.epoch] = where, msgspec.msgpack.decode(record.state)["numbers"]
+        self.world.marks["thaws"] += 1
+        remembered = {session.session for session in record.sessions.sessions}
+        self.world.commands.forget((SPACE, command.key), remembered)
+
+    def differs(self, name: Name, epoch: int) -> bool:
+        """Whether replicas may have a document otherwise at the same position of that epoch."""
+        return name[0] == SPACE and (name[1], epoch) in self._seen
+
     def unfinished(self) -> list[str]:
         """What is still owed: answers, reports that are not settled, replicas that are not equal."""
         owed = [f"{self._waiting} commands to {SPACE} are unanswered"] if self._waiting else []
@@ -142,13 +207,14 @@ class Planted(Checker):
             # One that is never seen to be right keeps a report open, but whoever is there has to come to a decision.
             due = [report for report in opened if report.remedy is Remedy.WAITING or not self._somebody_is_lost]
             owed += [f"{node.name} holds open: {report.told()}" for report in due]
-        decided = self._keys.keys() - self._undecided
-        owed += [f"{SPACE}/{key} differs" for key in sorted(decided) if len(self._records((SPACE, key))) > 1]
-        return owed
+        decided = [key for key in sorted(self._keys) if not self.undecided((SPACE, key))]
+        owed += [f"{SPACE}/{key} differs" for key in decided if len(self._records((SPACE, key))) > 1]
+        return owed + self.world.thaws.unfinished()
 
     def undecided(self, name: Name) -> bool:
         """Whether a document stays as it is until somebody repairs it."""
-        return name[0] == SPACE and name[1] in self._undecided
+        frozen = self._undecided.get(name[1], ()) if name[0] == SPACE else ()
+        return bool(frozen) and max(frozen) >= max(self._began.get(name[1], (0,)))
 
     def turned(self, node: SimulatedNode) -> None:
         """See who could not testify when a document froze."""
@@ -161,10 +227,11 @@ class Planted(Checker):
             self._back_ms[node.name] = now_ms
         self._turned_ms[node.name] = now_ms
         for report in node.pump.divergences.reports.all():
-            if report.remedy is Remedy.FROZEN and report.key not in self._frozen:
-                self._frozen.add(report.key)
+            if report.remedy is Remedy.FROZEN and (report.key, report.epoch) not in self._frozen:
+                self._frozen.add((report.key, report.epoch))
                 if self._may_freeze(node, report):
-                    self._undecided.add(report.key)
+                    self._undecided.setdefault(report.key, set()).add(report.epoch)
+                    self.world.thaws.froze(report.space, report.key)
 
     def _note_copy(self, node: NodeId, shard: ShardId, replica: ShardReplica) -> None:
         """See whether a replica's state was replaced since the last look, and by what."""
@@ -180,6 +247,10 @@ class Planted(Checker):
         """Whether a voter that was not heard had a reason. leader: where it was decided, just now."""
         replica = leader.pump.replicas[report.shard]
         nodes = dict(replica.raft.configuration.places)
+        voters = [nodes[voter] for voter in replica.raft.configuration.voters]
+        right = [node for node in voters if node not in self._seen.get((report.key, report.epoch), ())]
+        if len(right) <= len(voters) // 2:
+            return True
         if any((nodes[voter], report.shard) in self._copies for voter in replica.raft.configuration.voters):
             return True
         heard = {name for side in report.sides for name in side.nodes}
@@ -220,17 +291,20 @@ class Planted(Checker):
         for node in self.world.running():
             for report in node.pump.divergences.reports.all():
                 self.world.marks["divergences_found"] += 1
-                if report.space != SPACE:
+                if not self.differs(report.name, report.epoch):
                     raise Violation("divergence", f"a document that nothing was done to diverged: {report.told()}")
-                if report.key in self._undecided:
+                if report.epoch in self._undecided.get(report.key, ()):
                     self.world.marks["divergences_undecided"] += 1
                 elif report.remedy not in ((Remedy.HEALED, Remedy.HEALING) if self._somebody_is_lost else (Remedy.HEALED,)):
                     raise Violation("divergence", f"{node.name} ends with {report.told()}")
         for key, made in self._keys.items():
-            if made and key not in self._undecided:
+            if made and not self.undecided((SPACE, key)):
                 self._complete(key)
 
     def _complete(self, key: str) -> None:
+        epoch = max(self._began.get(key, (0,)))
+        start = self._began[key][epoch][1] if epoch else []
+        acked = {number for number, told in self._acked[key].items() if told >= epoch}
         for node in self.world.running():
             replica = node.pump.replicas.get(node.pump.router.shard_of(SPACE, key))
             if replica is None or not replica.serves:
@@ -241,7 +315,9 @@ class Planted(Checker):
             numbers: list[int] = state["numbers"]
             # a key that the document's table has had to forget may run again (docs/consistency.md).
             doubled = len(set(numbers)) != len(numbers) and self.world.scenario.limits.sessions_max > self._number
-            if doubled or not self._acked[key].issubset(numbers):
-                raise Violation("divergence", f"{SPACE}/{key} holds {numbers}, acknowledged were {sorted(self._acked[key])}")
+            if doubled or not acked.issubset(numbers):
+                raise Violation("divergence", f"{SPACE}/{key} holds {numbers}, acknowledged were {sorted(acked)}")
+            if numbers[: len(start)] != start:
+                raise Violation("thaws", f"{SPACE}/{key} was thawed with {start}, and holds {numbers}")
             if state["seen"] not in ("nothing", MARKER):
                 raise Violation("divergence", f"{SPACE}/{key} ends with what {state['seen']} saw")

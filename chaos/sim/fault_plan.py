@@ -91,6 +91,8 @@ def _rival_cuts(source: random.Random, names: list[NodeId], *, steady: bool) -> 
     return found
 
 
+TORN = 0.4
+"""Share of the documents that diverge of which no majority can say what they are."""
 LEASE_TRIALS_MS = (300.0, 1_500.0, 2_700.0)
 """When leases are put to the test in seeds that are about them."""
 
@@ -280,7 +282,8 @@ def _clock_jumps(source: random.Random, names: list[NodeId], _: int) -> list[Fau
 
 def _divergences(source: random.Random, names: list[NodeId], _: int) -> list[Fault]:
     victim = source.choice(names)
-    return [faults.Divergence(*_span(source, 200, 2_000), victim) for _document in range(source.randint(1, 2))]
+    found = [faults.Divergence(*_span(source, 200, 2_000), victim) for _document in range(source.randint(1, 2))]
+    return [replace(fault, everywhere=source.random() < TORN) for fault in found]
 
 
 _MAKERS: dict[str, Maker] = {

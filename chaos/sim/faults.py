@@ -289,9 +289,12 @@ class Misdirected(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Divergence(Fault):
-    """Handlers of a document of its own see on this node what its commands do not say."""
+    """Handlers of a document of its own see on this node what its commands do not say. everywhere: on every node, each
+    something else, so that no majority can say what is right.
+    """
 
     node: NodeId
+    everywhere: bool = False
 
 
 # clocks

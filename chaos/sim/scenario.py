@@ -43,6 +43,10 @@ UPGRADED = 0.4
 """Share of seeds in which new code is deployed in the middle; not of those about leases, where it matters when
 nobody writes.
 """
+BY_HAND = 0.15
+"""Share of seeds in which an operator repairs and forks documents; not of those about leases, as above."""
+THAWS = 0.75
+"""Share of seeds in which an operator thaws a document that is frozen because its replicas differ."""
 AILING = 0.3
 """Share of seeds in which one leader stays ill when everything else is healed."""
 
@@ -100,7 +104,7 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """One run, whole: `run` makes the same of the same. upgrades_ms: when the next version of the ledger is deployed. by_hand:
-    whether an operator changes documents meanwhile; no seed draws it.
+    whether an operator repairs and forks documents meanwhile. thaws: whether one decides about documents that are frozen.
     """
 
     seed: int
@@ -111,6 +115,7 @@ class Scenario:
     errands: tuple[Errand, ...] = ()
     upgrades_ms: tuple[float, ...] = ()
     by_hand: bool = False
+    thaws: bool = False
 
 
 def draw(seed: int) -> Scenario:
@@ -136,7 +141,9 @@ def draw(seed: int) -> Scenario:
     else:
         upgrades_ms = ()
     errands = draw_errands(streams, limits, [fault.start_ms for fault in drawn if deafens(fault)])
-    return Scenario(seed, limits, clients, drawn, work, errands, upgrades_ms)
+    hand = streams.named("hand")
+    by_hand, thaws = theme is not Theme.LEASES and hand.random() < BY_HAND, hand.random() < THAWS
+    return Scenario(seed, limits, clients, drawn, work, errands, upgrades_ms, by_hand, thaws)
 
 
 def draw_upgrades(streams: Streams) -> tuple[float, ...]:

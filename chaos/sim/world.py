@@ -47,6 +47,7 @@ from chaos.sim.operator import Operator
 from chaos.sim.randomness import Streams
 from chaos.sim.scenario import Scenario, node_names
 from chaos.sim.sites import Sites
+from chaos.sim.thaws import Thaws
 from chaos.sim.workload import Work
 from cluster.documents.bundle import from_path
 from cluster.documents.loader import BundleLoader
@@ -138,6 +139,7 @@ class World:
         self.operator = Operator(self)
         self.late_code = LateCode(self)
         self.by_hand = ByHand(self)
+        self.thaws = Thaws(self)
         self.sites = Sites(*[self.streams.named(name) for name in ("sites/armed", "sites/odd", "sites")])
         self._handlers: dict[str, Callable[..., None]] = {
             "frame": self.network.arrive,
@@ -278,6 +280,7 @@ class World:
         self.commands.ran(node, shard, index, offset, command)
         self.upgraded.ran(node, shard, index, offset, command)
         self.replicas.ran(node, shard, index, offset, command)
+        self.planted.ran(node, shard, index, offset, command)
 
     def committed(self, shard: ShardId, index: int, commands: list[Command]) -> None:
         """An entry is known to be committed for the first time."""
