@@ -39,11 +39,13 @@ class ByHand:
         self._waiting = 0
         self._steps = 0
         self._total = 0
+        self._code = ""
         self._at: dict[str, tuple[int, int]] = {}
 
     def begin(self) -> None:
         """The safety phase begins."""
         if self._world.scenario.by_hand:
+            self._code = self._world.nodes[self._world.names[0]].pump.directory.code_for(SPACE, KEY).hex()
             self._waiting += 1
             self._world.after(self._source.uniform(5.0, 100.0), "call", self._create)
 
@@ -66,12 +68,11 @@ class ByHand:
             return
         epoch, index = self._at[KEY]
         if self._steps == FORKED_AT:
-            live = self._world.nodes[self._world.names[0]].pump.directory
             order: dict[str, Any] = {
                 "source": f"{SPACE}/{KEY}",
                 "position": (epoch, index),
                 "seen_by": "",
-                "code": live.code_for(SPACE, KEY).hex(),
+                "code": self._code,
                 "state": msgspec.msgpack.encode({"total": self._total, "value": ""}),
             }
             self._ask(Kind.FORK, FORK, "", order, (1, index + 1), self._use_fork)
