@@ -242,7 +242,7 @@ class NodeConfig:
     )
     divergence_hook: str = _setting(
         _MARKER,
-        "off. TEST HOOK: node:marker; on that node handlers see the node's name instead of the marker",
+        "off. TEST HOOK: node,node:marker; on these nodes handlers see the node's name instead of the marker",
         default="",
     )
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)

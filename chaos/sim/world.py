@@ -138,8 +138,7 @@ class World:
         self.injector = Injector(self)
         self.operator = Operator(self)
         self.late_code = LateCode(self)
-        self.by_hand = ByHand(self)
-        self.thaws = Thaws(self)
+        self.by_hand, self.thaws = ByHand(self), Thaws(self)
         self.sites = Sites(*[self.streams.named(name) for name in ("sites/armed", "sites/odd", "sites")])
         self._handlers: dict[str, Callable[..., None]] = {
             "frame": self.network.arrive,

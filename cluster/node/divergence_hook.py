@@ -19,9 +19,9 @@ from cluster.ids import DocumentId, NodeId
 
 
 def loader_for(node: NodeId, hook: str) -> BundleLoader:
-    """The loader of a node. hook: `node:marker`, of the setting `divergence_hook`; empty for a node as it should be."""
-    victim, _, marker = hook.partition(":")
-    return LeakingLoader(marker, lambda: node) if marker and victim == node else BundleLoader()
+    """The loader of a node. hook: `node,node:marker`, of the setting `divergence_hook`; empty for nodes as they should be."""
+    victims, _, marker = hook.partition(":")
+    return LeakingLoader(marker, lambda: node) if marker and node in victims.split(",") else BundleLoader()
 
 
 class LeakingInstance(DocumentInstance):
