@@ -51,10 +51,9 @@ class Draft:
         if shard == SYSTEM_SHARD:
             return
         self.replicas.update(report.voters())
-        for member in report.status.members:
-            if member.replica in report.status.learners and member.lag > 0:
-                self._receiving[member.node] += 1
-                self._sending[leader] += 1
+        for learner in report.learners():
+            self._receiving[learner] += 1
+            self._sending[leader] += 1
 
     def _lost_touch(self, report: ShardReport) -> bool:
         leader = report.status.leader
