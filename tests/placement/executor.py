@@ -87,7 +87,7 @@ class Executor:
 
     # -- what happens to nodes ---------------------------------------------------------------------------------------
 
-    def set(self, name: str, *, liveness: Liveness | None = None, standing: Standing | None = None) -> None:
+    def change(self, name: str, *, liveness: Liveness | None = None, standing: Standing | None = None) -> None:
         view = self.nodes[NodeId(name)]
         if liveness is not None:
             view = replace(view, liveness=liveness, since_ms=self.now_ms)
@@ -98,7 +98,7 @@ class Executor:
 
     def kill(self, *names: str) -> None:
         for name in names:
-            self.set(name, liveness=Liveness.DEAD)
+            self.change(name, liveness=Liveness.DEAD)
 
     def remove(self, name: str) -> None:
         del self.nodes[NodeId(name)]

@@ -33,7 +33,7 @@ def test_nothing_is_ordered_until_most_shards_have_reported() -> None:
     cluster = three_of_four()
     cluster.elect_controller()
     cluster.silent = {ShardId(1), ShardId(2)}
-    cluster.set("d", standing=Standing.DECOMMISSIONING)
+    cluster.change("d", standing=Standing.DECOMMISSIONING)
     cluster.run(5)
     assert "2 of 4 shards have reported" in cluster.plan.standstill
     assert not cluster.moves
@@ -46,7 +46,7 @@ def test_nothing_is_ordered_for_so_long_after_an_election_if_shards_stay_silent(
     cluster = three_of_four()
     cluster.elect_controller()
     cluster.silent = {ShardId(1), ShardId(2)}
-    cluster.set("d", standing=Standing.DECOMMISSIONING)
+    cluster.change("d", standing=Standing.DECOMMISSIONING)
     cluster.run(int(RULES.warm_up_ms / 1000) + 1)
     assert not cluster.plan.standstill
     cluster.elect_controller()
@@ -79,7 +79,7 @@ def test_a_node_that_comes_back_in_time_costs_no_move() -> None:
     cluster = three_of_four()
     cluster.kill("c")
     cluster.run(5)
-    cluster.set("c", liveness=Liveness.ALIVE)
+    cluster.change("c", liveness=Liveness.ALIVE)
     cluster.run(DEAD_STEPS)
     assert cluster.moves["moves"] == 0
 
@@ -105,7 +105,7 @@ def test_a_leader_that_hears_nothing_is_not_enough_to_rebuild_replicas() -> None
 
 def test_leaders_leave_a_suspect_node_at_once() -> None:
     cluster = three_of_four()
-    cluster.set("a", liveness=Liveness.SUSPECT)
+    cluster.change("a", liveness=Liveness.SUSPECT)
     cluster.run(1)
     assert cluster.leads()[NodeId("a")] == 0
     assert not cluster.moves["moves"], "its replicas stay"
@@ -119,7 +119,7 @@ def test_nothing_is_ordered_while_more_than_a_third_of_the_nodes_look_dead() -> 
     cluster.run(3 * DEAD_STEPS)
     assert cluster.moves == before
     assert "2 of 5 nodes look dead (d, e)" in cluster.plan.standstill
-    cluster.set("e", liveness=Liveness.ALIVE)
+    cluster.change("e", liveness=Liveness.ALIVE)
     cluster.settle()
     assert all("d" not in shard.nodes for shard in cluster.shards.values())
 
@@ -188,7 +188,7 @@ def test_three_voters_in_two_zones_stand_two_and_one() -> None:
 
 def test_a_draining_node_leads_nothing_and_keeps_its_replicas() -> None:
     cluster = three_of_four()
-    cluster.set("a", standing=Standing.DRAINING)
+    cluster.change("a", standing=Standing.DRAINING)
     cluster.settle()
     assert cluster.leads()[NodeId("a")] == 0
     assert cluster.counts()[NodeId("a")] == 3
@@ -197,7 +197,7 @@ def test_a_draining_node_leads_nothing_and_keeps_its_replicas() -> None:
 
 def test_a_draining_node_gets_no_new_replicas() -> None:
     cluster = Executor(nodes("abcde"), {number: list("abc") for number in range(1, 7)})
-    cluster.set("e", standing=Standing.DRAINING)
+    cluster.change("e", standing=Standing.DRAINING)
     cluster.settle()
     assert cluster.counts()[NodeId("e")] == 0
     assert cluster.counts()[NodeId("d")] > 0
@@ -205,7 +205,7 @@ def test_a_draining_node_gets_no_new_replicas() -> None:
 
 def test_a_decommissioned_node_is_left_by_everything() -> None:
     cluster = three_of_four()
-    cluster.set("a", standing=Standing.DECOMMISSIONING)
+    cluster.change("a", standing=Standing.DECOMMISSIONING)
     cluster.settle()
     assert cluster.counts()[NodeId("a")] == 0
     assert all(len(shard.voters) == 3 and "a" not in shard.nodes for shard in cluster.shards.values())
@@ -215,7 +215,7 @@ def test_a_decommissioned_node_is_left_by_everything() -> None:
 def test_what_blocks_a_decommission_is_said_for_each_shard() -> None:
     """cockroach#76249 and cockroachdb/docs#4435: stuck, and nobody says on what."""
     cluster = Executor(nodes("abc"), {1: list("abc"), 2: list("bca")})
-    cluster.set("a", standing=Standing.DECOMMISSIONING)
+    cluster.change("a", standing=Standing.DECOMMISSIONING)
     cluster.settle()
     assert cluster.counts()[NodeId("a")] == 2
     assert cluster.why(1) == "blocked: a is decommissioned, and no other node can take a replica: b, c hold one already"
@@ -224,7 +224,7 @@ def test_what_blocks_a_decommission_is_said_for_each_shard() -> None:
 
 def test_a_node_receives_and_sends_no_more_than_two_replicas_at_a_time() -> None:
     cluster = Executor(nodes("abcd"), {number: list("abc") for number in range(1, 20)})
-    cluster.set("a", standing=Standing.DECOMMISSIONING)
+    cluster.change("a", standing=Standing.DECOMMISSIONING)
     cluster.run(2)
     learning = [shard for shard in cluster.shards.values() if shard.now.learners]
     assert 1 <= len(learning) <= RULES.moves_in_max
@@ -252,7 +252,7 @@ def test_a_shard_shrinks_when_the_replication_factor_does() -> None:
 def test_a_frozen_cluster_and_a_frozen_shard_stand_still_and_say_so() -> None:
     cluster = three_of_four()
     cluster.settings = replace_settings(cluster, frozen=True)
-    cluster.set("a", standing=Standing.DECOMMISSIONING)
+    cluster.change("a", standing=Standing.DECOMMISSIONING)
     cluster.run(30)
     assert not cluster.moves
     assert "frozen" in cluster.plan.standstill
@@ -266,7 +266,7 @@ def test_a_frozen_cluster_and_a_frozen_shard_stand_still_and_say_so() -> None:
 def test_a_shard_that_somebody_moves_by_hand_is_left_to_him() -> None:
     cluster = three_of_four()
     cluster.shards[ShardId(1)].held = "somebody moves it by hand"
-    cluster.set("a", standing=Standing.DECOMMISSIONING)
+    cluster.change("a", standing=Standing.DECOMMISSIONING)
     cluster.settle()
     assert cluster.voters(1) == {"a", "b", "c"}
     assert cluster.why(1) == "waiting: somebody moves it by hand"
@@ -315,7 +315,7 @@ def test_a_learner_that_no_move_needs_is_removed() -> None:
     cluster.run(1)
     shard = cluster.shards[ShardId(1)]
     shard.now = entered(shard.now, shard.now.voters, (ReplicaId(9),), ((ReplicaId(9), NodeId("e")),))
-    cluster.set("e", standing=Standing.DRAINING)
+    cluster.change("e", standing=Standing.DRAINING)
     cluster.settings = replace_settings(cluster, frozen=False)
     cluster.settle()
     assert "e" not in shard.nodes
@@ -323,7 +323,7 @@ def test_a_learner_that_no_move_needs_is_removed() -> None:
 
 def test_another_controller_goes_on_with_what_the_one_before_began() -> None:
     cluster = three_of_four()
-    cluster.set("a", standing=Standing.DECOMMISSIONING)
+    cluster.change("a", standing=Standing.DECOMMISSIONING)
     for _ in range(400):
         cluster.elect_controller()
         cluster.step()

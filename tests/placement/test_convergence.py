@@ -36,7 +36,7 @@ def clusters(draw: st.DrawFn, labels: bool) -> Executor:
         what = draw(st.sampled_from(["dead", "suspect", "back", "drain", "decommission", "activate", "controller"]))
         if what in ("dead", "suspect", "back"):
             liveness = {"dead": Liveness.DEAD, "suspect": Liveness.SUSPECT, "back": Liveness.ALIVE}[what]
-            cluster.set(name, liveness=liveness)
+            cluster.change(name, liveness=liveness)
         elif what == "controller":
             cluster.elect_controller()
         else:
@@ -45,7 +45,7 @@ def clusters(draw: st.DrawFn, labels: bool) -> Executor:
                 "decommission": Standing.DECOMMISSIONING,
                 "activate": Standing.ACTIVE,
             }
-            cluster.set(name, standing=standings[what])
+            cluster.change(name, standing=standings[what])
         cluster.run(draw(st.integers(0, 40)))
     return cluster
 
@@ -85,7 +85,7 @@ def test_at_the_fixpoint_no_single_exchange_would_stand_further_apart(cluster: E
 @settings(max_examples=60, deadline=None)
 def test_at_the_fixpoint_replicas_and_leaders_differ_by_one_at_most(cluster: Executor) -> None:
     for name in list(cluster.nodes):
-        cluster.set(name, liveness=Liveness.ALIVE, standing=Standing.ACTIVE)
+        cluster.change(name, liveness=Liveness.ALIVE, standing=Standing.ACTIVE)
     cluster.settle()
     assert cluster.plan.settled
     counts = cluster.counts().values()
@@ -115,7 +115,7 @@ def test_a_rolling_decommission_never_leaves_a_shard_short(order: list[str], sha
     placements = {number: [order[(number + step) % 6] for step in range(3)] for number in range(1, shards + 1)}
     cluster = Executor(nodes("".join(order)), placements)
     for name in order[:3]:
-        cluster.set(name, standing=Standing.DECOMMISSIONING)
+        cluster.change(name, standing=Standing.DECOMMISSIONING)
         cluster.settle()
         assert cluster.counts()[NodeId(name)] == 0
         cluster.remove(name)
