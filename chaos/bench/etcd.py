@@ -36,6 +36,7 @@ from chaos.bench.h2load import Load, Shape
 PUT = "etcdserverpb.KV/Put"
 RANGE = "etcdserverpb.KV/Range"
 STATUS = "etcdserverpb.Maintenance/Status"
+MOVE_LEADER = "etcdserverpb.Maintenance/MoveLeader"
 VALUE_BYTES = 100
 HEALTHY_WITHIN_S = 30
 CALL_TIMEOUT_S = 5
@@ -64,6 +65,11 @@ def encode_put(key: bytes, value: bytes) -> bytes:
 def encode_range(key: bytes) -> bytes:
     """etcdserverpb.RangeRequest of one key, linearizable: key = 1."""
     return b"\x0a" + varint(len(key)) + key
+
+
+def encode_id(member_id: int) -> bytes:
+    """etcdserverpb.MoveLeaderRequest: targetID = 1."""
+    return b"\x08" + varint(member_id)
 
 
 def decode(message: bytes) -> dict[int, list[int | bytes]]:
@@ -132,6 +138,15 @@ class Member:
         status = self.call(STATUS, b"")
         return number(status, 4) != 0 and number(status, 4) == number(message(status, 1), 2)
 
+    def member_id(self) -> int:
+        """StatusResponse: header = 1 (member_id = 2)."""
+        return number(message(self.call(STATUS, b""), 1), 2)
+
+    def state(self) -> tuple[int, int]:
+        """(the leader it knows, 0 for none; the last entry of its log). StatusResponse: leader = 4, raftIndex = 5."""
+        status = self.call(STATUS, b"")
+        return number(status, 4), number(status, 5)
+
     def versions(self, key: bytes) -> int:
         """How often a key was put, linearizably. RangeResponse: kvs = 2; KeyValue: version = 4."""
         return number(message(self.call(RANGE, encode_range(key)), 2), 4)
@@ -171,6 +186,7 @@ class EtcdCluster:
         self._folder = folder
         self._size = size
         self.members: list[Member] = []
+        self._peers: dict[str, int] = {}
 
     def __enter__(self) -> EtcdCluster:
         self.start()
@@ -190,17 +206,24 @@ class EtcdCluster:
         ports = _free_ports(2 * self._size)
         names = [f"etcd{place}" for place in range(self._size)]
         peers = dict(zip(names, ports[: self._size], strict=True))
-        initial = ",".join(f"{name}=http://127.0.0.1:{port}" for name, port in peers.items())
+        self._peers = peers
         try:
             for name, client_port in zip(names, ports[self._size :], strict=True):
-                self.members.append(self._spawn(name, peers[name], client_port, initial))
+                self.members.append(self._spawn(name, client_port))
             self._wait_healthy()
         except BaseException:
             self.stop()
             raise
 
-    def _spawn(self, name: str, peer_port: int, client_port: int, initial: str) -> Member:
-        data = self._folder / name
+    def restart(self, place: int) -> None:
+        """Start a member whose process ended, on what it stored."""
+        dead = self.members[place]
+        assert dead.process.poll() is not None, "it still runs"
+        self.members[place] = self._spawn(dead.name, dead.client_port)
+
+    def _spawn(self, name: str, client_port: int) -> Member:
+        data, peer_port = self._folder / name, self._peers[name]
+        initial = ",".join(f"{each}=http://127.0.0.1:{port}" for each, port in self._peers.items())
         command = [
             self._program,
             f"--name={name}",
@@ -214,7 +237,7 @@ class EtcdCluster:
         ]
         # Settings of an etcd that the machine itself may run must not reach these members.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ETCD")}
-        with (self._folder / f"{name}.log").open("wb") as log:
+        with (self._folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         return Member(name, client_port, process)
 

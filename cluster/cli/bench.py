@@ -89,6 +89,7 @@ def send(
 def _measured(job: Coroutine[Any, Any, T]) -> T:
     """Run a benchmark; what can go wrong is told."""
     from chaos.bench.etcd import EtcdFailed
+    from chaos.bench.failover import Lost
     from chaos.bench.h2load import ToolMissing
     from chaos.bench.send import LoadFailed
     from chaos.live.processes import NotReached
@@ -97,7 +98,7 @@ def _measured(job: Coroutine[Any, Any, T]) -> T:
         return run(job)
     except ToolMissing as error:
         raise CommandFailed(str(error), state="nothing was measured", code=Exit.USAGE, reason="PROGRAM_MISSING") from None
-    except (EtcdFailed, LoadFailed, NotReached) as error:
+    except (EtcdFailed, LoadFailed, Lost, NotReached) as error:
         raise CommandFailed(str(error), state="nothing is left running", reason="RUN_FAILED") from None
 
 
@@ -161,6 +162,48 @@ def recover(
     say(f"{found['restart_to_read_s']:8.2f} s from start to a linearizable read of the last state")
     say(f"{found['restart_to_all_replicas_s']:8.2f} s until all replicas had it")
     say(f"{found['replayed_per_s']:8,} commands replayed for each second in between")
+    return Exit.DONE
+
+
+@app.command()
+@command
+def failover(
+    kills: Annotated[int, typer.Option("--kills", help="Events of each kind.", min=1)] = 20,
+    kinds: Annotated[str, typer.Option("--kinds", help="What is done to the leader, comma-separated.")] = "kill,pause,transfer",
+    against: Annotated[
+        str, typer.Option("--against", help="etcd: do the same to it, and show the ratio.", show_default=False)
+    ] = "",
+    seed: Annotated[int | None, typer.Option("--seed", help="Of the moments. Default: random.", show_default=False)] = None,
+    folder: InFolder = None,
+    as_json: AsJson = False,
+) -> Exit:
+    """Measure how long no write is acknowledged when the leader is killed (kill -9), stopped, or hands over.
+
+    Writes go at a fixed rate to the two members that do not lead, each once; nobody waits for the one before. fsync is on.
+    In the end every acknowledged write must be there.
+
+    Exit codes: 0 measured, nothing lost. 1 a run failed. 2 wrong command line, or a program is missing.
+
+    Example: moot bench failover --kills 5 --kinds kill --against etcd
+    """
+    from chaos.bench.failover import KINDS, bench_failover
+
+    wanted = tuple(kinds.split(","))
+    if against not in ("", "etcd") or not set(wanted) <= set(KINDS):
+        why = f"--against knows etcd, --kinds knows {', '.join(KINDS)}"
+        raise CommandFailed(why, code=Exit.USAGE, reason="USAGE")
+    with tempfile.TemporaryDirectory(prefix="moot-bench-", dir=folder) as below:
+        job = bench_failover(Path(below), _tell, kills=kills, kinds=wanted, etcd=against == "etcd", seed=seed)
+        found = _measured(job)
+    if as_json:
+        print_json(found)
+        return Exit.DONE
+    shown = table("the leader", "of", ">median ms", ">longest ms", ">shortest ms")
+    for kind, measured in found["kinds"].items():
+        for name in [name for name in ("moot", "etcd") if name in measured]:
+            values = measured[name]
+            add_row(shown, kind, name, *(f"{values[which]:,.0f}" for which in ("p50_ms", "max_ms", "min_ms")))
+    out.print(shown)
     return Exit.DONE
 
 
