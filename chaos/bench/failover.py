@@ -101,7 +101,7 @@ class Writers:
         try:
             await write()
         except grpc.RpcError:
-            return
+            return  # whether it ran is not known; `applied` may count it
         now_s = time.monotonic()
         self.acknowledged += 1
         gap_s = now_s - self.last_s
@@ -171,7 +171,7 @@ async def _measure(
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-    await writers.settle()
+        await writers.settle()
     applied = await contender.applied()
     if not writers.acknowledged <= applied <= writers.sent:
         raise Lost(f"{contender.name}: {writers.acknowledged} acknowledged of {writers.sent} sent, {applied} applied")

@@ -74,6 +74,13 @@ class Waking:
                 replica.leader_lost(now_ms, self._turn)
                 holder.look_at(replica, now_ms)
 
+    def _leader_silent(self, node: NodeId, now_ms: float) -> None:
+        """Groups in use take turns to replace a leader that is not heard, instead of waiting for the first random timeout."""
+        for replica in self._holder.replicas.values():
+            if replica.leader_node == node and not replica.raft.asleep:
+                replica.handle(LivenessChanged(), now_ms, self._turn)
+                self._holder.look_at(replica, now_ms)
+
     def _close_watches(self, node: NodeId) -> None:
         """What the peer's gateway was served, and what the peer was sending to a replica here, does not go on."""
         self._schedule.close_node(self._holder.replicas, node)
@@ -102,6 +109,7 @@ class Waking:
             for node in holder.liveness.look_out(now_ms, self._silence_ms):
                 holder.streams.node_lost(node, now_ms)
                 self._schedule.node_silent(holder.replicas, node, self._turn)
+                self._leader_silent(node, now_ms)
         if holder.liveness.has_news:
             self._hear()
         if self._first or self._waiting:

@@ -75,10 +75,16 @@ def on_follower_deadline(state: State, _: Deadline, now_ms: float) -> None:
 
 
 def on_liveness_changed(state: State, _: LivenessChanged, now_ms: float) -> None:
-    """Follower: as at a deadline, but whoever finds the leader lost takes turns: so do all others who slept as long."""
+    """Follower: as at a deadline, but whoever finds the leader lost takes turns: all others find it at the same time. A log
+    message may have come behind the last heartbeat: then it is a little early, and the turn is when that is old enough too.
+    """
     if state.leader is not None:
         if not hears_leader(state, now_ms):
             on_leader_lost(state, LeaderLost(), now_ms)
+        elif state.votes_here:
+            turn_ms = _rank_without(state, state.leader) * state.config.stagger_ms
+            due_ms = _heard_ms(state, state.leader) + state.config.election_timeout_ms_min + turn_ms
+            state.deadline_ms = min(state.deadline_ms, due_ms)
     elif state.lost_leader is not None and _heard_since_lost(state, state.lost_leader):
         roles.become_follower(state, state.term, state.lost_leader, now_ms)
 

@@ -66,7 +66,8 @@ class LivenessChanged:
     """What this replica relies on while it sleeps may no longer hold, or what it waits for may be there: look at liveness as at
     a deadline. Due when, for an election timeout, the node of the leader has not been heard or the node of a follower has not
     acknowledged; when a leader's node no longer lists the group, or a follower's node makes an exception for it; when the node
-    of a member was restarted, or is heard again. Told to sleepers; others find out by themselves."""
+    of a member was restarted, or is heard again. Told to sleepers, and of a leader's silence to all its followers: who is awake
+    would find out without it, after a random time."""
 
 
 @dataclass(slots=True, frozen=True)

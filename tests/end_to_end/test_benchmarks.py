@@ -60,6 +60,23 @@ def test_recovery_brings_everything_back_by_replay_alone(tmp_path: Path) -> None
     assert 0 < found["restart_to_gateway_s"] <= found["restart_to_read_s"] <= found["restart_to_all_replicas_s"]
 
 
+def test_failover_measures_how_long_no_write_is_acknowledged_and_that_none_is_lost(tmp_path: Path) -> None:
+    arguments = ("--kills", "1", "--kinds", "kill,transfer", "--seed", "1")
+    shown = moot("bench", "failover", *arguments, "--json", cwd=tmp_path, TMPDIR=str(tmp_path))
+    assert shown.code == Exit.DONE, shown.err
+    assert set(shown.json["kinds"]) == {"kill", "transfer"}
+    for kind in ("kill", "transfer"):
+        measured = shown.json["kinds"][kind]["moot"]
+        assert 0 < measured["min_ms"] <= measured["p50_ms"] <= measured["max_ms"]
+        assert len(measured["gaps_ms"]) == 1
+    assert nodes_below(tmp_path) == []
+
+
+def test_what_is_no_kind_of_failover_is_refused(tmp_path: Path) -> None:
+    shown = moot("bench", "failover", "--kinds", "kill,burn", "--json", cwd=tmp_path)
+    assert (shown.code, "pause" in shown.out + shown.err) == (Exit.USAGE, True)
+
+
 def test_idle_groups_have_leaders_and_are_measured_beside_a_cluster_with_few(tmp_path: Path) -> None:
     arguments = ("--groups", "60", "--seconds", "1", "--wakes", "2")
     shown = moot("bench", "idle", *arguments, "--json", cwd=tmp_path, TMPDIR=str(tmp_path))

@@ -141,6 +141,28 @@ def test_a_leader_that_dies_in_silence_is_replaced_in_all_its_groups() -> None:
     world.run_until(lambda: all_asleep(world), 10_000)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_the_silent_leader_of_a_group_in_use_is_replaced_after_one_timeout_by_whose_turn_it_is(seed: int) -> None:
+    """Followers that each waited for a random time of one to two timeouts, and again when the first had too short a log, took
+    more than two.
+    """
+    world = World(seed=seed)
+    client = world.start()
+    client.insist(Kind.CREATE, "a")
+    leader = world.leader("a")
+    shard = leader.pump.router.shard_of("tally", "a")
+    asking = world.client(next(node.name for node in world.nodes.values() if node is not leader))
+    for amount in range(1, 60):
+        asking.submit(Kind.SEND, "a", "add", {"amount": amount})
+        world.run(5)
+    assert not any(node.pump.replicas[shard].raft.asleep for node in world.nodes.values())
+    leader.up = False
+    began_ms = world.now_ms
+    others = [node for node in world.nodes.values() if node.up]
+    world.run_until(lambda: any(node.pump.replicas[shard].serves for node in others))
+    assert world.now_ms - began_ms <= ELECTION_MS + 200
+
+
 @pytest.mark.parametrize("gateway_holds_a_replica", [True, False])
 def test_the_first_operation_after_a_silent_death_is_answered_within_about_an_election(gateway_holds_a_replica: bool) -> None:
     """Trap 50: it is on its way to the dead leader, or nobody has noticed yet; to repeat it is the session's part."""
