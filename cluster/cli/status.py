@@ -112,6 +112,8 @@ def _node_row(node: Any, answers: dict[str, Any], local: LocalCluster | None) ->
         "shards_led": node.shards_led,
         "replicas": node.replicas,
         "boot_generation": node.boot_generation,
+        "version": node.version or None,
+        "labels": dict(node.labels),
         "documents_in_memory": answer[0].documents_in_memory if isinstance(answer, tuple) else None,
         "uptime_ms": answer[0].uptime_ms if isinstance(answer, tuple) else None,
     }
@@ -279,14 +281,28 @@ async def _watch(addresses: Sequence[str], local: LocalCluster | None, as_json: 
 
 
 @command
-def nodes(address: Addresses = None, folder: Folder = DEFAULT_FOLDER, as_json: AsJson = False) -> Exit:
+def nodes(
+    address: Addresses = None,
+    folder: Folder = DEFAULT_FOLDER,
+    why: Annotated[str, typer.Option("--why", metavar="NODE", help="Who holds what of this node, and why.")] = "",
+    as_json: AsJson = False,
+) -> Exit:
     """List the nodes: state, addresses, what they lead and hold.
 
-    Exit codes: 0, or 3 when no node answers.
+    Who is alive is an opinion, and every node has its own. With --why each node that answers tells what it holds of one of
+    them and how it came to that: who could not reach it (directly, through helpers, by stream, on the data path), whose word it
+    was, whether it refuted. "reached by" tells broken ways apart: datagrams that a firewall drops, or gossip that works where
+    Raft does not. An observer that stood still, or whose health is not 0, is slow itself.
 
-    Example: moot nodes --json
+    Exit codes: 0. With --why 1 when somebody does not hold it alive, 4 when nobody has met it. 3 when no node answers.
+
+    Example: moot nodes --why n2
     """
     folder = folder.absolute()
+    if why:
+        from cluster.cli.why import why as explain
+
+        return explain(why, addresses_of(address, folder), as_json)
     data = run(overview_data(addresses_of(address, folder), _local(address, folder)))
     if not data["reachable"]:
         raise Unreachable("no node answered", "start nodes: moot up, moot restart N; or name one: --address host:port")

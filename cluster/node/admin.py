@@ -14,7 +14,7 @@ from typing import Any
 import cluster
 from cluster.errors import HistoryTrimmed, InvalidRequest, LogLost, UnknownDocument
 from cluster.gossip.messages import State
-from cluster.ids import SYSTEM_SHARD, DocumentId, ShardId
+from cluster.ids import SYSTEM_SHARD, DocumentId, NodeId, ShardId
 from cluster.node.decisions import Ask, Decisions
 from cluster.node.divergence_log import divergence_row
 from cluster.node.errors_log import ErrorsLog
@@ -39,8 +39,8 @@ Row = dict[str, Any]
 class Administration:
     """One node's answers.
 
-    nodes: every known node as this one sees it, this one included. decisions: asks the system shard. ask: sends an
-        operation to the leader of its document. ask_leader: sends one to a shard's leader.
+    nodes: every known node as this one sees it, this one included. explain: why it sees one so. decisions: asks the
+        system shard. ask: sends an operation to the leader of its document. ask_leader: sends one to a shard's leader.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Administration:
         engine: Engine,
         cluster_id: str,
         nodes: Callable[[], list[NodeView]],
+        explain: Callable[[NodeId], Row],
         decisions: Decisions,
         ask: Ask,
         ask_leader: AskLeader,
@@ -60,6 +61,7 @@ class Administration:
         self._engine = engine
         self._cluster_id = cluster_id
         self._nodes = nodes
+        self._explain = explain
         self._decisions = decisions
         self._ask = ask
         self._shards = ShardAdministration(loop, nodes, ask_leader)
@@ -68,6 +70,7 @@ class Administration:
         self._methods: dict[str, Callable[[Row], Awaitable[Row]]] = {
             "GetStatus": self._get_status,
             "ListNodes": self._list_nodes,
+            "ExplainNode": self._explain_node,
             "ListShards": self._list_shards,
             "GetShardConfiguration": self._shards.get_configuration,
             "MoveReplica": self._shards.move,
@@ -153,6 +156,9 @@ class Administration:
             for row in self._nodes()
         ]
         return {"nodes": rows}
+
+    async def _explain_node(self, request: Row) -> Row:
+        return self._explain(NodeId(request["node_id"]))
 
     async def _list_shards(self, request: Row) -> Row:
         shards = [self._shard_row(shard) for shard in self._pump.router.map.shards]

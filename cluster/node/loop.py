@@ -47,6 +47,8 @@ GARBAGE_EVERY_TURNS = 512
 FULL_GARBAGE_EVERY_TURNS = 20_000
 LEADERS_TOLD_MAX = 8
 """Changes of leaders of one turn that are logged one by one. Thousands of groups change theirs within seconds."""
+STALL_TOLD_MS = 100.0
+"""A turn that takes longer is told to `on_stall`: whoever waits for answers meanwhile must not blame those who gave them."""
 IDLE_MS = 20.0
 """Nothing is due for this long: time for a full collection."""
 TIMER_LATE_MS = 2
@@ -104,6 +106,8 @@ class NodeLoop:
         self._disk_looked_at_ms = 0.0
         self.on_beat: Callable[[], None] = lambda: None
         """Called when a liveness round has left: the process is awake, and its peers are about to be."""
+        self.on_stall: Callable[[float], None] = lambda duration_ms: None
+        """Told of turns that held everything else up."""
 
     # -- inputs ------------------------------------------------------------------------------------------------------
 
@@ -208,6 +212,9 @@ class NodeLoop:
         if pump.liveness.round != round_before:
             self.on_beat()
         self._schedule()
+        took_ms = monotonic_ms() - now_ms
+        if took_ms > STALL_TOLD_MS:
+            self.on_stall(took_ms)
 
     def _log_leaders(self) -> None:
         changes, self.pump.leader_changes = self.pump.leader_changes, []

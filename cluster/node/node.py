@@ -22,14 +22,10 @@ from pathlib import Path
 
 import msgspec
 
-import cluster
 from cluster.config import InitialNode, NodeConfig
 from cluster.errors import ClusterError
 from cluster.gateway.server import Gateway
-from cluster.gossip.config import GossipConfig
-from cluster.gossip.core import Gossip
-from cluster.gossip.effects import MemberChange
-from cluster.gossip.messages import Address, Tags
+from cluster.gossip.messages import Load
 from cluster.ids import SYSTEM_SHARD, NodeId, ShardId
 from cluster.node.admin import Administration
 from cluster.node.backend import NodeBackend, OneAnswer
@@ -39,6 +35,7 @@ from cluster.node.divergence_hook import loader_for
 from cluster.node.errors_log import ErrorsLog
 from cluster.node.loop import NodeLoop, monotonic_ms
 from cluster.node.marker import PageMarker
+from cluster.node.gossiping import NodeGossip
 from cluster.node.membership import Membership, as_listed, first_node
 from cluster.node.watchdog import Watchdog
 from cluster.pump.assembly import PumpSurroundings, open_pump
@@ -50,8 +47,6 @@ from cluster.shard.system.program import OPERATOR
 from cluster.shard.turn import Turn
 from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE
 from cluster.storage.rocks import RocksSettings
-from cluster.transport.gossip import GossipTransport
-from cluster.transport.gossip import clock_ms as gossip_clock_ms
 from cluster.transport.tcp import TcpPeerTransport
 
 BOOTSTRAP_RETRY_MS = 200
@@ -104,15 +99,24 @@ class Node:
         self.loop = NodeLoop(
             self.pump, self._engine, self.transport, self._marker, config.fsync_mode, self._disk_full, self._fail
         )
+        self.gossip = NodeGossip(
+            config,
+            cluster_id=self._cluster_id.hex(),
+            generation=self.generation,
+            first_nodes=self.first_nodes,
+            load=self._load,
+            map_version=lambda: self.pump.router.map.version,
+            heard_ago_ms=lambda node: monotonic_ms() - self.pump.liveness.heard_ms(node),
+        )
         first = tuple(first_node(each) for each in self.first_nodes)
-        self._members = Membership(self.pump, first, self.transport, lambda: self._gossip)
+        self._members = Membership(self.pump, first, self.transport, lambda: self.gossip.transport)
         for peer in self.first_nodes:
             if peer.node_id != self.node:
                 self.transport.connect(peer.node_id, peer.host, peer.peer_port)
         await self.transport.start()
-        self._gossip = self._build_gossip()
-        await self._gossip.start()
-        self.loop.on_beat = self._gossip.awake
+        await self.gossip.start()
+        self.loop.on_beat = self.gossip.on_beat
+        self.loop.on_stall = self.gossip.on_stall
         self._gateway = Gateway(self._build_backend(), config.client_host, config.client_port)
         await self._gateway.start()
         self._watchdog.start()
@@ -136,8 +140,7 @@ class Node:
         """Stop serving, then leave the directory clean."""
         self._bootstrap.cancel()
         await self._gateway.stop()
-        await self._gossip.leave()
-        await self._gossip.stop()
+        await self.gossip.stop()
         self.loop.stop()
         await self.transport.stop()
         self._watchdog.stop()
@@ -159,9 +162,11 @@ class Node:
         self.loop.on_frame(node, lane, frame)
 
     def on_connected(self, node: NodeId, boot_generation: int) -> None:
+        self.gossip.on_connected(node, boot_generation)
         self.loop.on_connected(node, boot_generation)
 
     def on_disconnected(self, node: NodeId, refused: bool) -> None:
+        self.gossip.on_disconnected(node)
         self.loop.on_disconnected(node, refused)
 
     # -- building ----------------------------------------------------------------------------------------------------
@@ -207,6 +212,7 @@ class Node:
             engine=self._engine,
             cluster_id=self._cluster_id.hex(),
             nodes=self._members.views,
+            explain=self.gossip.explain,
             decisions=Decisions(self.pump, self._ask),
             ask=self._ask,
             ask_leader=self._ask,
@@ -226,26 +232,10 @@ class Node:
     async def _ask(self, operation: Operation, timeout_ms: float, shard: ShardId | None = None) -> Reply:
         return await OneAnswer(self.loop).ask(operation, timeout_ms, shard)
 
-    # -- gossip: an opinion about who is there, shown to operators; it never bypasses a vote -------------------------
-
-    def _build_gossip(self) -> GossipTransport:
-        config = self.config
-        core = Gossip(
-            cluster_id=self._cluster_id.hex(),
-            node=self.node,
-            boot_generation=self.generation,
-            address=Address(config.host, config.gossip_port, config.peer_port, config.client_port),
-            tags=Tags(config.labels.get("host", ""), config.labels.get("zone", ""), cluster.__version__),
-            seeds=tuple((peer.host, peer.gossip_port) for peer in self.first_nodes if peer.node_id != self.node),
-            config=GossipConfig(),
-            source=random.Random(),
-            now_ms=gossip_clock_ms(),
-        )
-        return GossipTransport(core, host=config.host, port=config.gossip_port, on_changes=self._on_opinions)
-
-    def _on_opinions(self, changes: list[MemberChange]) -> None:
-        for change in changes:
-            _log.info("gossip: %s is %s", change.member.node, change.member.state.name.lower())
+    def _load(self) -> Load:
+        """What this node tells the others of its work."""
+        leaders = sum(1 for replica in self.pump.replicas.values() if replica.serves)
+        return Load(self.node, 0, 0, self.pump.router.map.version, leaders=leaders, replicas=len(self.pump.replicas))
 
     # -- the system document -----------------------------------------------------------------------------------------
 

@@ -21,20 +21,23 @@ from typing import Final, cast
 from cluster.gossip.core import Gossip
 from cluster.gossip.effects import (
     Awake,
+    Cut,
     Datagram,
+    DataPath,
     Endpoint,
     Event,
     Leave,
     MemberChange,
     Removed,
     SetHints,
+    SetLoad,
     StreamFailed,
     StreamReplied,
     StreamRequest,
     StreamRequested,
     Tick,
 )
-from cluster.gossip.messages import STREAM_BYTES_MAX
+from cluster.gossip.messages import STREAM_BYTES_MAX, VERSION_MAX, VERSION_MIN, ForeignVersion, Load
 from cluster.ids import NodeId
 
 STREAM_TIMEOUT_MS: Final = 2_000
@@ -47,6 +50,9 @@ RESOLVED_MAX: Final = 4096
 LITERAL_MS: Final = 1 << 62
 """Until when an address that is no name is good."""
 LEAVE_MS_MAX: Final = 1_000
+FOREIGN_TOLD_MAX: Final = 16
+"""Ranges of foreign versions that are logged, each once."""
+SPOKEN: Final = (VERSION_MIN, VERSION_MAX)
 
 _LENGTH = struct.Struct("<I")
 _log = logging.getLogger(__name__)
@@ -77,6 +83,8 @@ class GossipTransport:
     host, port: where to listen, for datagrams and streams.
     on_changes: told every change of opinion, after the step that made it. May call back into this object.
     on_superseded: told the generation of a newer process under this node's name.
+    on_cut: told each change of the published view.
+    data_path: the process of a node that the data path knows, and whether it reaches it now; None if it does not know.
     """
 
     def __init__(
@@ -87,6 +95,8 @@ class GossipTransport:
         port: int,
         on_changes: Callable[[list[MemberChange]], None],
         on_superseded: Callable[[int], None] = lambda generation: None,
+        on_cut: Callable[[Cut], None] = lambda cut: None,
+        data_path: Callable[[NodeId], tuple[int, bool] | None] = lambda node: None,
     ) -> None:
         self.core = core
         self.host = host
@@ -94,6 +104,9 @@ class GossipTransport:
         self.counters = GossipCounters()
         self._on_changes = on_changes
         self._on_superseded = on_superseded
+        self._on_cut = on_cut
+        self._data_path = data_path
+        self._foreign: set[ForeignVersion] = set()
         self._udp: asyncio.DatagramTransport | None = None
         self._server: asyncio.Server | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -161,6 +174,10 @@ class GossipTransport:
         """Tell everybody. Raises TooLarge; nothing was changed."""
         self.step(SetHints(hints))
 
+    def set_load(self, load: Load) -> None:
+        """Tell everybody."""
+        self.step(SetLoad(load))
+
     def remove(self, nodes: Iterable[NodeId], members_epoch: int) -> None:
         """The authoritative member list, as of this epoch, no longer has these ids."""
         self.step(Removed(tuple(nodes), members_epoch))
@@ -183,8 +200,18 @@ class GossipTransport:
         self._arm()
         if effects.changes:
             self._on_changes(effects.changes)
+        if effects.cut is not None:
+            self._on_cut(effects.cut)
         if effects.superseded_by:
             self._on_superseded(effects.superseded_by)
+        if effects.foreign is not None and effects.foreign not in self._foreign and len(self._foreign) < FOREIGN_TOLD_MAX:
+            self._foreign.add(effects.foreign)
+            low, high = effects.foreign.version_min, effects.foreign.version_max
+            _log.warning("gossip: somebody speaks versions %d to %d, this release reads %d to %d", low, high, *SPOKEN)
+        for node in effects.data_paths:
+            known = self._data_path(node)
+            if known is not None:
+                self.step(DataPath(node, *known))
 
     def _arm(self) -> None:
         if self.core.deadline_ms == self._armed_ms:

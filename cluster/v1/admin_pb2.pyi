@@ -482,6 +482,208 @@ class Node(_message.Message):
 Global___Node: _TypeAlias = Node  # noqa: Y015
 
 @_typing.final
+class ExplainNodeRequest(_message.Message):
+    """Request of AdminService.ExplainNode."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """Of which node."""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainNodeRequest: _TypeAlias = ExplainNodeRequest  # noqa: Y015
+
+@_typing.final
+class ExplainNodeResponse(_message.Message):
+    """Response of AdminService.ExplainNode."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBSERVER_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PUBLISHED_FIELD_NUMBER: _builtins.int
+    BOOT_GENERATION_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    IN_STATE_MS_FIELD_NUMBER: _builtins.int
+    ACCUSERS_FIELD_NUMBER: _builtins.int
+    PATHS_FIELD_NUMBER: _builtins.int
+    RTT_US_FIELD_NUMBER: _builtins.int
+    EPISODES_FIELD_NUMBER: _builtins.int
+    LOCAL_HEALTH_FIELD_NUMBER: _builtins.int
+    STALLS_FIELD_NUMBER: _builtins.int
+    REFUTATIONS_FIELD_NUMBER: _builtins.int
+    observer: _builtins.str
+    """Who was asked: this is its opinion."""
+    node_id: _builtins.str
+    """Of whom."""
+    state: Global___NodeState.ValueType
+    """What the observer holds now."""
+    published: Global___NodeState.ValueType
+    """What it has published to placement: steady, without flapping; a suspect is still alive here."""
+    boot_generation: _builtins.int
+    """Of the process that the observer knows."""
+    incarnation: _builtins.int
+    """Raised by the node itself with each refutation."""
+    in_state_ms: _builtins.int
+    """For how long it has been in this state."""
+    rtt_us: _builtins.int
+    """Smoothed round trip of a datagram."""
+    local_health: _builtins.int
+    """How much the observer mistrusts itself: 0 is healthy, 8 the worst."""
+    stalls: _builtins.int
+    """How often the observer's process stood still."""
+    refutations: _builtins.int
+    """How often the observer was accused wrongly itself."""
+    @_builtins.property
+    def accusers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Who accuses it now."""
+
+    @_builtins.property
+    def paths(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodePath]:
+        """Which ways reach it, as of the last try; ways that were never tried are missing."""
+
+    @_builtins.property
+    def episodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeEpisode]:
+        """What happened, oldest first; the last 16."""
+
+    def __init__(
+        self,
+        *,
+        observer: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        state: Global___NodeState.ValueType = ...,
+        published: Global___NodeState.ValueType = ...,
+        boot_generation: _builtins.int = ...,
+        incarnation: _builtins.int = ...,
+        in_state_ms: _builtins.int = ...,
+        accusers: _abc.Iterable[_builtins.str] | None = ...,
+        paths: _abc.Iterable[Global___NodePath] | None = ...,
+        rtt_us: _builtins.int | None = ...,
+        episodes: _abc.Iterable[Global___NodeEpisode] | None = ...,
+        local_health: _builtins.int = ...,
+        stalls: _builtins.int = ...,
+        refutations: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rtt_us", b"_rtt_us", "rtt_us", b"rtt_us"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rtt_us", b"_rtt_us", "accusers", b"accusers", "boot_generation", b"boot_generation", "episodes", b"episodes", "in_state_ms", b"in_state_ms", "incarnation", b"incarnation", "local_health", b"local_health", "node_id", b"node_id", "observer", b"observer", "paths", b"paths", "published", b"published", "refutations", b"refutations", "rtt_us", b"rtt_us", "stalls", b"stalls", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__rtt_us: _TypeAlias = _typing.Literal["rtt_us"]  # noqa: Y015
+    _WhichOneofArgType__rtt_us: _TypeAlias = _typing.Literal["_rtt_us", b"_rtt_us"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rtt_us) -> _WhichOneofReturnType__rtt_us | None: ...
+
+Global___ExplainNodeResponse: _TypeAlias = ExplainNodeResponse  # noqa: Y015
+
+@_typing.final
+class NodePath(_message.Message):
+    """A way to reach a node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    WORKS_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """datagram, stream (both of gossip) or data (the connections of Raft)."""
+    works: _builtins.bool
+    """Whether it worked when it was last tried."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        works: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "works", b"works"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodePath: _TypeAlias = NodePath  # noqa: Y015
+
+@_typing.final
+class NodeEpisode(_message.Message):
+    """A change of the observer's opinion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGO_MS_FIELD_NUMBER: _builtins.int
+    WHAT_FIELD_NUMBER: _builtins.int
+    TELLER_FIELD_NUMBER: _builtins.int
+    ACCUSERS_FIELD_NUMBER: _builtins.int
+    BOOT_GENERATION_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    ago_ms: _builtins.int
+    """How long ago."""
+    what: _builtins.str
+    """suspected, confirmed, refuted, died, left, returned or restarted."""
+    teller: _builtins.str
+    """Whose word it was for the observer; itself for its own probes and timers."""
+    boot_generation: _builtins.int
+    """Of the node then."""
+    incarnation: _builtins.int
+    """Of the node then."""
+    @_builtins.property
+    def accusers(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeAccuser]:
+        """Who had accused the node, each with what it had tried in vain."""
+
+    def __init__(
+        self,
+        *,
+        ago_ms: _builtins.int = ...,
+        what: _builtins.str = ...,
+        teller: _builtins.str = ...,
+        accusers: _abc.Iterable[Global___NodeAccuser] | None = ...,
+        boot_generation: _builtins.int = ...,
+        incarnation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accusers", b"accusers", "ago_ms", b"ago_ms", "boot_generation", b"boot_generation", "incarnation", b"incarnation", "teller", b"teller", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeEpisode: _TypeAlias = NodeEpisode  # noqa: Y015
+
+@_typing.final
+class NodeAccuser(_message.Message):
+    """Somebody who could not reach a node."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    PATHS_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """Who."""
+    @_builtins.property
+    def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it had tried: direct, indirect, stream, data."""
+
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        paths: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "paths", b"paths"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeAccuser: _TypeAlias = NodeAccuser  # noqa: Y015
+
+@_typing.final
 class ListShardsRequest(_message.Message):
     """Request of AdminService.ListShards."""
 

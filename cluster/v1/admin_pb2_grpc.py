@@ -45,6 +45,11 @@ class AdminServiceStub:
                 request_serializer=cluster_dot_v1_dot_admin__pb2.ListNodesRequest.SerializeToString,
                 response_deserializer=cluster_dot_v1_dot_admin__pb2.ListNodesResponse.FromString,
                 _registered_method=True)
+        self.ExplainNode = channel.unary_unary(
+                '/cluster.v1.AdminService/ExplainNode',
+                request_serializer=cluster_dot_v1_dot_admin__pb2.ExplainNodeRequest.SerializeToString,
+                response_deserializer=cluster_dot_v1_dot_admin__pb2.ExplainNodeResponse.FromString,
+                _registered_method=True)
         self.ListShards = channel.unary_unary(
                 '/cluster.v1.AdminService/ListShards',
                 request_serializer=cluster_dot_v1_dot_admin__pb2.ListShardsRequest.SerializeToString,
@@ -165,6 +170,14 @@ class AdminServiceServicer:
 
     def ListNodes(self, request, context):
         """Lists the nodes, the dead ones too until they are removed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainNode(self, request, context):
+        """Tells why the asked node takes a node for alive, suspect or dead: who accused it, when, and which ways reach it. Others may
+        see it differently: ask each. NOT_FOUND (reason UNKNOWN_NODE) for who the asked node has not met.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -344,6 +357,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=cluster_dot_v1_dot_admin__pb2.ListNodesRequest.FromString,
                     response_serializer=cluster_dot_v1_dot_admin__pb2.ListNodesResponse.SerializeToString,
             ),
+            'ExplainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainNode,
+                    request_deserializer=cluster_dot_v1_dot_admin__pb2.ExplainNodeRequest.FromString,
+                    response_serializer=cluster_dot_v1_dot_admin__pb2.ExplainNodeResponse.SerializeToString,
+            ),
             'ListShards': grpc.unary_unary_rpc_method_handler(
                     servicer.ListShards,
                     request_deserializer=cluster_dot_v1_dot_admin__pb2.ListShardsRequest.FromString,
@@ -505,6 +523,33 @@ class AdminService:
             '/cluster.v1.AdminService/ListNodes',
             cluster_dot_v1_dot_admin__pb2.ListNodesRequest.SerializeToString,
             cluster_dot_v1_dot_admin__pb2.ListNodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cluster.v1.AdminService/ExplainNode',
+            cluster_dot_v1_dot_admin__pb2.ExplainNodeRequest.SerializeToString,
+            cluster_dot_v1_dot_admin__pb2.ExplainNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -172,6 +172,15 @@ def test_killed_node_is_seen_and_comes_back(typed: Typed) -> None:
     assert status.json["failures_tolerated"] == 0
     assert {row["node_id"]: row["process"] for row in status.json["nodes"]}["n2"] == "stopped"
     assert "degraded" in typed("status").out
+    why = until(
+        lambda: typed("nodes", "--why", "n2", "--json"),
+        lambda found: {opinion["state"] for opinion in found.json["opinions"]} == {"dead"},
+    )
+    assert (why.code, why.json["silent"]) == (Exit.NO, ["n2"])
+    for opinion in why.json["opinions"]:
+        happenings = {episode["what"]: episode for episode in opinion["episodes"]}
+        assert {accuser["node_id"] for accuser in happenings["died"]["accusers"]} <= {"n1", "n3"}
+        assert opinion["paths"]["data"] is False
     assert typed("restart", "2", "--json").json["state"] == "running"
     assert typed("status", "--wait-healthy", "--timeout", "30").code == Exit.DONE
     assert typed("doc", "inspect", "counter/while-down").code == Exit.DONE
