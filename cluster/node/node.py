@@ -33,9 +33,9 @@ from cluster.node.decisions import Decisions
 from cluster.node.directory import open_directory
 from cluster.node.divergence_hook import loader_for
 from cluster.node.errors_log import ErrorsLog
+from cluster.node.gossiping import NodeGossip
 from cluster.node.loop import NodeLoop, monotonic_ms
 from cluster.node.marker import PageMarker
-from cluster.node.gossiping import NodeGossip
 from cluster.node.membership import Membership, as_listed, first_node
 from cluster.node.watchdog import Watchdog
 from cluster.pump.assembly import PumpSurroundings, open_pump
