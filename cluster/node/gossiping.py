@@ -1,6 +1,6 @@
 """Gossip on this node: what it is fed from the other layers, and why it holds what it holds.
 
-Fed in: stalls of the event loop, whether the data path reaches a peer, how busy this node is, removed ids. All that comes out is
+Fed in: stalls of the event loop, whether the data path reaches a peer, how busy this node is, removed ids. What comes out is
 an opinion; it never bypasses a vote.
 """
 
