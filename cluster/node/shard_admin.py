@@ -122,8 +122,6 @@ class ShardAdministration:
         """At the leader."""
         shard = self._shard(request)
         status = self._leading(shard)
-        if shard == SYSTEM_SHARD:
-            raise InvalidMove("every node holds a replica of the system shard: none can move")
         leaving, joining = NodeId(request["from_node"]), NodeId(request["to_node"])
         self._check_known(status, leaving)
         self._check_known(status, joining)

@@ -34,7 +34,7 @@ from cluster.shard.members import Members
 from cluster.shard.replica import CompactionConfig, ShardReplica
 from cluster.shard.system.program import SYSTEM_CODE, SystemInstance, SystemProgram
 from cluster.shard.turn import Turn
-from cluster.shardmap.map import ShardMap, bootstrap
+from cluster.shardmap.map import MapState, ShardMap, bootstrap
 from cluster.storage.bundles import BundleStore
 from cluster.storage.engine import Batch, Engine
 
@@ -47,9 +47,10 @@ class PumpSurroundings:
     """Everything a pump gets from outside.
 
     generation: this boot's number, durable before anything is said. first_nodes, shard_count, replication_factor: what the
-    first map is computed from, while the cluster has not decided another. cache_bytes_max: for all shards together. clock:
-    monotonic milliseconds. entropy: n bytes from the operating system. random: shared by everything that only needs to spread.
-    commands_max: in one entry of the log.
+    first map is computed from, while the cluster has not decided another; no first nodes where what was decided is on the
+    disk. peers: the others, until the decisions say who belongs to the cluster; the other first nodes if not given.
+    cache_bytes_max: for all shards together. clock: monotonic milliseconds. entropy: n bytes from the operating system. random:
+    shared by everything that only needs to spread. commands_max: in one entry of the log.
     """
 
     node: NodeId
@@ -71,6 +72,7 @@ class PumpSurroundings:
     compaction: CompactionConfig = field(default_factory=CompactionConfig)
     commands_max: int = COMMANDS_MAX
     connection_grace_ms: int = GRACE_MS
+    peers: list[NodeId] | None = None
 
 
 class _Decided:
@@ -89,11 +91,8 @@ class _Decided:
             self._bundles.put(turn.batch, code_hash, bundle)
             self._directory.missing.discard(code_hash)
         instance.new_bundles.clear()
-        if self._directory.absorb(instance.decisions):
-            facts.remember_directory(turn.batch, self._directory.encode())
-            decided = instance.decisions.shard_map
-            assert self.pump is not None, "nothing is applied before the pump is built"
-            self.pump.new_decisions(ShardMap(decided) if decided is not None else None)
+        assert self.pump is not None, "nothing is applied before the pump is built"
+        self.pump.learning.take(instance.decisions)
 
 
 def open_pump(around: PumpSurroundings) -> Pump:
@@ -108,7 +107,7 @@ def open_pump(around: PumpSurroundings) -> Pump:
     if remembered is not None:
         directory.absorb_encoded(remembered)
     decided = directory.decisions.shard_map
-    first_map = bootstrap(around.first_nodes, around.shard_count, around.replication_factor)
+    first_map = _first_map(around, decided)
     held = facts.held(around.engine, around.node, first_map)
     holding = [one for one in held.values() if one.replica]
     surroundings = Surroundings(
@@ -144,7 +143,7 @@ def open_pump(around: PumpSurroundings) -> Pump:
 
     system.pump = Pump(
         node=around.node,
-        peers=[node for node in around.first_nodes if node != around.node],
+        peers=[node for node in around.first_nodes if node != around.node] if around.peers is None else list(around.peers),
         router=router,
         directory=directory,
         liveness=liveness,
@@ -166,6 +165,13 @@ def open_pump(around: PumpSurroundings) -> Pump:
         now_ms=now_ms,
     )
     return system.pump
+
+
+def _first_map(around: PumpSurroundings, decided: MapState | None) -> ShardMap:
+    """What an empty directory begins with; a node that joined has begun already, with nothing."""
+    if decided is not None and not around.first_nodes:
+        return ShardMap(decided)
+    return bootstrap(around.first_nodes, around.shard_count, around.replication_factor)
 
 
 def _opened(

@@ -19,7 +19,7 @@ from cluster.errors import (
     StaleRoute,
     Transferring,
 )
-from cluster.ids import SYSTEM_SHARD, LogIndex, NodeId, ReplicaId, ShardId
+from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId
 from cluster.placement.move import Action, ConfigurationStatus, Member, Step, next_step
 from cluster.pump.liveness import NodeLiveness
 from cluster.pump.schedule import Schedule
@@ -69,14 +69,14 @@ def status_of(replica: ShardReplica) -> ConfigurationStatus:
 
 
 class Changes:
-    """What operators ask of the replicas of one node. peers: the other nodes of the cluster."""
+    """What operators ask of the replicas of one node. peers: the other nodes of the cluster, kept up to date by the owner."""
 
     def __init__(
         self, holder: Holder, node: NodeId, peers: list[NodeId], router: Router, schedule: Schedule, turn: Turn
     ) -> None:
         self._holder = holder
         self._node = node
-        self._nodes = {node, *peers}
+        self._peers = peers
         self._router = router
         self._schedule = schedule
         self._turn = turn
@@ -93,7 +93,7 @@ class Changes:
         now_ms: float,
     ) -> None:
         """See `Pump.change_configuration`."""
-        replica = self._movable(shard)
+        replica = self._leading(shard)
         self._change(replica, expected_index, ChangeConfiguration(voters, learners, places), now_ms)
 
     def transfer(self, shard: ShardId, to: NodeId, now_ms: float) -> None:
@@ -102,7 +102,7 @@ class Changes:
 
     def move_step(self, shard: ShardId, leaving: NodeId | None, joining: NodeId | None, now_ms: float) -> Step:
         """See `Pump.move_step`."""
-        replica = self._movable(shard)
+        replica = self._leading(shard)
         self._check_nodes({joining} if joining is not None else set())
         if joining is not None and now_ms - self._replacing.get((shard, joining), -math.inf) <= REPLACING_MS:
             # As the end of a move this replica would take another's place, and that of the lost one would stay empty.
@@ -146,13 +146,8 @@ class Changes:
             raise NotLeader(f"node {self._node} does not lead shard {shard}", leader=leader, shard=shard)
         return replica
 
-    def _movable(self, shard: ShardId) -> ShardReplica:
-        if shard == SYSTEM_SHARD:
-            raise InvalidRequest("every node holds the system shard: its replicas do not move")
-        return self._leading(shard)
-
     def _check_nodes(self, nodes: set[NodeId]) -> None:
-        for node in sorted(nodes - self._nodes):
+        for node in sorted(nodes - {self._node, *self._peers}):
             raise InvalidRequest(f"this cluster has no node {node}")
 
     def _change(self, replica: ShardReplica, expected_index: LogIndex, goal: ChangeConfiguration, now_ms: float) -> None:

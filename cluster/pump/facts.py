@@ -74,6 +74,18 @@ def start_over(engine: Engine, store: bytes) -> None:
     engine.sync()
 
 
+def begin_joined(engine: Engine, store: bytes, decisions: bytes) -> None:
+    """Make a new, empty engine that of a node which joined a cluster that is there, durably: its name is `store`, it knows what
+    the cluster decided, and it holds nothing and never did.
+    """
+    batch = Batch()
+    _put(batch, _STORE, store)
+    _put(batch, _BEGUN, b"")
+    _put(batch, _DIRECTORY, decisions)
+    engine.write(batch)
+    engine.sync()
+
+
 def is_blank(engine: Engine) -> bool:
     """Whether this engine took the place of one that was lost."""
     return _get(engine, _BLANK) is not None

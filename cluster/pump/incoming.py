@@ -18,6 +18,8 @@ from cluster.pump.control import Control
 from cluster.pump.divergence import Divergences
 from cluster.pump.holdings import Holdings
 from cluster.pump.lanes import Lane
+from cluster.pump.learning import Learning
+from cluster.pump.liveness import NodeLiveness
 from cluster.pump.schedule import Schedule
 from cluster.pump.streams import Streams
 from cluster.pump.transfers import NUMBER_MAX, Transfers
@@ -46,6 +48,8 @@ from cluster.shard.turn import (
     CloseItem,
     CompiledItem,
     CompileRequest,
+    DecisionsReply,
+    DecisionsRequest,
     ForwardItem,
     GrantItem,
     HistoryPull,
@@ -65,7 +69,7 @@ from cluster.shard.turn import (
     Turn,
 )
 from cluster.shardmap.hashing import HASH_SPACE
-from cluster.shardmap.map import Shard
+from cluster.shardmap.map import Shard, ShardMap
 
 EPOCH_MAX = (1 << 32) - 1
 
@@ -79,9 +83,12 @@ class Holder(Protocol):
     peers: list[NodeId]
     connected: set[NodeId]
     directory: Directory
+    liveness: NodeLiveness
     replicas: dict[ShardId, ShardReplica]
 
     def look_at(self, replica: ShardReplica, now_ms: float) -> None: ...
+
+    def new_decisions(self, shard_map: ShardMap | None) -> None: ...
 
     def submit_to_replica(self, shard: ShardId, stream: StreamKey, operations: list[Operation]) -> None: ...
 
@@ -111,6 +118,7 @@ class Incoming:
         self._holdings = holdings
         self._divergences = divergences
         self.compiling = Compiling(holder, schedule, turn)
+        self.learning = Learning(holder, turn)
         self.control = Control(turn)
         self._turn = turn
         self.met: set[NodeId] = set()
@@ -255,6 +263,11 @@ class Incoming:
                         self._schedule.ready[replica.id] = None
         elif isinstance(item, DivergenceItem):
             self._on_told(node, item, now_ms)
+        elif isinstance(item, DecisionsRequest):
+            self.learning.on_request(node, item)
+        elif isinstance(item, DecisionsReply):
+            if node in self.met:
+                self.learning.on_reply(item)
         else:
             self._on_transfer_item(node, item, now_ms)
 

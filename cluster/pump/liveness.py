@@ -34,6 +34,7 @@ Led = tuple[tuple[ShardId, Term], ...]
 class Heartbeat(Struct, frozen=True, array_like=True, tag=1):
     """`led` is None when the receiver should still have the list with this digest. `store` names the sender's data
     directory. `urgent`: somebody waits for the acknowledgement; otherwise it may wait for the receiver's own next round.
+    `decided`: the version of the system shard's decisions that the sender knows.
     """
 
     generation: int
@@ -42,6 +43,7 @@ class Heartbeat(Struct, frozen=True, array_like=True, tag=1):
     digest: bytes
     led: Led | None
     urgent: bool = False
+    decided: int = 0
 
 
 class HeartbeatReply(Struct, frozen=True, array_like=True, tag=2):
@@ -168,6 +170,8 @@ class NodeLiveness:
         self.round = generation << ROUND_BITS
         """The newest round of heartbeats."""
         self._rounds: deque[tuple[int, float]] = deque(maxlen=ROUNDS_KEPT)
+        self.decided = 0
+        """The version of the system shard's decisions that this node knows."""
 
     # -- what this node leads ----------------------------------------------------------------------------------------
 
@@ -236,7 +240,8 @@ class NodeLiveness:
             peer = self._peer(node)
             led = None if peer.sent_list == self._digest else self._list
             peer.sent_list = self._digest
-            beats.append((node, Heartbeat(self.generation, self.store, self.round, self._digest, led, urgent)))
+            beat = Heartbeat(self.generation, self.store, self.round, self._digest, led, urgent, self.decided)
+            beats.append((node, beat))
         return beats
 
     def on_heartbeat(

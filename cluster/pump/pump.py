@@ -81,11 +81,10 @@ class Pump:
         self.directory = directory
         self.liveness = liveness
         self.replicas = replicas
-        self.fenced = ""
+        self.fenced, self.garbage_frames = "", 0
         self.storage_full = ""
         """Why this node takes no commands at the moment (its disk's high-water mark); reads go on."""
         self.connected: set[NodeId] = set()
-        self.garbage_frames = 0
         self.peers = peers
         self._bundles, self._transfers = bundles, transfers
         self._stores, self._remember_store = stores, remember_store
@@ -117,7 +116,7 @@ class Pump:
             divergences=self.divergences,
             turn=self._turn,
         )
-        self.control = self._incoming.control
+        self.control, self.learning = self._incoming.control, self._incoming.learning
         for replica in replicas.values():
             self.look_at(replica, now_ms)
 
@@ -183,6 +182,7 @@ class Pump:
             return
         self._incoming.met.add(node)
         if isinstance(message, Heartbeat):
+            self.learning.heard(node, message.decided, now_ms)
             reply, restarted = self.liveness.on_heartbeat(node, message, now_ms, self.clocks.wall_ms(now_ms))
             if reply is not None:
                 at_once = message.urgent or message.led is not None or reply.list_needed or self._config.hasty

@@ -165,6 +165,18 @@ class BundleReply(Struct, frozen=True, array_like=True, tag=7):
     bundle: bytes
 
 
+class DecisionsRequest(Struct, frozen=True, array_like=True, tag=40):
+    """Asks a peer for all decisions of the system shard if it knows a newer version of them."""
+
+    version: int
+
+
+class DecisionsReply(Struct, frozen=True, array_like=True, tag=41):
+    """All that the sender knows of what the system shard decided."""
+
+    decisions: bytes
+
+
 class SnapshotRequest(Struct, frozen=True, array_like=True, tag=8):
     """A replica whose state is damaged asks its leader for all of it."""
 
@@ -264,7 +276,7 @@ TransferItem = SnapshotRequest | SnapshotOpening | SnapshotChunk | SnapshotClose
 StreamItem = ForwardItem | AnswerItem | GrantItem | CloseItem | ResetItem
 CodeItem = CompileRequest | CompiledItem
 RaftLaneItem = RaftItem | AppliedItem | HealedItem | LogShortItem | StreamItem | MemberItem | PullItem | CodeItem
-BulkLaneItem = BundleRequest | BundleReply | TransferItem | DivergenceItem
+BulkLaneItem = BundleRequest | BundleReply | DecisionsRequest | DecisionsReply | TransferItem | DivergenceItem
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ import msgspec
 
 from cluster.documents.runtime import Loader
 from cluster.ids import NodeId, ShardId
+from cluster.pump import facts
 from cluster.pump.assembly import PumpSurroundings, open_pump
 from cluster.pump.lanes import Lane
 from cluster.pump.outbox import Output
@@ -26,6 +27,7 @@ from cluster.shard.commands import Command
 from cluster.shard.directory import Directory
 from cluster.shard.replica import CompactionConfig
 from cluster.shard.system.program import OPERATOR
+from cluster.shardmap import nodes as registry
 from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE
 from cluster.storage.memory import MemoryEngine
 from tests.pump.tally import BUNDLE, TallyLoader
@@ -132,7 +134,7 @@ class SimulatedNode:
                 node=self.name,
                 engine=self.engine,
                 generation=self.generation,
-                first_nodes=world.names,
+                first_nodes=world.first if self.name in world.first else [],
                 shard_count=world.shards,
                 replication_factor=world.replication_factor,
                 loader=world.loader(self),
@@ -241,7 +243,9 @@ class World:
         raft: RaftConfig | None = None,
         pump: PumpConfig | None = None,
         replication_factor: int = 3,
+        registry: bool = False,
     ) -> None:
+        self.registry = registry
         self.raft = raft or RaftConfig(invariants_checked=True)
         self.pump = pump or PumpConfig()
         self.loader = loader or (lambda node: TallyLoader(lambda: node.halts))
@@ -262,11 +266,32 @@ class World:
         self.cache_bytes_max = cache_bytes_max
         self.checkpoints = checkpoints
         self.names = [NodeId(f"n{number}") for number in range(1, nodes + 1)]
+        self.first = list(self.names)
         self.cut: set[tuple[NodeId, NodeId]] = set()
         self.loss = 0.0
         self.nodes = {name: SimulatedNode(self, name) for name in self.names}
         for node in self.nodes.values():
             node.boot()
+
+    def listed(self, name: NodeId) -> dict[str, object]:
+        """A node as the system document is told of it."""
+        ports = {"peer_port": 7401, "gossip_port": 7402, "client_port": 7400}
+        return {"do": "register", "node": name, "directory": "", "host": name, **ports}
+
+    def join(self, name: str, client: Client) -> SimulatedNode:
+        """A node with an empty directory joins: it is registered, and begins with what its sponsor knows then."""
+        number = NodeId(name)
+        node = SimulatedNode(self, number)
+        store = self.random.randbytes(16)
+        fields = {**self.listed(number), "directory": store.hex()}
+        system = {"space": SYSTEM_SPACE, "principal": str(OPERATOR)}
+        assert client.insist(Kind.SEND, SYSTEM_KEY, "node", fields, **system).failure is None
+        self.run_until(lambda: registry.find(client.node.directory.decisions.nodes, name) is not None)
+        facts.begin_joined(node.engine, store, client.node.directory.encode())
+        self.names.append(number)
+        self.nodes[number] = node
+        node.boot()
+        return node
 
     @property
     def wall_ms(self) -> int:
@@ -345,7 +370,10 @@ class World:
         """Elect, write the system document, deploy the tally; returns a client at n1."""
         self.run_until(self.settled)
         client = self.client("n1")
-        payload = {"shard_map": base64.b64encode(self.nodes[NodeId("n1")].pump.router.map.encode()).decode()}
+        payload = {
+            "shard_map": base64.b64encode(self.nodes[NodeId("n1")].pump.router.map.encode()).decode(),
+            "nodes": [self.listed(name) for name in self.first] if self.registry else [],
+        }
         system = {"space": SYSTEM_SPACE, "principal": str(OPERATOR)}
         assert client.insist(Kind.CREATE, SYSTEM_KEY, "", payload, **system).failure is None
         deploy = {"space": "tally", "bundle": base64.b64encode(BUNDLE).decode()}
