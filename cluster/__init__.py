@@ -15,6 +15,7 @@ Everything that an author needs is a name of this package; a name is looked up w
     Tally        a number that many add to                  latest  the newest rows, as the window of a table
     Principal    who acts                                   StaleEdit   a Text edit of a past that is no longer kept
     Random       what ctx.random is                         Before      in an upgrade hook: the old fields
+    Blob         a file in the state, seen by its hash
     Maybe        a value, or nothing: what answers come as  Presence    what connections show each other
 
 Reading order is request order; a module imports only from layers below its own.
@@ -46,12 +47,13 @@ if TYPE_CHECKING:
     from cluster.documents.declare import Before, Document, anyone, field, on, read
     from cluster.documents.maybe import Maybe
     from cluster.documents.presence import Presence
-    from cluster.documents.state import Event, OrderedSet, Record, Refused, StaleEdit, Table, Tally, Text, latest
+    from cluster.documents.state import Blob, Event, OrderedSet, Record, Refused, StaleEdit, Table, Tally, Text, latest
     from cluster.ids import Principal
 
 __version__ = "0.1.0"
 __all__ = [
     "Before",
+    "Blob",
     "Command",
     "Document",
     "Event",

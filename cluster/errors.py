@@ -26,6 +26,7 @@
         UnknownShard            the cluster has no such shard
         UnknownNode             the cluster has no such node
         UnknownDocument         never created
+        UnknownBlob             what the caller may see of the document shows no such blob
         DocumentDeleted         a tombstone stands at this key
         DocumentExists          create of a key that is taken
         DocumentFrozen          waits for an operator's repair
@@ -206,6 +207,10 @@ class UnknownNode(RejectedError):
 
 class UnknownDocument(RejectedError):
     """The document was never created."""
+
+
+class UnknownBlob(RejectedError):
+    """What the caller may see of the document shows no blob of this hash: whether it has one is not said."""
 
 
 class DocumentDeleted(RejectedError):

@@ -12,6 +12,7 @@ from cluster.client.editor import TextEditor
 from cluster.client.failures import Refusal
 from cluster.client.handle import Handle, TypedWatch
 from cluster.client.watch import Change, Watch
+from cluster.documents.state.blob import Blob, BlobReference
 from cluster.session.client_events import Settings
 from cluster.session.operations import Consistency
 
@@ -19,6 +20,8 @@ __all__ = [
     "Answer",
     "Ask",
     "Asks",
+    "Blob",
+    "BlobReference",
     "Change",
     "Client",
     "Consistency",

@@ -15,6 +15,7 @@ repeated only where that is safe: a write always under its own session and seque
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -31,7 +32,8 @@ from cluster.client.editing import Splice
 from cluster.client.editor import TextEditor
 from cluster.client.failures import NO_REFUSALS, error_of, error_of_rpc
 from cluster.client.watch import Watch
-from cluster.errors import ConfigurationInvalid, Unavailable
+from cluster.documents.state.blob import Blob, BlobReference, as_sent, is_blob_hash
+from cluster.errors import ConfigurationInvalid, InvalidRequest, Unavailable
 from cluster.ids import DocumentId, Position, Principal, check_channel, check_key, check_space
 from cluster.session.client_events import Intent, Settings
 from cluster.session.operations import Consistency, Kind, Reply
@@ -56,8 +58,18 @@ _READ: Final = Kind.READ.value
 _DELETE: Final = Kind.DELETE.value
 _ANSWER: Final = Kind.ANSWER.value
 
-_encode = msgspec.json.encode
 _decode = msgspec.json.decode
+
+
+def _encode(value: Any) -> bytes:
+    return msgspec.json.encode(value, enc_hook=_sent)
+
+
+def _sent(value: object) -> object:
+    """What JSON has no word for and a handler takes."""
+    if isinstance(value, Blob):
+        return as_sent(value)
+    raise TypeError(f"{type(value).__name__} can not be a parameter")
 
 
 class Answer:
@@ -160,6 +172,29 @@ class Client:
         if at_least is not None:
             intent.epoch, intent.index = at_least.epoch, at_least.index
         return Answer(self._check(await self._connection.submit(intent)))
+
+    async def blob(
+        self,
+        space: str,
+        key: str,
+        blob: BlobReference | str,
+        *,
+        consistency: Consistency = Consistency.LINEARIZABLE,
+        at_least: Position | None = None,
+        arguments: Arguments | None = None,
+    ) -> Blob:
+        """Read a blob, given by its hash, that the view shows: the bytes, and what they are. Raises what `read` raises, and
+        UnknownBlob when the view (with these `arguments`) shows no such blob, whether the document has one or not."""
+        hash = blob if isinstance(blob, str) else blob.hash
+        if not is_blob_hash(hash):
+            raise InvalidRequest("a blob's hash is SHA-256 in 64 hexadecimal digits, lower case")
+        check_space(space)
+        check_key(key)
+        intent = Intent(0, _READ, space, key, hash, _asked(arguments), consistency.value)
+        if at_least is not None:
+            intent.epoch, intent.index = at_least.epoch, at_least.index
+        shown = _decode(self._check(await self._connection.submit(intent)).payload)
+        return Blob(base64.b64decode(shown["data"]), shown["media_type"])
 
     async def delete(self, space: str, key: str) -> Position:
         """Delete a document; returns the position of its deletion. Raises ClusterError."""
@@ -309,6 +344,18 @@ class Document:
     async def answer(self, ask: str, value: Any) -> Answer:
         """See Client.answer."""
         return await self._client.answer(self.id.space, self.id.key, ask, value)
+
+    async def blob(
+        self,
+        blob: BlobReference | str,
+        *,
+        consistency: Consistency = Consistency.LINEARIZABLE,
+        at_least: Position | None = None,
+        arguments: Arguments | None = None,
+    ) -> Blob:
+        """See Client.blob."""
+        space, key = self.id.space, self.id.key
+        return await self._client.blob(space, key, blob, consistency=consistency, at_least=at_least, arguments=arguments)
 
     async def delete(self) -> Position:
         """See Client.delete."""

@@ -23,6 +23,7 @@ import msgspec
 
 from cluster.client.client import Document
 from cluster.client.watch import Watch
+from cluster.documents.state.blob import Blob, BlobReference, as_sent
 from cluster.documents.state.scalars import JSON_INT_MAX
 from cluster.ids import Position
 from cluster.session.events import PassedEvent
@@ -52,6 +53,10 @@ class Handle(Generic[ViewT]):
         answer = await self.document.read(consistency=consistency)
         view: ViewT = _converted(answer.value, self.view_type)
         return view
+
+    async def blob(self, blob: BlobReference | str, *, consistency: Consistency = Consistency.LINEARIZABLE) -> Blob:
+        """The bytes of a blob in the view, or by its hash. Raises what Client.blob raises."""
+        return await self.document.blob(blob, consistency=consistency)
 
     async def delete(self) -> None:
         """Delete the document. Raises what Client.delete raises."""
@@ -120,7 +125,14 @@ class TypedWatch(Generic[ViewT]):
 
 def _converted(value: Any, kind: Any) -> Any:
     # not strict: integers beyond 2**53 are text in JSON. Text stays text wherever the type says so.
-    return msgspec.convert(value, kind, strict=False, str_keys=True)
+    return msgspec.convert(value, kind, strict=False, str_keys=True, dec_hook=_made)
+
+
+def _made(kind: type, value: Any) -> Any:
+    """Values of types that are the client's own."""
+    if kind is BlobReference:
+        return BlobReference(value["hash"], value["size"], value["media_type"])
+    raise NotImplementedError(kind)
 
 
 def _payload(parameters: Mapping[str, Any], omitted: Sequence[str]) -> dict[str, Any]:
@@ -137,6 +149,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         moment = value.astimezone(UTC) if value.tzinfo else value
         return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if isinstance(value, Blob):
+        return as_sent(value)
     if isinstance(value, Mapping):
         return {name: _plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple):

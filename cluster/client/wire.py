@@ -44,6 +44,7 @@ def encode_frame(frame: Frame) -> wire.SessionRequest:
         elif kind == _READ:
             message.read.consistency = _CONSISTENCY[operation.consistency]
             message.read.arguments = operation.payload
+            message.read.blob = operation.channel
             if operation.index >= 0:
                 message.read.at_least.epoch = operation.epoch
                 message.read.at_least.index = operation.index

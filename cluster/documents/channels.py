@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cluster.documents import payload as json
+from cluster.documents.blobs import sent_form
 from cluster.documents.context import Command
 from cluster.documents.declare import Document
 from cluster.documents.maybe import NOTHING, Maybe
@@ -60,7 +61,7 @@ def shown_schema(spec: FieldSpec, definitions: dict[str, Any]) -> dict[str, Any]
 class Channel:
     """One handler and its wire schema. gated: the gate is asked before it runs."""
 
-    __slots__ = ("_known", "allow", "function", "gated", "lens", "name", "parameters", "result")
+    __slots__ = ("_known", "_sent", "allow", "function", "gated", "lens", "name", "parameters", "result")
 
     def __init__(
         self,
@@ -80,6 +81,7 @@ class Channel:
         self.allow = allow
         self.lens = None if result is None else lens_of(result)
         self._known = frozenset(parameter.name for parameter in parameters)
+        self._sent = {parameter.name: sent_form(parameter.type) for parameter in parameters}
 
     def canonical(self, given: dict[str, object], payload: bytes) -> bytes:
         """The canonical bytes of a decoded payload: members in the parameters' order. Raises InvalidPayload."""
@@ -89,7 +91,7 @@ class Channel:
             if name in given:
                 raw = given[name]
                 try:
-                    members[name] = parameter.type.to_json(parameter.type.from_json(raw))
+                    members[name] = self._sent[name](parameter.type.from_json(raw))
                 except (TypeError, ValueError, InvalidName) as error:
                     raise InvalidPayload(f"{self.name or 'construct'}.{name}: {error}") from None
             elif parameter.required:

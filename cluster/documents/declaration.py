@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cluster.documents.blobs import BlobFields
 from cluster.documents.channels import Answering, Channel, Export, Guarded, View
 from cluster.documents.declare import Document
 from cluster.documents.hooks import Hook
@@ -29,6 +30,7 @@ class Declaration:
     __slots__ = (
         "alarms",
         "answers",
+        "blobs",
         "channels",
         "class_policies",
         "cls",
@@ -58,6 +60,7 @@ class Declaration:
         self.channels: dict[str, Channel] = {}
         self.alarms: dict[str, Channel] = {}
         self.answers: dict[str, Answering] = {}
+        self.blobs = BlobFields({})
         self.construct: Channel | None = None
         self.missing: Channel | None = None
         """Construction without parameters, if whoever comes first creates the document."""

@@ -29,11 +29,12 @@ from cluster.documents.context import Command, Random
 from cluster.documents.declare import Before, Document, anyone, field, on, read
 from cluster.documents.maybe import Maybe
 from cluster.documents.presence import Presence
-from cluster.documents.state import Event, OrderedSet, Record, Refused, StaleEdit, Table, Tally, Text, latest
+from cluster.documents.state import Blob, Event, OrderedSet, Record, Refused, StaleEdit, Table, Tally, Text, latest
 from cluster.ids import Principal
 
 AUTHOR_NAMES: Final[dict[str, object]] = {
     "Before": Before,
+    "Blob": Blob,
     "Command": Command,
     "Document": Document,
     "Event": Event,

@@ -21,6 +21,7 @@ import msgspec
 from cluster.documents import emitting, repairing, textual
 from cluster.documents import payload as json
 from cluster.documents.armed import Armed, json_form
+from cluster.documents.blobs import Blobs, unknown_blob
 from cluster.documents.connections import Connected
 from cluster.documents.context import Command, RowIds
 from cluster.documents.declare import Document, anyone
@@ -79,6 +80,7 @@ class DocumentInstance:
 
     __slots__ = (
         "_armed",
+        "_blobs",
         "_channels",
         "_connected",
         "_document",
@@ -110,6 +112,7 @@ class DocumentInstance:
         arms = bool(declaration.alarms or declaration.answers)
         self._armed = Armed(self._root, declaration, settings) if arms else None
         self._connected = Connected(self._root, settings) if declaration.connect is not None else None
+        self._blobs = Blobs(declaration.blobs, self._root, journal) if declaration.blobs.fields else None
         self._gate = None if declaration.gate is anyone else declaration.gate
         self._viewing = Viewing(declaration, settings, self._document, self._root, journal, str(document), program.files)
         self._follows = self._viewing.computed or self._gate is not None or bool(declaration.events or declaration.presence)
@@ -119,6 +122,8 @@ class DocumentInstance:
         """Take over a dump. Raises StorageDamaged; for Program.load alone."""
         try:
             self._root.load(state)
+            if self._blobs is not None:
+                self._blobs.reload()
         except ValueError as error:
             raise StorageDamaged(f"{self._id} can not be loaded: {error}") from error
         if self._armed is not None:
@@ -128,6 +133,8 @@ class DocumentInstance:
         """Take over what another version's `dump` gave: `sources` are old names by new ones. Raises StorageDamaged."""
         try:
             self._root.load(state, sources=sources)
+            if self._blobs is not None:
+                self._blobs.reload(sweep=True)
         except ValueError as error:
             raise StorageDamaged(f"{self._id} can not be loaded: {error}") from error
         if self._armed is not None:
@@ -166,11 +173,11 @@ class DocumentInstance:
 
     def check_repair(self, invocation: Invocation) -> None:
         """See runtime.Instance."""
-        repairing.write(self._root, self._journal, self._settings, invocation, keep=False)
+        repairing.write(self._root, self._journal, self._settings, invocation, self._blobs, keep=False)
 
     def repair(self, invocation: Invocation) -> Outcome:
         """See runtime.Instance."""
-        changes = repairing.write(self._root, self._journal, self._settings, invocation, keep=True)
+        changes = repairing.write(self._root, self._journal, self._settings, invocation, self._blobs, keep=True)
         assert changes is not None, "what is kept is told"
         if self._follows:
             self._viewing.wrote(changes.fields)
@@ -308,6 +315,8 @@ class DocumentInstance:
                 raise AttributeError(f"{channel.name.lstrip('-') or 'construct'} left without a value: {', '.join(missing)}")
             if channel.name == MISSING_CHANNEL and not self._may_send(channel, invocation.sender):
                 raise _NotAdmitted
+        if self._blobs is not None:
+            self._blobs.settle()
         if journal.size > settings.state_bytes_max and journal.size > size_before:
             METER.exhaust("state")
         kind = channel.result
@@ -456,6 +465,14 @@ class DocumentInstance:
         """See runtime.Instance."""
         viewing = self._viewing
         return json.encode(viewing.everything(viewing.parts(who, viewing.arguments(arguments))))
+
+    def blob(self, who: Principal, hash: str, arguments: bytes = b"") -> bytes:
+        """See runtime.Instance."""
+        viewing = self._viewing
+        checked = viewing.arguments(arguments)
+        if self._blobs is None:
+            raise unknown_blob()
+        return self._blobs.shown(viewing.everything(viewing.parts(who, checked)), hash)
 
     def projection(self, who: Principal, arguments: bytes = b"") -> FollowedView:
         """See runtime.Instance."""

@@ -23,11 +23,11 @@ import msgspec
 from cluster.documents.declare import Document
 from cluster.documents.ordered import FrozenSet
 from cluster.documents.sizes import ATOMS
-from cluster.documents.state import FieldOptions, Record, Refused, Window
+from cluster.documents.state import BlobReference, FieldOptions, Record, Refused, Window
 
 LEVELS_MAX: Final = 16
 _OURS: Final = ("typing", "types", "__future__", "cluster.documents.declare", "cluster.documents.state.fields")
-_CONSTANT: Final = (str, bytes, type, types.ModuleType, Enum, range, FieldOptions, Window)
+_CONSTANT: Final = (str, bytes, type, types.ModuleType, Enum, range, FieldOptions, Window, BlobReference)
 _DESCRIPTORS: Final = (types.MemberDescriptorType, types.GetSetDescriptorType, types.WrapperDescriptorType)
 
 

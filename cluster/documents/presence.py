@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from cluster.documents import payload as json
+from cluster.documents.blobs import holds_blobs
 from cluster.documents.declare import Document, is_policy
 from cluster.documents.sight import lens_of
 from cluster.documents.state import FieldOptions, Record
@@ -107,6 +108,8 @@ def read_presence(name: str, annotation: Any, value: object, refuse: Refuse) -> 
     record = record_type_of(kind)
     if lens_of(record) is not None:
         refuse("presence", f"{name}: {kind.__name__} hides something of itself", "say with field.visible who sees it")
+    if holds_blobs(record):
+        refuse("presence", f"{name}: {kind.__name__} has a blob, and what connections show is kept nowhere", "show its hash")
     given = FieldOptions() if value is inspect.Parameter.empty else value
     options = given if isinstance(given, FieldOptions) else FieldOptions(default=given)
     policy = options.visibility if callable(options.visibility) else None

@@ -16,6 +16,7 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 from cluster.documents import payload as json
 from cluster.documents import upgrading
 from cluster.documents.armed import hidden_fields
+from cluster.documents.blobs import BlobFields, hidden_store, no_blobs
 from cluster.documents.channels import Adding, Answering, Channel, Export, Guarded, Parameter, View, shown_schema
 from cluster.documents.connections import connection_fields, do_nothing
 from cluster.documents.context import Command
@@ -198,6 +199,9 @@ class _Reader:
             self._field(name, annotation, value, owner)
         for name, function, mark in list(self._marked()):
             self._function(name, function, mark)
+        declaration.blobs = BlobFields(declaration.fields)
+        if declaration.blobs.fields:
+            declaration.fields |= hidden_store()
         if declaration.alarms or declaration.answers:
             declaration.fields |= hidden_fields()
         if declaration.connect or declaration.disconnect:
@@ -317,7 +321,8 @@ class _Reader:
             refuse = functools.partial(self._refuse, function)
             read_hook(function, self._hints(function), mark.since, declaration.version, declaration.upgrades, refuse)
         elif mark.kind == "alarm":
-            declaration.alarms[name] = self._channel(name, function, mark)
+            declaration.alarms[name] = alarm = self._channel(name, function, mark)
+            no_blobs(alarm.parameters, "an alarm can not carry a blob", functools.partial(self._refuse, function))
         elif mark.kind == "answer":
             self._answer(name, function, mark)
         elif mark.kind == "view":
@@ -391,6 +396,7 @@ class _Reader:
         hints = self._hints(function)
         per_viewer = bool(parameters) and hints.get(parameters[0].name) is Principal and parameters[0].name == "who"
         wire = self._parameters(function, hints, parameters[1:] if per_viewer else parameters)
+        no_blobs(wire, "a view can not be asked with a blob", functools.partial(self._refuse, function))
         found = self._type(function, hints, "return", "result")
         if found is not None:
             self.declaration.views = (*self.declaration.views, View(name, function, found, per_viewer, wire))

@@ -17,7 +17,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "Classes that authors derive from": ("Document", "Record", "Event", "Refused"),
     "Declarations": ("field", "on", "read", "anyone", "latest"),
     "What handlers are given": ("Command", "Random", "Maybe", "Before", "Principal"),
-    "State": ("Table", "Text", "OrderedSet", "Tally", "Presence", "StaleEdit"),
+    "State": ("Table", "Text", "OrderedSet", "Tally", "Blob", "Presence", "StaleEdit"),
 }
 _RECEIVERS: Final[dict[str, str]] = {
     "Command": "ctx", "Random": "ctx.random", "Maybe": "value", "Table": "table", "Text": "text", "OrderedSet": "set",

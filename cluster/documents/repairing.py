@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from cluster.documents import payload as json
+from cluster.documents.blobs import Blobs
 from cluster.documents.context import RowIds
 from cluster.documents.meter import METER, Exhausted, Fault, charge, charge_items
 from cluster.documents.runtime import Invocation, Settings
@@ -72,7 +73,9 @@ def order_of(payload: bytes) -> RepairOrder:
     return order
 
 
-def write(root: StateRoot, journal: Journal, settings: Settings, invocation: Invocation, *, keep: bool) -> Changes | None:
+def write(
+    root: StateRoot, journal: Journal, settings: Settings, invocation: Invocation, blobs: Blobs | None, *, keep: bool
+) -> Changes | None:
     """Carry out the patch of an order, and keep what it wrote or, to see whether it fits, undo it (then None).
 
     Raises InvalidPatch, or TooLarge where a limit of the space is reached: nothing is changed then. Raises ApplyHalted for what
@@ -86,6 +89,8 @@ def write(root: StateRoot, journal: Journal, settings: Settings, invocation: Inv
         charge(OPERATION_STEPS * len(order.patch))
         charge_items(len(invocation.payload))
         write_operations(root, order.patch)
+        if blobs is not None:
+            blobs.settle()
         if journal.size > settings.state_bytes_max and journal.size > size_before:
             METER.exhaust("state")
         if keep:

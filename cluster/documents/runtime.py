@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from cluster.errors import AskClosed, ConnectionUnchanged, InvalidRequest, NotArmed
+from cluster.errors import AskClosed, ConnectionUnchanged, InvalidRequest, NotArmed, UnknownBlob
 from cluster.ids import DocumentId, Principal
 
 CONSTRUCT_CHANNEL = ""
@@ -265,6 +265,11 @@ class Instance(Protocol):
         views that failed. arguments: as `arguments` returned them."""
         ...
 
+    def blob(self, who: Principal, hash: str, arguments: bytes = b"") -> bytes:
+        """The blob of this hash that `view` shows, as JSON {"hash", "size", "media_type", "data": base64}. Raises UnknownBlob:
+        one that is hidden from `who` is as one that does not exist."""
+        ...
+
     def projection(self, who: Principal, arguments: bytes = b"") -> Projection:
         """Start following what `who`'s class sees from the present state on."""
         ...
@@ -296,6 +301,16 @@ class ShowsNobody:
     def sees_presence(self, who: Principal) -> bool:
         """See Instance."""
         return False
+
+
+class KeepsNoBlobs:
+    """The part of an Instance that has to do with blobs, for documents that have none."""
+
+    __slots__ = ()
+
+    def blob(self, who: Principal, hash: str, arguments: bytes = b"") -> bytes:
+        """See Instance."""
+        raise UnknownBlob
 
 
 class TakesNoRepair:

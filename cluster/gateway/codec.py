@@ -12,6 +12,7 @@ import msgspec
 
 from cluster.documents.arguments import ARGUMENTS_BYTES_MAX
 from cluster.documents.presence import PRESENCE_BYTES_MAX
+from cluster.documents.state.blob import is_blob_hash
 from cluster.errors import InvalidRequest, TooLarge
 from cluster.gateway.identity import scoped_idempotency_key
 from cluster.gateway.limits import (
@@ -49,6 +50,16 @@ _ARGUMENTS: Final = Kind.ARGUMENTS.value
 
 
 _WRITES: Final = {"create": _CREATE, "send": _SEND, "delete": _DELETE, "answer": Kind.ANSWER.value}
+
+
+class ShownBlob(msgspec.Struct):
+    """The payload of the reply to a read of a blob; `data` is base64 there."""
+
+    data: bytes
+    media_type: str
+
+
+_decode_blob: Final = msgspec.json.Decoder(ShownBlob).decode
 
 
 class Page(msgspec.Struct):
@@ -96,7 +107,7 @@ def session_operation(request: wire.Operation, kind: str, principal: str, sessio
     else:
         assert kind == "read", kind
         read = request.read
-        operation = read_operation(document, read.consistency, _at_least(read), principal, read.arguments)
+        operation = read_operation(document, read.consistency, _at_least(read), principal, read.arguments, read.blob)
         operation.id = request.id
         return operation
     if len(payload) > payload_bytes_max:
@@ -137,9 +148,14 @@ def write_operation(
 
 
 def read_operation(
-    document: wire.Document, consistency: int, at_least: wire.Position | None, principal: str, arguments: bytes = b""
+    document: wire.Document,
+    consistency: int,
+    at_least: wire.Position | None,
+    principal: str,
+    arguments: bytes = b"",
+    blob: str = "",
 ) -> Operation:
-    """A read, without an id. Raises RejectedError; nothing is affected.
+    """A read of the view, or of a blob in it, without an id. Raises RejectedError; nothing is affected.
 
     at_least: also with ANY: any replica may answer that has reached it. A linearizable read has reached it anyway.
     """
@@ -149,7 +165,9 @@ def read_operation(
     if level is None:
         raise InvalidRequest(f"unknown consistency {consistency}")
     payload = checked_arguments(arguments)
-    operation = Operation(0, _READ, document.space, document.key, principal, payload=payload, consistency=level)
+    if blob and not is_blob_hash(blob):
+        raise InvalidRequest("a blob's hash is SHA-256 in 64 hexadecimal digits, lower case")
+    operation = Operation(0, _READ, document.space, document.key, principal, blob, payload, consistency=level)
     if at_least is not None:
         operation.epoch, operation.index = checked_position(at_least)
         if level == Consistency.ANY:
@@ -157,6 +175,12 @@ def read_operation(
     elif level == Consistency.AT_LEAST:
         raise InvalidRequest("a read with CONSISTENCY_AT_LEAST needs the position to reach")
     return operation
+
+
+def blob_of(payload: bytes) -> tuple[bytes, str]:
+    """The bytes and the media type in the reply to a read of a blob."""
+    shown = _decode_blob(payload)
+    return shown.data, shown.media_type
 
 
 def watch_operation(

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import grpc
 
+from cluster.errors import InvalidRequest
 from cluster.gateway import codec
 from cluster.gateway.backend import Backend
 from cluster.gateway.calls import Context, Identity, conversation_method, stream_method, unary_method
@@ -46,6 +47,7 @@ class DocumentService:
                 "Create": unary_method("Create", wire.CreateRequest, identity, self.create),
                 "Send": unary_method("Send", wire.SendRequest, identity, self.send),
                 "Read": unary_method("Read", wire.ReadRequest, identity, self.read),
+                "ReadBlob": unary_method("ReadBlob", wire.ReadBlobRequest, identity, self.read_blob),
                 "Delete": unary_method("Delete", wire.DeleteRequest, identity, self.delete),
                 "List": unary_method("List", wire.ListRequest, identity, self.list),
                 "Watch": stream_method("Watch", wire.WatchRequest, identity, self.watch),
@@ -84,6 +86,20 @@ class DocumentService:
         operation = codec.read_operation(request.document, request.consistency, at_least, principal, request.arguments)
         reply = await self._run(operation, remaining_ms)
         return wire.ReadResponse(position=_position(reply), view=reply.payload)
+
+    async def read_blob(
+        self, request: wire.ReadBlobRequest, principal: str, remaining_ms: float | None
+    ) -> wire.ReadBlobResponse:
+        """Read a blob that a view shows. Raises ClusterError."""
+        at_least = request.at_least if request.HasField("at_least") else None
+        if not request.hash:
+            raise InvalidRequest("the hash of a blob is needed")
+        operation = codec.read_operation(
+            request.document, request.consistency, at_least, principal, request.arguments, request.hash
+        )
+        reply = await self._run(operation, remaining_ms)
+        data, media_type = codec.blob_of(reply.payload)
+        return wire.ReadBlobResponse(position=_position(reply), data=data, media_type=media_type)
 
     async def delete(self, request: wire.DeleteRequest, principal: str, remaining_ms: float | None) -> wire.DeleteResponse:
         """Delete a document. Raises ClusterError."""

@@ -55,6 +55,7 @@ CODES: Final[dict[type[ClusterError], grpc.StatusCode]] = {
     errors.UnknownShard: grpc.StatusCode.NOT_FOUND,
     errors.UnknownNode: grpc.StatusCode.NOT_FOUND,
     errors.UnknownDocument: grpc.StatusCode.NOT_FOUND,
+    errors.UnknownBlob: grpc.StatusCode.NOT_FOUND,
     errors.DocumentDeleted: grpc.StatusCode.NOT_FOUND,
     errors.DocumentExists: grpc.StatusCode.ALREADY_EXISTS,
     errors.DocumentFrozen: grpc.StatusCode.FAILED_PRECONDITION,

@@ -250,7 +250,8 @@ def refusal(intent: Intent, queued: int, queued_max: int, payload_bytes_max: int
 def read_operation(pending: Pending) -> Operation:
     """A read that reaches at least what has been seen of its document."""
     intent = pending.intent
-    operation = Operation(0, intent.kind, intent.space, intent.key, "", payload=intent.payload, consistency=intent.consistency)
+    operation = Operation(0, intent.kind, intent.space, intent.key, "", intent.channel, intent.payload)
+    operation.consistency = intent.consistency
     seen = pending.document.position
     if intent.index >= 0 and (seen is None or (intent.epoch, intent.index) > seen):
         seen = (intent.epoch, intent.index)

@@ -55,7 +55,7 @@ class Operation(Struct, array_like=True, gc=False):
     principal: `agent@authority`, authenticated by the gateway.
     key: empty for LIST and WORK, which concern a space's documents in one shard.
     channel: SEND: the handler. LIST: the key prefix. WATCH: what the viewer shows others, JSON, empty for nothing. CONTROL: the
-        operator's call; no client can send one. Otherwise empty.
+        operator's call; no client can send one. READ: the hash of a blob that is read instead of the view. Otherwise empty.
     payload: UTF-8 JSON object of parameters (CREATE, SEND, CONTROL), {"ask", "value"} (ANSWER) or an order (WORK; REPAIR, THAW
         and FORK, which no client can send either); READ, WATCH, ARGUMENTS: the arguments of views and windows, empty for none;
         PRESENT: what to show, empty for nothing; LIST: page token.
@@ -100,7 +100,7 @@ class Reply(Struct, array_like=True, gc=False):
     """The one answer to an operation. `failure` None means success.
 
     epoch, index: the position at which the answer was made (the document's position after the command, or the read's).
-    payload: result JSON (SEND, CREATE), view JSON (READ), page JSON (LIST), empty otherwise.
+    payload: result JSON (SEND, CREATE), view or blob JSON (READ), page JSON (LIST), empty otherwise.
     """
 
     id: int

@@ -135,9 +135,15 @@ class Reader:
         if not live.instance.admits(who):
             self._told(live, who)
             raise PermissionDenied("the document's gate says no")
-        view = live.instance.view(who, live.instance.arguments(operation.payload))
-        self._told(live, who)
-        return Reply(operation.id, live.epoch, live.index, view)
+        arguments = live.instance.arguments(operation.payload)
+        try:
+            if operation.channel:
+                shown = live.instance.blob(who, operation.channel, arguments)
+            else:
+                shown = live.instance.view(who, arguments)
+        finally:
+            self._told(live, who)
+        return Reply(operation.id, live.epoch, live.index, shown)
 
     def _watch(self, stream: StreamKey, operation: Operation, turn: Turn, now_ms: float) -> Reply | None:
         """None for one that waits until its document was told of it."""

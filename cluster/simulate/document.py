@@ -28,7 +28,8 @@ from cluster.documents.importer import PREFIX
 from cluster.documents.loader import BundleLoader
 from cluster.documents.program import DocumentProgram
 from cluster.documents.runtime import OpenAsk, Settings
-from cluster.documents.state import Refused
+from cluster.documents.state import Blob, BlobReference, Refused
+from cluster.documents.state.blob import as_sent
 from cluster.errors import HandlerFailed, HandlerRefused, Unavailable
 from cluster.ids import DocumentId, Position, Principal
 from cluster.replay.file import read_export
@@ -292,6 +293,13 @@ class Visitor:
         InvalidArguments."""
         return self._ask(Kind.READ, "", dict(arguments or {}))
 
+    def blob(self, blob: BlobReference | str, arguments: Arguments | None = None) -> Blob:
+        """The blob of this hash that their view shows, with its bytes. Raises UnknownBlob when it shows none, as when there is
+        none."""
+        hash = blob if isinstance(blob, str) else blob.hash
+        shown = self._ask(Kind.READ, hash, dict(arguments or {}))
+        return Blob(base64.b64decode(shown["data"]), shown["media_type"])
+
     def watch(self, arguments: Arguments | None = None) -> Screen:
         """Follow the document: a screen that changes by itself. Raises PermissionDenied where the gate says no, and
         InvalidArguments."""
@@ -345,6 +353,8 @@ def _plain(value: object) -> object:
     """Values that authors write in tests and JSON has no word for."""
     if isinstance(value, Principal):
         return str(value)
+    if isinstance(value, Blob):
+        return as_sent(value)
     raise TypeError(f"{type(value).__name__} can not be a parameter")
 
 

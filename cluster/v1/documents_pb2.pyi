@@ -408,6 +408,80 @@ class ReadResponse(_message.Message):
 Global___ReadResponse: _TypeAlias = ReadResponse  # noqa: Y015
 
 @_typing.final
+class ReadBlobRequest(_message.Message):
+    """Request of DocumentService.ReadBlob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    AT_LEAST_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    hash: _builtins.str
+    """The blob's hash: SHA-256 in 64 hexadecimal digits, lower case."""
+    consistency: Global___Consistency.ValueType
+    """How fresh the view must be that shows it."""
+    arguments: _builtins.bytes
+    """What is asked of views and windows, as in ReadRequest: it decides what the view shows."""
+    @_builtins.property
+    def document(self) -> Global___Document:
+        """The document whose view shows the blob as {"hash", "size", "media_type"}."""
+
+    @_builtins.property
+    def at_least(self) -> Global___Position:
+        """With CONSISTENCY_AT_LEAST: the position to have reached."""
+
+    def __init__(
+        self,
+        *,
+        document: Global___Document | None = ...,
+        hash: _builtins.str = ...,
+        consistency: Global___Consistency.ValueType = ...,
+        at_least: Global___Position | None = ...,
+        arguments: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least", "document", b"document"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "at_least", b"at_least", "consistency", b"consistency", "document", b"document", "hash", b"hash"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadBlobRequest: _TypeAlias = ReadBlobRequest  # noqa: Y015
+
+@_typing.final
+class ReadBlobResponse(_message.Message):
+    """Response of DocumentService.ReadBlob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """The bytes, at most 256 KiB."""
+    media_type: _builtins.str
+    """What they are, as the view says: "image/png"."""
+    @_builtins.property
+    def position(self) -> Global___Position:
+        """The position of the view that showed it."""
+
+    def __init__(
+        self,
+        *,
+        position: Global___Position | None = ...,
+        data: _builtins.bytes = ...,
+        media_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "media_type", b"media_type", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadBlobResponse: _TypeAlias = ReadBlobResponse  # noqa: Y015
+
+@_typing.final
 class DeleteRequest(_message.Message):
     """Request of DocumentService.Delete."""
 
@@ -1143,10 +1217,15 @@ class Read(_message.Message):
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     AT_LEAST_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
+    BLOB_FIELD_NUMBER: _builtins.int
     consistency: Global___Consistency.ValueType
     """How fresh the answer must be."""
     arguments: _builtins.bytes
     """What is asked of views and windows, as in ReadRequest."""
+    blob: _builtins.str
+    """The hash of a blob that the view shows: the reply carries it instead of the view, as JSON
+    {"hash", "size", "media_type", "data": base64}. Otherwise empty.
+    """
     @_builtins.property
     def at_least(self) -> Global___Position:
         """A position that the answer must have reached, whatever the consistency: the last that the session has seen."""
@@ -1157,10 +1236,11 @@ class Read(_message.Message):
         consistency: Global___Consistency.ValueType = ...,
         at_least: Global___Position | None = ...,
         arguments: _builtins.bytes = ...,
+        blob: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "at_least", b"at_least", "consistency", b"consistency"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "at_least", b"at_least", "blob", b"blob", "consistency", b"consistency"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -50,6 +50,11 @@ class DocumentServiceStub:
                 request_serializer=cluster_dot_v1_dot_documents__pb2.ReadRequest.SerializeToString,
                 response_deserializer=cluster_dot_v1_dot_documents__pb2.ReadResponse.FromString,
                 _registered_method=True)
+        self.ReadBlob = channel.unary_unary(
+                '/cluster.v1.DocumentService/ReadBlob',
+                request_serializer=cluster_dot_v1_dot_documents__pb2.ReadBlobRequest.SerializeToString,
+                response_deserializer=cluster_dot_v1_dot_documents__pb2.ReadBlobResponse.FromString,
+                _registered_method=True)
         self.Delete = channel.unary_unary(
                 '/cluster.v1.DocumentService/Delete',
                 request_serializer=cluster_dot_v1_dot_documents__pb2.DeleteRequest.SerializeToString,
@@ -103,6 +108,14 @@ class DocumentServiceServicer:
 
     def Read(self, request, context):
         """Reads what the caller may see of a document.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadBlob(self, request, context):
+        """Reads the bytes of a blob that the caller's view of a document shows. NOT_FOUND with reason UNKNOWN_BLOB when it shows no blob
+        of that hash, whether the document has one or not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -172,6 +185,11 @@ def add_DocumentServiceServicer_to_server(servicer, server):
                     servicer.Read,
                     request_deserializer=cluster_dot_v1_dot_documents__pb2.ReadRequest.FromString,
                     response_serializer=cluster_dot_v1_dot_documents__pb2.ReadResponse.SerializeToString,
+            ),
+            'ReadBlob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadBlob,
+                    request_deserializer=cluster_dot_v1_dot_documents__pb2.ReadBlobRequest.FromString,
+                    response_serializer=cluster_dot_v1_dot_documents__pb2.ReadBlobResponse.SerializeToString,
             ),
             'Delete': grpc.unary_unary_rpc_method_handler(
                     servicer.Delete,
@@ -286,6 +304,33 @@ class DocumentService:
             '/cluster.v1.DocumentService/Read',
             cluster_dot_v1_dot_documents__pb2.ReadRequest.SerializeToString,
             cluster_dot_v1_dot_documents__pb2.ReadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadBlob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cluster.v1.DocumentService/ReadBlob',
+            cluster_dot_v1_dot_documents__pb2.ReadBlobRequest.SerializeToString,
+            cluster_dot_v1_dot_documents__pb2.ReadBlobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -14,6 +14,7 @@ from cluster.documents.runtime import (
     ArmsNothing,
     Code,
     Invocation,
+    KeepsNoBlobs,
     Outcome,
     Program,
     Projection,
@@ -82,7 +83,7 @@ class TallyProgram:
             raise StorageDamaged(str(error)) from error
 
 
-class TallyInstance(ArmsNothing, ShowsNobody, TakesNoRepair):
+class TallyInstance(ArmsNothing, KeepsNoBlobs, ShowsNobody, TakesNoRepair):
     """The numbers in order of arrival. Principals of the authority `outside` are not admitted."""
 
     def __init__(self, numbers: list[int], halts: Callable[[], bool]) -> None:

@@ -4,6 +4,7 @@
     forms.py                            StateType: a value's three forms (the author's, plain, JSON)
     scalars.py moments.py named.py      the immutable types
     frozen.py                           the author's own immutable types: frozen dataclasses and Structs, tuples
+    blob.py                             Blob: a file, named by its hash; the store of the bytes
     node.py                             what mutable values share: where they hang, which journal they write to
     lists.py dicts.py sets.py           List, Dict, OrderedSet
     members.py                          what types of named members share
@@ -68,6 +69,7 @@ Patches. `operations(changes, visible) -> list[dict]` takes Changes or a list of
 
 from __future__ import annotations
 
+from cluster.documents.state.blob import Blob, BlobReference
 from cluster.documents.state.dicts import Dict
 from cluster.documents.state.fields import Window, latest
 from cluster.documents.state.journal import Changes, Journal
@@ -83,6 +85,8 @@ from cluster.documents.state.text import Text
 from cluster.documents.state.types import StateType, state_type
 
 __all__ = [
+    "Blob",
+    "BlobReference",
     "Changes",
     "Dict",
     "Event",

@@ -15,6 +15,7 @@ from collections import abc
 from datetime import date, datetime, time, timedelta
 from typing import Any
 
+from cluster.documents.state.blob import BLOB, Blob
 from cluster.documents.state.dicts import Dict, DictType
 from cluster.documents.state.forms import KeyType, NoneType, OptionalType, Schema, StateType
 from cluster.documents.state.frozen import TupleType, frozen_type, is_frozen
@@ -42,6 +43,7 @@ _SIMPLE: dict[Any, StateType] = {
     timedelta: TimedeltaType("timedelta"),
     uuid.UUID: UuidType("UUID"),
     Principal: PrincipalType("Principal"),
+    Blob: BLOB,
     Text: TextType("Text"),
     Tally: TALLY,
     None: NoneType("None"),

@@ -23,6 +23,7 @@ from cluster.documents.runtime import (
     ArmsNothing,
     Code,
     Invocation,
+    KeepsNoBlobs,
     Loader,
     Outcome,
     Program,
@@ -190,7 +191,7 @@ def _bundle_of(request: Deploy) -> bytes:
     return bundle
 
 
-class SystemInstance(ArmsNothing, ShowsNobody, TakesNoRepair):
+class SystemInstance(ArmsNothing, KeepsNoBlobs, ShowsNobody, TakesNoRepair):
     """The decisions in memory. `new_bundles` are (hash, bytes) that commands brought and the replica has not stored yet."""
 
     def __init__(self, decisions: Decisions) -> None:
