@@ -25,7 +25,7 @@ from cluster.cli.output import (
     table,
 )
 from cluster.cli.reach import DEFAULT_FOLDER, Addresses, Folder, Who, at, document_of, run
-from cluster.client import Answer, Consistency
+from cluster.client import Answer, Blob, Consistency
 from cluster.ids import DocumentId, Position
 
 MORE: Final = {
@@ -195,6 +195,43 @@ def read(
     else:
         say(f"{target} at {answer.position}", "dim")
         out.print(JSON(json.dumps(answer.value, ensure_ascii=False)))
+    return Exit.DONE
+
+
+@app.command()
+@command
+def blob(
+    document: Address,
+    hash: Annotated[str, typer.Argument(help="The blob's hash, as the view shows it.", metavar="HASH", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.", show_default=False)],
+    who: Who = "",
+    address: Addresses = None,
+    folder: Folder = DEFAULT_FOLDER,
+    as_json: AsJson = False,
+) -> Exit:
+    """Write a blob that you may see in a document to a file.
+
+    Exit codes: 0. 2 wrong command line, or the file can not be written. 3 no node answers. 4 refused: no such document, or
+    what you may see of it shows no such blob.
+
+    Example: moot doc blob album/wall 9f86d081884c7d65... --output wall.png --as alice@acme
+    """
+    target = document_of(document)
+
+    async def ask() -> Blob:
+        async with at(address, folder.absolute(), who) as client:
+            return await client.blob(target.space, target.key, hash)
+
+    found = run(ask())
+    try:
+        output.write_bytes(found.data)
+    except OSError as error:
+        raise CommandFailed(f"can not write {output}: {error.strerror}", code=Exit.USAGE, reason="USAGE") from None
+    shown = {"hash": found.hash, "size": found.size, "media_type": found.media_type, "output": str(output)}
+    if as_json:
+        print_json({"document": str(target), **shown})
+    else:
+        say(f"{output}: {found.size} bytes of {found.media_type}")
     return Exit.DONE
 
 

@@ -96,6 +96,7 @@ _NEXT_STEPS: Final = {
     "INVALID_MOVE": "moot shards list shows who holds what, moot shards show SHARD what is under way",
     "NODE_DOWN": "moot status; if it only looks so from there, --force begins nevertheless",
     "UNKNOWN_DOCUMENT": "create it: moot doc create SPACE/KEY",
+    "UNKNOWN_BLOB": "moot doc read SPACE/KEY shows the hashes of the blobs that you may see",
     "UNKNOWN_CHANNEL": "moot space show NAME lists the channels",
     "INVALID_PAYLOAD": "moot space show NAME lists the parameters of each channel",
     "DOCUMENT_EXISTS": "read it: moot doc read SPACE/KEY",

@@ -132,7 +132,7 @@ def _made(kind: type, value: Any) -> Any:
     """Values of types that are the client's own."""
     if kind is BlobReference:
         return BlobReference(value["hash"], value["size"], value["media_type"])
-    raise NotImplementedError(kind)
+    raise TypeError(f"{kind.__name__} is no type of a view")
 
 
 def _payload(parameters: Mapping[str, Any], omitted: Sequence[str]) -> dict[str, Any]:

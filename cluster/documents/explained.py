@@ -372,6 +372,24 @@ EXPLANATIONS: Final = (
         '    def open(self, ctx: Command, title: str = "") -> None:\n        pass\n',
     ),
     Explanation(
+        "blob",
+        "What an alarm is armed with, and what a view is asked with, stands in no field: no bytes of files go there.",
+        "from datetime import timedelta\n\nfrom cluster import Blob\n\n"
+        + _class(
+            "gate = anyone\n\n@on.message\ndef hang(self, ctx: Command, picture: Blob) -> None:\n"
+            "    ctx.after(timedelta(days=1), self.fade, picture)\n\n"
+            "@on.alarm\ndef fade(self, ctx: Command, picture: Blob) -> None:\n    pass"
+        ),
+        "from datetime import timedelta\n\nfrom cluster import Blob\n\n"
+        + _class(
+            "gate = anyone\n\npicture: Blob | None = field.public(None)\n\n"
+            "@on.message\ndef hang(self, ctx: Command, picture: Blob) -> None:\n    self.picture = picture\n"
+            "    ctx.after(timedelta(days=1), self.fade, picture.hash)\n\n"
+            "@on.alarm\ndef fade(self, ctx: Command, hash: str) -> None:\n"
+            "    if self.picture and self.picture.hash == hash:\n        self.picture = None"
+        ),
+    ),
+    Explanation(
         "entry",
         "A bundle has one document class, or names the one that is meant: `module:Class`.",
         "class Note(Record):\n    text: str\n",

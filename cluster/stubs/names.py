@@ -48,6 +48,29 @@ def is_integer_text(schema: Schema) -> bool:
     return str(schema.get("pattern", "")).startswith("^-?(0|[1-9]")
 
 
+def is_blob(schema: Schema) -> bool:
+    """Whether it is a file: what is sent has its bytes, what is shown its hash."""
+    return schema.get("format") == "blob"
+
+
+def sent_records(schema: Schema) -> set[str]:
+    """Names of the definitions that parameters are made of."""
+    found: set[str] = set()
+    handlers = [schema["construct"], *schema["channels"].values(), *schema["answers"].values()]
+    pending: list[Any] = [handler["parameters"] for handler in handlers]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            name = str(part.get("$ref", "")).rpartition("/")[2]
+            if name and name not in found:
+                found.add(name)
+                pending.append(schema["$defs"][name])
+            pending.extend(part.values())
+        elif isinstance(part, list):
+            pending.extend(part)
+    return found
+
+
 def always_present(schema: Schema, name: str) -> bool:
     """Whether a member of a record is in every value of it."""
     return name in schema.get("required", ()) and "visible" not in schema["properties"][name]

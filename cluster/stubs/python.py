@@ -9,16 +9,27 @@ import json
 import keyword
 from typing import Final
 
-from cluster.stubs.names import Enums, Names, Schema, always_present, by_connection, is_integer, is_integer_text, optional
+from cluster.stubs.names import (
+    Enums,
+    Names,
+    Schema,
+    always_present,
+    by_connection,
+    is_blob,
+    is_integer,
+    is_integer_text,
+    optional,
+)
 
 FORMATS: Final = {"date-time": "datetime", "duration": "timedelta", "uuid": "UUID", "decimal": "Decimal"}
 USED: Final = (
     "annotations", "Any", "Literal", "NamedTuple", "NotRequired", "TypeAlias", "TypedDict", "datetime", "timedelta", "Decimal",
-    "UUID", "Handle", "TypedWatch", "Position", "Final", "REFUSALS", "Exception", "super", "type", "tuple", "int", "str",
-    "bool", "float", "bytes", "list", "dict", *keyword.kwlist,
+    "UUID", "Blob", "BlobReference", "Handle", "TypedWatch", "Position", "Final", "REFUSALS", "Exception", "super", "type",
+    "tuple", "int", "str", "bool", "float", "bytes", "list", "dict", *keyword.kwlist,
 )  # fmt: skip
 """Names that mean something in a generated module."""
 METHODS: Final = (
+    "blob",
     "document",
     "create",
     "read",
@@ -53,6 +64,8 @@ class _Writer:
         self.enums = Enums(self.names)
         self.windows: list[str] = []
         self.uses: set[str] = set()
+        self.sending = False
+        """Whether what is written is a parameter: a blob with its bytes."""
 
     def text(self) -> str:
         records = [part for name, definition in self.schema["$defs"].items() for part in self._record(name, definition)]
@@ -82,7 +95,8 @@ class _Writer:
         typing = ["Final", *used, "TypedDict"]
         lines.append(f"from typing import {', '.join(sorted(typing, key=str.casefold))}")
         lines += ["from uuid import UUID"] if "UUID" in self.uses else []
-        lines += ["", f"from cluster.client import Handle{', TypedWatch' if self.events else ''}"]
+        blobs = [name for name in ("Blob", "BlobReference") if name in self.uses]
+        lines += ["", f"from cluster.client import {', '.join([*blobs, 'Handle', *(['TypedWatch'] if self.events else [])])}"]
         return [*lines, *(["from cluster.ids import Position"] if self.events else [])]
 
     def _enums(self) -> list[str]:
@@ -108,6 +122,8 @@ class _Writer:
         kind = schema.get("type")
         if kind == "array":
             return f"list[{self._type(schema.get('items', {}), member)}]"
+        if is_blob(schema):
+            return self._used("Blob" if self.sending else "BlobReference")
         if kind == "object":
             return self._object(schema, member)
         if kind == "string":
@@ -130,6 +146,13 @@ class _Writer:
         members = {name: (self._type(each, member), True) for name, each in schema["properties"].items()}
         self.windows += self._typed_dict(window, members, "The rows that are shown, and how many there are.")
         return window
+
+    def _sent_type(self, schema: Schema, member: str) -> str:
+        """The annotation of a parameter."""
+        self.sending = True
+        kind = self._type(schema, member)
+        self.sending = False
+        return kind
 
     def _used(self, name: str) -> str:
         self.uses.add(name)
@@ -228,7 +251,9 @@ class _Writer:
         result = self._type(description["result"], handler)
         lines = [
             "",
-            *_signature(name, ["self", "ask: str", "*", f"{given}: {self._type(schema, given)}"], result, "    ", "async def"),
+            *_signature(
+                name, ["self", "ask: str", "*", f"{given}: {self._sent_type(schema, given)}"], result, "    ", "async def"
+            ),
         ]
         text = description.get("description") or f"Answer an ask whose answer `{handler}` takes. ask: its id."
         lines += [_docstring(text, 8)]
@@ -255,7 +280,7 @@ class _Writer:
         return [*lines, f"        {answer}: {result} = await self.{how}({', '.join(arguments)})", f"        return {answer}"]
 
     def _parameter(self, name: str, schema: Schema, required: bool) -> str:
-        kind = self._type(schema, name)
+        kind = self._sent_type(schema, name)
         if required:
             return f"{name}: {kind}"
         if _left_out(schema):

@@ -9,14 +9,21 @@ import json
 import re
 from typing import Final
 
-from cluster.stubs.names import Enums, Names, Schema, always_present, by_connection, is_integer, optional
+from cluster.stubs.names import Enums, Names, Schema, always_present, by_connection, is_blob, is_integer, optional, sent_records
 
 USED: Final = (
-    "Int", "Transport", "Promise", "Record", "Array", "Partial", "Readonly", "Error", "string", "number", "boolean", "null",
-    "undefined", "unknown", "any", "never", "void", "object", "bigint", "symbol",
+    "Int", "BlobReference", "NewBlob", "Transport", "Promise", "Record", "Array", "Partial", "Readonly", "Error", "string",
+    "number", "boolean", "null", "undefined", "unknown", "any", "never", "void", "object", "bigint", "symbol",
 )  # fmt: skip
 OWN_METHODS: Final = ("create", "read", "delete")
 _PLAIN = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*\Z")
+
+BLOBS: Final = """\
+/** What is seen of a file: SHA-256 of its bytes in hexadecimal, their number, and what they are. */
+export interface BlobReference { hash: string; size: number; media_type: string }
+
+/** A file as it is sent: its bytes in base64. */
+export interface NewBlob { data: string; media_type?: string }"""
 
 TRANSPORT: Final = """\
 /** A way to reach one document: bodies are JSON. What it throws for a refusal is up to it. */
@@ -48,6 +55,10 @@ class _Writer:
         self.bind = names.take(f"bind{document}")
         self.records = {name: names.take(name) for name in schema["$defs"]}
         self.enums = Enums(names)
+        self.sent_records = sent_records(schema)
+        self.blob = "BlobReference"
+        """What a blob is called in what is written now."""
+        self.has_blobs = False
 
     def text(self) -> str:
         records = [line for name, definition in self.schema["$defs"].items() for line in self._record(name, definition)]
@@ -70,7 +81,7 @@ class _Writer:
         ]
         for name, values in self.enums.values():
             head += ["", f"export type {name} = {' | '.join(json.dumps(value) for value in values)};"]
-        return "\n".join([*head, "", TRANSPORT, *parts]) + "\n"
+        return "\n".join([*head, "", *([BLOBS, ""] if self.has_blobs else []), TRANSPORT, *parts]) + "\n"
 
     def _type(self, schema: Schema, member: str) -> str:
         inner = optional(schema)
@@ -82,6 +93,9 @@ class _Writer:
             return self.enums.name_of(schema["enum"], member)
         if is_integer(schema):
             return "Int"
+        if is_blob(schema):
+            self.has_blobs = True
+            return self.blob
         kind = schema.get("type")
         if kind == "array":
             return f"Array<{self._type(schema.get('items', {}), member)}>"
@@ -95,9 +109,11 @@ class _Writer:
 
     def _record(self, name: str, definition: Schema) -> list[str]:
         lines = ["", f"export interface {self.records[name]} {{"]
+        self.blob = "BlobReference | NewBlob" if name in self.sent_records else "BlobReference"
         for each, kind in definition["properties"].items():
             mark = "" if always_present(definition, each) else "?"
             lines.append(f"  {_key(each)}{mark}: {self._type(kind, each)};")
+        self.blob = "BlobReference"
         return [*lines, "}"]
 
     def _view(self) -> list[str]:
@@ -120,10 +136,12 @@ class _Writer:
 
     def _parameters(self, description: Schema) -> str:
         parameters = description["parameters"]
+        self.blob = "NewBlob"
         members = [
             f"{_key(name)}{'' if name in parameters['required'] else '?'}: {self._type(kind, name)}"
             for name, kind in parameters["properties"].items()
         ]
+        self.blob = "BlobReference"
         return f"{{ {'; '.join(members)} }}" if members else "Record<string, never>"
 
     def _refusals(self) -> list[str]:
@@ -146,7 +164,9 @@ class _Writer:
             for handler, description in answers.items():
                 (value,) = description["parameters"]["properties"].values()
                 result = self._type(description["result"], handler)
+                self.blob = "NewBlob"
                 lines.append(f"  {_key(handler)}: {{ value: {self._type(value, handler)}; result: {result} }};")
+                self.blob = "BlobReference"
             lines.append("}")
         return lines
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import textwrap
 from collections.abc import Callable
@@ -11,158 +10,18 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from cluster.documents import bundle
 from cluster.documents.blobs import BLOBS_FIELD
-from cluster.documents.instance import DocumentInstance
 from cluster.documents.loader import BundleLoader
 from cluster.documents.runtime import REPAIR_CHANNEL, UPGRADE_CHANNEL, Code, Invocation, Settings
 from cluster.documents.state.blob import BLOB_BYTES_MAX, Blob
 from cluster.errors import InvalidBundle, InvalidPatch, InvalidPayload, StorageDamaged, TooLarge, UnknownBlob
 from cluster.ids import DocumentId, Principal
+from tests.documents.albums import ALBUM, kept, name_of, sent, shown
 from tests.documents.conftest import Stage
 
 Staged = Callable[..., Stage]
-
-ALBUM = '''
-from dataclasses import dataclass
-from cluster import Blob, Command, Document, OrderedSet, Principal, Record, Refused, Table, anyone, field, on, read
-
-class No(Refused):
-    """Not now."""
-
-@dataclass(frozen=True)
-class Pair:
-    left: Blob
-    right: Blob | None = None
-
-class Photo(Record):
-    owner: Principal
-    picture: Blob | None = None
-    open: bool = False
-    looks: int = 0
-
-class Holder(Record):
-    picture: Blob | None = None
-    more: list[Blob] = field.private()
-
-class Album(Document):
-    gate = anyone
-
-    @read.policy
-    def may_see(self, photo: Photo, who: Principal) -> bool:
-        return photo.open or who == photo.owner
-
-    cover: Blob | None = field.public(None)
-    pair: Pair | None = field.public(None)
-    photos: Table[Photo] = field.visible(may_see)
-    shelf: list[Blob] = field.public()
-    named: dict[str, Holder] = field.public()
-    stack: OrderedSet[Blob] = field.public()
-
-    @on.message
-    def hang(self, ctx: Command, picture: Blob | None, open: bool = False) -> str:
-        self.photos.put(Photo(ctx.sender, picture, open))
-        return "" if picture is None else picture.hash
-
-    @on.message
-    def reveal(self, ctx: Command) -> None:
-        for photo in self.photos:
-            photo.open = True
-
-    @on.message
-    def look(self, ctx: Command) -> None:
-        for photo in self.photos:
-            photo.looks += 1
-
-    @on.message
-    def change(self, ctx: Command, what: list[str], pictures: list[Blob], refuse: bool = False) -> None:
-        for name, picture in zip(what, pictures):
-            self.one(ctx, name, picture)
-        if refuse:
-            raise No()
-
-    def one(self, ctx: Command, name: str, picture: Blob) -> None:
-        if name == "cover":
-            self.cover = picture
-        elif name == "uncover":
-            self.cover = None
-        elif name == "pair":
-            self.pair = Pair(picture, self.cover)
-        elif name == "unpair":
-            self.pair = None
-        elif name == "hang":
-            self.photos.put(Photo(ctx.sender, picture))
-        elif name == "repaint":
-            for photo in self.photos:
-                photo.picture = picture
-        elif name == "take" and len(self.photos):
-            for id in list(self.photos.keys())[:1]:
-                self.photos.remove(id)
-        elif name == "strip":
-            self.photos.clear()
-        elif name == "shelve":
-            self.shelf.append(picture)
-        elif name == "unshelve" and self.shelf:
-            self.shelf.pop(0)
-        elif name == "reverse":
-            self.shelf.reverse()
-        elif name == "halve":
-            self.shelf = list(self.shelf)[: len(self.shelf) // 2]
-        elif name == "name":
-            self.named["one"] = Holder(picture, [picture])
-        elif name == "rename" and "one" in self.named:
-            self.named["one"].picture = None
-            self.named["two"] = self.named["one"]
-        elif name == "unname":
-            self.named.clear()
-        elif name == "stack":
-            self.stack.add(picture)
-        elif name == "unstack":
-            self.stack.discard(picture)
-
-    @on.message
-    def write(self, ctx: Command, text: str) -> str:
-        made = Blob(text.encode(), "text/plain")
-        self.cover = made
-        return f"{made.hash} {made.size} {made.media_type} {made.data.decode()} {made == self.cover}"
-
-    @read.view
-    def sizes(self) -> list[int]:
-        return [photo.picture.size for photo in self.photos if photo.picture]
-
-    @read.view
-    def chosen(self, at: int) -> Blob | None:
-        return [photo.picture for photo in self.photos][at]
-'''
-
-
-def sent(data: bytes, media_type: str = "image/png") -> dict[str, str]:
-    return {"data": base64.b64encode(data).decode(), "media_type": media_type}
-
-
-def name_of(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def shown(data: bytes, media_type: str = "image/png") -> dict[str, Any]:
-    return {"hash": name_of(data), "size": len(data), "media_type": media_type}
-
-
-def kept(stage: Stage) -> dict[str, bytes]:
-    """The bytes in the state's dump."""
-    dumped: dict[str, bytes] = msgspec.msgpack.decode(stage.instance.dump())[BLOBS_FIELD]
-    return dumped
-
-
-def names_in(form: Any) -> set[str]:
-    """The hashes of all blobs in a dump, found by a walk of its own."""
-    if isinstance(form, dict):
-        own = {form["hash"]} if form.keys() == {"hash", "size", "media_type"} else set()
-        return own.union(*(names_in(each) for each in form.values()))
-    return set().union(*(names_in(each) for each in form)) if isinstance(form, list) else set()
 
 
 def read(stage: Stage, hash: str, who: str = "alice", arguments: bytes = b"") -> Any:
@@ -231,9 +90,7 @@ def test_what_changes_tell_of_a_blob_holds_no_bytes(stage: Staged) -> None:
 
 def test_a_command_that_takes_no_blob_away_does_not_look_through_the_document(stage: Staged) -> None:
     made = stage(ALBUM)
-    costs = []
-    for number in range(200):
-        costs.append(made.run("hang", picture=sent(b"%03d" % number)).steps)
+    costs = [made.run("hang", picture=sent(b"%03d" % number)).steps for number in range(200)]
     assert costs[-1] == costs[10]
     assert made.run("hang", picture=None).steps <= costs[10]
 
@@ -458,95 +315,3 @@ def test_a_document_without_blobs_answers_as_one_that_shows_none(stage: Staged) 
     with pytest.raises(UnknownBlob):
         read(made, name_of(b"tea"))
     assert BLOBS_FIELD.encode() not in made.instance.dump()
-
-
-# A plain model
-
-CHANGES = (
-    "cover", "uncover", "pair", "unpair", "hang", "repaint", "take", "strip", "shelve", "unshelve", "reverse", "halve", "name",
-    "rename", "unname", "stack", "unstack",
-)  # fmt: skip
-PICTURES = [b"", b"a", b"bb", b"ccc"]
-
-
-class Model:
-    """The album as plain Python: what the document shows must be it, and what it keeps must be what it shows or hides."""
-
-    def __init__(self) -> None:
-        self.cover: bytes | None = None
-        self.pair: tuple[bytes, bytes | None] | None = None
-        self.photos: list[bytes] = []
-        self.shelf: list[bytes] = []
-        self.named: dict[str, tuple[bytes | None, bytes]] = {}
-        self.stack: set[bytes] = set()
-
-    def change(self, name: str, picture: bytes) -> None:
-        if name in ("cover", "uncover"):
-            self.cover = picture if name == "cover" else None
-        elif name in ("pair", "unpair"):
-            self.pair = (picture, self.cover) if name == "pair" else None
-        elif name == "hang":
-            self.photos.append(picture)
-        elif name == "repaint":
-            self.photos = [picture for _ in self.photos]
-        elif name in ("take", "strip"):
-            self.photos = self.photos[1:] if name == "take" else []
-        elif name == "shelve":
-            self.shelf.append(picture)
-        elif name in ("unshelve", "reverse", "halve"):
-            half = self.shelf[: len(self.shelf) // 2]
-            self.shelf = {"unshelve": self.shelf[1:], "reverse": self.shelf[::-1], "halve": half}[name]
-        elif name == "name":
-            self.named["one"] = (picture, picture)
-        elif name == "rename" and "one" in self.named:
-            self.named["one"] = self.named["two"] = (None, self.named["one"][1])
-        elif name == "unname":
-            self.named = {}
-        elif name in ("stack", "unstack"):
-            self.stack = self.stack | {picture} if name == "stack" else self.stack - {picture}
-
-    def names(self) -> set[str]:
-        pairs = [self.cover, *(self.pair or ()), *(each for pair in self.named.values() for each in pair)]
-        return {name_of(each) for each in [*pairs, *self.photos, *self.shelf, *self.stack] if each is not None}
-
-
-commands = st.lists(
-    st.tuples(
-        st.lists(st.tuples(st.sampled_from(CHANGES), st.sampled_from(PICTURES)), min_size=1, max_size=5),
-        st.booleans(),
-        st.booleans(),
-    ),
-    max_size=12,
-)
-ALBUMS = BundleLoader().load(bundle.from_source(ALBUM).encode())
-
-
-@settings(max_examples=150, deadline=None)
-@given(commands)
-def test_no_byte_is_left_over_and_none_is_missing_whatever_is_done_and_undone(
-    done: list[tuple[list[tuple[str, bytes]], bool, bool]],
-) -> None:
-    made = Stage.__new__(Stage)
-    made.program, made.index = ALBUMS, 0
-    made.instance = ALBUMS.new(DocumentId("stage", "one"))
-    made.create()
-    model = Model()
-    for changes, refuse, restart in done:
-        before = made.instance.dump()
-        what, pictures = [name for name, _ in changes], [sent(picture) for _, picture in changes]
-        outcome = made.run("change", what=what, pictures=pictures, refuse=refuse)
-        assert outcome.code is (Code.REFUSED if refuse else Code.OK), outcome.error
-        if refuse:
-            assert made.instance.dump() == before
-        else:
-            for name, picture in changes:
-                model.change(name, picture)
-        stored = kept(made)
-        assert set(stored) == model.names() == names_in(msgspec.msgpack.decode(made.instance.dump()))
-        assert all(name_of(data) == name for name, data in stored.items())
-        assert made.view()["shelf"] == [shown(each) for each in model.shelf]
-        again = ALBUMS.load(DocumentId("stage", "one"), made.instance.dump())
-        assert isinstance(again, DocumentInstance)
-        assert (again.dump(), again.size_bytes()) == (made.instance.dump(), made.instance.size_bytes())
-        if restart:
-            made.instance = again

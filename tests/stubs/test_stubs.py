@@ -26,7 +26,7 @@ from tests.cli.terminal import called, moot
 ROOT = Path(__file__).parents[2]
 AWKWARD = Path(__file__).parent / "awkward.py"
 NODE_MISSING = "Node.js and npm are not installed; this test is about a checker that runs on them"
-SOURCES = {**{name: example(name) for name in (*EXAMPLES, "cursors", "dice")}, "awkward": AWKWARD}
+SOURCES = {**{name: example(name) for name in (*EXAMPLES, "cursors", "dice", "album")}, "awkward": AWKWARD}
 
 
 def schema_of(path: Path) -> dict[str, Any]:
@@ -59,6 +59,10 @@ def test_python_clients_pass_strict_type_checking_which_finds_messages_that_a_do
         "    await cards.play(rank='8', suit='hearts', call='spades')\n    view: CardsView = await cards.read()\n"
         "    await cards.play(rank='8', suit='harts')\n    await cards.play(rank='8')\n    await cards.plai()\n"
         "    return view['turn']\n"
+        "\n\nfrom album_client import Album\nfrom cluster.client import Blob, BlobReference\n\n\n"
+        "async def hang(album: Album) -> bytes:\n    await album.hang(picture=Blob(b'tea', 'image/png'))\n"
+        "    seen: BlobReference = next(iter((await album.read())['photos'].values()))['picture']\n"
+        "    await album.hang(picture=seen)\n    return (await album.blob(seen)).data\n"
     )
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path / 'cache'}"]
     done = subprocess.run(
@@ -71,7 +75,7 @@ def test_python_clients_pass_strict_type_checking_which_finds_messages_that_a_do
         check=False,
     )
     found = [tuple(line.split(":")[:2]) for line in done.stdout.splitlines() if ": error:" in line]
-    assert found == [("use.py", "7"), ("use.py", "8"), ("use.py", "9")], done.stdout + done.stderr
+    assert found == [("use.py", "7"), ("use.py", "8"), ("use.py", "9"), ("use.py", "20")], done.stdout + done.stderr
 
 
 @pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason=NODE_MISSING)
