@@ -27,6 +27,7 @@ from cluster.documents.runtime import (
 from cluster.errors import ClusterError, InvalidRequest, UnknownChannel
 from cluster.ids import DocumentId, Principal
 from cluster.replay.verify import repaired
+from cluster.shard import forking, thawing
 
 DIFFERENCES_MAX = 100
 """Kept of one document; a document that parts early differs at every command from there on."""
@@ -36,6 +37,9 @@ STEPS_MORE = 1_000
 """A channel costs noticeably more when its dearest command costs so many times as much, and so many steps more."""
 TOLD = ("connect", "disconnect")
 """Kinds of commands that only a class gets which is told of connections."""
+TAKEN = ("thaw", "fork")
+"""Kinds of commands that carry a whole state, which is upgraded before the rest runs on it."""
+BEGINNINGS = ("create", *TAKEN)
 FIRED = ("alarm", "answer", *TOLD)
 """Kinds of commands for which something must be armed, or which must be news."""
 UPGRADER = Principal("upgrade", "moot")
@@ -87,11 +91,9 @@ def shadow(document: DocumentId, history: list[Past], programs: Mapping[bytes, P
     """Compare a whole history. Raises InvalidRequest when it does not reach back to the document's creation, or code is
     missing.
     """
-    begins = [place for place, past in enumerate(history) if past.kind == "create" and past.code == Code.OK.name]
+    begins = [place for place, past in enumerate(history) if past.kind in BEGINNINGS and past.code == Code.OK.name]
     if not begins:
         raise InvalidRequest(f"the history of {document} does not reach back to its creation")
-    if any(past.kind == "thaw" for past in history[begins[-1] :]):
-        raise InvalidRequest(f"{document} was thawed: its state does not follow from its history alone")
     run = _Run(document, programs, after)
     for past in history[begins[-1] :]:
         run.step(past)
@@ -120,6 +122,9 @@ class _Run:
             return
         if past.kind == "upgrade":
             self._upgrade_old(past)
+            return
+        if past.kind in TAKEN:
+            self._take(past)
             return
         if len(self._viewers) < VIEWERS_MAX:
             self._viewers[past.sender] = None
@@ -169,6 +174,28 @@ class _Run:
             return None
         return None if self._new is None else _run(self._new, past, payload)
 
+    def _take(self, past: Past) -> None:
+        """An operator made the document of a state: the code that is to be deployed upgrades it first."""
+        state = (
+            thawing.record_of(thawing.order_of(past.payload)).state
+            if past.kind == "thaw"
+            else forking.order_of(past.payload).state
+        )
+        self._code = self._program(past.code_hash)
+        self._old = self._code.load(self._document, state)
+        self._new, _ = self._upgraded(past)  # a failure is told at the end
+
+    def _upgraded(self, last: Past) -> tuple[Instance | None, str]:
+        """What the document as it is becomes on the code that is to be deployed; None, and why, when that fails."""
+        old, code = self._old, self._code
+        assert old is not None, "a history begins with a creation"
+        assert code is not None, "a document has code"
+        if code.code_hash == self._after.code_hash:
+            return code.load(self._document, old.dump()), ""
+        order = Invocation(UPGRADE_CHANNEL, b"{}", UPGRADER, last.now_ms, last.seed, last.index + 1)
+        upgraded, outcome = self._after.upgrade(self._document, old.dump(), code, order)
+        return upgraded, "" if upgraded is not None else outcome.error or f"{outcome.code.name} {outcome.answer.decode()}"
+
     def _upgrade_old(self, past: Past) -> None:
         """The history itself crosses an upgrade."""
         program = self._program(past.code_hash)
@@ -181,18 +208,12 @@ class _Run:
 
     def finish(self) -> None:
         """Upgrade what the document is now, and compare what that makes of it."""
-        old, code, last = self._old, self._code, self._last
+        old, last = self._old, self._last
         assert old is not None, "a history begins with a creation"
-        assert code is not None, "a document has code"
         assert last is not None, "a history has a command"
         at = f"{last.epoch}.{last.index}"
-        upgraded: Instance | None = old if not self._deleted else None
-        if not self._deleted and code.code_hash != self._after.code_hash:
-            order = Invocation(UPGRADE_CHANNEL, b"{}", UPGRADER, last.now_ms, last.seed, last.index + 1)
-            upgraded, outcome = self._after.upgrade(self._document, old.dump(), code, order)
-            if upgraded is None:
-                why = outcome.error or f"{outcome.code.name} {outcome.answer.decode()}"
-                self.found.note(at, "upgrade", "", "", why)
+        upgraded, why = (None, "") if self._deleted else self._upgraded(last)
+        self.found.note(at, "upgrade", "", "", why)
         if upgraded is not None:
             for who in self._viewers:
                 self._compare(at, "view", str(who), _members(old, who), _members(upgraded, who))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import textwrap
 from typing import Any
@@ -16,6 +17,7 @@ from cluster.documents.runtime import DELETE_CHANNEL, UPGRADE_CHANNEL, Code, Ins
 from cluster.errors import InvalidRequest
 from cluster.ids import DocumentId, Principal
 from cluster.replay.shadow import Past, Shadowed, shadow
+from cluster.shard.document import LiveDocument
 
 PLACE = DocumentId("tab", "one")
 TIME = Principal("system:time", "moot")
@@ -121,6 +123,26 @@ class Lived:
         code = outcome.code.name
         self.history.append(Past("upgrade", UPGRADE_CHANNEL, b"{}", sender, 1_000, bytes(32), 1, index, code, after.code_hash))
 
+    def forked(self) -> None:
+        """As `moot doc fork --to` logs it: the state with the command, from another document's position on."""
+        order = {
+            "source": "tab/other", "position": [1, 7], "seen_by": "", "code": self.code.code_hash.hex(),
+            "state": base64.b64encode(self.instance.dump()).decode(),
+        }  # fmt: skip
+        self._taken("fork", order, 1, 8)
+
+    def thawed(self) -> None:
+        """As `moot doc thaw` logs it: a whole record with the command, which begins another epoch."""
+        live = LiveDocument(PLACE)
+        live.program, live.instance, live.code_hash = self.code, self.instance, self.code.code_hash
+        live.epoch, live.index = 1, len(self.history)
+        record = base64.b64encode(live.record()).decode()
+        self._taken("thaw", {"node": "n1", "reason": "it is right", "epoch": 2, "record": record}, 2, live.index + 1)
+
+    def _taken(self, kind: str, order: dict[str, Any], epoch: int, index: int) -> None:
+        payload, operator = json.dumps(order).encode(), Principal("root", "acme")
+        self.history.append(Past(kind, "", payload, operator, 1_000, bytes(32), epoch, index, "OK", self.code.code_hash))
+
     def under(self, source: str) -> Shadowed:
         return shadow(PLACE, self.history, self.programs, program(source))
 
@@ -203,6 +225,24 @@ def test_a_history_that_crosses_an_upgrade_is_run_on_both_codes(lived: Lived) ->
 def test_a_history_without_its_beginning_can_not_be_compared(lived: Lived) -> None:
     with pytest.raises(InvalidRequest, match="does not reach back"):
         shadow(PLACE, lived.history[1:], lived.programs, lived.code)
+
+
+@pytest.mark.parametrize("taken", ["forked", "thawed"])
+def test_a_history_that_an_operator_began_with_a_state_is_compared_from_there(lived: Lived, taken: str) -> None:
+    """What went before a thaw ran on replicas that differ, and what went before a fork is another document's."""
+    getattr(lived, taken)()
+    assert not told(lived.under(second("", "")))
+    lived.pay(0)
+    at = f"{lived.history[-1].epoch}.{lived.history[-1].index}"
+    found = told(lived.under(second("self.left -= cents", "self.left -= cents + 5")))
+    assert (at, "answer", "pay", "0", "-5") in found
+    assert {position for position, *_ in found} == {at}
+
+
+def test_a_state_that_could_not_be_upgraded_is_told_where_an_operator_brought_it(lived: Lived) -> None:
+    lived.forked()
+    found = told(lived.under(second('owner: str = field.public("")', "owner: str = field.public('')\n    due: int")))
+    assert [row[:2] for row in found] == [("1.8", "upgrade")]
 
 
 def test_nothing_of_the_document_is_touched(lived: Lived) -> None:
