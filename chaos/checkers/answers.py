@@ -128,6 +128,8 @@ class Answers(Checker):
     def shown(self, name: Name, place: Place, viewer: str, view: Any) -> None:
         """One position has one content, however it was shown."""
         self.reached(name, place, viewer)
+        if self.world.planted.differs(name, place[0]):
+            return
         principal = self.world.principals[viewer]
         if name[0] == "chat":
             self._private(name, place, principal, view)
@@ -150,5 +152,5 @@ class Answers(Checker):
             if place > final.get(name, (0, 0)):
                 raise Violation("lost", f"acknowledged at {place}, but the document ends at {final.get(name)}: {call}")
         for name, place in self.world.history.told.items():
-            if place > final.get(name, (0, 0)):
+            if place > final.get(name, (0, 0)) and not self.world.planted.undecided(name):
                 raise Violation("lost", f"{place} of {name} was shown, but the document ends at {final.get(name)}")

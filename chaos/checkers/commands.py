@@ -29,6 +29,7 @@ class Commands(Checker):
         self.ran_at: dict[tuple[str, str, bytes, int], Where] = {}
         self._at: dict[Where, Command] = {}
         self._last: dict[tuple[str, str, bytes], tuple[Where, int]] = {}
+        self._forgotten: dict[tuple[str, str], tuple[Where, set[bytes]]] = {}
         self._users: dict[tuple[str, str], list[bytes]] = {}
 
     def ran(self, node: SimulatedNode, shard: int, index: int, offset: int, command: Command) -> None:
@@ -43,6 +44,9 @@ class Commands(Checker):
         if not command.session or first is not command:
             return
         name = (command.space, command.key, command.session, command.sequence)
+        forgotten = self._forgotten.get(name[:2])
+        if forgotten is not None and where < forgotten[0] and command.session not in forgotten[1]:
+            return
         self._users.setdefault(name[:2], []).append(command.session)
         if self.ran_at.setdefault(name, where) != where and (command.sequence or self._remembered(name[:2], command.session)):
             raise Violation(
@@ -53,8 +57,9 @@ class Commands(Checker):
         if command.sequence:
             self._in_order(command, where)
 
-    def forget(self, document: tuple[str, str], remembered: set[bytes]) -> None:
-        """A document went on as one replica had it: what that one does not remember has not run."""
+    def forget(self, document: tuple[str, str], where: Where, remembered: set[bytes]) -> None:
+        """A document went on as one replica had it: what others ran before that, and it does not remember, has not run."""
+        self._forgotten[document] = where, remembered
         gone = [name for name in self.ran_at if name[:2] == document and name[2] not in remembered]
         for name in gone:
             del self.ran_at[name]

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from chaos.sim.world import World
 
 SPACE = "clock"
+SILENT = (SPACE, "silent")
+"""A fork, made by hand: what the document that it was taken from had armed stays with that."""
 PRINCIPAL = "worker@sim"
 LATE_MS = 1_500.0
 """Answers are given within this time of the ask, which may be over by then."""
@@ -88,7 +90,10 @@ class Waiting(Checker):
     def finished(self) -> None:
         waiting = self._waiting(ever=True)
         for name, view in self.world.final_views().items():
-            if name[0] == SPACE:
+            if name == SILENT:
+                if view["rung"]:
+                    raise Violation("alarms", f"{'/'.join(name)} is a fork and rang: {view['rung']}")
+            elif name[0] == SPACE:
                 # A leader whose clock is behind holds what is due by the true time; only what it has reached is owed.
                 later_ms = waiting[name][0] if name in waiting else math.inf
                 self._rung(name, view, later_ms)

@@ -11,6 +11,7 @@ storage.py         in what a disk is trusted with
 documents.py       in apply, records, sessions
 snapshots.py       in compaction, transfers, installation
 upgrades.py        in giving documents new code
+by_hand.py         in repairs, forks and thaws
 waiting.py         in alarms and asks
 telling.py         in reads, watches, routes
 passing.py         in what connections show and handlers say in passing
@@ -26,6 +27,7 @@ docs/internals/known-bugs.md says which is which, and what stands against those 
 from __future__ import annotations
 
 from chaos.mutants import (
+    by_hand,
     clients,
     connections,
     consensus,
@@ -56,6 +58,7 @@ CATALOGUE: tuple[Mutant, ...] = (
     *passing.MUTANTS,
     *connections.MUTANTS,
     *upgrades.MUTANTS,
+    *by_hand.MUTANTS,
     *waiting.MUTANTS,
     *clients.MUTANTS,
 )

@@ -38,6 +38,10 @@ def _rots(scenario: Scenario, *families: Family) -> bool:
     return any(family in families for family in spoilt)
 
 
+def _torn(fault: Fault) -> bool:
+    return isinstance(fault, faults.Divergence) and fault.everywhere
+
+
 ALL = Reach("", lambda scenario: True)
 LEASES_AND_DEAF_LEADERS = _leased("deaf leaders", deafens)
 LEASES_AND_PAUSES = _leased("paused leaders", lambda fault: isinstance(fault, faults.LeaderPause))
@@ -48,6 +52,8 @@ CLOCKS = Reach("alarms", lambda scenario: any(work.space == "clock" for work in 
 LOBBIES = Reach("lobbies", lambda scenario: any(work.space == "lobby" for work in scenario.work))
 NOTES = Reach("cursors", lambda scenario: any(work.space == "notes" for work in scenario.work))
 UPGRADES = Reach("new code", lambda scenario: bool(scenario.upgrades_ms))
+BY_HAND = Reach("work by hand", lambda scenario: scenario.by_hand)
+THAWS = Reach("thaws", lambda scenario: scenario.thaws and any(map(_torn, scenario.faults)))
 ILL_LEADERS = Reach("ill leaders", lambda scenario: scenario.limits.ailment is not None)
 HUNG_LEADERS = Reach("hung leaders", lambda scenario: scenario.limits.ailment is Ailment.HUNG)
 ROTTEN_RECORDS = Reach("rotten records", lambda scenario: _rots(scenario, Family.RECORDS))

@@ -5,7 +5,8 @@ leads may tell wrong answers; afterwards every replica must have the same record
 and every report must say that it is healed.
 
 Whoever crashes between the wrong command and its discovery may come back wrong and unsuspected, until the document is
-touched: so everything is touched once more when all faults are over.
+touched: so everything is touched once more when all faults are over, and what still differs is touched again, for a log that is
+cut soon no longer says which documents a sum is about.
 
 A document may freeze only where a voter had no word, and why it had none is looked up when it freezes: it was not there, it
 lacked entries that nobody has any more, or its state is a copy of what a leader had that was wrong before anybody could doubt
@@ -54,6 +55,7 @@ SPACE = "leaky"
 MARKER = "the-host"
 BUNDLE = from_path(Path(chaos.sim.leaky.__file__)).encode()
 NOTES = 8
+AGAIN_MS = 5_000.0
 NOTES_BEHIND, PAUSE_MS = 3, 40.0
 """What a document is told when it goes on, and how fast."""
 PRINCIPAL = "planter@chaos"
@@ -156,6 +158,16 @@ class Planted(Checker):
         for key, made in self._keys.items():
             if made:
                 self._note(key, "nothing")
+            if self.undecided((SPACE, key)):
+                self.world.thaws.froze(SPACE, key)
+        self.world.after(AGAIN_MS, "call", self._touch_what_differs)
+
+    def _touch_what_differs(self) -> None:
+        differing = [key for key, made in self._keys.items() if made and len(self._records((SPACE, key))) > 1]
+        for key in differing:
+            self._note(key, "nothing")
+        if differing:
+            self.world.after(AGAIN_MS, "call", self._touch_what_differs)
 
     def touch_one(self, key: str) -> None:
         """Tell one document one thing more."""
@@ -193,7 +205,7 @@ class Planted(Checker):
         began[order.epoch] = where, msgspec.msgpack.decode(record.state)["numbers"]
         self.world.marks["thaws"] += 1
         remembered = {session.session for session in record.sessions.sessions}
-        self.world.commands.forget((SPACE, command.key), remembered)
+        self.world.commands.forget((SPACE, command.key), where, remembered)
 
     def differs(self, name: Name, epoch: int) -> bool:
         """Whether replicas may have a document otherwise at the same position of that epoch."""

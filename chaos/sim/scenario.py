@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 from chaos.sim.ailments import Ailment
+from chaos.sim.by_hand import STEPS
 from chaos.sim.drawn import DrawnWork
 from chaos.sim.fault_plan import Theme, draw_faults
 from chaos.sim.faults import SAFETY_MS, Fault, LeaderCut
@@ -43,8 +44,10 @@ UPGRADED = 0.4
 """Share of seeds in which new code is deployed in the middle; not of those about leases, where it matters when
 nobody writes.
 """
-BY_HAND = 0.15
-"""Share of seeds in which an operator repairs and forks documents; not of those about leases, as above."""
+BY_HAND = 0.25
+"""Share of seeds in which an operator repairs and forks documents; not of those about leases, as above, nor where a document
+soon forgets whom it has answered: what is late may run again there, and no answer is known beforehand.
+"""
 THAWS = 0.75
 """Share of seeds in which an operator thaws a document that is frozen because its replicas differ."""
 AILING = 0.3
@@ -142,7 +145,8 @@ def draw(seed: int) -> Scenario:
         upgrades_ms = ()
     errands = draw_errands(streams, limits, [fault.start_ms for fault in drawn if deafens(fault)])
     hand = streams.named("hand")
-    by_hand, thaws = theme is not Theme.LEASES and hand.random() < BY_HAND, hand.random() < THAWS
+    by_hand, thaws = hand.random() < BY_HAND, hand.random() < THAWS
+    by_hand = by_hand and theme is not Theme.LEASES and limits.sessions_max > STEPS
     return Scenario(seed, limits, clients, drawn, work, errands, upgrades_ms, by_hand, thaws)
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from chaos.checkers.violation import Violation
 from chaos.sim.clients import UnaryCall
+from chaos.sim.workload import Work
 from cluster.errors import CodeMissing, StorageDamaged
 from cluster.ids import Principal
 from cluster.session.operations import Kind, Operation, Reply
@@ -45,6 +46,8 @@ class Thaws:
         """A document was frozen because its replicas differ."""
         if self._world.scenario.thaws and key not in self._busy:
             self._busy.add(key)
+            client = self._source.randrange(len(self._world.clients))
+            self._world.clients[client].do(Work(self._world.now_ms, client, Kind.WATCH, space, key))
             self._world.after(self._source.uniform(*LOOKS_MS), "call", self._try, space, key)
 
     def unfinished(self) -> list[str]:
@@ -58,6 +61,9 @@ class Thaws:
         found = self._ask(space, key)
         if not found:
             self._again(space, key)
+            return
+        if not any(decode_record(record).frozen for _, record in found.values()):
+            self._busy.discard(key)  # those who had not heard of it have become a majority
             return
         chosen = self._source.choice(sorted(found))
         epoch = 1 + max(epoch for epoch, _ in found.values())

@@ -32,7 +32,7 @@ QUICK = {
 
 LAYERS = {
     "elections", "consensus", "leases", "membership", "sleeping", "storage", "documents", "snapshots", "telling", "clients",
-    "upgrades", "waiting", "passing", "connections",
+    "upgrades", "waiting", "passing", "connections", "by_hand",
 }  # fmt: skip
 
 
