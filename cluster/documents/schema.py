@@ -12,26 +12,33 @@ import inspect
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
-from cluster.documents.channels import Channel, View, members_schema
+from cluster.documents.channels import Channel, Parameter, View, members_schema
 from cluster.documents.state import Refused, state_type
 
 
 def channel_schema(channel: Channel, definitions: dict[str, Any]) -> dict[str, Any]:
     """Parameters with their defaults, the result, and what the author says about the handler."""
     schema = channel.schema(definitions)
-    signature = inspect.signature(channel.function).parameters
-    for one in channel.parameters:
-        if not one.required:
-            default = signature[one.name].default
-            properties = schema["parameters"]["properties"]
-            properties[one.name] = {**properties[one.name], "default": one.type.to_json(one.type.admit(default))}
+    _add_defaults(schema["parameters"]["properties"], channel.parameters, channel.function)
     return _described(channel.function) | schema
+
+
+def _add_defaults(properties: dict[str, Any], parameters: tuple[Parameter, ...], function: Callable[..., Any]) -> None:
+    """Say of each parameter that may be left out what it is then."""
+    signature = inspect.signature(function).parameters
+    for one in parameters:
+        if not one.required:
+            default = one.type.to_json(one.type.admit(signature[one.name].default))
+            properties[one.name] = {**properties[one.name], "default": default}
 
 
 def view_schema(view: View, definitions: dict[str, Any]) -> dict[str, Any]:
     """A view's type, whether it differs from viewer to viewer, and its arguments where it takes some."""
-    arguments = {"arguments": members_schema(view.parameters, definitions)} if view.parameters else {}
-    return _described(view.function) | {"perViewer": view.per_viewer} | arguments | view.type.json_schema(definitions)
+    schema = _described(view.function) | {"perViewer": view.per_viewer}
+    if view.parameters:
+        schema["arguments"] = members_schema(view.parameters, definitions)
+        _add_defaults(schema["arguments"]["properties"], view.parameters, view.function)
+    return schema | view.type.json_schema(definitions)
 
 
 def refusal_schema(refusal: type[Refused], definitions: dict[str, Any]) -> dict[str, Any]:

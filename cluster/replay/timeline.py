@@ -167,14 +167,14 @@ def repaired(exported: dict[str, Any], order: bytes, who: Principal) -> tuple[Po
     return live.position, diff(before, instance.state())
 
 
-def shown(instance: DocumentInstance, who: Principal | None) -> dict[str, Any]:
-    """What the document shows `who`; its whole state, private fields included, without one. Raises PermissionDenied where the
-    gate says no."""
+def shown(instance: DocumentInstance, who: Principal | None, arguments: bytes = b"") -> dict[str, Any]:
+    """What the document shows `who`, by these arguments of views; its whole state, private fields included, without one.
+    Raises PermissionDenied where the gate says no, and InvalidArguments."""
     if who is None:
         return instance.state()
     if not instance.admits(who):
         raise PermissionDenied(f"the document's gate says no to {who}")
-    view: dict[str, Any] = msgspec.json.decode(instance.view(who))
+    view: dict[str, Any] = msgspec.json.decode(instance.view(who, instance.arguments(arguments)))
     return view
 
 

@@ -2,6 +2,9 @@
 
     GET  /api/code                        the schema of what is deployed, or the findings
     POST /api/send                        {as, key, kind: create | send | delete, channel, parameters} -> {answer, position}
+    POST /api/answer                      {as, key, ask, value} -> {answer, position}: an ask of `view` that names `as`
+    POST /api/arguments                   {as, key, arguments: {view: {parameter: value}}}: all that `as` asks of views
+    GET  /api/blob?as=alice&key=main&hash=...         the bytes of a blob that the view of `as` shows
     GET  /api/live?as=alice&key=main      events `view` and `code`; slow readers get the newest state, never a backlog
     GET  /api/log?key=main                the commands of a document
     GET  /api/past?key=main&step=3&as=alice&as=ben    what each saw then
@@ -19,7 +22,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from importlib import resources
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import uvicorn
@@ -29,10 +32,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from cluster.documents.state.blob import is_blob_hash
 from cluster.errors import ClusterError, InvalidRequest, UnknownDocument
 from cluster.session.operations import Kind
 from cluster.web.guard import REQUESTS_MAX, STATUSES, Guard
-from cluster.web.workshop import Workshop, error_body
+from cluster.web.workshop import Seat, Workshop, error_body
+
+ReplyT = TypeVar("ReplyT")
 
 HOST: Final = "127.0.0.1"
 TICK_MS: Final = 50
@@ -46,6 +52,8 @@ FILES: Final = {
     "/page.js": ("page.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
 }
+PICTURES: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "image/avif"})
+"""What a browser shows and can not run; everything else is saved to a file."""
 KINDS: Final = {"create": Kind.CREATE, "send": Kind.SEND, "delete": Kind.DELETE}
 
 
@@ -57,6 +65,23 @@ class Send(msgspec.Struct, forbid_unknown_fields=True, rename={"who": "as"}):
     kind: str = "send"
     channel: str = ""
     parameters: dict[str, Any] = {}
+
+
+class Answer(msgspec.Struct, forbid_unknown_fields=True, rename={"who": "as"}):
+    """The body of /api/answer."""
+
+    who: str
+    key: str
+    ask: str
+    value: Any
+
+
+class Arguments(msgspec.Struct, forbid_unknown_fields=True, rename={"who": "as"}):
+    """The body of /api/arguments."""
+
+    who: str
+    key: str
+    arguments: dict[str, dict[str, Any]]
 
 
 class Nothing(msgspec.Struct, forbid_unknown_fields=True):
@@ -77,7 +102,10 @@ class DevelopmentServer:
             Route("/api/live", self._live, methods=["GET"]),
             Route("/api/log", self._log, methods=["GET"]),
             Route("/api/past", self._past, methods=["GET"]),
+            Route("/api/blob", self._blob, methods=["GET"]),
             Route("/api/send", self._send, methods=["POST"]),
+            Route("/api/answer", self._answer, methods=["POST"]),
+            Route("/api/arguments", self._arguments, methods=["POST"]),
             Route("/api/restart", self._restart, methods=["POST"]),
         ]
         handlers: dict[Any, Any] = {ClusterError: self._failed, HTTPException: _refused, Exception: _broken}
@@ -146,12 +174,42 @@ class DevelopmentServer:
         if kind is None:
             raise InvalidRequest(f"kind is one of {', '.join(KINDS)}, not {call.kind!r}")
         payload = msgspec.json.encode(call.parameters)
-        seat, ticket = self._workshop.submit(call.who, call.key, kind, call.channel, payload)
+        submitted = self._workshop.submit(call.who, call.key, kind, call.channel, payload)
+        return JSONResponse(await self._replied(submitted, self._workshop.reply))
+
+    async def _answer(self, request: Request) -> Response:
+        call = await _decoded(request, Answer)
+        payload = msgspec.json.encode({"ask": call.ask, "value": call.value})
+        submitted = self._workshop.submit(call.who, call.key, Kind.ANSWER, "", payload)
+        return JSONResponse(await self._replied(submitted, self._workshop.reply))
+
+    async def _arguments(self, request: Request) -> Response:
+        call = await _decoded(request, Arguments)
+        try:
+            self._workshop.look(call.who, call.key, call.arguments)
+        finally:
+            self._notify()
+        return JSONResponse({"arguments": call.arguments})
+
+    async def _blob(self, request: Request) -> Response:
+        who, key, hash = (_one(request, name) for name in ("as", "key", "hash"))
+        if not is_blob_hash(hash):
+            raise InvalidRequest("the hash of a blob has 64 hexadecimal digits")
+        seat = self._workshop.seat(who, key)
+        submitted = self._workshop.submit(who, key, Kind.READ, hash, seat.asked())
+        data, media_type = await self._replied(submitted, self._workshop.blob)
+        if media_type in PICTURES:
+            return Response(data, media_type=media_type)
+        headers = {"content-disposition": f'attachment; filename="{hash[:12]}"'}
+        return Response(data, media_type="application/octet-stream", headers=headers)
+
+    async def _replied(self, submitted: tuple[Seat, int], reply: Callable[[Seat, int], ReplyT | None]) -> ReplyT:
+        """What `reply` says of something that was submitted, once it says something. Raises what it raises."""
         try:
             for _ in range(ANSWER_TIMEOUT_MS // TICK_MS):
-                answer = self._workshop.reply(seat, ticket)
+                answer = reply(*submitted)
                 if answer is not None:
-                    return JSONResponse(answer)
+                    return answer
                 await asyncio.sleep(TICK_MS / 1000)
                 self._workshop.tick()
         finally:

@@ -6,6 +6,7 @@ protocol, the log, apply and the feed. Nothing here knows of HTTP.
 
 from __future__ import annotations
 
+import base64
 import random
 from collections import deque
 from collections.abc import Callable
@@ -16,7 +17,16 @@ import msgspec
 
 from cluster.documents.bundle import Bundle
 from cluster.documents.deploying import check_successor
-from cluster.errors import ClusterError, HandlerFailed, InvalidBundle, InvalidRequest, Overloaded, PermissionDenied
+from cluster.documents.runtime import OpenAsk
+from cluster.errors import (
+    ClusterError,
+    HandlerFailed,
+    InvalidArguments,
+    InvalidBundle,
+    InvalidRequest,
+    Overloaded,
+    PermissionDenied,
+)
 from cluster.ids import DocumentId, Principal, check_key
 from cluster.replay.timeline import shown, steps
 from cluster.session.failures import error_of
@@ -28,6 +38,9 @@ from cluster.web.code import SavedProgram, SavingLoader, as_save, read_files
 SPACE: Final = "dev"
 SEATS_MAX: Final = 32
 EVENTS_KEPT_MAX: Final = 50
+ASKS_SHOWN_MAX: Final = 20
+PAYLOAD_SHOWN_MAX: Final = 2_000
+"""Characters of a command's payload in the log: those of files are long."""
 FAILURES_KEPT_MAX: Final = 100
 HISTORY_MAX: Final = 5_000
 """Commands of a document that the time slider runs again; a longer past is for `moot doc show`."""
@@ -45,10 +58,15 @@ def principal_of(text: str) -> str:
 
 
 class Seat:
-    """One principal at one document. revision: grows whenever there is something new to show. readers: streams that show it."""
+    """One principal at one document. revision: grows whenever there is something new to show. readers: streams that show it.
+
+    arguments: what is asked of views and windows. asks: what the document asks of the principal, the oldest first.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self.arguments: dict[str, Any] = {}
+        self.asks: list[OpenAsk] = []
         self.screen: Screen = connection.watch()
         self.revision = 1
         self.readers = 0
@@ -57,8 +75,8 @@ class Seat:
         self._counted = 0
         self._ended: Exception | None = None
 
-    def collect(self) -> None:
-        """Take what has arrived since."""
+    def collect(self, asks: list[OpenAsk]) -> None:
+        """Take what has arrived since. asks: what is asked of the principal now."""
         screen = self.screen
         changed = bool(screen.patches) or bool(screen.events) or screen.ended is not self._ended
         if screen.patches:
@@ -70,12 +88,26 @@ class Seat:
         screen.received.clear()
         screen.events.clear()
         self._ended = screen.ended
-        self.revision += changed
+        self.revision += changed or asks != self.asks
+        self.asks = asks
 
     def watch_again(self) -> None:
         """A document that was not there, or a gate that said no, may be another matter now."""
         if self.screen.ended is not None:
-            self.screen = self.connection.watch()
+            if isinstance(self.screen.ended, InvalidArguments):
+                self.arguments = {}  # they were of views that the code has no more
+            self.screen = self.connection.watch(self.asked())
+
+    def look(self, arguments: dict[str, Any]) -> None:
+        """Ask something else of views and windows, all of it. Raises InvalidArguments; everything is as it was then."""
+        if self.screen.ended is None:
+            self.screen.show(arguments)
+        self.arguments = arguments
+        self.revision += 1
+
+    def asked(self) -> bytes:
+        """The arguments as they are sent."""
+        return msgspec.json.encode(self.arguments) if self.arguments else b""
 
     def state(self) -> dict[str, Any]:
         """What the page shows of it."""
@@ -86,6 +118,11 @@ class Seat:
             "position": str(screen.position) if ended is None and screen.position is not None else None,
             "patch": self.patch if ended is None else None,
             "ended": error_body(ended) if ended is not None else None,
+            "arguments": self.arguments,
+            "asks": [
+                {"ask": ask.id, "handler": ask.handler, "request": msgspec.json.decode(ask.request), "due_ms": ask.due_ms}
+                for ask in self.asks[:ASKS_SHOWN_MAX]
+            ],
             "events": [{"number": number, **event} for number, event in self.events],
         }
 
@@ -192,9 +229,16 @@ class Workshop:
             if again:
                 seat.watch_again()
         self._node.run()
-        for seat in self._seats.values():
-            seat.collect()
+        for (who, key), seat in self._seats.items():
+            seat.collect(self._asks(Principal.parse(who), key))
         del self._node.failures[:-FAILURES_KEPT_MAX]
+
+    def _asks(self, who: Principal, key: str) -> list[OpenAsk]:
+        """What a document asks of a principal; nothing when there is none."""
+        if self._program is None or not self._program.declaration.answers:
+            return []
+        instance = self._node.document(DocumentId(SPACE, key)).instance
+        return [] if instance is None else instance.open_asks(who)
 
     # who sits there
 
@@ -228,6 +272,13 @@ class Workshop:
         self._settle()
         return seat, ticket
 
+    def look(self, who: str, key: str, arguments: dict[str, Any]) -> None:
+        """Have a seat ask something else of views and windows. Raises InvalidArguments and what `seat` raises."""
+        self.tick()
+        seat = self.seat(who, key)
+        seat.look(arguments)
+        self._settle(again=True)
+
     def reply(self, seat: Seat, ticket: int) -> dict[str, Any] | None:
         """An answer as JSON, or None while there is none. Raises what answers it."""
         reply: Reply | None = seat.connection.reply(ticket)
@@ -238,6 +289,14 @@ class Workshop:
             raise self._failed(reply.failure)
         value = msgspec.json.decode(reply.payload) if reply.payload else None
         return {"answer": value, "position": f"{reply.epoch}.{reply.index}"}
+
+    def blob(self, seat: Seat, ticket: int) -> tuple[bytes, str] | None:
+        """The bytes and the media type that a read of a blob was answered with. Raises what answers it."""
+        answered = self.reply(seat, ticket)
+        if answered is None:
+            return None
+        shown = answered["answer"]
+        return base64.b64decode(shown["data"]), shown["media_type"]
 
     def _failed(self, failure: Any) -> Exception:
         return error_of(failure)
@@ -267,11 +326,15 @@ class Workshop:
                     views.append({"view": None, "ended": {"reason": "DOCUMENT_DELETED", "message": "there was no document"}})
                     continue
                 try:
-                    views.append({"view": shown(each.instance, who), "ended": None})
-                except PermissionDenied as error:
+                    views.append({"view": shown(each.instance, who, self._arguments_of(who, key)), "ended": None})
+                except (PermissionDenied, InvalidArguments) as error:
                     views.append({"view": None, "ended": error_body(error)})
             return {"step": step, "position": str(each.position), "views": views}
         raise InvalidRequest(f"the document has no step {step}")
+
+    def _arguments_of(self, who: Principal, key: str) -> bytes:
+        seat = self._seats.get((str(who), key))
+        return b"" if seat is None else seat.asked()
 
     def _history(self, key: str) -> dict[str, Any]:
         check_key(key)
@@ -285,13 +348,14 @@ class Workshop:
 def _row(row: dict[str, Any], step: int) -> dict[str, Any]:
     position = row["position"]
     answer = msgspec.json.decode(row["answer"]) if row["answer"] else None
+    payload = row["payload"]
     return {
         "step": step,
         "position": f"{position['epoch']}.{position['index']}",
         "kind": row["kind"],
         "sender": row["sender"],
         "channel": row["channel"],
-        "payload": row["payload"],
+        "payload": payload if len(payload) <= PAYLOAD_SHOWN_MAX else f"{payload[:PAYLOAD_SHOWN_MAX]}…",
         "time_ms": row["time_ms"],
         "code": row["code"],
         "answer": answer,

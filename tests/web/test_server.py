@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import shutil
 import subprocess
@@ -48,6 +49,53 @@ class Notes(Document, version=1):
 '''
 
 
+ERRANDS = '''"""Errands."""
+from datetime import timedelta
+from cluster import Blob, Command, Document, Maybe, Principal, Record, anyone, field, on, read
+
+
+class Offer(Record):
+    what: str
+    cents: int
+
+
+class Errands(Document):
+    gate = anyone
+
+    said: list[str] = field.public()
+    picture: Blob | None = field.public(None)
+
+    @on.message
+    def offer(self, ctx: Command, to: Principal, what: str) -> None:
+        ctx.ask(to, Offer(what, 500), then=self.settled, within=timedelta(days=1))
+
+    @on.answer
+    def settled(self, ctx: Command, yes: Maybe[bool]) -> str:
+        self.said.append(f"{ctx.sender.agent} {yes.get(False)}")
+        return "thanks"
+
+    @on.message
+    def say(self, ctx: Command, text: str) -> None:
+        self.said.append(text)
+
+    @on.message
+    def hang(self, ctx: Command, picture: Blob) -> str:
+        self.picture = picture
+        return picture.hash
+
+    @read.view
+    def found(self, word: str, limit: int = 2) -> list[str]:
+        return [line for line in self.said if word in line][:limit]
+'''
+
+
+@pytest.fixture(name="errands")
+def errands_file(tmp_path: Path) -> Path:
+    path = tmp_path / "errands.py"
+    path.write_text(ERRANDS)
+    return path
+
+
 @pytest.fixture(name="notes")
 def notes_file(tmp_path: Path) -> Path:
     path = tmp_path / "notes.py"
@@ -84,6 +132,80 @@ async def test_answers_refusals_and_bugs_of_the_author_come_back_typed(notes: Pa
         assert (refused.reason, refused.json["error"]["details"]["name"]) == ("HANDLER_REFUSED", "Full")
         assert (await page.send("alice", "add", lime="c")).reason == "INVALID_PAYLOAD"
         assert (await page.send("alice", "sing")).reason == "UNKNOWN_CHANNEL"
+
+
+async def test_what_is_asked_of_a_person_is_shown_to_that_person_alone_and_answered(errands: Path) -> None:
+    async with serving(errands) as page, live(page, "alice") as alice, live(page, "ben") as ben:
+        await page.send("alice", "")
+        await page.send("alice", "offer", to="ben@local", what="milk")
+        asked = (await ben.until("view", lambda state: state["asks"]))["asks"]
+        assert [(one["handler"], one["request"]) for one in asked] == [("settled", {"what": "milk", "cents": 500})]
+        state = await alice.until("view", lambda state: state["position"] == "1.2")
+        assert state["asks"] == []
+        answer = {"as": "ben", "key": "main", "ask": asked[0]["ask"], "value": True}
+        assert (await page.post("/api/answer", {**answer, "as": "alice"})).reason == "ASK_CLOSED"
+        assert (await page.post("/api/answer", {**answer, "value": "perhaps"})).reason == "INVALID_PAYLOAD"
+        assert (await page.post("/api/answer", answer)).json == {"answer": "thanks", "position": "1.3"}
+        state = await ben.until("view", lambda state: not state["asks"])
+        assert state["view"]["said"] == ["ben True"]
+        assert (await page.post("/api/answer", answer)).reason == "ASK_CLOSED"
+
+
+async def test_views_are_asked_with_arguments_now_and_in_the_past(errands: Path) -> None:
+    async with serving(errands) as page, live(page, "alice") as alice, live(page, "ben") as ben:
+        schema = (await page.get("/api/code")).json["schema"]["views"]["found"]["arguments"]
+        assert schema["required"] == ["word"]
+        assert schema["properties"]["limit"]["default"] == 2
+        await page.send("alice", "")
+        for text in ("tea", "teapot", "coffee", "steam"):
+            await page.send("alice", "say", text=text)
+        assert "found" not in (await alice.until("view", lambda state: state["position"] == "1.5"))["view"]
+        wanted = {"as": "alice", "key": "main", "arguments": {"found": {"word": "tea"}}}
+        assert (await page.post("/api/arguments", wanted)).status == 200
+        state = await alice.until("view", lambda state: state["arguments"])
+        assert state["view"]["found"] == ["tea", "teapot"]
+        refused = await page.post("/api/arguments", {**wanted, "arguments": {"found": {"word": "tea", "limit": "many"}}})
+        assert (refused.reason, refused.json["error"]["details"]["argument"]) == ("INVALID_ARGUMENTS", "limit")
+        await page.post("/api/arguments", {**wanted, "arguments": {"found": {"word": "tea", "limit": 9}}})
+        state = await alice.until("view", lambda state: len(state["view"]["found"]) == 3)
+        assert state["arguments"] == {"found": {"word": "tea", "limit": 9}}
+        assert (await ben.until("view", lambda state: state["position"] == "1.5"))["arguments"] == {}
+        then = (await page.get("/api/past?key=main&step=3&as=alice&as=ben")).json
+        assert then["views"][0]["view"]["found"] == ["tea", "teapot"]
+        assert "found" not in then["views"][1]["view"]
+
+
+async def test_arguments_of_a_view_that_the_newest_code_has_no_more_are_dropped(errands: Path) -> None:
+    async with serving(errands) as page, live(page, "alice") as alice:
+        await page.send("alice", "")
+        await page.send("alice", "say", text="tea")
+        await page.post("/api/arguments", {"as": "alice", "key": "main", "arguments": {"found": {"word": "tea"}}})
+        await alice.until("view", lambda state: state["arguments"])
+        save(errands, ERRANDS.replace("def found(", "def matching("))
+        await alice.until("code", lambda code: code["saves"] == 2)
+        await page.send("alice", "say", text="coffee")
+        state = await alice.until("view", lambda state: state["view"] is not None and len(state["view"]["said"]) == 2)
+        assert "found" not in state["view"]
+        await page.post("/api/arguments", {"as": "alice", "key": "main", "arguments": {"matching": {"word": "co"}}})
+        await alice.until("view", lambda state: state["view"] is not None and state["view"].get("matching") == ["coffee"])
+
+
+async def test_a_picture_is_given_to_those_who_see_it_and_never_run(errands: Path) -> None:
+    async with serving(errands) as page:
+        await page.send("alice", "")
+        data = base64.b64encode(b"pixels" * 1000).decode()
+        hung = await page.send("alice", "hang", picture={"data": data, "media_type": "image/png"})
+        shown = await page.get(f"/api/blob?as=ben&key=main&hash={hung.json['answer']}")
+        assert (shown.status, shown.headers["content-type"], shown.body) == (200, "image/png", b"pixels" * 1000)
+        log = (await page.get("/api/log?key=main")).json["commands"]
+        assert len(log[1]["payload"]) < 2100
+        written = await page.send("alice", "hang", picture={"data": "PHA+", "media_type": "text/html"})
+        saved = await page.get(f"/api/blob?as=ben&key=main&hash={written.json['answer']}")
+        assert (saved.headers["content-type"], saved.body) == ("application/octet-stream", b"<p>")
+        assert saved.headers["content-disposition"].startswith("attachment;")
+        gone = await page.get(f"/api/blob?as=ben&key=main&hash={hung.json['answer']}")
+        assert gone.reason == "UNKNOWN_BLOB"
+        assert (await page.get("/api/blob?as=ben&key=main&hash=..")).reason == "INVALID_REQUEST"
 
 
 async def test_time_passes_by_itself(notes: Path) -> None:

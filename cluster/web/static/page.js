@@ -4,7 +4,7 @@
 const SEATS = 2;
 const LOG_SHOWN_MAX = 300;
 const byId = (id) => document.getElementById(id);
-const page = { code: null, key: "main", step: null, steps: 0, seats: [] };
+const page = { code: null, key: "main", step: null, steps: 0, seats: [], viewer: "" };
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -35,6 +35,7 @@ const query = (values) => new URLSearchParams(values).toString();
 function show(value) {
   if (value === null || value === undefined) return make("span", { className: "value none" }, "none");
   if (Array.isArray(value)) return showList(value);
+  if (isBlob(value)) return showBlob(value);
   if (typeof value === "object") return showObject(value);
   const text = typeof value === "string" ? value : JSON.stringify(value);
   return text === "" ? make("span", { className: "value none" }, "empty") : make("span", { className: "value" }, text);
@@ -42,6 +43,7 @@ function show(value) {
 
 function showList(values) {
   if (values.length === 0) return make("span", { className: "value none" }, "empty");
+  if (values.every(isBlob)) return make("span", {}, ...values.map(showBlob));
   if (values.every((value) => typeof value === "object" && value !== null)) return showRows(values.map((value, place) => [place, value]));
   return make("ul", { className: "chips value" }, ...values.map((value) => make("li", {}, value === null ? "–" : String(value))));
 }
@@ -49,7 +51,7 @@ function showList(values) {
 function showObject(value) {
   const entries = Object.entries(value);
   if (entries.length === 0) return make("span", { className: "value none" }, "empty");
-  const objects = entries.every(([, each]) => typeof each === "object" && each !== null && !Array.isArray(each));
+  const objects = entries.every(([, each]) => typeof each === "object" && each !== null && !Array.isArray(each) && !isBlob(each));
   return objects ? showRows(entries) : showMembers(entries);
 }
 
@@ -66,14 +68,24 @@ function showRows(entries) {
   return make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows));
 }
 
+const isBlob = (value) => typeof value === "object" && value !== null && Object.keys(value).sort().join() === "hash,media_type,size";
+
+// its bytes, as far as the viewer may have them
+function showBlob(blob) {
+  const source = `/api/blob?${query({ as: page.viewer, key: page.key, hash: blob.hash })}`;
+  const label = `${blob.media_type}, ${blob.size} bytes`;
+  const inside = /^image\/(png|jpeg|gif|webp|avif)$/.test(blob.media_type) ? make("img", { src: source, alt: label }) : label;
+  return make("a", { className: "blob", href: source, title: `${label}, ${blob.hash}`, download: blob.hash.slice(0, 12) }, inside);
+}
+
 // a small record inside of a row reads better on one line
 function flat(value) {
-  const small = typeof value === "object" && value !== null && !Array.isArray(value)
+  const small = typeof value === "object" && value !== null && !Array.isArray(value) && !isBlob(value)
     && Object.values(value).every((each) => typeof each !== "object" || each === null);
   return small ? Object.values(value).join(" · ") : value;
 }
 
-// forms from JSON Schema: each part gives its element, and its value, or undefined for "not given"
+// forms from JSON Schema: each part gives its element, its value, or undefined for "not given", and takes a value to stand there
 
 function definition(schema) {
   if (schema.$ref) return page.code.schema.$defs[schema.$ref.slice("#/$defs/".length)] ?? {};
@@ -91,10 +103,12 @@ function field(name, given, required) {
   const inner = nullable(given);
   const schema = definition(inner ?? given);
   const blank = inner !== null && required ? null : undefined;
-  if (schema.enum) return choice(name, schema.enum, required, blank);
+  if (schema.format === "blob") return file(name, required, blank, false);
+  if (schema.type === "array" && schema.items?.format === "blob") return file(name, required, blank, true);
+  if (schema.enum) return choice(name, schema.enum, required, blank, given.default);
   if (isInteger(schema)) return text(name, given, required, blank, { inputMode: "numeric", pattern: "-?[0-9]+", title: "a whole number" }, integer);
   if (schema.type === "number") return text(name, given, required, blank, { type: "number", step: "any" }, Number);
-  if (schema.type === "boolean") return required && !inner ? checkbox(name, given) : choice(name, [true, false], required, blank);
+  if (schema.type === "boolean") return required && !inner ? checkbox(name) : choice(name, [true, false], required, blank, given.default);
   if (schema.type === "string") return text(name, given, required, blank, hints(schema), String);
   if (schema.type === "object" && schema.properties) return record(name, schema, required && !inner);
   return json(name, schema, required, blank);
@@ -119,19 +133,55 @@ function text(name, schema, required, blank, attributes, read) {
   const numeric = read !== String;
   if (required && numeric && blank === undefined) input.required = true;
   const value = () => (input.value === "" && (!required || numeric || blank === null) ? blank : read(input.value));
-  return { element: labelled(name, required, input), value, clear: () => { input.value = ""; } };
+  const set = (one) => { input.value = one === undefined || one === null ? "" : String(one); };
+  return { element: labelled(name, required, input), value, set, clear: () => set() };
 }
 
-function choice(name, values, required, blank) {
+function choice(name, values, required, blank, standard) {
   const options = values.map((value, place) => make("option", { value: String(place) }, value === "" ? "(empty)" : String(value)));
-  if (!required || blank === null) options.unshift(make("option", { value: "" }, "–"));
+  const none = standard === undefined || standard === null ? "–" : `– (${standard})`;
+  if (!required || blank === null) options.unshift(make("option", { value: "" }, none));
   const select = make("select", { name }, ...options);
-  return { element: labelled(name, required, select), value: () => (select.value === "" ? blank : values[Number(select.value)]), clear: () => {} };
+  const value = () => (select.value === "" ? blank : values[Number(select.value)]);
+  const set = (one) => { select.value = values.includes(one) ? String(values.indexOf(one)) : select.options[0].value; };
+  return { element: labelled(name, required, select), value, set, clear: () => {} };
 }
 
 function checkbox(name) {
   const input = make("input", { name, type: "checkbox" });
-  return { element: labelled(name, true, input), value: () => input.checked, clear: () => {} };
+  const set = (one) => { input.checked = one === true; };
+  return { element: labelled(name, true, input), value: () => input.checked, set, clear: () => {} };
+}
+
+// files are read when they are chosen, and sent with what is submitted
+function file(name, required, blank, many) {
+  const input = make("input", { name, type: "file", multiple: many });
+  let chosen = [];
+  let reading = false;
+  input.addEventListener("change", async () => {
+    reading = true;
+    chosen = await Promise.all([...input.files].map(sent));
+    reading = false;
+  });
+  const value = () => {
+    if (reading) throw { reason: "READING", message: `${name}: the file is still being read`, details: {} };
+    if (many) return chosen.length || required ? chosen : blank;
+    if (chosen.length === 0 && required && blank === undefined) throw { reason: "MISSING", message: `${name}: choose a file`, details: {} };
+    return chosen[0] ?? blank;
+  };
+  const clear = () => { input.value = ""; chosen = []; };
+  return { element: labelled(name, required, input), value, set: () => {}, clear };
+}
+
+async function sent(one) {
+  const url = await new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(one);
+  });
+  const data = url.slice(url.indexOf(",") + 1);
+  return one.type === "" ? { data } : { data, media_type: one.type.toLowerCase() };
 }
 
 function record(name, schema, required) {
@@ -147,7 +197,8 @@ function record(name, schema, required) {
     }
     return !required && Object.values(found).every((one) => one === "") ? undefined : found;
   };
-  return { element: set, value, clear: () => parts.forEach(([, part]) => part.clear()) };
+  const fill = (one) => parts.forEach(([each, part]) => part.set(one?.[each]));
+  return { element: set, value, set: fill, clear: () => parts.forEach(([, part]) => part.clear()) };
 }
 
 function json(name, schema, required, blank) {
@@ -162,7 +213,8 @@ function json(name, schema, required, blank) {
       throw { reason: "NOT_JSON", message: `${name}: ${error.message}`, details: {} };
     }
   };
-  return { element: labelled(name, required, area), value, clear: () => { area.value = ""; } };
+  const set = (one) => { area.value = one === undefined ? "" : JSON.stringify(one); };
+  return { element: labelled(name, required, area), value, set, clear: () => set() };
 }
 
 const labelled = (name, required, input) => make("label", {}, required ? name : `${name}?`, input);
@@ -194,6 +246,47 @@ function form(seat, kind, channel, description, title) {
   return element;
 }
 
+// what one view, or the window of one table, is asked; blank is its default
+function asking(seat, name, given) {
+  const parts = Object.entries(given.properties ?? given).map(([each, schema]) => {
+    const part = field(each, schema, false);
+    if ((given.required ?? []).includes(each)) part.element.firstChild.textContent = each;
+    return [each, part];
+  });
+  const element = make("form", { "aria-label": `arguments of ${name}` }, make("code", {}, name), ...parts.map(([, part]) => part.element));
+  element.addEventListener("change", () => seat.look());
+  element.addEventListener("submit", (event) => { event.preventDefault(); seat.look(); });
+  const value = () => Object.fromEntries(parts.map(([each, part]) => [each, part.value()]).filter(([, one]) => one !== undefined));
+  const set = (values) => parts.forEach(([each, part]) => part.set(values?.[each]));
+  return { name, element, value, set };
+}
+
+// one ask, with a form of the type that its handler takes
+function answering(seat, waiting) {
+  const known = page.code?.schema?.answers?.[waiting.handler]?.parameters.properties ?? { value: {} };
+  const [[name, schema]] = Object.entries(known);
+  const part = field(name, schema, true);
+  const button = make("button", { type: "submit", className: "go" }, "Answer");
+  const until = make("span", { className: "quiet" }, `until ${new Date(waiting.due_ms).toLocaleString()}`);
+  const head = make("div", { className: "head" }, make("code", {}, waiting.handler), show(waiting.request), until);
+  const element = make("form", { "aria-label": `answer ${waiting.handler}` }, part.element, button);
+  element.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    button.disabled = true;
+    try {
+      const value = part.value() ?? null;
+      const answer = await ask("/api/answer", { as: seat.who, key: page.key, ask: waiting.ask, value });
+      seat.tell(`answer ${waiting.handler}`, answer.answer, answer.position);
+    } catch (error) {
+      seat.complain(`answer ${waiting.handler}`, error);
+    } finally {
+      button.disabled = false;
+    }
+    refreshLog();
+  });
+  return make("div", { className: "ask" }, head, element);
+}
+
 // one principal
 
 class Seat {
@@ -203,7 +296,10 @@ class Seat {
     this.state = null;
     this.element = byId("seat").content.firstElementChild.cloneNode(true);
     const find = (name) => this.element.querySelector(`.${name}`);
-    [this.view, this.events, this.outcome, this.forms, this.position, this.live] = ["view", "events", "outcome", "forms", "position", "live"].map(find);
+    [this.view, this.looking, this.events, this.outcome, this.asks, this.forms] = ["view", "looking", "events", "outcome", "asks", "forms"].map(find);
+    [this.position, this.live] = ["position", "live"].map(find);
+    this.asking = [];
+    this.waiting = new Map();
     this.input = find("who");
     this.input.value = who;
     this.input.addEventListener("change", () => {
@@ -243,7 +339,48 @@ class Seat {
     this.events.replaceChildren(...state.events.slice(-20).reverse().map((event) => make("span", { title: `at ${event.position}` }, `${event.name} `, JSON.stringify(event.value))));
     if (page.step === null) this.showNow();
     this.showForms();
+    this.showAsks();
+    this.showArguments();
     scheduleLog();
+  }
+
+  showAsks() {
+    const asks = this.state?.asks ?? [];
+    page.viewer = this.who;
+    const schema = JSON.stringify(page.code?.schema?.answers);
+    if (schema !== this.answers) this.waiting.clear();
+    this.answers = schema;
+    const before = this.waiting;
+    this.waiting = new Map(asks.map((one) => [one.ask, before.get(one.ask) ?? answering(this, one)]));
+    this.asks.hidden = asks.length === 0;
+    for (const [id, element] of before) if (this.waiting.get(id) !== element) element.remove();
+    for (const element of this.waiting.values()) if (!element.isConnected) this.asks.append(element); // what is typed stays
+  }
+
+  showArguments() {
+    const schema = page.code?.schema;
+    const parts = Object.entries({ ...schema?.fields, ...schema?.views }).filter(([, one]) => one.arguments);
+    const shape = JSON.stringify(parts);
+    if (shape !== this.askingShape) {
+      this.askingShape = shape;
+      this.asking = parts.map(([name, one]) => asking(this, name, one.arguments));
+      this.looking.replaceChildren(...this.asking.map((one) => one.element));
+    }
+    this.looking.hidden = parts.length === 0 || this.state?.view === null;
+    const now = this.state?.arguments ?? {};
+    const typing = this.looking.contains(document.activeElement);
+    if (!typing) this.asking.forEach((one) => one.set(now[one.name]));
+  }
+
+  async look() {
+    try {
+      const given = this.asking.map((one) => [one.name, one.value()]).filter(([, values]) => Object.keys(values).length > 0);
+      await ask("/api/arguments", { as: this.who, key: page.key, arguments: Object.fromEntries(given) });
+    } catch (error) {
+      this.complain("arguments", error);
+      return;
+    }
+    if (page.step !== null) showPast();
   }
 
   showNow() {
@@ -262,6 +399,7 @@ class Seat {
   }
 
   show(view, ended, flash) {
+    page.viewer = this.who;
     if (view === null) {
       const absent = ended?.reason === "UNKNOWN_DOCUMENT" || ended?.reason === "DOCUMENT_DELETED";
       this.view.replaceChildren(make("p", { className: "quiet" }, absent ? "There is no document here yet." : ended ? `${ended.reason}: ${ended.message}` : "…"));
@@ -329,7 +467,7 @@ function takeCode(code) {
   byId("findings-note").textContent = code.needs_fresh_start
     ? "Documents can not get this code as it is. Write what it asks for, or start over without them."
     : schema ? "The page goes on with the code before. Save again when it is corrected." : "Save the file again when it is corrected.";
-  page.seats.forEach((seat) => seat.showForms());
+  page.seats.forEach((seat) => { seat.showForms(); seat.showAsks(); seat.showArguments(); });
 }
 
 // the log and the past
