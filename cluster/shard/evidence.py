@@ -221,7 +221,13 @@ def freeze(replica: ShardReplica, report: Divergence, turn: Turn) -> None:
 
 
 def _thawed_since(replica: ShardReplica, document: DocumentId, epoch: int, present: int) -> bool:
-    """Whether an operator has decided since that epoch what the document is: the present one began with it."""
-    earliest = replica.stored.history.earliest_index(document, present) if present > epoch else None
+    """Whether an operator has decided since that epoch what the document is: the present one began with it. Where the present
+    one's history is still on its way, the record is a copy of what all have behind that decision.
+    """
+    if present <= epoch:
+        return False
+    earliest = replica.stored.history.earliest_index(document, present)
+    if earliest is None and replica.incomplete:
+        return True
     found = row_at(replica, document, present, earliest) if earliest is not None else None
     return found is not None and found[0].commands[found[1]].kind == CommandKind.THAW
