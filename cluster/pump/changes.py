@@ -32,6 +32,8 @@ from cluster.shard.turn import Turn
 
 REPLACING_MS = 1_000.0
 """A node that lost a replica says so with every heartbeat; one that has not for so long has it replaced, or is away."""
+BY_HAND_MS = 10_000.0
+"""Whoever changes a shard by hand is not interfered with for so long after each step."""
 
 
 class Holder(Protocol):
@@ -82,6 +84,18 @@ class Changes:
         self._turn = turn
         self._replacing: dict[tuple[ShardId, NodeId], float] = {}
         """When a node last said that a replica which it lost is to be replaced there."""
+        self._by_hand: dict[ShardId, float] = {}
+        """When somebody last asked for a change."""
+
+    def held(self, shard: ShardId, now_ms: float) -> str:
+        """Why the controller of placement should keep its hands off a shard; empty when it need not."""
+        if now_ms - self._by_hand.get(shard, -math.inf) <= BY_HAND_MS:
+            return "somebody changes it by hand"
+        self._by_hand.pop(shard, None)
+        for (held, node), told_ms in self._replacing.items():
+            if held == shard and now_ms - told_ms <= REPLACING_MS:
+                return f"{node} gets a replica in place of one that it lost"
+        return ""
 
     def change(
         self,
@@ -94,14 +108,31 @@ class Changes:
     ) -> None:
         """See `Pump.change_configuration`."""
         replica = self._leading(shard)
+        self._by_hand[shard] = now_ms
         self._change(replica, expected_index, ChangeConfiguration(voters, learners, places), now_ms)
 
     def transfer(self, shard: ShardId, to: NodeId, now_ms: float) -> None:
         """See `Pump.transfer`."""
-        self._transfer(self._leading(shard), to, now_ms)
+        replica = self._leading(shard)
+        self._by_hand[shard] = now_ms
+        self._transfer(replica, to, now_ms)
 
     def move_step(self, shard: ShardId, leaving: NodeId | None, joining: NodeId | None, now_ms: float) -> Step:
         """See `Pump.move_step`."""
+        self._by_hand[self._leading(shard).id] = now_ms
+        return self.ordered_move(shard, leaving, joining, now_ms)
+
+    def ordered_transfer(self, shard: ShardId, to: NodeId, lag_max: int, now_ms: float) -> None:
+        """Hand a shard over because the controller of placement wants it; not to a voter that lacks more than `lag_max`."""
+        replica = self._leading(shard)
+        status = status_of(replica)
+        member = status.on(to)
+        if member is None or member.replica not in status.voters or member.lag > lag_max or status.transferring_to is not None:
+            return
+        self._transfer(replica, to, now_ms)
+
+    def ordered_move(self, shard: ShardId, leaving: NodeId | None, joining: NodeId | None, now_ms: float) -> Step:
+        """A step of a move that nobody asked for by hand. Raises as `Pump.move_step` does."""
         replica = self._leading(shard)
         self._check_nodes({joining} if joining is not None else set())
         if joining is not None and now_ms - self._replacing.get((shard, joining), -math.inf) <= REPLACING_MS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cluster.placement.rules import PlacementRules
 from cluster.pump.snapshot_sending import CHUNK_BYTES
 
 HEARTBEATS_MIN_PATIENT = 6
@@ -15,7 +16,7 @@ class PumpConfig:
     """heartbeat_ms: between liveness rounds. election_timeout_ms: a disk write older than this loses leadership.
     step_slice_ms, apply_slice_ms: Raft and apply pause after this long, so that liveness and new messages get their turn.
     snapshot_bytes_per_second: at most so much of snapshots and history is sent to all peers together, snapshot_chunk_bytes at
-    a time."""
+    a time. placement: how replicas are placed, None for by hand alone."""
 
     heartbeat_ms: float = 100.0
     election_timeout_ms: float = 1_000.0
@@ -23,6 +24,7 @@ class PumpConfig:
     apply_slice_ms: float = 5.0
     snapshot_bytes_per_second: int = 64 * 1024 * 1024
     snapshot_chunk_bytes: int = CHUNK_BYTES
+    placement: PlacementRules | None = None
 
     @property
     def hasty(self) -> bool:

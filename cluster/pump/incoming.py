@@ -21,6 +21,7 @@ from cluster.pump.lanes import Lane
 from cluster.pump.learning import Learning
 from cluster.pump.liveness import NodeLiveness
 from cluster.pump.schedule import Schedule
+from cluster.pump.steering import Steering
 from cluster.pump.streams import Streams
 from cluster.pump.transfers import NUMBER_MAX, Transfers
 from cluster.raft.messages import Append, AppendReply, Message, TimeoutNow, VoteReply, VoteRequest
@@ -39,6 +40,7 @@ from cluster.shard.divergence import (
 )
 from cluster.shard.evidence import DOCUMENTS_COMPARED_MAX
 from cluster.shard.replica import ShardReplica
+from cluster.shard.steering import OrderItem, ReportItem, SteeringItem
 from cluster.shard.turn import (
     AbsentItem,
     AnswerItem,
@@ -107,6 +109,7 @@ class Incoming:
         transfers: Transfers,
         holdings: Holdings,
         divergences: Divergences,
+        steering: Steering,
         turn: Turn,
     ) -> None:
         self._holder = holder
@@ -117,6 +120,7 @@ class Incoming:
         self._transfers = transfers
         self._holdings = holdings
         self._divergences = divergences
+        self._steering = steering
         self.compiling = Compiling(holder, schedule, turn)
         self.learning = Learning(holder, turn)
         self.control = Control(turn)
@@ -179,6 +183,10 @@ class Incoming:
             self.compiling.on_request(node, item.code_hash)
         elif isinstance(item, CompiledItem):
             self.compiling.on_compiled(node, item.code_hash)
+        elif isinstance(item, ReportItem | OrderItem):
+            if node in self.met:
+                check_steering(item)
+                self._steering.on_item(node, item, now_ms)
         elif node in self.met:
             self._on_member_item(node, item, now_ms)
 
@@ -299,6 +307,20 @@ def check_message(message: Message) -> None:
         if message.meta.term > message.term:
             raise InvalidRequest("a snapshot is of its leader's term or an earlier one")
     if min(numbers) < 0 or max(numbers) > NUMBER_MAX:
+        raise InvalidRequest(f"numbers of a message are 0 to {NUMBER_MAX}")
+
+
+def check_steering(item: SteeringItem) -> None:
+    """Raise InvalidRequest unless every number can be what it says it is."""
+    if isinstance(item, OrderItem):
+        numbers: list[int] = [item.term, item.version, *(order.shard for order in item.orders)]
+    else:
+        numbers = [item.base, item.version, *item.lost, *(for_ms for _, for_ms in item.unheard)]
+        for state in item.led:
+            numbers += [state.shard, state.term, state.index, state.highest, state.last_index, *state.lags]
+            if len(state.lags) != len(state.places):
+                raise InvalidRequest("each member of a shard lacks a number of entries")
+    if not all(0 <= number <= NUMBER_MAX for number in numbers):
         raise InvalidRequest(f"numbers of a message are 0 to {NUMBER_MAX}")
 
 

@@ -341,6 +341,10 @@ class NodeLiveness:
                 due_ms = min(due_ms, peer.acked[1] + timeout_ms)
         self.silence_due_ms = due_ms
 
+    def acknowledges(self, node: NodeId) -> bool:
+        """Whether a node has acknowledged a round within the last timeout, as far as `look_out` has told."""
+        return self._peer(node).acking
+
     @property
     def has_news(self) -> bool:
         return bool(self._news)

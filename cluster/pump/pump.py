@@ -29,8 +29,8 @@ from cluster.pump.incoming import Incoming
 from cluster.pump.lanes import Lane
 from cluster.pump.liveness import Fenced, Heartbeat, HeartbeatReply, NodeLiveness
 from cluster.pump.outbox import Outbox, Output
-from cluster.pump.placing import Placing
 from cluster.pump.schedule import Schedule
+from cluster.pump.steering import Steering
 from cluster.pump.streams import Streams
 from cluster.pump.transfers import Transfers
 from cluster.pump.waking import Waking
@@ -99,23 +99,16 @@ class Pump:
         self.streams = Streams(router, self._forward, self._grant, self.locate, self.replicas.__contains__, first_stream + 1)
         self._outbox = Outbox(node, self._turn, self.streams)
         self._waking = Waking(self, self._schedule, transfers, self._turn, config.election_timeout_ms)
-        self._placing = Placing(self.streams, router)
         self._changes = Changes(self, node, peers, router, self._schedule, self._turn)
+        self.steering = Steering(self, self._changes, router, directory, config.placement, self._turn)
         self._holdings = Holdings(
             self, held, begin, self._schedule, transfers, self._outbox, self._turn, self._changes, blank=blank
         )
         self.divergences = Divergences(node, self.connected, replicas)
         self._incoming = Incoming(
-            holder=self,
-            schedule=self._schedule,
-            streams=self.streams,
-            router=router,
-            bundles=bundles,
-            transfers=transfers,
-            holdings=self._holdings,
-            divergences=self.divergences,
-            turn=self._turn,
-        )
+            holder=self, schedule=self._schedule, streams=self.streams, router=router, bundles=bundles, transfers=transfers,
+            holdings=self._holdings, divergences=self.divergences, steering=self.steering, turn=self._turn,
+        )  # fmt: skip
         self.control, self.learning = self._incoming.control, self._incoming.learning
         for replica in replicas.values():
             self.look_at(replica, now_ms)
@@ -373,6 +366,7 @@ class Pump:
             self.look_at(replica, now_ms)
         if now_ms >= self._housekeeping_due_ms:
             self._housekeep(now_ms)
+        self.steering.tick(now_ms, wall_ms)
         if now_ms >= self._heartbeat_due_ms or self._turn.round_needed:
             self._beat(now_ms)
         return self._emit(now_ms)
@@ -435,6 +429,7 @@ class Pump:
         if leader != replica.leader_told:
             replica.leader_told = leader
             self.leader_changes.append((replica.id, replica.raft.term, leader))
+            self.steering.leader_changed(replica.id)
             self.streams.leader_changed(replica.id, leader, now_ms)
             if leader == self.node:
                 self._heartbeat_due_ms = min(self._heartbeat_due_ms, self.liveness.list_due_ms(now_ms))
@@ -474,7 +469,7 @@ class Pump:
             if not replica.damaged:
                 replica.housekeep(now_ms, self._turn)
                 self.divergences.housekeep(replica, now_ms, self._turn)
-            if self._placing.look_at(replica, now_ms) or replica.needs_housekeeping:
+            if self.steering.look_at(replica, now_ms) or replica.needs_housekeeping:
                 self._schedule.moved[shard] = None
             self.look_at(replica, now_ms)
 

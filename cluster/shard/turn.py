@@ -14,6 +14,7 @@ from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.raft.messages import Message
 from cluster.session.operations import Delta, Operation, Reply
 from cluster.shard.divergence import AppliedItem, DivergenceItem, HealedItem
+from cluster.shard.steering import SteeringItem
 from cluster.shardmap.map import Shard
 from cluster.storage.engine import Batch
 
@@ -275,7 +276,7 @@ PullItem = SnapshotPull | HistoryPull
 TransferItem = SnapshotRequest | SnapshotOpening | SnapshotChunk | SnapshotClose | HistoryChunk
 StreamItem = ForwardItem | AnswerItem | GrantItem | CloseItem | ResetItem
 CodeItem = CompileRequest | CompiledItem
-RaftLaneItem = RaftItem | AppliedItem | HealedItem | LogShortItem | StreamItem | MemberItem | PullItem | CodeItem
+RaftLaneItem = RaftItem | AppliedItem | HealedItem | LogShortItem | StreamItem | MemberItem | PullItem | CodeItem | SteeringItem
 BulkLaneItem = BundleRequest | BundleReply | DecisionsRequest | DecisionsReply | TransferItem | DivergenceItem
 
 

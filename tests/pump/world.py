@@ -245,7 +245,7 @@ class World:
         replication_factor: int = 3,
         registry: bool = False,
     ) -> None:
-        self.registry = registry
+        self.registry = registry or (pump is not None and pump.placement is not None)
         self.raft = raft or RaftConfig(invariants_checked=True)
         self.pump = pump or PumpConfig()
         self.loader = loader or (lambda node: TallyLoader(lambda: node.halts))
@@ -256,6 +256,7 @@ class World:
         """Links whose sender's transport refuses frames."""
         self.broken: set[tuple[NodeId, NodeId]] = set()
         """Links that lost a frame since they were mended."""
+        self.zones: dict[str, str] = {}
         self._arrivals: dict[tuple[NodeId, NodeId, Lane], float] = {}
         self._sent = 0
         self.compaction = compaction or CompactionConfig()
@@ -276,7 +277,8 @@ class World:
     def listed(self, name: NodeId) -> dict[str, object]:
         """A node as the system document is told of it."""
         ports = {"peer_port": 7401, "gossip_port": 7402, "client_port": 7400}
-        return {"do": "register", "node": name, "directory": "", "host": name, **ports}
+        zone = self.zones.get(name, "")
+        return {"do": "register", "node": name, "directory": "", "host": name, "zone": zone, **ports}
 
     def join(self, name: str, client: Client) -> SimulatedNode:
         """A node with an empty directory joins: it is registered, and begins with what its sponsor knows then."""
@@ -370,9 +372,10 @@ class World:
         """Elect, write the system document, deploy the tally; returns a client at n1."""
         self.run_until(self.settled)
         client = self.client("n1")
-        payload = {
+        payload: dict[str, object] = {
             "shard_map": base64.b64encode(self.nodes[NodeId("n1")].pump.router.map.encode()).decode(),
             "nodes": [self.listed(name) for name in self.first] if self.registry else [],
+            "replication_factor": self.replication_factor,
         }
         system = {"space": SYSTEM_SPACE, "principal": str(OPERATOR)}
         assert client.insist(Kind.CREATE, SYSTEM_KEY, "", payload, **system).failure is None
@@ -380,6 +383,12 @@ class World:
         assert client.insist(Kind.SEND, SYSTEM_KEY, "deploy", deploy, **system).failure is None
         self.run_until(lambda: all(node.directory.decisions.version == 2 for node in self.nodes.values() if node.up))
         return client
+
+    def tell_system(self, channel: str, payload: dict[str, object]) -> None:
+        """A command of an operator to the system document, until it is answered."""
+        up = next(node.name for node in self.nodes.values() if node.up)
+        system = {"space": SYSTEM_SPACE, "principal": str(OPERATOR)}
+        assert self.client(up).insist(Kind.SEND, SYSTEM_KEY, channel, payload, **system).failure is None
 
     def leader(self, key: str) -> SimulatedNode:
         """Who leads the shard of tally/key."""
