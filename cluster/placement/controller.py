@@ -88,7 +88,7 @@ class Controller:
         for shard in free:
             if shard in draft.orders:
                 continue
-            wish = wish_of(draft, shard, draft.known[shard]) if shard != SYSTEM_SHARD else None
+            wish = wish_of(draft, shard, draft.known[shard])
             if wish is not None:
                 wishes.append(wish)
             else:
@@ -122,11 +122,14 @@ def _finish(draft: Draft, shard: ShardId) -> None:
     """A shard whose rules ask for nothing has a learner: it goes on where balance began it, and otherwise it goes."""
     report = draft.known[shard]
     learner = next(iter(report.learners()), None)
-    if shard == SYSTEM_SHARD or learner is None or shard in draft.orders:
+    if learner is None or shard in draft.orders:
         return
-    leaving = balance.justifies(draft, report, learner) if draft.takes_replicas(learner) else None
+    able = shard != SYSTEM_SHARD and draft.takes_replicas(learner)
+    leaving = balance.justifies(draft, report, learner) if able else None
     if leaving is not None:
-        draft.move(shard, leaving, learner, Cause.REPLICAS, f"{leaving} holds more replicas than {learner}")
+        why = f"{leaving} holds more replicas than {learner}"
+        if not leaders.step_down(draft, shard, leaving, Cause.REPLICAS, why):
+            draft.move(shard, leaving, learner, Cause.REPLICAS, why)
     else:
         draft.move(shard, learner, None, Cause.LEFT_OVER, "no move needs it")
 
@@ -135,7 +138,7 @@ def _notes(draft: Draft) -> dict[NodeId, NodeNote]:
     """What stands on each node as far as it is known, and what keeps it there."""
     replicas: Counter[NodeId] = Counter()
     for shard, report in draft.known.items():
-        if shard != SYSTEM_SHARD:
+        if shard != SYSTEM_SHARD or len(report.status.members) < len(draft.view.nodes):
             replicas.update([member.node for member in report.status.members])
     leads = Counter([report.status.leader for report in draft.known.values()])
     unknown = len(draft.view.shards) - len(draft.known)

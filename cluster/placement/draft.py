@@ -19,8 +19,8 @@ from cluster.shardmap.nodes import Standing
 
 
 class Draft:
-    """known: shards whose leader is there and has reported. replicas: voters per node once the orders are done. leads: shards
-    per node that leads them.
+    """known: shards whose leader is there and has reported. replicas: voters per node once the orders are done, without the
+    system shard's. leads: shards per node that leads them.
     """
 
     def __init__(self, view: ClusterView, rules: PlacementRules, now_ms: float) -> None:
@@ -48,9 +48,8 @@ class Draft:
         leader = report.status.leader
         assert leader is not None, "only leaders report"
         self.leads[leader] += 1
-        if shard == SYSTEM_SHARD:
-            return
-        self.replicas.update(report.voters())
+        if shard != SYSTEM_SHARD:
+            self.replicas.update(report.voters())
         for learner in report.learners():
             self._receiving[learner] += 1
             self._sending[leader] += 1
@@ -167,11 +166,11 @@ class Draft:
         self.orders[shard] = Move(shard, leaving, joining, cause, why)
         self.explained[shard] = Explanation(State.MOVING, f"{_way(leaving, joining)}: {why}")
         voters = report.voters()
-        if leaving in voters:
+        if leaving in voters and shard != SYSTEM_SHARD:
             assert leaving is not None
             self.replicas[leaving] -= 1
         if joining is not None and joining not in voters:
-            self.replicas[joining] += 1
+            self.replicas[joining] += shard != SYSTEM_SHARD
             if report.status.on(joining) is None:
                 assert report.status.leader is not None
                 self._receiving[joining] += 1

@@ -5,6 +5,9 @@ goes at a time: a cluster in which everybody hands over at once stands still. Wh
 on the emptiest node, the way goes through others, and its last leg is done first, so that no node ever leads more than it
 did.
 
+A leader whose replica is to leave hands over first, and to whom is decided here and not by the move: a voter that should lead
+nothing would hand back, and so on for ever.
+
 Invariant: nobody is asked to lead who lacks more than the rules allow, looks dead or suspect, or should lead nothing.
 """
 
@@ -38,6 +41,24 @@ def hand_over(draft: Draft, shards: list[ShardId]) -> None:
         else:
             going += 1
             draft.transfer(shard, to, Cause.LEAVING, why)
+
+
+def step_down(draft: Draft, shard: ShardId, leaving: NodeId, cause: Cause, why: str) -> bool:
+    """If the voter at `leaving` leads, its leadership goes before its replica does; says whether that comes first.
+
+    A voter that had rather not lead takes over only from one that must not either.
+    """
+    report = draft.known[shard]
+    if report.status.leader != leaving or leaving not in report.voters() or len(report.voters()) == 1:
+        return False  # the only voter leads until the one that takes its place votes
+    to = _successor(draft, report)
+    if to is None and draft.must_not_lead(leaving):
+        to = next(iter(_voters_there(draft, report)), None)
+    if to is None:
+        draft.explain(shard, State.WAITING, f"{why}; {leaving} leads it, and no other voter can take over")
+    else:
+        draft.transfer(shard, to, cause, f"{why}, and {leaving} leads it")
+    return True
 
 
 def balance(draft: Draft, shards: list[ShardId]) -> None:
@@ -102,6 +123,15 @@ def _last_leg(draft: Draft, ways: Ways, start: NodeId) -> tuple[ShardId, NodeId]
 
 def _able(draft: Draft, report: ShardReport) -> list[NodeId]:
     """Voters that could take over, those that lead the fewest first."""
+    return [
+        node
+        for node in _voters_there(draft, report)
+        if not draft.must_not_lead(node) and draft.view.nodes[node].liveness is Liveness.ALIVE
+    ]
+
+
+def _voters_there(draft: Draft, report: ShardReport) -> list[NodeId]:
+    """Voters besides the leader that are not believed to be gone and lack little."""
     status = report.status
     if status.outgoing or status.transferring_to is not None:
         return []
@@ -111,8 +141,7 @@ def _able(draft: Draft, report: ShardReport) -> list[NodeId]:
         if member.replica in status.voters
         and member.node != status.leader
         and member.lag <= draft.rules.catch_up_entries
-        and not draft.must_not_lead(member.node)
-        and draft.view.nodes[member.node].liveness is Liveness.ALIVE
+        and not draft.away(member.node)
     ]
     return sorted(found, key=lambda node: (draft.leads[node], node))
 

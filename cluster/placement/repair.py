@@ -12,12 +12,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cluster.ids import NodeId, ShardId
+from cluster.ids import SYSTEM_SHARD, NodeId, ShardId
 from cluster.placement.draft import Draft
+from cluster.placement.leaders import step_down
 from cluster.placement.plan import Cause, State
 from cluster.placement.spread import APART, exchanged
 from cluster.placement.view import Liveness, ShardReport
 from cluster.shardmap.nodes import Standing
+
+SYSTEM_VOTERS_MIN = 3
+SYSTEM_VOTERS_MAX = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +53,19 @@ def wish_of(draft: Draft, shard: ShardId, report: ShardReport) -> Wish | None:
     return found
 
 
-def wanted_voters(draft: Draft) -> int:
-    """How many voters a shard gets: the replication factor, or one a node where there are fewer nodes that keep replicas."""
+def wanted_voters(draft: Draft, shard: ShardId) -> tuple[int, int]:
+    """How many voters a shard should have at least and at most: as many as the replication factor says. The system shard has
+    what everything else depends on: 3 to 5.
+    """
+    factor = draft.view.settings.replication_factor
+    return (max(factor, SYSTEM_VOTERS_MIN), max(factor, SYSTEM_VOTERS_MAX)) if shard == SYSTEM_SHARD else (factor, factor)
+
+
+def possible_voters(draft: Draft, shard: ShardId) -> int:
+    """How many of these it can have at least: one a node that keeps replicas."""
     keep = (Standing.ACTIVE, Standing.DRAINING)
     nodes = sum(node.standing in keep for node in draft.view.nodes.values())
-    return max(1, min(draft.view.settings.replication_factor, nodes))
+    return max(1, min(wanted_voters(draft, shard)[0], nodes))
 
 
 def there(draft: Draft, voters: tuple[NodeId, ...]) -> int:
@@ -64,27 +76,45 @@ def there(draft: Draft, voters: tuple[NodeId, ...]) -> int:
 def begin(draft: Draft, wish: Wish) -> None:
     """Order what a shard needs, if there is room and somebody to take it; else say what it waits for."""
     report = draft.known[wish.shard]
-    if not wish.joins:
-        draft.move(wish.shard, wish.leaving, None, wish.cause, wish.why)
-        return
     begun = wish.begun
+    if not wish.joins:
+        _go(draft, wish, None)
+        return
     if begun is None and draft.targets and not draft.room_anywhere():
         draft.explain(wish.shard, State.WAITING, f"{wish.why}; nodes receive as much as they may")
         return
     free = draft.candidates(report, wish.leaving)
     if begun is not None and not _still_best(draft, report, wish, free):
         draft.move(wish.shard, begun, None, Cause.LEFT_OVER, f"{begun} is no good place for it any more")
+    elif begun is not None:
+        _go(draft, wish, begun)
+    elif free:
+        _place(draft, wish, report, free)
+    elif wish.leaving is not None and _spare(draft, wish, report):
+        _go(draft, wish, None)
+    else:
+        draft.explain(wish.shard, State.BLOCKED, f"{wish.why}, and no other node can take a replica: {_why_none(draft)}")
+
+
+def _go(draft: Draft, wish: Wish, begun: NodeId | None) -> None:
+    """The replica that leaves can go now: after its leadership."""
+    members = draft.known[wish.shard].status.members
+    caught_up = all(member.lag <= draft.rules.catch_up_entries for member in members if member.node == begun)
+    if wish.leaving is not None and caught_up and step_down(draft, wish.shard, wish.leaving, wish.cause, wish.why):
         return
-    if begun is not None:
-        draft.move(wish.shard, wish.leaving, begun, wish.cause, wish.why)
-        return
-    if not free:
-        draft.explain(
-            wish.shard, State.BLOCKED, f"{wish.why}, and no other node can take a replica: {_why_none(draft, report)}"
-        )
-        return
-    joining = next((node for node in free if draft.room_at(node)), None)
+    draft.move(wish.shard, wish.leaving, begun, wish.cause, wish.why)
+
+
+def _spare(draft: Draft, wish: Wish, report: ShardReport) -> bool:
+    """Whether a shard has enough voters without the one that leaves."""
+    voters = report.voters()
+    return len(voters) > wanted_voters(draft, wish.shard)[0] and _safe(draft, voters, wish.leaving, None)
+
+
+def _place(draft: Draft, wish: Wish, report: ShardReport, free: list[NodeId]) -> None:
+    """Begin at the best node that has room."""
     assert report.status.leader is not None
+    joining = next((node for node in free if draft.room_at(node)), None)
     if joining is None:
         draft.explain(wish.shard, State.WAITING, f"{wish.why}; nodes receive as much as they may")
     elif not draft.room_to_send(report.status.leader):
@@ -110,20 +140,20 @@ def _lost(draft: Draft, shard: ShardId, report: ShardReport, voters: tuple[NodeI
             continue
         unsafe = there(draft, voters) <= len(voters) // 2 + 1
         cause = Cause.UNSAFE if unsafe else Cause.DEAD
-        joins = len(voters) <= draft.view.settings.replication_factor
+        joins = len(voters) <= wanted_voters(draft, shard)[1]
         found = found or Wish(shard, cause, voter, joins, _begun(draft, report), why)
     return found
 
 
 def _missing(draft: Draft, shard: ShardId, report: ShardReport, voters: tuple[NodeId, ...]) -> Wish | None:
-    wanted = wanted_voters(draft)
+    wanted = possible_voters(draft, shard)
     if len(voters) >= wanted:
         return None
     return Wish(shard, Cause.UNSAFE, None, True, _begun(draft, report), f"it has {len(voters)} voters and should have {wanted}")
 
 
 def _too_many(draft: Draft, shard: ShardId, report: ShardReport, voters: tuple[NodeId, ...]) -> Wish | None:
-    wanted = draft.view.settings.replication_factor
+    _, wanted = wanted_voters(draft, shard)
     if len(voters) <= wanted:
         return None
     leaving = min(voters, key=lambda voter: _keep(draft, report, voter))
@@ -206,7 +236,7 @@ def _safe(draft: Draft, voters: tuple[NodeId, ...], leaving: NodeId | None, join
     return there(draft, after) > len(after) // 2
 
 
-def _why_none(draft: Draft, report: ShardReport) -> str:
+def _why_none(draft: Draft) -> str:
     if not draft.targets:
         return "none is active and alive"
     return f"{', '.join(draft.targets)} hold one already"

@@ -120,7 +120,7 @@ class Changes:
     def move_step(self, shard: ShardId, leaving: NodeId | None, joining: NodeId | None, now_ms: float) -> Step:
         """See `Pump.move_step`."""
         self._by_hand[self._leading(shard).id] = now_ms
-        return self.ordered_move(shard, leaving, joining, now_ms)
+        return self._move(shard, leaving, joining, now_ms, hands_over=True)
 
     def ordered_transfer(self, shard: ShardId, to: NodeId, lag_max: int, now_ms: float) -> None:
         """Hand a shard over because the controller of placement wants it; not to a voter that lacks more than `lag_max`."""
@@ -132,7 +132,10 @@ class Changes:
         self._transfer(replica, to, now_ms)
 
     def ordered_move(self, shard: ShardId, leaving: NodeId | None, joining: NodeId | None, now_ms: float) -> Step:
-        """A step of a move that nobody asked for by hand. Raises as `Pump.move_step` does."""
+        """A step of a move that the controller wants; it orders by itself who takes over. Raises as `Pump.move_step` does."""
+        return self._move(shard, leaving, joining, now_ms, hands_over=False)
+
+    def _move(self, shard: ShardId, leaving: NodeId | None, joining: NodeId | None, now_ms: float, *, hands_over: bool) -> Step:
         replica = self._leading(shard)
         self._check_nodes({joining} if joining is not None else set())
         if joining is not None and now_ms - self._replacing.get((shard, joining), -math.inf) <= REPLACING_MS:
@@ -150,6 +153,8 @@ class Changes:
                 self._change(replica, status.index, goal, now_ms)
             elif step.action is Action.TRANSFER:
                 assert step.to is not None, "a transfer goes somewhere"
+                if not hands_over:
+                    return Step(Action.WAIT, step.why)
                 self._transfer(replica, step.to, now_ms)
         except (ChangePending, LearnerBehind, Transferring) as wait:
             return Step(Action.WAIT, wait.message)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from cluster.errors import InvalidRequest
-from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId, Term
+from cluster.ids import SYSTEM_SHARD, LogIndex, NodeId, ReplicaId, ShardId, Term
 from cluster.placement.controller import Controller
 from cluster.placement.move import CATCH_UP_ENTRIES, Action, ConfigurationStatus, Member, next_step
 from cluster.placement.plan import Move, Plan, Transfer
@@ -176,10 +176,6 @@ class Executor:
             step = next_step(shard.status(), order.leaving, order.joining)
         except InvalidRequest as refusal:
             raise AssertionError(f"{order} can not be: {refusal}") from refusal
-        if step.action is Action.TRANSFER:
-            assert step.to is not None
-            shard.leader = step.to
-            return
         if step.action is not Action.CHANGE:
             return
         there_before = self._quorum(shard)
@@ -201,7 +197,7 @@ class Executor:
         for _ in range(steps):
             self.step()
 
-    def settle(self, steps_max: int = 2_000) -> int:
+    def settle(self, steps_max: int = 500) -> int:
         """Step until nothing is ordered and nothing is waited for; says how many steps that took."""
         for count in range(steps_max):
             plan = self.step()
@@ -212,10 +208,11 @@ class Executor:
     # -- what came of it ---------------------------------------------------------------------------------------------
 
     def counts(self) -> Counter[NodeId]:
-        """Voters per node, the nodes without any included."""
+        """Voters per node, the nodes without any included, the system shard not."""
         counts: Counter[NodeId] = Counter(dict.fromkeys(self.nodes, 0))
         for shard in self.shards.values():
-            counts.update(shard.voters)
+            if shard.id != SYSTEM_SHARD:
+                counts.update(shard.voters)
         return counts
 
     def leads(self) -> Counter[NodeId]:

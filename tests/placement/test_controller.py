@@ -335,3 +335,31 @@ def test_a_plan_says_in_which_term_it_was_made() -> None:
     cluster = three_of_four()
     cluster.elect_controller()
     assert cluster.step().term == cluster.term
+
+
+def test_the_system_shard_is_kept_at_three_to_five_voters_over_zones() -> None:
+    cluster = Executor(nodes("abcdefg", zones="xxxyyzz"), {0: list("abcdefg"), 1: list("abc")})
+    cluster.settle()
+    assert len(cluster.voters(0)) == 5
+    assert sorted(cluster.nodes[NodeId(name)].zone for name in cluster.voters(0)) in (
+        ["x", "x", "y", "y", "z"],
+        ["x", "x", "y", "z", "z"],
+        ["x", "y", "y", "z", "z"],
+    )
+    small = Executor(nodes("abcd", zones="xxyz"), {0: list("ab")}, replication_factor=1)
+    small.settle()
+    assert {small.nodes[NodeId(name)].zone for name in small.voters(0)} == {"x", "y", "z"}
+    four = Executor(nodes("abcd"), {0: list("abcd"), 1: list("abc")})
+    four.settle()
+    assert len(four.voters(0)) == 4, "nothing is gained by taking one away"
+
+
+def test_the_system_shard_leaves_a_dead_node_and_a_decommissioned_one() -> None:
+    cluster = Executor(nodes("abcde"), {0: list("abcd"), 1: list("abc")})
+    cluster.change("a", standing=Standing.DECOMMISSIONING)
+    cluster.settle()
+    assert "a" not in cluster.shards[ShardId(0)].nodes
+    cluster.kill("b")
+    cluster.settle()
+    assert "b" not in cluster.shards[ShardId(0)].nodes
+    assert len(cluster.voters(0)) >= 3

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from cluster.ids import NodeId
+from cluster.ids import SYSTEM_SHARD, NodeId
 from cluster.placement.spread import crowding, exchanged
 from cluster.placement.view import Liveness
 from cluster.shardmap.nodes import Standing
 from tests.placement.executor import Executor, nodes
 
 NAMES = "abcdefgh"
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
+"""A cluster is drawn by running it, which can not be made smaller within reason: what is found is small enough to read."""
 
 
 @st.composite
@@ -28,7 +30,7 @@ def clusters(draw: st.DrawFn, labels: bool) -> Executor:
     hosts = draw(st.text("pqrst", min_size=count, max_size=count)) if labels else ""
     factor = draw(st.sampled_from([1, 3, 5]))
     voters = st.lists(st.sampled_from(names), min_size=1, max_size=min(5, count), unique=True)
-    placements = dict(enumerate(draw(st.lists(voters, min_size=1, max_size=12)), 1))
+    placements = dict(enumerate(draw(st.lists(voters, min_size=1, max_size=12)), draw(st.integers(0, 1))))
     cluster = Executor(nodes(names, zones, hosts), placements, replication_factor=factor)
     cluster.run(draw(st.integers(0, 12)))
     for _ in range(draw(st.integers(0, 3))):
@@ -51,7 +53,7 @@ def clusters(draw: st.DrawFn, labels: bool) -> Executor:
 
 
 @given(clusters(labels=True))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, phases=PHASES)
 def test_from_any_state_the_controller_reaches_a_fixpoint_and_then_orders_nothing(cluster: Executor) -> None:
     cluster.settle()
     moves = cluster.moves.copy()
@@ -63,7 +65,7 @@ def test_from_any_state_the_controller_reaches_a_fixpoint_and_then_orders_nothin
 
 
 @given(clusters(labels=True))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, phases=PHASES)
 def test_at_the_fixpoint_no_single_exchange_would_stand_further_apart(cluster: Executor) -> None:
     cluster.settle()
     if cluster.plan.standstill:
@@ -82,7 +84,7 @@ def test_at_the_fixpoint_no_single_exchange_would_stand_further_apart(cluster: E
 
 
 @given(clusters(labels=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, phases=PHASES)
 def test_at_the_fixpoint_replicas_and_leaders_differ_by_one_at_most(cluster: Executor) -> None:
     for name in list(cluster.nodes):
         cluster.change(name, liveness=Liveness.ALIVE, standing=Standing.ACTIVE)
@@ -91,26 +93,26 @@ def test_at_the_fixpoint_replicas_and_leaders_differ_by_one_at_most(cluster: Exe
     counts = cluster.counts().values()
     assert max(counts) - min(counts) <= 1
     wanted = min(cluster.settings.replication_factor, len(cluster.nodes))
-    assert all(len(shard.voters) == wanted for shard in cluster.shards.values())
+    assert all(len(shard.voters) == wanted for shard in cluster.shards.values() if shard.id != SYSTEM_SHARD)
     if wanted == len(cluster.nodes):
         leads = cluster.leads().values()
         assert max(leads) - min(leads) <= 1
 
 
 @given(clusters(labels=False))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, phases=PHASES)
 def test_the_number_of_moves_is_bounded(cluster: Executor) -> None:
     """Every replica is rebuilt at most once for a lost voter, and once for a hole in the counts."""
     cluster.moves.clear()
     replicas = sum(len(shard.nodes) for shard in cluster.shards.values())
-    wanted = cluster.settings.replication_factor * len(cluster.shards)
+    wanted = max(cluster.settings.replication_factor, 5) * len(cluster.shards)
     cluster.settle()
     assert cluster.moves["moves"] <= 2 * max(replicas, wanted)
     assert cluster.moves["transfers"] <= 4 * len(cluster.shards) * len(cluster.nodes)
 
 
 @given(st.permutations(NAMES[:6]), st.integers(1, 20))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, phases=PHASES)
 def test_a_rolling_decommission_never_leaves_a_shard_short(order: list[str], shards: int) -> None:
     placements = {number: [order[(number + step) % 6] for step in range(3)] for number in range(1, shards + 1)}
     cluster = Executor(nodes("".join(order)), placements)
@@ -125,7 +127,7 @@ def test_a_rolling_decommission_never_leaves_a_shard_short(order: list[str], sha
 
 
 @given(clusters(labels=True))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, phases=PHASES)
 def test_the_same_plan_comes_again_while_nothing_happens(cluster: Executor) -> None:
     view = cluster.view()
     plans = [cluster.controller.step(view, cluster.now_ms) for _ in range(3)]
