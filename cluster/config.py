@@ -31,6 +31,7 @@ FSYNC_MODES = ("auto", "inline", "thread")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LABELS = ("host", "zone")
 SHARDS_DEFAULT = 3
+PEER_PORT_DEFAULT = 7401
 REPLICATION_FACTOR_DEFAULT = 3
 SHARDS_MAX = 16_384
 """Ten thousand idle shards cost a node next to nothing; what grows with their number is the shard map (about 50 bytes each)."""
@@ -134,6 +135,15 @@ class InitialNode:
         return cls(NodeId(node), bracketed or plain, int(client), int(peer), int(gossip))
 
 
+def split_address(address: str) -> tuple[str, int]:
+    """Read `host:port` (IPv6 hosts in brackets); the default peer port where none is given. Raises ConfigurationInvalid."""
+    found = re.fullmatch(r"(?:\[([^\]]+)\]|([^:\[\]]+))(?::([0-9]{1,5}))?", address.strip())
+    host, port = (found[1] or found[2], int(found[3] or PEER_PORT_DEFAULT)) if found else ("", 0)
+    if host not in _ADDRESS or port not in _PORT:
+        _refuse("join", address, "host:peer_port of a node of the cluster")
+    return host, port
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What `moot config show` prints of a field: unit, legal values, default and why that default."""
@@ -165,10 +175,20 @@ class NodeConfig:
         default="127.0.0.1",
     )
     client_port: int = _setting(_PORT, "gRPC for clients", default=7400)
-    peer_port: int = _setting(_PORT, "replication between nodes, next to the client port", default=7401)
+    peer_port: int = _setting(_PORT, "replication between nodes, next to the client port", default=PEER_PORT_DEFAULT)
     gossip_port: int = _setting(_PORT, "UDP and TCP of gossip, next to the peer port", default=7402)
     initial_nodes: tuple[InitialNode, ...] = _setting(
-        None, "empty: a cluster of one; read only while data_dir is empty, and the same list on all first nodes", default=()
+        None, "empty. read only while data_dir is empty, and the same list on all nodes that a cluster begins with", default=()
+    )
+    join: tuple[str, ...] = _setting(
+        None,
+        "empty. peer addresses of nodes of the cluster to join, any one will do; read only while data_dir is empty",
+        default=(),
+    )
+    init: str = _setting(
+        Choice(("off", "on")),
+        "off: an empty data_dir needs initial_nodes or join. on begins a cluster of one in it",
+        default="off",
     )
     shard_count: int = _setting(
         Range(1, SHARDS_MAX),
@@ -276,6 +296,8 @@ class NodeConfig:
                 self.lease_drift_ms,
                 f"so much below election_timeout_ms that a lease outlives {LEASE_HEARTBEATS_MIN} heartbeat intervals",
             )
+        for address in self.join:
+            split_address(address)
         names = [node.node_id for node in self.initial_nodes]
         if len(set(names)) < len(names):
             _refuse("initial_nodes", ",".join(names), "every node id once")
@@ -307,11 +329,13 @@ class NodeConfig:
         lines = []
         for name, source in self.sources().items():
             value = getattr(self, name)
-            if source == "default" or name in ("initial_nodes", "labels"):
+            if source == "default" or name in ("initial_nodes", "join", "labels"):
                 continue
             lines.append(f"{name} = {_toml(value)}")
         if self.initial_nodes:
             lines += ["initial_nodes = [", *(f"    {_toml(str(node))}," for node in self.initial_nodes), "]"]
+        if self.join:
+            lines.append(f"join = [{', '.join(map(_toml, self.join))}]")
         if self.labels:
             lines += ["", "[labels]", *(f"{label} = {_toml(value)}" for label, value in self.labels.items())]
         return "\n".join(lines) + "\n"
@@ -332,6 +356,7 @@ def settings() -> list[Setting]:
 
 _SHAPES = {
     "initial_nodes": "list of id=host:client_port:peer_port:gossip_port",
+    "join": "list of host:peer_port",
     "labels": "host and zone, each a node-like name",
 }
 
@@ -387,6 +412,8 @@ def _convert(name: str, value: Any, source: str) -> Any:
         if name == "initial_nodes":
             parts = value.split(",") if isinstance(value, str) else value
             return tuple(part if isinstance(part, InitialNode) else InitialNode.parse(part) for part in parts if part)
+        if name == "join":
+            return tuple(part.strip() for part in (value.split(",") if isinstance(value, str) else value) if part.strip())
         if name == "labels":
             return dict(part.split("=", 1) for part in value.split(",") if part) if isinstance(value, str) else dict(value)
         legal = NodeConfig.__dataclass_fields__[name].metadata["legal"]

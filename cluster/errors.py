@@ -59,6 +59,8 @@
         LogLost                 this replica's log is shorter than what it acknowledged
         IdentityFenced          another data directory already stands behind this node's name
         NodeRemoved             the node was removed from the cluster for good
+        ClockSkewed             a node's clock is too far from that of the cluster it wants to join
+        ReleaseMismatch         a node's release and that of the cluster it wants to join have no protocol in common
         ApplyHalted             a shard's apply stopped on this node
         WrongCluster            the peer or the directory belongs to another cluster
         ConfigurationInvalid    a setting is out of its range
@@ -341,6 +343,14 @@ class IdentityFenced(OperatorError):
 
 class NodeRemoved(OperatorError):
     """The node was removed from the cluster for good: neither its name nor its data directory is taken again."""
+
+
+class ClockSkewed(OperatorError):
+    """The node's clock is too far from that of the cluster it wants to join; `skew_ms` says how far it is ahead."""
+
+
+class ReleaseMismatch(OperatorError):
+    """The node's release and that of the cluster it wants to join speak no protocol in common."""
 
 
 class ApplyHalted(OperatorError):

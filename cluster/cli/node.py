@@ -40,20 +40,43 @@ ConfigurationFile = Annotated[
 @with_settings
 def start(
     config: ConfigurationFile = None,
+    join: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--join",
+            help="Join a running cluster: HOST:PEER_PORT of any of its nodes; repeat it to name several.",
+            metavar="HOST:PEER_PORT",
+            show_default=False,
+        ),
+    ] = None,
+    init: Annotated[bool, typer.Option("--init", help="Begin a new cluster of this one node.")] = False,
     tied: Annotated[bool, typer.Option("--until-stdin-closes", help="Stop when stdin ends: with whoever started it.")] = False,
     *,
     flags: dict[str, Any],
 ) -> Exit:
     """Run one node until it is told to stop (SIGTERM, SIGINT).
 
-    Logs go to stderr. What is configured wins in this order: flags, environment MOOT_*, the file.
+    The first time, with an empty data directory, exactly one of these says which cluster the node belongs to:
+
+    - --join: a cluster that runs. Any node of it is asked, again and again until one answers; the new node begins without
+      replicas and gets them as the cluster moves them.
+    - initial_nodes in moot.toml, the same list on all of them: a new cluster of these nodes.
+    - --init: a new cluster of one.
+
+    Later starts need none of them: the directory knows its cluster and its peers, and one of another cluster is refused. An
+    address may change between two starts; the cluster is told. An emptied directory is a new node and needs a new name.
+
+    A node that is told to stop first hands over what it leads, for 2 s at most. Logs go to stderr. What is configured wins in
+    this order: flags, environment MOOT_*, the file.
 
     Exit codes: 0 it was told to stop. 2 the configuration is wrong, nothing was opened. 3 an address is taken. 6 it can not
-    go on and somebody must look: a failed fsync, a damaged or lost log, a directory of another cluster; its disk is as it was
-    found. 86, 87: ended by the test hook or the watchdog while a command ran.
+    go on and somebody must look: a failed fsync, a damaged or lost log, a directory of another cluster, a name that another
+    directory has, a node that was removed, a clock that is off; its disk is as it was found. 86, 87: ended by the test hook or
+    the watchdog while a command ran.
 
-    Example: moot node start --config n1.toml --log-level debug
+    Example: moot node start --config n4.toml --join 10.0.0.1:7401 --join 10.0.0.2:7401
     """
+    flags |= {"join": ",".join(join) if join else None, "init": "on" if init else None}
     configuration = load(config, os.environ, flags)
     logging.basicConfig(
         stream=sys.stderr, format=LOG_FORMAT, datefmt="%Y-%m-%dT%H:%M:%S", level=configuration.log_level.upper()
@@ -99,8 +122,15 @@ async def _serve(configuration: NodeConfig, tied: bool) -> None:
         loop.add_signal_handler(number, told.set)
     if tied:
         loop.add_reader(sys.stdin.fileno(), _end_of_stdin, loop, told)
-    await node.start()
-    ended, stopped = asyncio.ensure_future(node.wait()), asyncio.ensure_future(told.wait())
+    started, stopped = asyncio.ensure_future(node.start()), asyncio.ensure_future(told.wait())
+    await asyncio.wait((started, stopped), return_when=asyncio.FIRST_COMPLETED)
+    if not started.done():  # it waits for a cluster to join
+        started.cancel()
+        await asyncio.wait((started,))
+        if started.cancelled():
+            return
+    await started
+    ended = asyncio.ensure_future(node.wait())
     await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
     if ended.done():
         stopped.cancel()

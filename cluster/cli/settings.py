@@ -18,6 +18,8 @@ def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
     kept = [parameter for parameter in signature.parameters.values() if parameter.name != "flags"]
     options = []
     for setting in settings():
+        if setting.name in signature.parameters:
+            continue  # the command has an option of its own for it
         unit = f" ({setting.unit})" if setting.unit else ""
         default = "" if setting.default in (None, "", (), {}) else f" Default {setting.default}."
         option = typer.Option(

@@ -104,6 +104,9 @@ class NodeLoop:
         """Takes operators' calls that came from other nodes; set by who can answer them."""
         self._disk_full = disk_full
         self._disk_looked_at_ms = 0.0
+        self._decided = -1
+        self.on_decisions: Callable[[], None] = lambda: None
+        """Called after a turn in which this node learned of something that the cluster decided."""
         self.on_beat: Callable[[], None] = lambda: None
         """Called when a liveness round has left: the process is awake, and its peers are about to be."""
         self.on_stall: Callable[[float], None] = lambda duration_ms: None
@@ -205,6 +208,9 @@ class NodeLoop:
             self._log_leaders()
         if pump.divergences.reports.news:
             log_divergences(pump.divergences.reports)
+        if pump.directory.decisions.version != self._decided:
+            self._decided = pump.directory.decisions.version
+            self.on_decisions()
         if pump.fenced:
             raise IdentityFenced(pump.fenced)
         if self.turns % GARBAGE_EVERY_TURNS == 0:

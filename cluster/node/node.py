@@ -1,10 +1,10 @@
 """One node: a process that holds replicas, serves clients and talks to its peers.
 
-Start order: directory (locked, format checked), identity (one more boot, durable), what the cluster decided, replicas from
-    disk, then
-the outside: peers, gossip, gateway. Stop is the reverse. A node that can not go on says why and exits; it never limps.
+Start order: the cluster (`beginning`: an empty directory joins or begins one), directory (locked, format checked), identity
+(one more boot, durable), what the cluster decided, replicas from disk, then the outside: peers, gossip, gateway. Stop is the
+reverse, after what it leads is handed over. A node that can not go on says why and exits; it never limps.
 
-A cold start needs neither gossip nor the system shard: the first map is computed from the configured list, the newest one is
+A cold start needs neither gossip nor the system shard: the first map is computed from the first nodes, the newest one is
 remembered on disk.
 """
 
@@ -17,26 +17,28 @@ import logging
 import os
 import random
 import shutil
-from hashlib import blake2b
 from pathlib import Path
 
 import msgspec
 
-from cluster.config import InitialNode, NodeConfig
+from cluster.config import NodeConfig
 from cluster.errors import ClusterError
 from cluster.gateway.server import Gateway
 from cluster.gossip.messages import Load
 from cluster.ids import SYSTEM_SHARD, NodeId, ShardId
 from cluster.node.admin import Administration
 from cluster.node.backend import NodeBackend, OneAnswer
+from cluster.node.beginning import begin
 from cluster.node.decisions import Decisions
-from cluster.node.directory import open_directory
 from cluster.node.divergence_hook import loader_for
 from cluster.node.errors_log import ErrorsLog
 from cluster.node.gossiping import NodeGossip
+from cluster.node.handing_over import hand_over_all, keep_drained
 from cluster.node.loop import NodeLoop, monotonic_ms
 from cluster.node.marker import PageMarker
-from cluster.node.membership import Membership, as_listed, first_node
+from cluster.node.membership import Membership
+from cluster.node.registering import as_listed, first_node
+from cluster.node.sponsor import Sponsor
 from cluster.node.watchdog import Watchdog
 from cluster.pump.assembly import PumpSurroundings, open_pump
 from cluster.pump.lanes import Lane
@@ -46,17 +48,12 @@ from cluster.session.operations import Kind, Operation, Reply
 from cluster.shard.system.program import OPERATOR
 from cluster.shard.turn import Turn
 from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE
-from cluster.storage.rocks import RocksSettings
+from cluster.transport.introduction import Introduced
+from cluster.transport.peer_wire import Introduction
 from cluster.transport.tcp import TcpPeerTransport
 
 BOOTSTRAP_RETRY_MS = 200
 _log = logging.getLogger(__name__)
-
-
-def cluster_identity(nodes: tuple[InitialNode, ...]) -> bytes:
-    """The id that all first nodes mint from their common list."""
-    text = "\n".join(sorted(str(node) for node in nodes))
-    return blake2b(text.encode(), digest_size=16, person=b"moot cluster").digest()
 
 
 class Node:
@@ -65,25 +62,19 @@ class Node:
     def __init__(self, config: NodeConfig) -> None:
         self.config = config
         self.node = NodeId(config.node_id)
-        alone = InitialNode(self.node, config.host, config.client_port, config.peer_port, config.gossip_port)
-        self.first_nodes = config.initial_nodes or (alone,)
         self._ended: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
-        """Open the directory and serve. Raises OperatorError with the directory as it was found, OSError for a taken port. A
-        store that is damaged as a whole is no error where other nodes can replace it: see `cluster.node.directory`.
+        """Open the directory, joining a cluster first if that is what it is for, and serve. Raises OperatorError with the
+        directory as it was found, OSError for a taken port. A store that is damaged as a whole is no error where other nodes
+        can replace it: see `cluster.node.directory`.
         """
         config = self.config
         self._ended = asyncio.get_running_loop().create_future()
         directory_path = Path(config.data_dir)
-        self._cluster_id = cluster_identity(self.first_nodes)
-        self._engine, self._identity = open_directory(
-            directory_path,
-            RocksSettings(free_bytes_min=config.disk_free_bytes_min // 2),
-            self._cluster_id,
-            self.node,
-            replaceable=len(self.first_nodes) > 2,
-        )
+        begun = await begin(config)
+        self._origin, self._engine, self._identity = begun.origin, begun.engine, begun.identity
+        self._cluster_id = self._origin.cluster_id
         self._marker = PageMarker(directory_path, config.poison_hook)
         self._watchdog = Watchdog(self._marker, config.watchdog_ms)
         self.pump = self._build_pump()
@@ -95,6 +86,7 @@ class Node:
             port=config.peer_port,
             events=self,
             source=random.Random(),
+            on_introduction=self._on_introduction,
         )
         self.loop = NodeLoop(
             self.pump, self._engine, self.transport, self._marker, config.fsync_mode, self._disk_full, self._fail
@@ -103,24 +95,37 @@ class Node:
             config,
             cluster_id=self._cluster_id.hex(),
             generation=self.generation,
-            first_nodes=self.first_nodes,
+            first_nodes=self._origin.peers,
             load=self._load,
             map_version=lambda: self.pump.router.map.version,
             heard_ago_ms=lambda node: monotonic_ms() - self.pump.liveness.heard_ms(node),
         )
-        first = tuple(first_node(each) for each in self.first_nodes)
-        self._members = Membership(self.pump, first, self.transport, lambda: self.gossip.transport)
-        for peer in self.first_nodes:
-            if peer.node_id != self.node:
-                self.transport.connect(peer.node_id, peer.host, peer.peer_port)
+        self._members = Membership(
+            config=config,
+            pump=self.pump,
+            origin=self._origin,
+            store=self.pump.liveness.store,
+            transport=self.transport,
+            gossip=self.gossip,
+            gone=lambda node: self.on_disconnected(node, True),
+            fail=self._fail,
+        )
+        self._decisions = Decisions(self.pump, self._ask)
+        self._sponsor = Sponsor(self._cluster_id, self.pump, self._decisions)
+        self._members.follow()
         await self.transport.start()
         await self.gossip.start()
         self.loop.on_beat = self.gossip.on_beat
         self.loop.on_stall = self.gossip.on_stall
+        self.loop.on_decisions = self._members.follow
         self._gateway = Gateway(self._build_backend(), config.client_host, config.client_port)
         await self._gateway.start()
         self._watchdog.start()
-        self._bootstrap = asyncio.create_task(self._create_system_document())
+        self._tasks = [
+            asyncio.create_task(self._create_system_document()),
+            asyncio.create_task(self._members.present(self.loop.wake, lambda own: self._decisions.decide("node", own))),
+            asyncio.create_task(keep_drained(self.loop, lambda: self._members.drained, lambda: self._members.not_to_lead)),
+        ]
         gc.disable()
         gc.collect()
         gc.freeze()
@@ -137,8 +142,10 @@ class Node:
         await self._ended
 
     async def stop(self) -> None:
-        """Stop serving, then leave the directory clean."""
-        self._bootstrap.cancel()
+        """Hand over what this node leads, stop serving, and leave the directory clean."""
+        for task in self._tasks:
+            task.cancel()
+        await hand_over_all(self.loop, self._members.not_to_lead)
         await self._gateway.stop()
         await self.gossip.stop()
         self.loop.stop()
@@ -179,9 +186,10 @@ class Node:
                 node=self.node,
                 engine=self._engine,
                 generation=self.generation,
-                first_nodes=[peer.node_id for peer in self.first_nodes],
-                shard_count=config.shard_count,
-                replication_factor=config.replication_factor,
+                first_nodes=[peer.node_id for peer in self._origin.first],
+                shard_count=self._origin.shard_count,
+                replication_factor=self._origin.replication_factor,
+                peers=[peer.node_id for peer in self._origin.peers],
                 loader=loader_for(self.node, config.divergence_hook),
                 marker=self._marker,
                 on_failure=self._errors_log.add,
@@ -213,7 +221,7 @@ class Node:
             cluster_id=self._cluster_id.hex(),
             nodes=self._members.views,
             explain=self.gossip.explain,
-            decisions=Decisions(self.pump, self._ask),
+            decisions=self._decisions,
             ask=self._ask,
             ask_leader=self._ask,
             errors_log=self._errors_log,
@@ -229,6 +237,9 @@ class Node:
             f"node {self.node} has {free} bytes of disk left; it takes commands again above {self.config.disk_free_bytes_min}"
         )
 
+    async def _on_introduction(self, introduction: Introduction) -> Introduced:
+        return await self._sponsor.answer(introduction)
+
     async def _ask(self, operation: Operation, timeout_ms: float, shard: ShardId | None = None) -> Reply:
         return await OneAnswer(self.loop).ask(operation, timeout_ms, shard)
 
@@ -242,8 +253,8 @@ class Node:
     async def _create_system_document(self) -> None:
         """Whoever leads shard 0 first writes the map that everybody computed."""
         shard_map = base64.b64encode(self.pump.router.map.encode()).decode()
-        listed = [as_listed(first_node(each)) for each in self.first_nodes]
-        factor = self.config.replication_factor
+        listed = [as_listed(first_node(each)) for each in self._origin.first]
+        factor = self._origin.replication_factor
         payload = msgspec.json.encode({"shard_map": shard_map, "nodes": listed, "replication_factor": factor})
         while self.pump.directory.decisions.version == 0:
             replica = self.pump.replicas.get(SYSTEM_SHARD)

@@ -170,6 +170,14 @@ def directory(engine: Engine) -> bytes | None:
     return _get(engine, _DIRECTORY)
 
 
+def keep_directory(engine: Engine, encoded: bytes) -> None:
+    """The cluster's decisions, durably, for a store that had to begin anew and knows none."""
+    batch = Batch()
+    remember_directory(batch, encoded)
+    engine.write(batch)
+    engine.sync()
+
+
 def remember_directory(batch: Batch, encoded: bytes) -> None:
     _put(batch, _DIRECTORY, encoded)
 

@@ -51,6 +51,7 @@ class Refusal(enum.StrEnum):
     FRAME_TOO_LARGE = "frame_too_large"
     HANDSHAKE_TIMEOUT = "handshake_timeout"
     TOO_MANY_CONNECTIONS = "too_many_connections"
+    REMOVED = "removed"
 
 
 @dataclass(slots=True)
@@ -104,6 +105,9 @@ class PeerTransport(Protocol):
 
     def disconnect(self, node: NodeId) -> None:
         """Stop dialling `node` and close the lanes towards it, without an event. Unknown nodes are ignored."""
+
+    def bar(self, node: NodeId) -> None:
+        """`disconnect`, and refuse whoever comes under this name from now on: it was removed from the cluster."""
 
     def send(self, node: NodeId, lane: Lane, frame: bytes) -> bool:
         """Queue a frame; never blocks.

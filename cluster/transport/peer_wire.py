@@ -4,6 +4,8 @@
     dialler   : Hello, then frames for as long as the connection lives
     acceptor  : Hello or Refused, then nothing
 
+Who is no peer yet opens with an Introduction instead (`introduction`).
+
 Connections carry frames one way only, from the node that dialled. Hence no tie has to be broken when two nodes dial each
 other at once, a retry never waits for the other side, a fault proxy can treat the directions apart, and each side gets its
 own ECONNREFUSED when the other's process is gone.
@@ -121,18 +123,41 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=2):
     refusal: str
 
 
+class Introduction(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """A node that wants to belong to a cluster, or says where it is now.
+
+    cluster_id: as hexadecimal digits; empty for a newcomer. directory: the identity of its data directory, likewise.
+    wall_ms: its clock when this was sent.
+    """
+
+    version_min: int
+    version_max: int
+    release: str
+    cluster_id: str
+    node: str
+    directory: str
+    host: str
+    peer_port: int
+    gossip_port: int
+    client_port: int
+    host_label: str
+    zone: str
+    wall_ms: int
+
+
+Opening = Hello | Refused | Introduction
 _encoder = msgspec.msgpack.Encoder()
-_decoder: msgspec.msgpack.Decoder[Hello | Refused] = msgspec.msgpack.Decoder(Hello | Refused)
+_decoder: msgspec.msgpack.Decoder[Opening] = msgspec.msgpack.Decoder(Opening)
 
 
-def encode_opening(message: Hello | Refused) -> bytes:
+def encode_opening(message: Opening) -> bytes:
     """A handshake message as a complete frame, header included."""
     payload = MAGIC + _encoder.encode(message)
     assert len(payload) <= HELLO_BYTES_MAX, "node and cluster names are bounded far below this"
     return frame_header(payload) + payload
 
 
-def decode_opening(frame: bytes) -> Hello | Refused | Refusal:
+def decode_opening(frame: bytes) -> Opening | Refusal:
     """Read a handshake message; garbage gives Refusal.MALFORMED."""
     if not frame.startswith(MAGIC):
         return Refusal.MALFORMED

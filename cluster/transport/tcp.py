@@ -17,7 +17,7 @@ from cluster.errors import TooLarge
 from cluster.ids import NodeId
 from cluster.pump.lanes import Lane
 from cluster.transport.peer import FRAME_BYTES_MAX, LaneBounds, PeerCounters, PeerEvents
-from cluster.transport.tcp_accepting import InboundConnections
+from cluster.transport.tcp_accepting import InboundConnections, OnIntroduction
 from cluster.transport.tcp_dialing import Link
 from cluster.transport.tcp_local import LocalEnd
 
@@ -28,6 +28,7 @@ class TcpPeerTransport:
     cluster_id, node, boot_generation: told to every peer; a peer of another cluster is refused.
     host, port: where to listen; port 0 takes a free one, `port` then says which.
     source: randomness for the jitter of retries.
+    on_introduction: answers who is no peer yet; without it they are hung up on.
     """
 
     def __init__(
@@ -41,11 +42,12 @@ class TcpPeerTransport:
         events: PeerEvents,
         source: random.Random,
         bounds: LaneBounds | None = None,
+        on_introduction: OnIntroduction | None = None,
     ) -> None:
         self.host = host
         self.port = port
         self._local = LocalEnd(cluster_id, node, boot_generation, events, source, bounds or LaneBounds())
-        self._inbound = InboundConnections(self._local, self._on_admitted)
+        self._inbound = InboundConnections(self._local, self._on_admitted, on_introduction)
         self._server: asyncio.Server | None = None
         self._links: dict[NodeId, Link] = {}
 
@@ -91,6 +93,12 @@ class TcpPeerTransport:
         link = self._links.pop(node, None)
         if link is not None:
             link.cancel()
+
+    def bar(self, node: NodeId) -> None:
+        """See `PeerTransport.bar`."""
+        self._local.barred.add(node)
+        self.disconnect(node)
+        self._inbound.hang_up(node)
 
     def send(self, node: NodeId, lane: Lane, frame: bytes) -> bool:
         """See `PeerTransport.send`."""

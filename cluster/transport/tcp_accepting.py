@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
 from cluster.ids import NodeId
 from cluster.pump.lanes import Lane
+from cluster.transport.introduction import INTRODUCTION_TIMEOUT_MS, Introduced, encode_introduced
 from cluster.transport.peer import FRAME_BYTES_MAX, Refusal
 from cluster.transport.peer_wire import (
     HELLO_BYTES_MAX,
     FrameDecoder,
     Hello,
+    Introduction,
     Refused,
     decode_opening,
     encode_opening,
@@ -26,6 +28,9 @@ from cluster.transport.peer_wire import (
 from cluster.transport.tcp_local import HANDSHAKE_TIMEOUT_MS, LocalEnd, tune
 
 INBOUND_CONNECTIONS_MAX: Final = 1024
+INTRODUCTIONS_MAX: Final = 16
+"""Newcomers that are being answered at one time; further ones are hung up on, and ask again."""
+OnIntroduction = Callable[[Introduction], Awaitable[Introduced]]
 
 _log = logging.getLogger(__name__)
 
@@ -33,11 +38,16 @@ _log = logging.getLogger(__name__)
 class InboundConnections:
     """All accepted connections of this node, and which of them speaks for each (peer, lane).
 
-    on_admitted: told (peer, lane, whether its process is a new one) after each accepted Hello.
+    on_admitted: told (peer, lane, whether its process is a new one) after each accepted Hello. on_introduction: answers who is
+        no peer yet.
     """
 
-    def __init__(self, local: LocalEnd, on_admitted: Callable[[NodeId, Lane, bool], None]) -> None:
+    def __init__(
+        self, local: LocalEnd, on_admitted: Callable[[NodeId, Lane, bool], None], on_introduction: OnIntroduction | None
+    ) -> None:
         self.local = local
+        self._on_introduction = on_introduction
+        self._introductions: set[asyncio.Task[None]] = set()
         self._on_admitted = on_admitted
         self._accepted: set[Inbound] = set()
         self._speaking: dict[tuple[NodeId, Lane], Inbound] = {}
@@ -50,8 +60,29 @@ class InboundConnections:
         return set(self._speaking)
 
     def abort_all(self) -> None:
+        for task in self._introductions:
+            task.cancel()
         for inbound in list(self._accepted):
             inbound.abort()
+
+    def hang_up(self, node: NodeId) -> None:
+        """End what a peer says."""
+        for lane in Lane:
+            speaking = self._speaking.get((node, lane))
+            if speaking is not None:
+                speaking.abort()
+
+    def introduced(self, inbound: Inbound, introduction: Introduction) -> bool:
+        """Answer a newcomer in the background; False when nobody does, or too many are being answered."""
+        if self._on_introduction is None or len(self._introductions) >= INTRODUCTIONS_MAX:
+            return False
+        task = asyncio.ensure_future(self._answer(self._on_introduction(introduction), inbound))
+        self._introductions.add(task)
+        task.add_done_callback(self._introductions.discard)
+        return True
+
+    async def _answer(self, answer: Awaitable[Introduced], inbound: Inbound) -> None:
+        inbound.finish(encode_introduced(await answer))
 
     def opened(self, inbound: Inbound) -> Refusal | None:
         self._accepted.add(inbound)
@@ -64,6 +95,8 @@ class InboundConnections:
         if refusal is not None:
             return refusal
         node, lane = NodeId(hello.node), Lane(hello.lane)
+        if node in local.barred:
+            return Refusal.REMOVED
         if local.knows_newer(node, hello.boot_generation):
             return Refusal.STALE_GENERATION
         if not local.has_room_for(node):
@@ -95,7 +128,19 @@ class InboundConnections:
 class Inbound(asyncio.Protocol):
     """The accepting end: answers a Hello, then delivers frames."""
 
-    __slots__ = ("_closed", "_decoder", "_deliver", "_lane", "_local", "_node", "_owner", "_timer", "_transport", "age")
+    __slots__ = (
+        "_asked",
+        "_closed",
+        "_decoder",
+        "_deliver",
+        "_lane",
+        "_local",
+        "_node",
+        "_owner",
+        "_timer",
+        "_transport",
+        "age",
+    )
 
     def __init__(self, owner: InboundConnections) -> None:
         self._owner = owner
@@ -107,6 +152,7 @@ class Inbound(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._asked = False
         self.age = (-1, -1)
         """(boot generation, dial) of the peer's end."""
 
@@ -147,8 +193,16 @@ class Inbound(asyncio.Protocol):
         hello = decode_opening(frames[0])
         if isinstance(hello, Refusal):
             self._fail(hello)
-        elif isinstance(hello, Refused) or len(frames) > 1:
+        elif isinstance(hello, Refused) or self._asked or len(frames) > 1:
             self._fail(Refusal.MALFORMED)
+        elif isinstance(hello, Introduction):
+            self._asked = True
+            if self._timer is not None:
+                self._timer.cancel()
+            timeout_s = INTRODUCTION_TIMEOUT_MS / 1000
+            self._timer = asyncio.get_running_loop().call_later(timeout_s, self._fail, Refusal.HANDSHAKE_TIMEOUT)
+            if not self._owner.introduced(self, hello):
+                self._fail(Refusal.TOO_MANY_CONNECTIONS)
         else:
             self.age = (hello.boot_generation, hello.dial)
             refusal = self._owner.admit(self, hello)
@@ -161,6 +215,15 @@ class Inbound(asyncio.Protocol):
             self._node, self._lane = NodeId(hello.node), Lane(hello.lane)
             self._decoder.frame_bytes_max = FRAME_BYTES_MAX
             self._transport.write(encode_opening(self._local.hello_to(hello.node, self._lane, hello.dial)))
+
+    def finish(self, data: bytes) -> None:
+        """Send this, and close."""
+        if self._closed:
+            return
+        self._end()
+        if self._transport is not None:
+            self._transport.write(data)
+            self._transport.close()
 
     def _fail(self, refusal: Refusal, who: str = "") -> None:
         if self._closed:

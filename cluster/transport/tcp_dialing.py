@@ -14,6 +14,7 @@ from cluster.transport.peer import Refusal
 from cluster.transport.peer_wire import (
     HELLO_BYTES_MAX,
     FrameDecoder,
+    Hello,
     Refused,
     decode_opening,
     encode_opening,
@@ -245,6 +246,8 @@ class Outbound(asyncio.Protocol):
         elif isinstance(answer, Refused):
             known = answer.refusal in Refusal._value2member_map_
             self._fail(Refusal(answer.refusal) if known else Refusal.MALFORMED)
+        elif not isinstance(answer, Hello):
+            self._fail(Refusal.MALFORMED)
         elif answer.node != link.node:
             self._fail(Refusal.WRONG_NODE)
         elif answer.cluster_id != link.local.cluster_id:

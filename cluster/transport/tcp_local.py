@@ -45,6 +45,8 @@ class LocalEnd:
     counters: PeerCounters = field(default_factory=PeerCounters)
     generations: dict[NodeId, int] = field(default_factory=dict)
     running: bool = False
+    barred: set[NodeId] = field(default_factory=set)
+    """Removed from the cluster: nobody is heard under these names."""
     _unflushed: list[Flushable] = field(default_factory=list)
     _dials: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
