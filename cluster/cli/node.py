@@ -83,17 +83,9 @@ def start(
     )
     try:
         uvloop.run(_serve(configuration, tied))
-    except OSError as error:
+    except (OSError, Unavailable) as error:
         raise CommandFailed(
             f"{configuration.node_id} can not start: {error}",
-            state="its directory is as it was",
-            next_step="free the address or configure another one",
-            code=Exit.UNREACHABLE,
-            reason="ADDRESS_TAKEN",
-        ) from None
-    except Unavailable as error:
-        raise CommandFailed(
-            f"{configuration.node_id} can not start: {error.message}",
             state="its directory is as it was",
             next_step="free the address or configure another one",
             code=Exit.UNREACHABLE,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -69,8 +70,8 @@ async def begin(config: NodeConfig) -> Beginning:
     Raises OperatorError with the directory as it was found: ConfigurationInvalid for an empty one without any beginning,
     WrongCluster, IdentityFenced, NodeRemoved, ClockSkewed, ReleaseMismatch, and what `open_directory` raises.
     """
+    os.makedirs(config.data_dir, exist_ok=True)
     path = Path(config.data_dir)
-    path.mkdir(parents=True, exist_ok=True)
     origin, identity = load_origin(path), remembered(path)
     joins = identity is not None and not identity.boot_generation
     if origin is None and identity is not None and not joins:
