@@ -6,7 +6,7 @@
       refusals.py   what may not be deployed, found in the source; forbidden.py has the tables
       importer.py   executes a bundle's modules; facades.py is what they may import
       lasting.py    what modules and classes hold that could outlive a command
-    program.py      Program: a class statement becomes channels, fields, policies and views
+    program.py      Program: a class statement becomes channels, fields, policies and views; declaration.py is what it gives
       channels.py   what a class offers, with its JSON Schema
       declare.py    what authors write: Document, on, read, field
       channels.py   handlers and what they are given
@@ -14,6 +14,7 @@
       context.py    Command and the random stream
       connections.py  whose connections a document knows
       armed.py      alarms and asks: what time or an answer will run; maybe.py
+      blobs.py      which bytes of files a document keeps, and who is given them
       payload.py    JSON, strict in, canonical out
       views.py      what viewers see, whole and by patches
         parts.py rows.py  fields, views and tables as one viewer sees them

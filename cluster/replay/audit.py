@@ -9,6 +9,7 @@ It does not prove that nothing can be learnt from other secrets, nor from time: 
 
 from __future__ import annotations
 
+import base64
 import copy
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -26,8 +27,13 @@ from cluster.replay.verify import Replay
 LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 BY_HAND: Final = ("repair", "thaw", "fork")
 """Kinds of commands with which operators make or change a document past its code."""
+FILE_MEMBERS: Final = frozenset(("data", "media_type"))
+"""Of a Blob in a payload."""
 OUTSIDE: Final = b""
 """In place of a view for whom the gate does not admit."""
+
+
+_FLIPPED: Final = bytes(255 - byte for byte in range(256))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +144,14 @@ def _decoded(view: bytes) -> Any:
 
 
 def _replaced(payload: str) -> str:
-    """Other content of the same shape: letters go round, digits of numbers too, everything else stays."""
+    """Other content of the same shape: letters go round, digits of numbers too, files have other bytes, the rest stays."""
     return msgspec.json.encode(_other(msgspec.json.decode(payload))).decode()
 
 
 def _other(value: Any) -> Any:
     if isinstance(value, dict):
+        if value.keys() == FILE_MEMBERS and (data := _bytes_of(value["data"])) is not None:
+            return {**value, "data": base64.b64encode(data.translate(_FLIPPED)).decode("ascii")}
         return {name: _other(each) for name, each in value.items()}
     if isinstance(value, list):
         return [_other(each) for each in value]
@@ -152,6 +160,14 @@ def _other(value: Any) -> Any:
     if isinstance(value, bool) or value is None:
         return value
     return value + 1
+
+
+def _bytes_of(text: object) -> bytes | None:
+    """What base64 spells; None when it is none."""
+    try:
+        return base64.b64decode(text, validate=True) if isinstance(text, str) else None
+    except ValueError:
+        return None
 
 
 def _turned(letter: str) -> str:

@@ -62,6 +62,8 @@ HANDLERS = {
     "alarms": "ids = [ctx.after(timedelta(seconds=n), self.ring, n) for n in range(4)]\nctx.cancel(ids[1])\n"
     "ids.append(ctx.every(timedelta(1), self.ring, 0))\nself.out = str(ids)\nctx.at(ctx.now, self.ring, 7, id='x')",
     "asks": "self.out = ctx.ask(ctx.sender, 'how?', self.told, timedelta(days=1))",
+    "blobs": "for a in range(5):\n    self.files.append(Blob(str(a % 3).encode(), 'text/plain'))\nself.files.pop(0)\n"
+    "self.out = f'{self.files[0]} {self.files[1].hash} {self.files[2].data} {self.files[0] == self.files[3]}'",
     "try finally": "try:\n    self.out = 'a'\nfinally:\n    self.out += 'b'",
 }
 TOP = """
@@ -70,7 +72,7 @@ from datetime import timedelta
 from decimal import Decimal
 from enum import Enum, StrEnum
 from itertools import accumulate, product
-from cluster import Command, Document, Maybe, Record, Refused, Table, anyone, field, on
+from cluster import Blob, Command, Document, Maybe, Record, Refused, Table, anyone, field, on
 
 class Colour(Enum):
     RED = "red"
@@ -94,6 +96,7 @@ class Stage(Document):
     gate = anyone
     out: str = field.public("")
     rows: Table[Row] = field.public()
+    files: list[Blob] = field.public()
 
     @on.alarm
     def ring(self, ctx: Command, n: int) -> None:

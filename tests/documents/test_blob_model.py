@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import msgspec
@@ -12,7 +13,8 @@ from cluster.documents import bundle
 from cluster.documents.instance import DocumentInstance
 from cluster.documents.loader import BundleLoader
 from cluster.documents.runtime import Code
-from cluster.ids import DocumentId
+from cluster.errors import UnknownBlob
+from cluster.ids import DocumentId, Principal
 from tests.documents.albums import ALBUM, kept, name_of, sent, shown
 from tests.documents.conftest import Stage
 
@@ -29,6 +31,16 @@ def names_in(form: Any) -> set[str]:
         own = {form["hash"]} if form.keys() == {"hash", "size", "media_type"} else set()
         return own.union(*(names_in(each) for each in form.values()))
     return set().union(*(names_in(each) for each in form)) if isinstance(form, list) else set()
+
+
+def readable(stage: Stage, who: str) -> set[str]:
+    """The hashes whose bytes somebody is given."""
+    found = set()
+    for picture in PICTURES:
+        with contextlib.suppress(UnknownBlob):
+            stage.instance.blob(Principal(who, "acme"), name_of(picture))
+            found.add(name_of(picture))
+    return found
 
 
 class Model:
@@ -107,6 +119,8 @@ def test_no_byte_is_left_over_and_none_is_missing_whatever_is_done_and_undone(
         assert set(stored) == model.names() == names_in(msgspec.msgpack.decode(made.instance.dump()))
         assert all(name_of(data) == name for name, data in stored.items())
         assert made.view()["shelf"] == [shown(each) for each in model.shelf]
+        for who in ("alice", "bob"):
+            assert readable(made, who) == names_in(made.view(who)), "who sees the name has the bytes, and nobody else"
         again = ALBUMS.load(DocumentId("stage", "one"), made.instance.dump())
         assert isinstance(again, DocumentInstance)
         assert (again.dump(), again.size_bytes()) == (made.instance.dump(), made.instance.size_bytes())

@@ -14,7 +14,7 @@ import pytest
 from cluster.documents import bundle
 from cluster.documents.blobs import BLOBS_FIELD
 from cluster.documents.loader import BundleLoader
-from cluster.documents.runtime import REPAIR_CHANNEL, UPGRADE_CHANNEL, Code, Invocation, Settings
+from cluster.documents.runtime import ANSWER_CHANNEL, REPAIR_CHANNEL, UPGRADE_CHANNEL, Code, Invocation, Settings
 from cluster.documents.state.blob import BLOB_BYTES_MAX, Blob
 from cluster.errors import InvalidBundle, InvalidPatch, InvalidPayload, StorageDamaged, TooLarge, UnknownBlob
 from cluster.ids import DocumentId, Principal
@@ -103,6 +103,35 @@ def test_bytes_count_toward_the_bound_of_the_document(stage: Staged) -> None:
     assert (outcome.code, json.loads(outcome.answer)) == (Code.BUDGET, {"limit": "state"})
     assert made.instance.dump() == before
     assert made.run("hang", picture=sent(b"x" * 9_000)).code is Code.OK, "the same bytes again cost next to nothing"
+
+
+def test_an_answer_to_an_ask_may_bring_a_blob_and_a_request_carries_its_name(stage: Staged) -> None:
+    made = stage("""
+    from datetime import timedelta
+    from cluster import Blob, Command, Document, Maybe, anyone, field, on
+
+    class Stage(Document):
+        gate = anyone
+        drawn: Blob | None = field.public(None)
+
+        @on.message
+        def draw(self, ctx: Command, like: Blob) -> str:
+            return ctx.ask(ctx.sender, like, then=self.done, within=timedelta(days=1))
+
+        @on.answer
+        def done(self, ctx: Command, drawn: Maybe[Blob]) -> None:
+            self.drawn = drawn.value
+    """)
+    ask = made.answer("draw", like=sent(b"model"))
+    alice = Principal("alice", "acme")
+    (open_ask,) = made.instance.open_asks(alice)
+    assert json.loads(open_ask.request) == shown(b"model")
+    assert kept(made) == {}, "nothing but the request names it"
+    payload = json.dumps({"ask": ask, "value": sent(b"drawing")}).encode()
+    made.instance.expect(ANSWER_CHANNEL, payload, alice, 0)
+    outcome = made.instance.fire(Invocation(ANSWER_CHANNEL, payload, alice, 1_700_000_000_000, b"s" * 32, 9))
+    assert outcome.code is Code.OK
+    assert (made.view()["drawn"], kept(made)) == (shown(b"drawing"), {name_of(b"drawing"): b"drawing"})
 
 
 # Bounds and spellings

@@ -51,6 +51,11 @@ async def test_a_picture_outlives_the_leader_and_is_read_by_those_who_see_it(fol
             assert (await his.blob(PICTURE.hash)).data == PICTURE.data
             anywhere = await his.blob(PICTURE.hash, consistency=Consistency.AT_LEAST, at_least=shown.position)
             assert anywhere == PICTURE
+        live.start_all()
+        await live.healthy()
+        replicas = await live.converged("album", "wall", shown.position.index)
+        assert len({bytes(replica.record_hash) for replica in replicas.values()}) == 1, "the same bytes, replayed or not"
+        assert {replica.state_bytes > PICTURE.size for replica in replicas.values()} == {True}
         survivor, bob_himself = others[0].address, (("moot-principal", "bob@acme"),)
         request = wire.ReadBlobRequest(document=wire.Document(space="album", key="wall"), hash=PICTURE.hash)
         answered = await call(survivor, "ReadBlob", request, bob_himself)

@@ -7,6 +7,8 @@ import pytest
 from cluster.documents.state.blob import BLOB_BYTES_MAX, Blob
 from cluster.errors import HandlerRefused, TooLarge, UnknownBlob
 from cluster.examples.album import Album, NotYours
+from cluster.ids import Principal
+from cluster.replay.audit import audit
 
 TEA = Blob(b"tea" * 100, "image/png")
 
@@ -38,6 +40,17 @@ def test_a_picture_that_nobody_shows_any_more_is_gone() -> None:
     alice.take_down(hash=name)
     with pytest.raises(UnknownBlob):
         alice.blob(name)
+
+
+def test_an_audit_changes_the_bytes_and_tells_who_would_have_noticed() -> None:
+    album = Album.simulate(by=None)
+    alice, bob = album.visitor("alice@acme"), Principal("bob", "acme")
+    alice.hang(picture=TEA, caption="...")
+    assert alice.position is not None
+    index = alice.position.index
+    assert audit(album.history(), bob, index, None).hidden
+    seen = audit(album.history(), Principal("alice", "acme"), index, None)
+    assert [operation["path"].rpartition("/picture")[2] for operation in seen.seen] == ["/hash"], "as many bytes, but others"
 
 
 def test_pictures_outlive_the_node_and_are_the_same_when_everything_is_run_again() -> None:
