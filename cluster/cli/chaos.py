@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cluster.cli.lazy import lazily
 from cluster.cli.output import AsJson, CommandFailed, Exit, add_row, command, err, out, print_json, say, styled, table
 
 if TYPE_CHECKING:
     from chaos.mutants.hunt import Caught
     from chaos.mutants.results import Conditions, Results
 
-app = typer.Typer(no_args_is_help=True, help="Hurt simulated clusters and check that they keep their promises.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Hurt simulated clusters and check that they keep their promises.",
+    cls=lazily({"gossip": "chaos_gossip"}),
+)
 
 
 def register(root: typer.Typer) -> None:

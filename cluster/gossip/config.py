@@ -15,7 +15,7 @@ REMOVED_MAX: Final = 65_536
 PACKET_BYTES_MAX: Final = 1400
 """A datagram fits an Ethernet frame, so that it is lost alone and never as one fragment of many."""
 SMALL_MEMBERS_MAX: Final = 5
-"""Up to this size every member is probed in every period, and two have to agree from four on: with few witnesses each of
+"""Up to this size every member is probed in every period, and two have to agree on a death: with few witnesses each of
 them has to look."""
 SMALL_MEMBERS_LEAVE: Final = 8
 """From this size on a cluster is small no longer. In between it stays what it was, so that one flapping node does not switch
@@ -30,10 +30,12 @@ class GossipConfig:
     probe_timeout_ms: how long a direct answer may take. At most half the interval: the indirect round needs the rest.
     indirect_probes: how many helpers are asked when the direct answer is missing (k of the paper).
     suspicion_multiplier, suspicion_multiplier_max: shortest suspicion = multiplier * max(1, log10 n) periods; a lonely
-        accuser waits `suspicion_multiplier_max` times that.
+        accuser waits `suspicion_multiplier_max` times that. By default a small cluster gives two seconds: a process that stood
+        still for so long is back in time to refute.
     confirmations: independent accusers that shrink the longest suspicion to the shortest.
     gossip_interval_ms, gossip_fanout: how often, and to how many, news is sent beside the probes.
-    transmit_multiplier: every piece of news is sent multiplier * ceil(log10(n + 1)) times by each node.
+    transmit_multiplier: every piece of news is sent multiplier * ceil(log10(n + 1)) times by each node, in small clusters to
+        up to twice as many members.
     sync_interval_ms: full comparison with a random member; longer above 32 members.
     reconnect_interval_ms, reconnect_interval_ms_max: wait between two attempts to reach the same dead member or absent seed,
         so that partitions heal by themselves; it starts at the first and doubles up to the second.
@@ -41,10 +43,10 @@ class GossipConfig:
     dead_retention_ms: how long the dead are remembered, and retried. They are taught to others for half of it.
     """
 
-    probe_interval_ms: int = 500
-    probe_timeout_ms: int = 200
+    probe_interval_ms: int = 400
+    probe_timeout_ms: int = 160
     indirect_probes: int = 3
-    suspicion_multiplier: int = 3
+    suspicion_multiplier: int = 5
     suspicion_multiplier_max: int = 6
     confirmations: int = 2
     gossip_interval_ms: int = 100
@@ -96,7 +98,8 @@ class GossipConfig:
         return min(self.confirmations, members - 2) if members >= 4 else 0
 
     def transmits_max(self, members: int) -> int:
-        return self.transmit_multiplier * math.ceil(math.log10(members + 1))
+        spread = self.transmit_multiplier * math.ceil(math.log10(members + 1))
+        return max(spread, min(members - 1, 2 * self.transmit_multiplier))
 
     def sync_interval_scaled_ms(self, members: int) -> int:
         return self.sync_interval_ms * (1 if members <= 32 else math.ceil(math.log2(members) - 5) + 1)

@@ -18,6 +18,7 @@ from cluster.gossip.messages import State
 from cluster.gossip.outbox import Outbox
 from cluster.gossip.probe import endpoint_of
 from cluster.gossip.sync import open_comparison
+from cluster.ids import NodeId
 
 if TYPE_CHECKING:
     import random
@@ -74,6 +75,7 @@ class Contacts:
     """Opens comparisons. `deadline_ms` is when the next one, or the next attempt to reach somebody missing, is due."""
 
     __slots__ = (
+        "_at_seed",
         "_config", "_doublings", "_heal_ms", "_join_retry_ms", "_members", "_missing", "_missing_ms", "_outbox", "_random",
         "_seeds", "_sync_ms",
     )  # fmt: skip
@@ -91,6 +93,7 @@ class Contacts:
         self._outbox = outbox
         self._config = config
         self._seeds = seeds
+        self._at_seed: dict[Endpoint, NodeId] = {}
         self._random = source
         self._missing = Missing(config)
         self._missing_ms = now_ms + self._jittered(self._missing.first_ms)
@@ -151,11 +154,18 @@ class Contacts:
             self._outbox.request(target, open_comparison(self._members))
 
     def _absent_seeds(self) -> list[Endpoint]:
-        if not self._seeds:
-            return []
-        present = {endpoint_of(member) for member in self._members.live()}
-        present.add((self._members.own.address.host, self._members.own.address.gossip_port))
-        return [seed for seed in self._seeds if seed not in present]
+        own = (self._members.own.address.host, self._members.own.address.gossip_port)
+        return [seed for seed in self._seeds if seed != own and not self._is_present(seed)]
+
+    def _is_present(self, seed: Endpoint) -> bool:
+        """Whether somebody who is live is at this address. Who was there last is looked at first."""
+        member = self._members.get(self._at_seed[seed]) if seed in self._at_seed else None
+        if member is not None and member.state <= State.SUSPECT and endpoint_of(member) == seed:
+            return True
+        found = next((member for member in self._members.live() if endpoint_of(member) == seed), None)
+        if found is not None:
+            self._at_seed[seed] = found.alive.node
+        return found is not None
 
     def _sync_wait_ms(self) -> int:
         interval_ms = self._config.sync_interval_scaled_ms(self._members.size)

@@ -6,11 +6,11 @@ unrefuted it becomes a death (`members`). Dissemination: opinions ride on every 
 news (`broadcast`); whole tables are compared at joining, now and then, and with the dead and the seeds so that partitions
 heal (`sync`).
 
-Departures from the papers, on purpose: up to five members everybody is probed in every period, and from four on two have to
-agree on a death; a stream probe and a question to the data path run beside the indirect probe, so that lost datagrams alone do
-not accuse; a process that stood still (a late step, or `Stalled`) postpones every timer by that time, accuses nobody of what it
-missed, and loses local health before any answer is missed. Opinions are told as they change (`Effects.changes`), and published
-in cuts without flapping members (`stability`).
+Departures from the papers, on purpose: up to five members everybody is probed in every period, and two have to agree on a
+death; a stream probe and a question to the data path run beside the indirect probe, so that lost datagrams alone do not accuse;
+a process that stood still (a late step, or `Stalled`) postpones every timer by that time, accuses nobody of what it missed, and
+loses local health before any answer is missed. News goes to everybody in turn rather than to anybody. Opinions are told as they
+change (`Effects.changes`), and published in cuts without flapping members (`stability`).
 
 Invariants: nothing that arrives raises; every queue is bounded (members, news, probes, relays, requests); a step at any time
 is legal; after a step `deadline_ms` lies in its future.
@@ -36,6 +36,7 @@ from cluster.gossip.effects import (
     Leave,
     MemberView,
     Rejoin,
+    Remembered,
     Removed,
     SetAddress,
     SetHints,
@@ -76,7 +77,7 @@ from cluster.gossip.messages import (
     decode,
 )
 from cluster.gossip.outbox import Outbox
-from cluster.gossip.probe import Prober, endpoint_of
+from cluster.gossip.probe import Prober, ProbeSchedule, endpoint_of
 from cluster.gossip.reach import PathsView
 from cluster.gossip.stability import StabilityFilter
 from cluster.gossip.sync import answer, compare, reply_to
@@ -85,6 +86,8 @@ from cluster.ids import NodeId
 if TYPE_CHECKING:
     import random
 
+NEWS_OF_COMPARISON_MAX: Final = 16
+"""A comparison that brings more records than this brings no news."""
 FORGET_INTERVAL_MS: Final = 60_000
 
 
@@ -118,6 +121,7 @@ class Gossip:
         self._outbox = Outbox(self._cluster, node, boot_generation, self._news)
         self._prober = Prober(self._members, self._health, self._outbox, config, source, now_ms)
         self._gossip_ms: int | None = None
+        self._audience = ProbeSchedule(source)
         self._contacts = Contacts(self._members, self._outbox, config, seeds, source, now_ms)
         self._stability = StabilityFilter()
         self._forget_ms = now_ms + FORGET_INTERVAL_MS
@@ -173,6 +177,11 @@ class Gossip:
     @property
     def news_waiting(self) -> int:
         return len(self._news)
+
+    @property
+    def live(self) -> int:
+        """How many others are alive or suspect."""
+        return self._members.size - 1
 
     @property
     def alone(self) -> bool:
@@ -247,6 +256,9 @@ class Gossip:
             case Rejoin():
                 self._members.leaving = False
                 self._members.restate()
+            case Remembered(members):
+                for alive in members:
+                    self._members.remember(alive, now_ms)
             case Removed(nodes, members_epoch):
                 for node in self._members.remove(nodes, members_epoch):
                     self._accused_ms.pop(node, None)
@@ -270,6 +282,7 @@ class Gossip:
             view, before = change.member, change.before
             if view.state <= State.SUSPECT:
                 self._prober.add(view.node)
+                self._audience.add(view.node)
             if view.state is not before:
                 self._stability.hear(view.node, view.state, now_ms)
             self._contacts.changed(change, now_ms)
@@ -417,16 +430,23 @@ class Gossip:
                 self._outbox.request(target, delta)
 
     def _merge(self, records: list[SyncRecord], reporter: NodeId, now_ms: int) -> None:
+        """Who learns of a crowd at once is the one who lagged behind, and has no news for the others."""
+        news = len(records) <= NEWS_OF_COMPARISON_MAX
         for record in records:
-            self._members.merge(record, reporter, now_ms)
+            self._members.merge(record, reporter, now_ms, news=news)
 
     # What happens by itself.
+
+    def _is_live(self, node: NodeId) -> bool:
+        member = self._members.get(node)
+        return member is not None and member.state <= State.SUSPECT
 
     def _tick_gossip(self, now_ms: int) -> None:
         if self._gossip_ms is not None and self._gossip_ms <= now_ms:
             self._gossip_ms = None
-            live = self._members.live()
-            for member in self._random.sample(live, min(self._config.gossip_fanout, len(live))):
+            for node in self._audience.take(self._config.gossip_fanout, self._is_live):
+                member = self._members.get(node)
+                assert member is not None, "the schedule was just asked for live members"
                 self._outbox.send(endpoint_of(member))
         if self._gossip_ms is None and self._news and self._members.size > 1:
             self._gossip_ms = now_ms + self._config.gossip_interval_ms

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from cluster.gossip.messages import Address, ForeignVersion, Load, State, Tags
+from cluster.gossip.messages import Address, Alive, ForeignVersion, Load, State, Tags
 from cluster.ids import NodeId
 
 Endpoint = tuple[str, int]
@@ -93,6 +93,15 @@ class Rejoin:
 
 
 @dataclass(frozen=True, slots=True)
+class Remembered:
+    """Members that were there when this was written down, this node perhaps among them. No news to anybody; whoever is not
+    there any more is found out like everybody else.
+    """
+
+    members: Iterable[Alive]
+
+
+@dataclass(frozen=True, slots=True)
 class Removed:
     """The authoritative list of members, as of this epoch, no longer has these ids, for good: forget them and refuse them from
     now on, whoever still gossips about them. Ids are never reused; lists may be cumulative and may come late or twice.
@@ -134,6 +143,7 @@ Event = (
     | SetAddress
     | Leave
     | Rejoin
+    | Remembered
     | Removed
     | Stalled
     | DataPath

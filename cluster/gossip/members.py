@@ -179,7 +179,7 @@ class Members:
         else:
             self._hear_against(opinion, now_ms)
 
-    def note(self, note: Note) -> None:
+    def note(self, note: Note, *, news: bool = True) -> None:
         """Take what a member says of itself, if it is that process and newer than what is held."""
         member = self._members.get(note.node)
         if member is None or note.generation != member.alive.generation:
@@ -193,18 +193,19 @@ class Members:
             member.load = note
         else:
             return
-        self._news.put(note)
+        if news:
+            self._news.put(note)
         self.changes.append(MemberChange(member.view(), member.state))
 
-    def _hear_alive(self, alive: Alive, now_ms: int) -> None:
+    def _hear_alive(self, alive: Alive, now_ms: int, *, news: bool = True) -> None:
         member = self._members.get(alive.node)
         if member is None:
-            self._insert(Member(alive, State.ALIVE, now_ms))
+            self._insert(Member(alive, State.ALIVE, now_ms), news=news)
             return
         if alive.identity <= member.alive.identity or not self._plausible(member, alive.generation, alive.incarnation):
             return
         before, restarted = member.state, alive.generation > member.alive.generation
-        news = (alive.address, alive.tags) != (member.alive.address, member.alive.tags)
+        changed = (alive.address, alive.tags) != (member.alive.address, member.alive.tags)
         if restarted:
             self._record(member, Happening.RESTARTED, now_ms, alive)
             member.hints = member.load = None
@@ -219,7 +220,7 @@ class Members:
             member.reach = Reach()
         self._become(member, alive, State.ALIVE, now_ms)
         self._news.put(alive)
-        if restarted or news or before is not State.ALIVE:
+        if restarted or changed or before is not State.ALIVE:
             self.changes.append(MemberChange(member.view(), before))
 
     def _hear_against(self, opinion: Suspect | Dead | Left, now_ms: int) -> None:
@@ -244,7 +245,7 @@ class Members:
         accusers = [(accuser, self._zone_of(accuser.node)) for accuser in opinion.accusers]
         suspicion = member.suspicion
         if suspicion is not None and opinion.incarnation == member.alive.incarnation:
-            if suspicion.confirm(accusers):
+            if suspicion.confirm(accusers, now_ms):
                 self._weighed = False
                 self._record(member, Happening.CONFIRMED, now_ms)
                 self._news.put(Suspect(*identity_of(member.alive), member.held_accusers))
@@ -276,10 +277,16 @@ class Members:
         self.changes.append(MemberChange(member.view(), before))
 
     def accuse(self, node: NodeId, generation: int, paths: Path, now_ms: int) -> None:
-        """This node's own probe failed. Ignored if the member is another process by now."""
+        """This node's own probe failed. Ignored if the member is another process by now.
+
+        Said again each time: where two have to agree, an accusation that was lost on its way would wait for ever.
+        """
         member = self._members.get(node)
         if member is not None and member.alive.generation == generation:
             self.teller = self.own.node
+            if member.suspicion is not None and self.own.node in member.suspicion.accusers:
+                self._news.put(Suspect(*identity_of(member.alive), member.held_accusers))
+                return
             self.hear(Suspect(node, generation, member.alive.incarnation, (Accuser(self.own.node, paths),)), now_ms)
 
     # Verdicts.
@@ -305,13 +312,13 @@ class Members:
     def _weigh(self) -> None:
         """Who could confirm decides how long a suspicion waits: those who are not suspected themselves, and this node.
 
-        In a small cluster of four or more two have to agree, as long as there are two to ask: one node with a broken link
+        In a small cluster of three or more two have to agree, as long as there are two to ask: one node with a broken link
         must not bury the others.
         """
         size, witnesses = self.size, self.population.unsuspected + 1
         small = self.profile.small
         expected = min(self._config.confirmations_expected(size), 1) if small else self._config.confirmations_expected(size)
-        agreement = min(2, witnesses) if small and size >= 4 else 1
+        agreement = min(2, witnesses) if small and size >= 3 else 1
         zones = len(self.population.zones.keys() | {self.own.tags.zone})
         for member in self._suspects.values():
             assert member.suspicion is not None
@@ -331,8 +338,8 @@ class Members:
 
     # What was learnt by comparing tables.
 
-    def merge(self, record: SyncRecord, reporter: NodeId, now_ms: int) -> None:
-        """Take a record of another table.
+    def merge(self, record: SyncRecord, reporter: NodeId, now_ms: int, *, news: bool = True) -> None:
+        """Take a record of another table. news: whether a member that was not known is told on.
 
         A death that we only read about is a suspicion first, so that the subject can refute it: that is how two halves
         of a healed partition, each holding the other dead, come together.
@@ -345,7 +352,7 @@ class Members:
         if state >= State.DEAD and (member is None or (member.state >= State.DEAD and alive.identity > member.alive.identity)):
             self._learn_gone(member, record, now_ms)
             return
-        self._hear_alive(alive, now_ms)
+        self._hear_alive(alive, now_ms, news=news)
         if state is State.LEFT:
             self.hear(Left(*identity_of(alive)), now_ms)
         elif state is not State.ALIVE:
@@ -353,7 +360,7 @@ class Members:
             self.hear(Suspect(*identity_of(alive), accusers or (Accuser(reporter),)), now_ms)
         for note in (record.hints, record.load):
             if note is not None and note.node == alive.node:
-                self.note(note)
+                self.note(note, news=news)
 
     def _learn_gone(self, member: Member | None, record: SyncRecord, now_ms: int) -> None:
         """Remember somebody who was gone before we heard of it, with the age of its death and without news."""
@@ -366,6 +373,11 @@ class Members:
             member.alive, member.state, member.accusers = record.alive, record.state, record.accusers
             self._index_dead(member)
             self._hash(member)
+
+    def remember(self, alive: Alive, now_ms: int) -> None:
+        """Somebody who was there before this process began; no news."""
+        if alive.node != self.own.node and alive.node not in self._members and alive.node not in self._removed:
+            self._insert(Member(alive, State.ALIVE, now_ms), news=False)
 
     # Forgetting.
 

@@ -47,14 +47,16 @@ class _Flaps:
 class StabilityFilter:
     """What is published of each member: ALIVE, DEAD or LEFT; suspects are still alive here.
 
-    Invariant: published and opinion differ only for members that wait in `_pending`.
+    Invariant: published and opinion differ only for members that wait: in `_pending` for the next cut, or in `_held` for the
+    end of their hold-down.
     """
 
-    __slots__ = ("_first_ms", "_flaps", "_last_ms", "_number", "_pending", "published")
+    __slots__ = ("_first_ms", "_flaps", "_held", "_last_ms", "_number", "_pending", "published")
 
     def __init__(self) -> None:
         self.published: dict[NodeId, State] = {}
         self._pending: dict[NodeId, None] = {}
+        self._held: dict[NodeId, int] = {}
         self._flaps: dict[NodeId, _Flaps] = {}
         self._first_ms = 0
         self._last_ms = 0
@@ -62,49 +64,53 @@ class StabilityFilter:
 
     def hear(self, node: NodeId, state: State, now_ms: int) -> None:
         """An opinion changed to this state."""
+        published = self.published.get(node)
         if state is State.DEAD:
             self._flaps.setdefault(node, _Flaps()).died(now_ms)
-        if _settled(state) is self.published.get(node):
+        self._held.pop(node, None)
+        if _settled(state) is published:
             self._pending.pop(node, None)
-        elif node not in self._pending:
+            return
+        if published is State.DEAD and state <= State.SUSPECT and (flaps := self._flaps.get(node)) is not None:
+            until_ms = flaps.held_until_ms()
+            if until_ms > now_ms:
+                self._held[node] = until_ms
+                self._pending.pop(node, None)
+                return
+        if node not in self._pending:
             if not self._pending:
                 self._first_ms = now_ms
             self._pending[node] = None
             self._last_ms = now_ms
 
     def forget(self, node: NodeId) -> None:
-        for held in (self.published, self._pending, self._flaps):
-            held.pop(node, None)
+        for known in (self.published, self._pending, self._held, self._flaps):
+            known.pop(node, None)
 
     def deadline_ms(self) -> int | None:
         """When to look again; None while nothing waits."""
+        due_ms = min(self._held.values(), default=None)
         if not self._pending:
-            return None
-        return min(self._due_ms(node) for node in self._pending)
+            return due_ms
+        return self._cut_ms if due_ms is None else min(due_ms, self._cut_ms)
 
-    def _due_ms(self, node: NodeId) -> int:
-        due_ms = min(self._last_ms + QUIET_MS, self._first_ms + BATCH_MS_MAX)
-        flaps = self._flaps.get(node)
-        if flaps is not None and self.published.get(node) is State.DEAD:
-            return max(due_ms, flaps.held_until_ms())
-        return due_ms
+    @property
+    def _cut_ms(self) -> int:
+        return min(self._last_ms + QUIET_MS, self._first_ms + BATCH_MS_MAX)
 
     def publish(self, now_ms: int, view_of: Callable[[NodeId], MemberView | None]) -> Cut | None:
         """The cut that is due now, if any."""
-        due = [node for node in self._pending if self._due_ms(node) <= now_ms]
-        if not due:
-            return None
-        views = []
+        due = [node for node, until_ms in self._held.items() if until_ms <= now_ms]
         for node in due:
-            del self._pending[node]
-            view = view_of(node)
-            if view is not None:
-                self.published[node] = _settled(view.state)
-                views.append(view)
-        if self._pending:
-            self._first_ms = self._last_ms = now_ms
+            del self._held[node]
+        if self._pending and self._cut_ms <= now_ms:
+            due += self._pending
+            self._pending = {}
+        views = [view for node in due if (view := view_of(node)) is not None]
         if not views:
             return None
+        for view in views:
+            self.published[view.node] = _settled(view.state)
         self._number += 1
         return Cut(
             self._number,

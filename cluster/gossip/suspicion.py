@@ -26,7 +26,7 @@ class Suspicion:
     deadline moves later only by `postpone` and by witnesses that come.
     """
 
-    __slots__ = ("_expected", "_max_ms", "_min_ms", "_start_ms", "_zones", "accusers", "deadline_ms")
+    __slots__ = ("_agreed_ms", "_expected", "_max_ms", "_min_ms", "_start_ms", "_zones", "accusers", "deadline_ms")
 
     def __init__(
         self, accusers: Iterable[tuple[Accuser, str]], *, now_ms: int, min_ms: int, max_ms: int, expected: int
@@ -38,13 +38,15 @@ class Suspicion:
         """When the verdict is due, as of the last `weigh`."""
         self._zones: dict[NodeId, str] = {}
         self._start_ms = now_ms
+        self._agreed_ms = now_ms
+        """When the second accuser was heard of."""
         self._min_ms = min_ms
         self._max_ms = max_ms
         self._expected = expected
-        self.confirm(accusers)
+        self.confirm(accusers, now_ms)
         assert self.accusers, "a suspicion has an accuser"
 
-    def confirm(self, accusers: Iterable[tuple[Accuser, str]]) -> bool:
+    def confirm(self, accusers: Iterable[tuple[Accuser, str]], now_ms: int) -> bool:
         """Count accusers, each with its zone, that were not known; True if any was, and may matter: that is news to pass on."""
         fresh = False
         for accuser, zone in accusers:
@@ -52,6 +54,8 @@ class Suspicion:
                 self.accusers[accuser.node] = accuser
                 self._zones[accuser.node] = zone
                 fresh = True
+                if len(self.accusers) == 2:
+                    self._agreed_ms = now_ms
         return fresh
 
     def _make_room(self, zone: str) -> bool:
@@ -70,7 +74,8 @@ class Suspicion:
         """Set the deadline by who could speak now.
 
         zones: in which somebody lives who could confirm. expected: confirmations that shrink the wait to the shortest.
-        agreement: accusers without whom there is no verdict.
+        agreement: accusers without whom there is no verdict; the time runs from when they agreed, for one of them may have been
+        mistaken, and the suspect may have only now begun to be silent.
         """
         confirmations = len(self.accusers) - 1
         if zones > 1:
@@ -79,7 +84,8 @@ class Suspicion:
         if len(self.accusers) < agreement:
             self.deadline_ms = NEVER_MS
         else:
-            self.deadline_ms = self._start_ms + self._timeout_ms(confirmations, expected)
+            start_ms = self._agreed_ms if agreement > 1 else self._start_ms
+            self.deadline_ms = start_ms + self._timeout_ms(confirmations, expected)
 
     def _timeout_ms(self, confirmations: int, expected: int) -> int:
         if confirmations >= expected:
@@ -90,5 +96,6 @@ class Suspicion:
     def postpone(self, stalled_ms: int) -> None:
         """This process stood still: it could not have heard a refutation in that time."""
         self._start_ms += stalled_ms
+        self._agreed_ms += stalled_ms
         if self.deadline_ms != NEVER_MS:
             self.deadline_ms += stalled_ms

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from chaos.gossip.network import CLUSTER
 from cluster.gossip.broadcast import BroadcastQueue
 from cluster.gossip.config import GossipConfig
 from cluster.gossip.core import Gossip
@@ -31,7 +32,6 @@ from cluster.gossip.messages import (
 )
 from cluster.ids import NodeId
 
-CLUSTER = "tested"
 TAG = cluster_tag(CLUSTER)
 ME = NodeId("n0")
 

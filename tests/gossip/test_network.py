@@ -9,12 +9,12 @@ from functools import partial
 
 import pytest
 
+from chaos.gossip.network import Network
 from cluster.gossip.config import GossipConfig
 from cluster.gossip.effects import Datagram, Leave, Removed
 from cluster.gossip.messages import Ping, State
 from tests.gossip.cores import dead, node
 from tests.gossip.cores import packet as packet_of
-from tests.gossip.network import Network
 
 ALIVE, SUSPECT, DEAD, LEFT = State.ALIVE, State.SUSPECT, State.DEAD, State.LEFT
 CONFIG = GossipConfig()

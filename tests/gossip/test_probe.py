@@ -331,7 +331,7 @@ def test_a_node_that_wakes_for_other_reasons_probes_then_and_not_more_often() ->
     """A process that sleeps most of the time pays for each waking: periods begin when it is awake anyway, a little early at
     most, and as many of them in a minute as ever.
     """
-    core = Core(1)
+    core = Core(1, config=GossipConfig(probe_interval_ms=500, probe_timeout_ms=200))
     began_ms: list[int] = []
     ticked = 0
     for _ in range(600):

@@ -32,7 +32,7 @@ def test_a_lonely_accuser_waits_longest_and_confirmations_shrink_the_wait_to_the
     one = suspicion(1)
     waits = [weigh(one)]
     for confirming in (2, 3):
-        assert one.confirm(zoned(confirming))
+        assert one.confirm(zoned(confirming), 1000)
         waits.append(weigh(one))
     assert waits[0] == 600
     assert waits[2] == 100
@@ -43,18 +43,18 @@ def test_a_lonely_accuser_waits_longest_and_confirmations_shrink_the_wait_to_the
 def test_the_same_accuser_does_not_confirm_itself() -> None:
     """Trap 13: only different original accusers are independent."""
     one = suspicion(1)
-    assert not one.confirm(zoned(1, 1))
+    assert not one.confirm(zoned(1, 1), 1000)
     assert weigh(one) == 600
-    assert one.confirm(zoned(1, 2, 2))
+    assert one.confirm(zoned(1, 2, 2), 1000)
     assert list(one.accusers) == [node(1), node(2)]
 
 
 def test_confirmations_beyond_the_expected_are_no_news_and_take_no_room() -> None:
     one = suspicion(1, 2, 3)
-    assert not one.confirm(zoned(4))
+    assert not one.confirm(zoned(4), 1000)
     many = Suspicion(zoned(*range(20)), now_ms=0, min_ms=1, max_ms=1, expected=50)
     assert len(many.accusers) == ACCUSERS_MAX
-    assert not many.confirm(zoned(30))
+    assert not many.confirm(zoned(30), 1000)
 
 
 def test_without_anybody_to_confirm_the_shortest_wait_applies() -> None:
@@ -88,16 +88,17 @@ def test_a_helper_gives_up_in_time_for_its_nack_to_count(interval_ms: int, timeo
 
 @pytest.mark.parametrize(("rtt_ms", "timeout_ms"), [(None, 200), (0.5, 100), (70, 140), (110, 220), (400, 250)])
 def test_a_probe_waits_longer_for_far_peers_and_never_beyond_half_its_period(rtt_ms: float | None, timeout_ms: int) -> None:
-    assert GossipConfig().probe_timeout_at_rtt_ms(rtt_ms) == timeout_ms
+    config = GossipConfig(probe_interval_ms=500, probe_timeout_ms=200)
+    assert config.probe_timeout_at_rtt_ms(rtt_ms) == timeout_ms
 
 
 def test_one_zone_is_one_witness_while_others_could_speak() -> None:
     """A rack that lost its uplink has many accusers of everybody else, and all of them say one thing."""
     one = suspicion(1)
-    assert one.confirm(zoned(2, 3))
+    assert one.confirm(zoned(2, 3), 1000)
     assert weigh(one, zones=1) == 100
     assert weigh(one, zones=2) == 600
-    assert one.confirm(zoned(4, zone="y")), "a new zone matters although there are enough accusers"
+    assert one.confirm(zoned(4, zone="y"), 1000), "a new zone matters although there are enough accusers"
     assert len(one.accusers) == 3
     assert weigh(one, zones=2) == 100, "of two zones both have spoken"
     assert 100 < weigh(one, zones=3) < 600
@@ -109,8 +110,9 @@ def test_without_agreement_there_is_no_verdict() -> None:
     assert weigh(one, expected=1, agreement=2) == NEVER_MS - 1000
     one.postpone(5_000)
     assert weigh(one, expected=1, agreement=1) == 600 + 5_000
-    assert one.confirm(zoned(2))
-    assert weigh(one, expected=1, agreement=2) == 100 + 5_000
+    assert one.confirm(zoned(2), 9_000)
+    assert weigh(one, expected=1, agreement=2) == 100 + 8_000, "from when they agreed"
+    assert weigh(one, expected=1, agreement=1) == 100 + 5_000
 
 
 @pytest.mark.parametrize(

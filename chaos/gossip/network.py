@@ -1,7 +1,8 @@
 """A network under virtual time that carries the packets of real gossip cores. One seed, one run.
 
-Faults: datagram loss, delay, partitions (one-way too), crash, restart as a new process, pause. A paused node keeps its
-packets and its timers and gets them all late; a stream survives loss, because TCP repeats, but not a partition.
+Faults: datagram loss, duplication and reordering, delay, partitions (one-way too), crash, restart as a new process, pause,
+clocks that run apart. A paused node keeps its packets and its timers and gets them all late; a stream survives loss, because
+TCP repeats, but not a partition.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -20,16 +22,19 @@ from cluster.gossip.effects import (
     Endpoint,
     Event,
     MemberChange,
+    Remembered,
     StreamFailed,
     StreamReplied,
     StreamRequested,
     Tick,
 )
-from cluster.gossip.messages import Address, State, Tags
+from cluster.gossip.messages import Address, Alive, State, Tags
 from cluster.ids import NodeId
-from tests.gossip.cores import CLUSTER
 
+CLUSTER = "simulated"
 STREAM_TIMEOUT_MS = 1_000
+REORDERED_MS = 100
+"""A datagram that is reordered comes this much later at most."""
 
 
 @dataclass(slots=True)
@@ -48,10 +53,31 @@ class Host:
     superseded_by: int = 0
     datagrams_sent: int = 0
     bytes_sent: int = 0
+    bytes_received: int = 0
+    steps: int = 0
+    step_us: list[float] | None = None
+    """How long each step took by a real clock, where somebody asked for that."""
+    clock_rate: float = 1.0
+    clock_offset_ms: int = 0
+
+    def clock_ms(self, now_ms: int) -> int:
+        """What this machine's clock shows."""
+        return int(now_ms * self.clock_rate) + self.clock_offset_ms
+
+    def reached_ms(self, clock_ms: int) -> int:
+        """When its clock shows that, or a little later."""
+        at_ms = int((clock_ms - self.clock_offset_ms) / self.clock_rate)
+        while self.clock_ms(at_ms) < clock_ms:
+            at_ms += 1
+        return at_ms
 
 
 class Network:
-    """Cores of `count` nodes n0, n1, ...; everybody's seeds are the first three."""
+    """Cores of `count` nodes n0, n1, ...; everybody's seeds are the first three.
+
+    loss, duplication, reordering: the share of datagrams that it happens to. skew: by how much clocks run fast or slow, as a
+    share; they differ by minutes too. met: everybody knows everybody from the start. zones: how many there are.
+    """
 
     def __init__(
         self,
@@ -59,13 +85,23 @@ class Network:
         seed: int,
         *,
         loss: float = 0.0,
+        duplication: float = 0.0,
+        reordering: float = 0.0,
+        skew: float = 0.0,
+        zones: int = 1,
+        met: bool = False,
         delay_ms: tuple[int, int] = (1, 5),
         config: GossipConfig | None = None,
         boot_spread_ms: int = 0,
         streams: bool = True,
     ) -> None:
-        self.now_ms = 1_000_000
+        self.now_ms = self.began_ms = 1_000_000
         self.loss = loss
+        self.duplication = duplication
+        self.reordering = reordering
+        self._skew = skew
+        self._zones = zones
+        self._remembered: tuple[Alive, ...] = ()
         self.delay_ms = delay_ms
         self.streams = streams
         """Whether streams get through. Without them only datagrams speak for a member."""
@@ -82,6 +118,8 @@ class Network:
         self.seeds: tuple[Endpoint, ...] = tuple((f"host-{name}", 7402) for name in self._names[:3])
         for name in self._names:
             self._boot(name, self.random.randint(0, boot_spread_ms))
+        if met:
+            self._remembered = tuple(host.core.own for host in self.hosts.values())
 
     def __getitem__(self, number: int) -> Host:
         return self.hosts[self._names[number]]
@@ -146,11 +184,16 @@ class Network:
         endpoint = (f"host-{name}", 7402)
         host = Host(name, endpoint, None, random.Random(self.random.random()))  # type: ignore[arg-type]
         host.up = False
+        if self._skew:
+            host.clock_rate = 1 + self.random.uniform(-self._skew, self._skew)
+            host.clock_offset_ms = self.random.randint(-300_000, 300_000)
         self.hosts[name] = self._by_endpoint[endpoint] = host
 
         def start() -> None:
             host.up = True
             host.core = self._core(host)
+            if self._remembered:
+                self._step(host, Remembered(self._remembered))
             self._arm(host)
 
         host.core = self._core(host)
@@ -162,11 +205,11 @@ class Network:
             node=host.name,
             boot_generation=host.generation,
             address=Address(*host.endpoint),
-            tags=Tags(host.endpoint[0], "zone"),
+            tags=Tags(host.endpoint[0], f"zone-{int(host.name[1:]) % self._zones}"),
             seeds=self.seeds,
             config=self.config,
             source=host.source,
-            now_ms=self.now_ms,
+            now_ms=host.clock_ms(self.now_ms),
         )
 
     def _at(self, at_ms: int, action: Callable[[], None]) -> None:
@@ -179,7 +222,7 @@ class Network:
             if host.core is core and core.deadline_ms == deadline_ms:
                 self._deliver(host, Tick())
 
-        self._at(max(deadline_ms, self.now_ms), due)
+        self._at(max(host.reached_ms(deadline_ms), self.now_ms), due)
 
     def _deliver(self, host: Host, event: Event) -> None:
         if host.paused:
@@ -190,7 +233,11 @@ class Network:
 
     def _step(self, host: Host, event: Event) -> Effects:
         deadline_ms = host.core.deadline_ms
-        effects = host.core.step(event, self.now_ms)
+        host.steps += 1
+        began = time.perf_counter()
+        effects = host.core.step(event, host.clock_ms(self.now_ms))
+        if host.step_us is not None:
+            host.step_us.append((time.perf_counter() - began) * 1e6)
         if host.core.deadline_ms != deadline_ms:
             self._arm(host)
         host.changes += [(self.now_ms, change) for change in effects.changes]
@@ -200,13 +247,17 @@ class Network:
             host.bytes_sent += len(data)
             if self.random.random() >= self.loss:
                 self._carry(host, target, Datagram(host.endpoint, data))
+                if self.duplication and self.random.random() < self.duplication:
+                    self._carry(host, target, Datagram(host.endpoint, data))
         for request in effects.requests:
+            host.bytes_sent += len(request.data)
             stream = next(self._stream_numbers)
             self._streams[stream] = (host, host.generation, request.request)
             if self.streams:
                 self._carry(host, request.target, StreamRequested(stream, request.data))
             self._at(self.now_ms + STREAM_TIMEOUT_MS, lambda stream=stream: self._fail(stream))  # type: ignore[misc]
         for reply in effects.replies:
+            host.bytes_sent += len(reply.data)
             asker, generation, number = self._streams.pop(reply.stream, (host, -1, 0))
             if generation == asker.generation:
                 event_back = StreamReplied(number, reply.data) if reply.data else StreamFailed(number)
@@ -223,7 +274,10 @@ class Network:
             if isinstance(event, Datagram) or receiver.generation == generation:
                 self._deliver(receiver, event)
 
-        self._at(self.now_ms + self.random.randint(*self.delay_ms), arrive)
+        delay_ms = self.random.randint(*self.delay_ms)
+        if self.reordering and isinstance(event, Datagram) and self.random.random() < self.reordering:
+            delay_ms += self.random.randint(0, REORDERED_MS)
+        self._at(self.now_ms + delay_ms, arrive)
 
     def _fail(self, stream: int) -> None:
         asker, generation, number = self._streams.pop(stream, (None, 0, 0))
