@@ -7,9 +7,9 @@ Everything that an author needs is a name of this package; a name is looked up w
 
     Command      the running command: sender, now, random, index, new_id(), after(), at(), every(), ask(), cancel(),
                  emit()
-    Document     the base class of all documents            on      handlers that may write: construct, message, alarm, answer
+    Document     the base class of all documents            on      what may write: construct, message, alarm, answer, http
     Event        the base class of what is emitted
-    Record       the base class of an author's values       read    functions that may not: gate, policy, view
+    Record       the base class of an author's values       read    functions that may not: gate, policy, view, http
     Refused      the base class of declared refusals        field   state: public, private, visible
     Table Text OrderedSet   containers of state             anyone  the gate that admits everybody
     Tally        a number that many add to                  latest  the newest rows, as the window of a table
@@ -17,6 +17,7 @@ Everything that an author needs is a name of this package; a name is looked up w
     Random       what ctx.random is                         Before      in an upgrade hook: the old fields
     Blob         a file in the state, seen by its hash
     Maybe        a value, or nothing: what answers come as  Presence    what connections show each other
+    Request Response        HTTP, as handlers see it        BadRequest  a refusal: the request can not be read
 
 Reading order is request order; a module imports only from layers below its own.
 
@@ -47,11 +48,13 @@ if TYPE_CHECKING:
     from cluster.documents.declare import Before, Document, anyone, field, on, read
     from cluster.documents.maybe import Maybe
     from cluster.documents.presence import Presence
+    from cluster.documents.requests import BadRequest, Request, Response
     from cluster.documents.state import Blob, Event, OrderedSet, Record, Refused, StaleEdit, Table, Tally, Text, latest
     from cluster.ids import Principal
 
 __version__ = "0.1.0"
 __all__ = [
+    "BadRequest",
     "Before",
     "Blob",
     "Command",
@@ -64,6 +67,8 @@ __all__ = [
     "Random",
     "Record",
     "Refused",
+    "Request",
+    "Response",
     "StaleEdit",
     "Table",
     "Tally",

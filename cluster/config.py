@@ -177,6 +177,11 @@ class NodeConfig:
     client_port: int = _setting(_PORT, "gRPC for clients", default=7400)
     peer_port: int = _setting(_PORT, "replication between nodes, next to the client port", default=PEER_PORT_DEFAULT)
     gossip_port: int = _setting(_PORT, "UDP and TCP of gossip, next to the peer port", default=7402)
+    http_port: int = _setting(
+        Range(0, 65535),
+        "0, off: HTTP handlers and files of documents, on loopback only, because identities are unverified headers",
+        default=0,
+    )
     initial_nodes: tuple[InitialNode, ...] = _setting(
         None, "empty. read only while data_dir is empty, and the same list on all nodes that a cluster begins with", default=()
     )
@@ -282,6 +287,8 @@ class NodeConfig:
     def _check_relations(self) -> None:
         if len({self.client_port, self.peer_port, self.gossip_port}) < 3:
             _refuse("peer_port", self.peer_port, "client_port, peer_port and gossip_port must differ")
+        if self.http_port in (self.client_port, self.peer_port, self.gossip_port):
+            _refuse("http_port", self.http_port, "a port of its own, or 0")
         floor_ms = ELECTION_HEARTBEATS_MIN * self.heartbeat_interval_ms
         if self.election_timeout_ms < floor_ms:
             _refuse(

@@ -23,6 +23,7 @@
         TooLarge                a named size bound was exceeded
         UnknownSpace            no such space is deployed
         UnknownChannel          the space's code has no such handler
+        UnknownRoute            nothing of the document takes this method and path; `allow` names what the path takes
         UnknownShard            the cluster has no such shard
         UnknownNode             the cluster has no such node
         UnknownDocument         never created
@@ -197,6 +198,10 @@ class UnknownSpace(RejectedError):
 
 class UnknownChannel(RejectedError):
     """The space's code has no such handler."""
+
+
+class UnknownRoute(RejectedError):
+    """Nothing of the document takes a request of this method and path."""
 
 
 class UnknownShard(RejectedError):

@@ -67,7 +67,8 @@ def _checked(code: dict[str, Any], as_json: bool) -> Exit:
 
 
 async def _serve(workshop: Any, port: int, as_json: bool) -> None:
-    from cluster.web.server import HOST, DevelopmentServer, listen
+    from cluster.gateway.http_server import HOST, listen
+    from cluster.web.server import DevelopmentServer
 
     def told(code: dict[str, Any]) -> None:
         if as_json:

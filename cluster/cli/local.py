@@ -60,7 +60,7 @@ class ProcessStuck(ClusterError):
 @dataclass(slots=True)
 class LocalNode:
     """One node of the folder. pid 0: never started, or ended by us. created_s: the process's start time, as the system has
-    it.
+    it. http_port 0: it serves no HTTP.
     """
 
     number: int
@@ -70,11 +70,17 @@ class LocalNode:
     gossip_port: int
     pid: int = 0
     created_s: float = 0.0
+    http_port: int = 0
 
     @property
     def address(self) -> str:
         """Where its gateway listens."""
         return f"{HOST}:{self.client_port}"
+
+    @property
+    def url(self) -> str:
+        """Where it serves HTTP; empty when it does not."""
+        return f"http://{HOST}:{self.http_port}" if self.http_port else ""
 
     def initial(self) -> InitialNode:
         """How the others reach it."""
@@ -109,20 +115,22 @@ class LocalCluster:
         settings: Mapping[str, str | int] | None = None,
         near: int = 0,
         tied: bool = False,
+        http: bool = False,
     ) -> LocalCluster:
         """Write the folder of a new cluster.
 
         settings: further values of moot.toml, the same for all nodes. near: ports to prefer, from this one on; 0 for any.
-        tied: nodes stop when this process ends, however it ends.
+        tied: nodes stop when this process ends, however it ends. http: whether nodes serve HTTP.
         Raises InvalidRequest if there is one already or the numbers are not possible, ConfigurationInvalid for settings.
         """
         if not 1 <= nodes <= NODES_MAX:
             raise InvalidRequest(f"a local cluster has 1 to {NODES_MAX} nodes, not {nodes}")
         if (folder / "cluster.json").exists():
             raise InvalidRequest(f"{folder} already holds a cluster")
-        ports = _choose_ports(nodes, near)
+        ports = _choose_ports(nodes, near, PORTS_PER_NODE + http)
         registry = _Registry(REGISTRY_FORMAT, shards, dict(settings or {}))
-        registry.nodes = [LocalNode(place + 1, f"n{place + 1}", *trio) for place, trio in enumerate(ports)]
+        for number, (client, peer, gossip, *more) in enumerate(ports, 1):
+            registry.nodes.append(LocalNode(number, f"n{number}", client, peer, gossip, http_port=more[0] if http else 0))
         made = cls(folder, registry, tied=tied)
         for node in registry.nodes:
             made.configure(node)
@@ -188,6 +196,7 @@ class LocalCluster:
             client_port=node.client_port,
             peer_port=node.peer_port,
             gossip_port=node.gossip_port,
+            http_port=node.http_port,
             initial_nodes=tuple(each.initial() for each in self.nodes),
             **values,  # type: ignore[arg-type]
         )
@@ -371,23 +380,21 @@ def _environment() -> dict[str, str]:
     return environment
 
 
-def _choose_ports(nodes: int, near: int) -> list[tuple[int, int, int]]:
-    """Three free ports for each node: those from `near` on in steps when all are free, otherwise any."""
+def _choose_ports(nodes: int, near: int, each: int) -> list[list[int]]:
+    """So many free ports for each node: those from `near` on in steps when all are free, otherwise any."""
     if near:
-        wanted = [tuple(range(near + PORT_STEP * place, near + PORT_STEP * place + PORTS_PER_NODE)) for place in range(nodes)]
-        if all(_is_free(port) for trio in wanted for port in trio):
-            return wanted  # type: ignore[return-value]
+        wanted = [list(range(near + PORT_STEP * place, near + PORT_STEP * place + each)) for place in range(nodes)]
+        if all(_is_free(port) for ports in wanted for port in ports):
+            return wanted
     source = random.Random()
     chosen: list[int] = []
     for _ in range(SEARCH_ATTEMPTS_MAX):
         port = source.choice(SEARCH_PORTS)
         if port not in chosen and _is_free(port):
             chosen.append(port)
-        if len(chosen) == nodes * PORTS_PER_NODE:
-            return [(chosen[at], chosen[at + 1], chosen[at + 2]) for at in range(0, len(chosen), PORTS_PER_NODE)]
-    raise InvalidRequest(
-        f"fewer than {nodes * PORTS_PER_NODE} free ports were found in {SEARCH_PORTS.start}..{SEARCH_PORTS.stop}"
-    )
+        if len(chosen) == nodes * each:
+            return [chosen[at : at + each] for at in range(0, len(chosen), each)]
+    raise InvalidRequest(f"fewer than {nodes * each} free ports were found in {SEARCH_PORTS.start}..{SEARCH_PORTS.stop}")
 
 
 def _is_free(port: int) -> bool:

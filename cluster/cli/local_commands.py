@@ -30,7 +30,7 @@ from cluster.client import Client
 from cluster.config import SHARDS_DEFAULT, SHARDS_MAX
 from cluster.documents.bundle import from_path
 
-EXAMPLES: Final = ("text", "chat", "tictactoe", "counter", "cards", "poll", "auction", "assistant")
+EXAMPLES: Final = ("text", "chat", "tictactoe", "counter", "cards", "poll", "auction", "assistant", "guestbook")
 HEALTHY_TIMEOUT_S: Final = 60.0
 REFRESH_S: Final = 1.0
 
@@ -98,7 +98,7 @@ def _made(folder: Path, nodes: int | None, shards: int) -> LocalCluster:
     folder = folder.absolute()
     if not (folder / "cluster.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        return LocalCluster.create(folder, nodes or 3, shards=shards, near=PORT_BASE)
+        return LocalCluster.create(folder, nodes or 3, shards=shards, near=PORT_BASE, http=True)
     local = LocalCluster.open(folder)
     if nodes is not None and nodes != len(local.nodes):
         raise CommandFailed(
@@ -145,11 +145,12 @@ async def deploy_examples(client: Client, names: tuple[str, ...] = EXAMPLES) -> 
 
 
 def example(name: str) -> Path:
-    """The file of an example document type."""
+    """The file, or the package, of an example document type."""
     from cluster import examples
 
     (folder,) = examples.__path__
-    return Path(folder) / f"{name}.py"
+    package = Path(folder) / name
+    return package if package.is_dir() else Path(folder) / f"{name}.py"
 
 
 def _described(local: LocalCluster) -> dict[str, Any]:
@@ -160,6 +161,7 @@ def _described(local: LocalCluster) -> dict[str, Any]:
                 "node_id": node.node_id,
                 "number": node.number,
                 "address": node.address,
+                "http": node.url,
                 "state": local.state(node),
                 "pid": node.pid if local.process(node) else None,
                 "log": str(local.log_path(node)),
@@ -171,9 +173,9 @@ def _described(local: LocalCluster) -> dict[str, Any]:
 
 
 def _print_places(local: LocalCluster, deployed: list[str]) -> None:
-    shown = table("node", "gateway", "pid", "log")
+    shown = table("node", "gateway", "http", "pid", "log")
     for node in local.nodes:
-        add_row(shown, node.node_id, node.address, node.pid, _short(local.log_path(node)))
+        add_row(shown, node.node_id, node.address, node.url or "off", node.pid, _short(local.log_path(node)))
     out.print(shown)
     say(f"\ndata     {_short(local.folder)}")
     if deployed:

@@ -97,6 +97,7 @@ _NEXT_STEPS: Final = {
     "NODE_DOWN": "moot status; if it only looks so from there, --force begins nevertheless",
     "UNKNOWN_DOCUMENT": "create it: moot doc create SPACE/KEY",
     "UNKNOWN_BLOB": "moot doc read SPACE/KEY shows the hashes of the blobs that you may see",
+    "UNKNOWN_ROUTE": "moot space schema NAME lists the paths",
     "UNKNOWN_CHANNEL": "moot space show NAME lists the channels",
     "INVALID_PAYLOAD": "moot space show NAME lists the parameters of each channel",
     "DOCUMENT_EXISTS": "read it: moot doc read SPACE/KEY",

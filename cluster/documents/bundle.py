@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from cluster.documents import vendoring
+from cluster.documents.static import is_static
 from cluster.errors import InvalidBundle, TooLarge
 
 FORMAT: Final = 1
@@ -61,7 +62,7 @@ class Bundle:
     def modules(self) -> Iterator[tuple[str, str, bytes]]:
         """(module name, path, source) of every Python file."""
         for path, content in self.files:
-            if path.endswith(".py"):
+            if path.endswith(".py") and not is_static(path):
                 yield module_name(path), path, content
 
 

@@ -89,11 +89,29 @@ def messages_refused(old: Declaration, new: Declaration) -> list[Change]:
             changes.append(Change(name, "message", f"channel {name} is gone: its messages would be refused", _KEEP))
         else:
             changes += _parameters_refused(channel, successor)
+    changes += _requests_refused(old, new)
     pairs = [(channel, new.alarms.get(name)) for name, channel in old.alarms.items()]
     for fired, after in pairs:
         changes += _parameters_refused(fired, after) if after is not None else []
     if old.construct is not None and new.construct is not None:
         changes += _parameters_refused(old.construct, new.construct)
+    return changes
+
+
+def _requests_refused(old: Declaration, new: Declaration) -> list[Change]:
+    """Requests that pages and hooks of `old` may make and `new` would not take."""
+    after = {(route.method, route.shape): route for route in new.routes.all}
+    changes = []
+    for route in old.routes.all:
+        successor = after.get((route.method, route.shape))
+        where = route.function.__name__
+        if successor is None:
+            changes.append(Change(where, "message", f"nothing takes {route.method} {route.path} any more", _KEEP))
+            continue
+        for was, now in zip(route.parts, successor.parts, strict=True):
+            if not isinstance(was, str) and not isinstance(now, str) and now[1] and not was[1]:
+                reason = f"{route.method} {route.path}: {was[0]} was any text and is a number"
+                changes.append(Change(where, "message", reason, "keep it a str, or deploy with --force"))
     return changes
 
 

@@ -13,6 +13,7 @@ from cluster.documents.declare import Document
 from cluster.documents.hooks import Hook
 from cluster.documents.parts import Source
 from cluster.documents.presence import PresenceField
+from cluster.documents.routes import Routes
 from cluster.documents.state import Event, FieldSpec, Refused
 
 
@@ -47,6 +48,7 @@ class Declaration:
         "presence",
         "public",
         "refusals",
+        "routes",
         "sources",
         "upgrades",
         "version",
@@ -76,6 +78,7 @@ class Declaration:
         self.sources: tuple[Source, ...] = ()
         self.class_policies: tuple[Callable[..., bool], ...] = ()
         self.refusals: tuple[type[Refused], ...] = ()
+        self.routes = Routes()
         self.events: tuple[type[Event], ...] = ()
         self.presence: PresenceField | None = None
         self.upgrades: dict[int, Hook] = {}

@@ -10,6 +10,7 @@ it is loaded, so nothing survives a command except declared state.
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,19 +35,32 @@ RESERVED: Final = frozenset({"on", "read", "field"})
 @dataclass(frozen=True, slots=True)
 class Mark:
     """What a decorator said about a function. kind: construct, message, alarm, answer, connect, disconnect, delete, upgrade,
-    gate, policy, view or export.
+    gate, policy, view, export, read-http or write-http.
 
     allow: the policy of a message, or who an export is open to. since: the version from which an upgrade hook leads on.
+    method, path: of an HTTP handler.
     """
 
     kind: str
     allow: Callable[..., bool] | None = None
     since: int = 0
+    method: str = ""
+    path: str = ""
 
 
 def _mark(function: F, mark: Mark) -> F:
     setattr(function, MARK, mark)
     return function
+
+
+def _routed(mark: Mark) -> Callable[[F], F]:
+    if inspect.isfunction(mark.path):  # `@read.http` without its path: refused when the class is read
+        return _mark(mark.path, mark)
+
+    def decorate(function: F) -> F:
+        return _mark(function, mark)
+
+    return decorate
 
 
 class _On:
@@ -106,6 +120,19 @@ class _On:
         refused: the connection is gone however this ends."""
         return _mark(handler, Mark("disconnect"))
 
+    def http(
+        self,
+        path: str,
+        *,
+        method: Literal["POST", "PUT", "PATCH", "DELETE"] = "POST",
+        allow: Callable[..., bool] | None = None,
+    ) -> Callable[[F], F]:
+        """A request that writes: `(self, ctx, request: Request) -> Response`, one logged command like a message. path: behind
+        the document's own, `"/hook"` or `"/posts/{number}"`; names in braces are further parameters, of str or int. It may
+        return a str (text), None (204), or what state can hold (JSON) as well. `allow` is a policy, asked after the gate.
+        """
+        return _routed(Mark("write-http", allow, method=method, path=path))
+
 
 class _Read:
     """Functions that may only read."""
@@ -141,6 +168,11 @@ class _Read:
             return _mark(marked, Mark("export", to))
 
         return decorate
+
+    def http(self, path: str) -> Callable[[F], F]:
+        """What GET and HEAD answer at a path behind the document's own: `(self, who: Principal, request: Request) -> Response`,
+        where `who` and `request` may be left out. Paths and results are as those of `on.http`."""
+        return _routed(Mark("read-http", method="GET", path=path))
 
 
 class _Field:

@@ -286,6 +286,18 @@ EXPLANATIONS: Final = (
         ),
     ),
     Explanation(
+        "http-route",
+        "At most one handler takes a request, and its path says so: /static is for files, names in braces are parameters.",
+        _class(
+            'gate = anyone\n\n@read.http("/feed/{page}")\ndef feed(self, page: int) -> str:\n    return "feed"\n\n'
+            '@read.http("/feed/{name}")\ndef named(self, name: str) -> str:\n    return name'
+        ),
+        _class(
+            'gate = anyone\n\n@read.http("/feed/{page}")\ndef feed(self, page: int) -> str:\n    return "feed"\n\n'
+            '@read.http("/named/{name}")\ndef named(self, name: str) -> str:\n    return name'
+        ),
+    ),
+    Explanation(
         "signature",
         "Parameters are the wire schema of a handler, so each needs a name; `ctx` comes first.",
         _class("gate = anyone\n\n@on.message\ndef act(self, text: str) -> None:\n    pass"),

@@ -24,15 +24,17 @@ from typing import Any, Final
 
 import msgspec
 
-from cluster.documents import iteration, library, operators
+from cluster.documents import iteration, library, operators, textual
 from cluster.documents.context import Command, Random
 from cluster.documents.declare import Before, Document, anyone, field, on, read
 from cluster.documents.maybe import Maybe
 from cluster.documents.presence import Presence
+from cluster.documents.requests import BadRequest, Request, Response
 from cluster.documents.state import Blob, Event, OrderedSet, Record, Refused, StaleEdit, Table, Tally, Text, latest
 from cluster.ids import Principal
 
 AUTHOR_NAMES: Final[dict[str, object]] = {
+    "BadRequest": BadRequest,
     "Before": Before,
     "Blob": Blob,
     "Command": Command,
@@ -45,6 +47,8 @@ AUTHOR_NAMES: Final[dict[str, object]] = {
     "Random": Random,
     "Record": Record,
     "Refused": Refused,
+    "Request": Request,
+    "Response": Response,
     "StaleEdit": StaleEdit,
     "Table": Table,
     "Tally": Tally,
@@ -85,6 +89,7 @@ NAMES: Final[dict[str, Mapping[str, object]]] = {
     ),
     "enum": _from(enum, "Enum IntEnum StrEnum auto unique"),
     "functools": {"reduce": iteration.reduce} | _from(functools, "cmp_to_key partial total_ordering"),
+    "html": {"escape": textual.escaped},
     "itertools": iteration.NAMES,
     "msgspec": {"Struct": msgspec.Struct},
     "math": _from(math, "copysign e fabs fmod gcd inf isclose isfinite isinf isnan isqrt lcm pi tau")

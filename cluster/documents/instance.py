@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from cluster.documents import emitting, repairing, textual
+from cluster.documents import emitting, repairing
 from cluster.documents import payload as json
-from cluster.documents.armed import Armed, json_form
+from cluster.documents.armed import Armed
 from cluster.documents.blobs import Blobs, unknown_blob
 from cluster.documents.connections import Connected
 from cluster.documents.context import Command, RowIds
 from cluster.documents.declare import Document, anyone
 from cluster.documents.meter import METER, Exhausted, Fault, charge
+from cluster.documents.refusing import refusal_body
+from cluster.documents.responding import respond
 from cluster.documents.runtime import (
     ALARM_CHANNEL,
     CONNECT_CHANNEL,
@@ -244,7 +246,10 @@ class DocumentInstance:
 
     def run(self, invocation: Invocation) -> Outcome:
         """See runtime.Instance."""
-        return self.run_channel(self._channels.get(invocation.channel) or self._program.channel(invocation.channel), invocation)
+        return self.run_channel(self._channels.get(invocation.channel) or self._handler(invocation), invocation)
+
+    def _handler(self, invocation: Invocation) -> Channel:
+        return self._program.handler(invocation.channel, invocation.payload)
 
     def run_channel(self, channel: Channel, invocation: Invocation, firing: Firing | None = None) -> Outcome:
         """Run a handler; `run` finds it by its name. `firing` is what calls it, if not somebody who has to pass the gate."""
@@ -362,9 +367,7 @@ class DocumentInstance:
     def _refused(self, refusal: Exception, invocation: Invocation) -> Outcome:
         """The answer of a declared refusal; what it carries must be plain."""
         try:
-            arguments = [json_form(argument) for argument in refusal.args]
-            message = textual.text(refusal) if refusal.args else _first_line(type(refusal))
-            answer = json.encode({"name": type(refusal).__name__, "message": message, "arguments": arguments})
+            answer = json.encode(refusal_body(refusal))
         except Exhausted as error:
             return self._exhausted(error.limit)
         except (TypeError, ValueError, UnicodeEncodeError) as error:
@@ -474,6 +477,10 @@ class DocumentInstance:
             raise unknown_blob()
         return self._blobs.shown(viewing.everything(viewing.parts(who, checked)), hash)
 
+    def respond(self, who: Principal, request: bytes) -> bytes:
+        """See runtime.Instance."""
+        return respond(self._viewing, self._program.declaration.routes, self._settings, who, request)
+
     def projection(self, who: Principal, arguments: bytes = b"") -> FollowedView:
         """See runtime.Instance."""
         return FollowedView(self._viewing, who, self._viewing.arguments(arguments))
@@ -488,7 +495,3 @@ class DocumentInstance:
     def patch_since(self, changes: list[Changes], who: Principal) -> bytes | None:
         """See runtime.Instance."""
         return self._viewing.patch_since(changes)
-
-
-def _first_line(refusal: type[Exception]) -> str:
-    return (refusal.__doc__ or refusal.__name__).strip().partition("\n")[0]

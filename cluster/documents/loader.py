@@ -26,6 +26,7 @@ from cluster.documents.runtime import Settings
 from cluster.documents.sight import lens_of
 from cluster.documents.state import Event, Record, Refused
 from cluster.documents.state.record import record_type_of
+from cluster.documents.static import static_files
 from cluster.errors import InvalidBundle
 
 ClassT = TypeVar("ClassT")
@@ -102,7 +103,9 @@ def _compile(bundle: bundles.Bundle, code_hash: bytes, origins: Mapping[str, str
         raise invalid(findings)
     modules = ModulesOfBundle(bundle, code_hash, trees, origins)
     try:
-        return _Compiled(modules, _execute(modules, files, entry, wanted))
+        declaration = _execute(modules, files, entry, wanted)
+        declaration.routes.files = static_files(bundle.files, entry.partition(".")[0])
+        return _Compiled(modules, declaration)
     except BaseException:
         modules.discard()
         raise

@@ -27,11 +27,14 @@ from cluster.documents.instance import DocumentInstance
 from cluster.documents.maybe import Maybe
 from cluster.documents.methods import TYPES_BY_GUARD
 from cluster.documents.presence import Unreadable, is_presence, read_presence
+from cluster.documents.requests import encoded
+from cluster.documents.routes import read_route
 from cluster.documents.runtime import (
     CONNECT_CHANNEL,
     CONSTRUCT_CHANNEL,
     DELETE_CHANNEL,
     DISCONNECT_CHANNEL,
+    HTTP_CHANNEL,
     MISSING_CHANNEL,
     UPGRADE_CHANNEL,
     Invocation,
@@ -39,7 +42,7 @@ from cluster.documents.runtime import (
     Program,
     Settings,
 )
-from cluster.documents.schema import channel_schema, refusal_schema, view_schema
+from cluster.documents.schema import channel_schema, refusal_schema, route_schema, view_schema
 from cluster.documents.state import Event, FieldOptions, FieldSpec, Refused, StateType, field_spec, state_type
 from cluster.documents.state.record import record_type_of
 from cluster.documents.state.tally import ADDED
@@ -89,6 +92,9 @@ class DocumentProgram:
     def check(self, channel: str, payload: bytes) -> bytes:
         """See runtime.Program."""
         settings = self._settings
+        if channel == HTTP_CHANNEL:
+            given = json.parse(payload, bytes_max=settings.payload_bytes_max, depth_max=settings.payload_depth_max)
+            return encoded(self.declaration.routes.check(given))
         found = self.channel(channel)
         given = json.parse(payload, bytes_max=settings.payload_bytes_max, depth_max=settings.payload_depth_max)
         return found.canonical(given, payload)
@@ -105,6 +111,10 @@ class DocumentProgram:
         if found is None:
             raise UnknownChannel(f"{declaration.cls.__name__} has no channel {name!r}")
         return found
+
+    def handler(self, channel: str, payload: bytes) -> Channel:
+        """The handler of a message that was checked; of an HTTP request that of its route."""
+        return self.declaration.routes.of_payload(payload) if channel == HTTP_CHANNEL else self.channel(channel)
 
     def new(self, document: DocumentId) -> DocumentInstance:
         """See runtime.Program."""
@@ -143,6 +153,7 @@ class DocumentProgram:
             "construct": channel_schema(self.channel(CONSTRUCT_CHANNEL), definitions),
             "onMissing": "create" if self.creates_missing else "refuse",
             "channels": {name: channel_schema(channel, definitions) for name, channel in declaration.channels.items()},
+            "http": [route_schema(route, definitions) for route in declaration.routes.all],
             "answers": {name: channel.schema(definitions) for name, channel in declaration.answers.items()},
             "deletable": declaration.delete is not None,
             "refusals": {refusal.__name__: refusal_schema(refusal, definitions) for refusal in declaration.refusals},
@@ -323,6 +334,8 @@ class _Reader:
         elif mark.kind == "alarm":
             declaration.alarms[name] = alarm = self._channel(name, function, mark)
             no_blobs(alarm.parameters, "an alarm can not carry a blob", functools.partial(self._refuse, function))
+        elif mark.kind in ("read-http", "write-http"):
+            self._http(function, mark)
         elif mark.kind == "answer":
             self._answer(name, function, mark)
         elif mark.kind == "view":
@@ -338,6 +351,12 @@ class _Reader:
         if channel.parameters or channel.result is not None:
             self._refuse(function, "signature", "it takes (self, ctx: Command) -> None", "change its signature")
         setattr(self.declaration, mark.kind, channel)
+
+    def _http(self, function: Callable[..., Any], mark: Mark) -> None:
+        hints, refuse = self._hints(function), functools.partial(self._refuse, function)
+        route = read_route(function, mark, hints, lambda: self._type(function, hints, "return", "result"), refuse)
+        if route is not None and (taken := self.declaration.routes.add(route)):
+            refuse("http-route", taken, "choose another path")
 
     def _check_name(self, function: object, name: str) -> None:
         try:

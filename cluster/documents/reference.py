@@ -16,12 +16,13 @@ from cluster.documents.state.fields import ABSENT
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "Classes that authors derive from": ("Document", "Record", "Event", "Refused"),
     "Declarations": ("field", "on", "read", "anyone", "latest"),
-    "What handlers are given": ("Command", "Random", "Maybe", "Before", "Principal"),
+    "What handlers are given": ("Command", "Random", "Maybe", "Before", "Request", "Principal"),
     "State": ("Table", "Text", "OrderedSet", "Tally", "Blob", "Presence", "StaleEdit"),
+    "What HTTP handlers answer": ("Response", "BadRequest"),
 }
 _RECEIVERS: Final[dict[str, str]] = {
     "Command": "ctx", "Random": "ctx.random", "Maybe": "value", "Table": "table", "Text": "text", "OrderedSet": "set",
-    "Tally": "tally", "Principal": "Principal",
+    "Tally": "tally", "Principal": "Principal", "Request": "request",
 }  # fmt: skip
 """What a member is written behind; of other names the name itself."""
 _DECORATED: Final = frozenset(("F", "P", "Any", "Callable[[F], F]"))

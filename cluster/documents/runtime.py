@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from cluster.errors import AskClosed, ConnectionUnchanged, InvalidRequest, NotArmed, UnknownBlob
+from cluster.errors import AskClosed, ConnectionUnchanged, InvalidRequest, NotArmed, UnknownBlob, UnknownRoute
 from cluster.ids import DocumentId, Principal
 
 CONSTRUCT_CHANNEL = ""
@@ -41,6 +41,8 @@ THAW_CHANNEL = "-thaw"
 """An operator's choice of one replica's record as the document. Its payload holds it."""
 FORK_CHANNEL = "-fork"
 """Creation from another document's past. Its payload holds the state."""
+HTTP_CHANNEL = "-http"
+"""Messages whose payload is an HTTP request (see requests.py), which says which handler it is for; reads are asked likewise."""
 
 
 class Code(enum.IntEnum):
@@ -270,6 +272,11 @@ class Instance(Protocol):
         one that is hidden from `who` is as one that does not exist."""
         ...
 
+    def respond(self, who: Principal, request: bytes) -> bytes:
+        """The answer to an HTTP request that reads, both as JSON (see requests.py). The gate was asked. Raises InvalidPayload,
+        TooLarge, UnknownRoute, HandlerRefused, HandlerFailed or BudgetExceeded."""
+        ...
+
     def projection(self, who: Principal, arguments: bytes = b"") -> Projection:
         """Start following what `who`'s class sees from the present state on."""
         ...
@@ -311,6 +318,16 @@ class KeepsNoBlobs:
     def blob(self, who: Principal, hash: str, arguments: bytes = b"") -> bytes:
         """See Instance."""
         raise UnknownBlob
+
+
+class AnswersNoRequests:
+    """The part of an Instance that has to do with HTTP, for documents that answer none."""
+
+    __slots__ = ()
+
+    def respond(self, who: Principal, request: bytes) -> bytes:
+        """See Instance."""
+        raise UnknownRoute
 
 
 class TakesNoRepair:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, get_type_hints
 
 from cluster.documents.channels import Channel, Parameter, View, members_schema
+from cluster.documents.routes import Route
 from cluster.documents.state import Refused, state_type
 
 
@@ -39,6 +40,11 @@ def view_schema(view: View, definitions: dict[str, Any]) -> dict[str, Any]:
         schema["arguments"] = members_schema(view.parameters, definitions)
         _add_defaults(schema["arguments"]["properties"], view.parameters, view.function)
     return schema | view.type.json_schema(definitions)
+
+
+def route_schema(route: Route, definitions: dict[str, Any]) -> dict[str, Any]:
+    """How an HTTP handler is called and what it answers."""
+    return {"handler": route.function.__name__} | _described(route.function) | route.schema(definitions)
 
 
 def refusal_schema(refusal: type[Refused], definitions: dict[str, Any]) -> dict[str, Any]:

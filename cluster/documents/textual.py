@@ -51,6 +51,13 @@ def representation(value: object) -> str:
     return _paid(_show(value, NESTING_MAX))
 
 
+def escaped(text: str, quote: bool = True) -> str:
+    """html.escape(text)."""
+    charge_items(6 * len(text))
+    text = str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return text.replace('"', "&quot;").replace("'", "&#x27;") if quote else text
+
+
 def formatted(value: object, conversion: str = "", spec: str = "") -> str:
     """format(value, spec), after a conversion r, s or a: one piece of an f-string."""
     if conversion:

@@ -283,30 +283,37 @@ class Viewing:
     def run(self, what: str, action: Callable[[], Any], otherwise: Any, steps: int = 0) -> tuple[Any, Reads, str]:
         """Run author code that may only read: its result (or `otherwise`), the fields that it read, an error id if it failed.
         Raises ApplyHalted for what is not its answer."""
+        result, reads, error = self.attempt(action, steps)
+        return (result, reads, "") if error is None else (otherwise, reads, self.failed(what, error))
+
+    def attempt(self, action: Callable[[], Any], steps: int = 0) -> tuple[Any, Reads, BaseException | None]:
+        """Run author code that may only read: its result, the fields that it read, and what ended it if it has no result.
+        Raises ApplyHalted for what is not its answer."""
         journal, document = self._journal, self.document
         outer = document._moot_root
         recording = RecordingRoot(self._root)
         document._moot_root = recording
         METER.begin(steps or self._settings.steps_max, self._settings.call_depth_max)
         journal.read_only = True
-        failed = ""
+        result: Any = None
+        failed: BaseException | None = None
         try:
             result = action()
             if METER.fault is not None:
                 raise Fault(str(METER.fault))
             if METER.limit or METER.refusal is not None:
-                result, failed = otherwise, self._failed(what, METER.refusal or Exhausted(METER.limit))
+                failed = METER.refusal or Exhausted(METER.limit)
         except (MemoryError, RecursionError, SystemError, Fault) as error:
             raise ApplyHalted(f"a gate, policy or view ended with {type(error).__name__}") from error
         except (Exception, Exhausted) as error:
-            result, failed = otherwise, self._failed(what, error)
+            failed = error
         finally:
             journal.read_only = False
             METER.end()
             document._moot_root = outer
         return result, frozenset(recording.fields), failed
 
-    def _failed(self, what: str, error: BaseException) -> str:
+    def failed(self, what: str, error: BaseException) -> str:
         """Note a failure for the operators, once for each text; returns its opaque id."""
         name = f"{self._identity}\0{what}".encode()
         error_id = hashlib.blake2b(name, person=b"moot.view", digest_size=8).hexdigest()

@@ -52,6 +52,7 @@ CODES: Final[dict[type[ClusterError], grpc.StatusCode]] = {
     errors.TooLarge: grpc.StatusCode.INVALID_ARGUMENT,
     errors.UnknownSpace: grpc.StatusCode.NOT_FOUND,
     errors.UnknownChannel: grpc.StatusCode.NOT_FOUND,
+    errors.UnknownRoute: grpc.StatusCode.NOT_FOUND,
     errors.UnknownShard: grpc.StatusCode.NOT_FOUND,
     errors.UnknownNode: grpc.StatusCode.NOT_FOUND,
     errors.UnknownDocument: grpc.StatusCode.NOT_FOUND,

@@ -18,6 +18,7 @@ import os
 import random
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -51,6 +52,9 @@ from cluster.shardmap.map import SYSTEM_KEY, SYSTEM_SPACE
 from cluster.transport.introduction import Introduced
 from cluster.transport.peer_wire import Introduction
 from cluster.transport.tcp import TcpPeerTransport
+
+if TYPE_CHECKING:
+    from cluster.gateway.http_server import HttpGateway
 
 BOOTSTRAP_RETRY_MS = 200
 _log = logging.getLogger(__name__)
@@ -118,8 +122,10 @@ class Node:
         self.loop.on_beat = self.gossip.on_beat
         self.loop.on_stall = self.gossip.on_stall
         self.loop.on_decisions = self._members.follow
-        self._gateway = Gateway(self._build_backend(), config.client_host, config.client_port)
+        backend = self._build_backend()
+        self._gateway = Gateway(backend, config.client_host, config.client_port)
         await self._gateway.start()
+        await self._start_http(backend)
         self._watchdog.start()
         self._tasks = [
             asyncio.create_task(self._create_system_document()),
@@ -131,6 +137,15 @@ class Node:
         gc.freeze()
         self.loop.wake()
         _log.info("node %s serves on %s:%d (boot %d)", self.node, config.client_host, config.client_port, self.generation)
+
+    async def _start_http(self, backend: NodeBackend) -> None:
+        """Serve HTTP, if that is wanted; a node that does not loads none of it."""
+        self._http: HttpGateway | None = None
+        if self.config.http_port:
+            from cluster.gateway.http_server import HttpGateway
+
+            self._http = HttpGateway(backend, self.config.http_port)
+            await self._http.start()
 
     @property
     def generation(self) -> int:
@@ -146,6 +161,8 @@ class Node:
         for task in self._tasks:
             task.cancel()
         await hand_over_all(self.loop, self._members.not_to_lead)
+        if self._http is not None:
+            await self._http.stop()
         await self._gateway.stop()
         await self.gossip.stop()
         self.loop.stop()

@@ -21,7 +21,8 @@ class Intent(Struct, gc=False):
     consistency: int = 0
     epoch: int = 0
     index: int = -1
-    """READ: `payload` is what is asked of views and windows, `channel` the hash of a blob that is read instead."""
+    """READ: `payload` is what is asked of views and windows, `channel` the hash of a blob that is read instead; or HTTP_CHANNEL
+    and a request that is answered instead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,10 +55,11 @@ class Operation(Struct, array_like=True, gc=False):
     principal: `agent@authority`, authenticated by the gateway.
     key: empty for LIST and WORK, which concern a space's documents in one shard.
     channel: SEND: the handler. LIST: the key prefix. WATCH: what the viewer shows others, JSON, empty for nothing. CONTROL: the
-        operator's call; no client can send one. READ: the hash of a blob that is read instead of the view. Otherwise empty.
-    payload: UTF-8 JSON object of parameters (CREATE, SEND, CONTROL), {"ask", "value"} (ANSWER) or an order (WORK; REPAIR, THAW
-        and FORK, which no client can send either); READ, WATCH, ARGUMENTS: the arguments of views and windows, empty for none;
-        PRESENT: what to show, empty for nothing; LIST: page token.
+        operator's call; no client can send one. READ: what is read instead of the view: the hash of a blob, or HTTP_CHANNEL
+        for the answer to a request. Otherwise empty.
+    payload: UTF-8 JSON object of parameters (CREATE, SEND, CONTROL), {"ask", "value"} (ANSWER), an HTTP request (SEND and READ
+        to HTTP_CHANNEL) or an order (WORK; REPAIR, THAW and FORK, which no client can send either); READ, WATCH, ARGUMENTS: the
+        arguments of views and windows, empty for none; PRESENT: what to show, empty for nothing; LIST: page token.
     session, sequence, acked_through: exactly-once identity of commands. Sequence 0 means that `session` is an idempotency key
         (unary calls) and the order is nobody's. WATCH, ARGUMENTS: `sequence` is the version of the arguments.
     epoch, index: READ with AT_LEAST: the position to reach. WATCH: resume after this position; index -1 asks for a full view.

@@ -13,7 +13,15 @@ from collections.abc import Callable
 
 from cluster.documents.payload import encode, parse
 from cluster.documents.repairing import check_order
-from cluster.documents.runtime import ANSWER_CHANNEL, FORK_CHANNEL, MISSING_CHANNEL, REPAIR_CHANNEL, THAW_CHANNEL, Settings
+from cluster.documents.runtime import (
+    ANSWER_CHANNEL,
+    FORK_CHANNEL,
+    HTTP_CHANNEL,
+    MISSING_CHANNEL,
+    REPAIR_CHANNEL,
+    THAW_CHANNEL,
+    Settings,
+)
 from cluster.empty import NO_ENTRIES, NO_ITEMS
 from cluster.errors import (
     ClusterError,
@@ -323,7 +331,8 @@ class Gatherer:
 
     def _learn_channel(self, channel: str) -> None:
         """Legal names are remembered, so that each is looked at once."""
-        check_channel(channel)
+        if channel != HTTP_CHANNEL:
+            check_channel(channel)
         if not self._channels or len(self._channels) >= PRINCIPALS_KEPT_MAX:
             self._channels = {}
         self._channels[channel] = None
@@ -358,7 +367,7 @@ class Gatherer:
         code_hash = self._directory.code_for(operation.space, operation.key)
         if live is None or not live.epoch:
             if operation.kind == _SEND and self.makes(operation.space, operation.key):
-                check_channel(operation.channel)
+                self._learn_channel(operation.channel)
                 self._directory.program(code_hash).check(operation.channel, operation.payload or NO_PARAMETERS)
                 self._creates((operation.space, operation.key), code_hash)
                 self.upgrades.queue(creation(operation.space, operation.key, operation.principal, code_hash))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from cluster.documents.runtime import HTTP_CHANNEL
 from cluster.empty import NO_ENTRIES, NO_ITEMS
 from cluster.errors import (
     ClusterError,
@@ -135,12 +136,14 @@ class Reader:
         if not live.instance.admits(who):
             self._told(live, who)
             raise PermissionDenied("the document's gate says no")
-        arguments = live.instance.arguments(operation.payload)
+        instance = live.instance
         try:
-            if operation.channel:
-                shown = live.instance.blob(who, operation.channel, arguments)
+            if operation.channel == HTTP_CHANNEL:
+                shown = instance.respond(who, operation.payload)
+            elif operation.channel:
+                shown = instance.blob(who, operation.channel, instance.arguments(operation.payload))
             else:
-                shown = live.instance.view(who, arguments)
+                shown = instance.view(who, instance.arguments(operation.payload))
         finally:
             self._told(live, who)
         return Reply(operation.id, live.epoch, live.index, shown)

@@ -27,7 +27,8 @@ from cluster.documents.deploying import check_successor, handlers_lost
 from cluster.documents.importer import PREFIX
 from cluster.documents.loader import BundleLoader
 from cluster.documents.program import DocumentProgram
-from cluster.documents.runtime import OpenAsk, Settings
+from cluster.documents.requests import BadRequest
+from cluster.documents.runtime import HTTP_CHANNEL, OpenAsk, Settings
 from cluster.documents.state import Blob, BlobReference, Refused
 from cluster.documents.state.blob import as_sent
 from cluster.errors import HandlerFailed, HandlerRefused, Unavailable
@@ -38,6 +39,7 @@ from cluster.replay.verify import Verdict, replay
 from cluster.session.failures import error_of
 from cluster.session.operations import Failure, Kind
 from cluster.simulate.connection import Arguments, Connection, Screen
+from cluster.simulate.http import Http
 from cluster.simulate.importing import inside
 from cluster.simulate.node import SimulatedNode
 
@@ -226,7 +228,8 @@ class Simulation:
         """The exception for a failure, as a client of the author raises it."""
         error = error_of(failure)
         if isinstance(error, HandlerRefused):
-            cls = self._refusals.get(error.details.get("name", ""))
+            name = error.details.get("name", "")
+            cls = self._refusals.get(name) or (BadRequest if name == BadRequest.__name__ else None)
             if cls is not None:
                 arguments = msgspec.json.decode(error.details.get("arguments", "[]"))
                 refusal = cls(*arguments)
@@ -327,8 +330,15 @@ class Visitor:
         self._connection.connect()
         self._simulation.settle()
 
+    @property
+    def http(self) -> Http:
+        """Their requests to the class's HTTP handlers and files: `alice.http.get("/feed")`."""
+        return Http(lambda method, payload: self._run(Kind.READ if method == "GET" else Kind.SEND, HTTP_CHANNEL, payload))
+
     def _ask(self, kind: Kind, channel: str, content: Any) -> Any:
-        payload = msgspec.json.encode(content, enc_hook=_plain)
+        return self._run(kind, channel, msgspec.json.encode(content, enc_hook=_plain))
+
+    def _run(self, kind: Kind, channel: str, payload: bytes) -> Any:
         ticket = self._connection.submit(kind, channel, payload)
         self._simulation.settle()
         while (reply := self._connection.reply(ticket)) is None:
@@ -374,6 +384,8 @@ def _bundle_of(cls: type[Document]) -> tuple[bytes, Path]:
         return from_path(whole, entry=f"{name}:{cls.__name__}").encode(), root
     top = cls.__module__.partition(".")[0]
     if not _imports(file, top):
+        if file.name == "__init__.py":  # a package of one module, with the files that it serves
+            return from_path(file.parent, entry=f"{file.parent.name}:{cls.__name__}").encode(), file.parent.parent
         return from_path(file, entry=f"{file.stem}:{cls.__name__}").encode(), file.parent
     package = Path(str(sys.modules[top].__file__)).parent
     return from_path(package, entry=f"{cls.__module__}:{cls.__name__}").encode(), package.parent

@@ -2,8 +2,8 @@
 
     workshop.py   a node in memory, the code in it, and the principals who sit before it; no sockets, no event loop
     code.py       the author's file as it is deployed: each time it is saved, a deployment of its own
-    guard.py      whom the page answers: this machine, this origin, bounded bodies
     server.py     the page over HTTP: JSON calls, and Server-Sent Events for what changes
+    requests.py   the documents' own HTTP handlers, as a node serves them
     static/       the page: one HTML, one JS, one CSS file
 
 The node is the one of `simulate()`, driven by the clock of the machine: what runs is the pump of a real node, on memory. It

@@ -10,6 +10,8 @@
     GET  /api/past?key=main&step=3&as=alice&as=ben    what each saw then
     POST /api/restart                     {}: forget all documents
 
+Every other path is that of a document, /dev/KEY/..., as a node serves it: see gateway/http.py.
+
 Every error is JSON: {"error": {reason, message, details, frames?}}.
 
 Invariant: one event loop, so the workshop does one thing at a time.
@@ -33,20 +35,23 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from cluster.documents.state.blob import is_blob_hash
-from cluster.errors import ClusterError, InvalidRequest, UnknownDocument
+from cluster.errors import ClusterError, InvalidRequest, PermissionDenied, TooLarge, Unavailable, UnknownDocument
+from cluster.gateway.guard import Guard, Receive, Rules, Scope, Send
+from cluster.gateway.http import RULES, HttpEdge
+from cluster.gateway.http_server import HOST, settings_of
 from cluster.session.operations import Kind
-from cluster.web.guard import REQUESTS_MAX, STATUSES, Guard
+from cluster.web.requests import Named, Requests
 from cluster.web.workshop import Seat, Workshop, error_body
 
 ReplyT = TypeVar("ReplyT")
 
-HOST: Final = "127.0.0.1"
 TICK_MS: Final = 50
 LOOK_MS: Final = 400
 ANSWER_TIMEOUT_MS: Final = 10_000
 STOP_TIMEOUT_S: Final = 1
 PRINCIPALS_MAX: Final = 8
 """In one look at the past."""
+API: Final = "/api/"
 FILES: Final = {
     "/": ("index.html", "text/html"),
     "/page.js": ("page.js", "text/javascript"),
@@ -54,10 +59,26 @@ FILES: Final = {
 }
 PICTURES: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "image/avif"})
 """What a browser shows and can not run; everything else is saved to a file."""
+PAGE_RULES: Final = Rules(
+    body_bytes_max=1024 * 1024,
+    requests_max=64,
+    json_only=True,
+    headers=(
+        (b"cache-control", b"no-store"),
+        (b"content-security-policy", b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+         b"img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+        (b"cross-origin-opener-policy", b"same-origin"),
+        (b"cross-origin-resource-policy", b"same-origin"),
+        (b"referrer-policy", b"no-referrer"),
+        (b"x-content-type-options", b"nosniff"),
+    ),
+)  # fmt: skip
+STATUSES: Final = {InvalidRequest.reason: 400, PermissionDenied.reason: 403, TooLarge.reason: 413, Unavailable.reason: 503}
+"""Of the page's calls; all else is 409."""
 KINDS: Final = {"create": Kind.CREATE, "send": Kind.SEND, "delete": Kind.DELETE}
 
 
-class Send(msgspec.Struct, forbid_unknown_fields=True, rename={"who": "as"}):
+class Sending(msgspec.Struct, forbid_unknown_fields=True, rename={"who": "as"}):
     """The body of /api/send."""
 
     who: str
@@ -115,17 +136,15 @@ class DevelopmentServer:
         """Until the process is told to stop. listening: bound to loopback."""
         host, port = listening.getsockname()[:2]
         assert host == HOST, "who says who they are must be on this machine"
-        config = uvicorn.Config(
-            Guard(self._app, port),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            lifespan="off",
-            ws="none",
-            http="h11",
-            timeout_graceful_shutdown=STOP_TIMEOUT_S,
-        )
+        page = Guard(self._app, port, PAGE_RULES)
+        documents = Guard(HttpEdge(Requests(self._workshop, self._notify), Named()), port, RULES)
+
+        async def either(scope: Scope, receive: Receive, send: Send) -> None:
+            is_page = scope["type"] != "http" or scope["path"] in FILES or scope["path"].startswith(API)
+            await (page if is_page else documents)(scope, receive, send)
+
+        config = settings_of(either)
+        config.timeout_graceful_shutdown = STOP_TIMEOUT_S
         server = uvicorn.Server(config)
         ticking = asyncio.create_task(self._tick(server))
         try:
@@ -169,7 +188,7 @@ class DevelopmentServer:
         return JSONResponse(self._workshop.code())
 
     async def _send(self, request: Request) -> Response:
-        call = await _decoded(request, Send)
+        call = await _decoded(request, Sending)
         kind = KINDS.get(call.kind)
         if kind is None:
             raise InvalidRequest(f"kind is one of {', '.join(KINDS)}, not {call.kind!r}")
@@ -303,16 +322,3 @@ def _one(request: Request, name: str) -> str:
 
 def _event(name: str, data: Any) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
-
-
-def listen(port: int) -> socket.socket:
-    """A socket on loopback. port: 0 takes a free one. Raises OSError."""
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((HOST, port))
-        listening.listen(REQUESTS_MAX)
-    except OSError:
-        listening.close()
-        raise
-    return listening

@@ -30,7 +30,7 @@ from cluster.errors import (
 from cluster.ids import DocumentId, Principal, check_key
 from cluster.replay.timeline import shown, steps
 from cluster.session.failures import error_of
-from cluster.session.operations import Kind, Reply
+from cluster.session.operations import Delta, Kind, Operation, Reply
 from cluster.simulate.connection import Connection, Screen
 from cluster.simulate.node import SimulatedNode
 from cluster.web.code import SavedProgram, SavingLoader, as_save, read_files
@@ -297,6 +297,17 @@ class Workshop:
             return None
         shown = answered["answer"]
         return base64.b64decode(shown["data"]), shown["media_type"]
+
+    def ask(self, operation: Operation) -> Reply | None:
+        """Run one operation of somebody who has no seat; None when it is not answered now."""
+        self.tick()
+        replies: list[Reply | Delta] = []
+        stream = self._node.open_stream(replies.extend)
+        operation.id = 1
+        self._node.submit(stream, [operation], [])
+        self._settle(again=True)
+        self._node.close_stream(stream)
+        return next((reply for reply in replies if isinstance(reply, Reply)), None)
 
     def _failed(self, failure: Any) -> Exception:
         return error_of(failure)

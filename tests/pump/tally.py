@@ -11,6 +11,7 @@ import msgspec
 
 from cluster.documents.runtime import (
     DELETE_CHANNEL,
+    AnswersNoRequests,
     ArmsNothing,
     Code,
     Invocation,
@@ -83,7 +84,7 @@ class TallyProgram:
             raise StorageDamaged(str(error)) from error
 
 
-class TallyInstance(ArmsNothing, KeepsNoBlobs, ShowsNobody, TakesNoRepair):
+class TallyInstance(AnswersNoRequests, ArmsNothing, KeepsNoBlobs, ShowsNobody, TakesNoRepair):
     """The numbers in order of arrival. Principals of the authority `outside` are not admitted."""
 
     def __init__(self, numbers: list[int], halts: Callable[[], bool]) -> None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster.web.server import DevelopmentServer, listen
+from cluster.gateway.http_server import listen
+from cluster.web.server import DevelopmentServer
 from cluster.web.workshop import Workshop
 
 TIMEOUT_S = 20.0

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cluster.cli.local_commands import example
-from cluster.web.guard import BODY_BYTES_MAX
+from cluster.web.server import PAGE_RULES
 from tests.web.serving import live, serving
 
 NOTES = '''"""Notes."""
@@ -341,8 +341,8 @@ async def test_paths_methods_and_queries_that_are_not_there_get_a_typed_error(no
 
 async def test_a_body_is_bounded_whatever_it_says_of_itself(notes: Path) -> None:
     async with serving(notes) as page:
-        assert (await page.post("/api/send", b"x" * (BODY_BYTES_MAX + 1))).reason == "TOO_LARGE"
-        chunks = b"".join(b"10000\r\n" + b"x" * 0x10000 + b"\r\n" for _ in range(BODY_BYTES_MAX // 0x10000 + 1))
+        assert (await page.post("/api/send", b"x" * (PAGE_RULES.body_bytes_max + 1))).reason == "TOO_LARGE"
+        chunks = b"".join(b"10000\r\n" + b"x" * 0x10000 + b"\r\n" for _ in range(PAGE_RULES.body_bytes_max // 0x10000 + 1))
         head = f"POST /api/send HTTP/1.1\r\nhost: localhost:{page.port}\r\ncontent-type: application/json\r\n"
         answer = await page.raw(head.encode() + b"transfer-encoding: chunked\r\n\r\n" + chunks)
         assert answer.reason == "TOO_LARGE"

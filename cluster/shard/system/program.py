@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from cluster.config import REPLICATION_FACTOR_DEFAULT, SHARDS_MAX
 from cluster.documents.runtime import (
     CONSTRUCT_CHANNEL,
+    AnswersNoRequests,
     ArmsNothing,
     Code,
     Invocation,
@@ -191,7 +192,7 @@ def _bundle_of(request: Deploy) -> bytes:
     return bundle
 
 
-class SystemInstance(ArmsNothing, KeepsNoBlobs, ShowsNobody, TakesNoRepair):
+class SystemInstance(AnswersNoRequests, ArmsNothing, KeepsNoBlobs, ShowsNobody, TakesNoRepair):
     """The decisions in memory. `new_bundles` are (hash, bytes) that commands brought and the replica has not stored yet."""
 
     def __init__(self, decisions: Decisions) -> None:
