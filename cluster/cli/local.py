@@ -380,10 +380,10 @@ def _environment() -> dict[str, str]:
     return environment
 
 
-def _choose_ports(nodes: int, near: int, each: int) -> list[list[int]]:
+def _choose_ports(nodes: int, near: int, each: int = PORTS_PER_NODE) -> list[tuple[int, ...]]:
     """So many free ports for each node: those from `near` on in steps when all are free, otherwise any."""
     if near:
-        wanted = [list(range(near + PORT_STEP * place, near + PORT_STEP * place + each)) for place in range(nodes)]
+        wanted = [tuple(range(near + PORT_STEP * place, near + PORT_STEP * place + each)) for place in range(nodes)]
         if all(_is_free(port) for ports in wanted for port in ports):
             return wanted
     source = random.Random()
@@ -393,7 +393,7 @@ def _choose_ports(nodes: int, near: int, each: int) -> list[list[int]]:
         if port not in chosen and _is_free(port):
             chosen.append(port)
         if len(chosen) == nodes * each:
-            return [chosen[at : at + each] for at in range(0, len(chosen), each)]
+            return [tuple(chosen[at : at + each]) for at in range(0, len(chosen), each)]
     raise InvalidRequest(f"fewer than {nodes * each} free ports were found in {SEARCH_PORTS.start}..{SEARCH_PORTS.stop}")
 
 
