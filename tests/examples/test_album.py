@@ -31,6 +31,12 @@ def test_a_picture_is_its_owners_until_it_is_shown() -> None:
     assert his.view["cover"]["hash"] == name
 
 
+def test_who_asks_a_missing_album_for_a_picture_is_told_no_more_than_of_one_that_is_there() -> None:
+    album = Album.simulate(by=None)
+    with pytest.raises(UnknownBlob):
+        album.visitor("bob@acme").blob(TEA.hash)
+
+
 def test_a_picture_that_nobody_shows_any_more_is_gone() -> None:
     album = Album.simulate(by=None)
     alice = album.visitor("alice@acme")

@@ -43,6 +43,16 @@ async def test_a_document_is_created_sent_to_read_listed_and_deleted() -> None:
         assert (await create(caller)).position.epoch == 2
 
 
+@pytest.mark.parametrize("hash", ["", "tea", "../etc/passwd", "A" * 64, "a" * 65, "é" * 64])
+async def test_what_can_not_be_the_hash_of_a_blob_is_refused_at_the_gateway(hash: str) -> None:
+    async with serving() as caller:
+        await create(caller)
+        with pytest.raises(aio.AioRpcError) as refused:
+            await caller.unary("ReadBlob", wire.ReadBlobRequest(document=A, hash=hash), wire.ReadBlobResponse)
+        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert info_of(refused.value).reason == "INVALID_REQUEST"
+
+
 async def test_a_space_is_listed_page_by_page() -> None:
     async with serving() as caller:
         for number in range(5):

@@ -157,30 +157,27 @@ function checkbox(name) {
 function file(name, required, blank, many) {
   const input = make("input", { name, type: "file", multiple: many });
   let chosen = [];
-  let reading = false;
-  input.addEventListener("change", async () => {
-    reading = true;
-    chosen = await Promise.all([...input.files].map(sent));
-    reading = false;
+  let reading = null;
+  input.addEventListener("change", () => {
+    reading = Promise.all([...input.files].map(sent)).then((read) => { chosen = read; });
   });
   const value = () => {
-    if (reading) throw { reason: "READING", message: `${name}: the file is still being read`, details: {} };
     if (many) return chosen.length || required ? chosen : blank;
     if (chosen.length === 0 && required && blank === undefined) throw { reason: "MISSING", message: `${name}: choose a file`, details: {} };
     return chosen[0] ?? blank;
   };
   const clear = () => { input.value = ""; chosen = []; };
-  return { element: labelled(name, required, input), value, set: () => {}, clear };
+  return { element: labelled(name, required, input), value, set: () => {}, clear, ready: () => reading };
 }
 
 async function sent(one) {
   const url = await new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => resolve(reader.result);
-    reader.onerror = () => reject(reader.error);
+    reader.onerror = () => reject({ reason: "NOT_READ", message: `${one.name}: ${reader.error.message}`, details: {} });
     reader.readAsDataURL(one);
   });
-  const data = url.slice(url.indexOf(",") + 1);
+  const data = url.includes(",") ? url.slice(url.indexOf(",") + 1) : ""; // an empty file
   return one.type === "" ? { data } : { data, media_type: one.type.toLowerCase() };
 }
 
@@ -198,7 +195,8 @@ function record(name, schema, required) {
     return !required && Object.values(found).every((one) => one === "") ? undefined : found;
   };
   const fill = (one) => parts.forEach(([each, part]) => part.set(one?.[each]));
-  return { element: set, value, set: fill, clear: () => parts.forEach(([, part]) => part.clear()) };
+  const ready = () => Promise.all(parts.map(([, part]) => part.ready?.()));
+  return { element: set, value, set: fill, ready, clear: () => parts.forEach(([, part]) => part.clear()) };
 }
 
 function json(name, schema, required, blank) {
@@ -228,6 +226,7 @@ function form(seat, kind, channel, description, title) {
     event.preventDefault();
     button.disabled = true;
     try {
+      await Promise.all(parts.map(([, part]) => part.ready?.()));
       const parameters = {};
       for (const [name, part] of parts) {
         const value = part.value();
@@ -274,6 +273,7 @@ function answering(seat, waiting) {
     event.preventDefault();
     button.disabled = true;
     try {
+      await part.ready?.();
       const value = part.value() ?? null;
       const answer = await ask("/api/answer", { as: seat.who, key: page.key, ask: waiting.ask, value });
       seat.tell(`answer ${waiting.handler}`, answer.answer, answer.position);
