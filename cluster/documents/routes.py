@@ -39,6 +39,9 @@ from cluster.ids import Principal
 
 ROUTES_MAX: Final = 256
 PARTS_MAX: Final = 16
+BLOB: Final = "-blob"
+"""Below it the edge gives a document's files, by their hashes, to those whose view shows them."""
+RESERVED: Final = {STATIC: "the files of the bundle", BLOB: "the files of the document's state"}
 _PART: Final = re.compile(r"[A-Za-z0-9._~-]{1,64}\Z")
 _NAMED: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]{0,62})\}\Z")
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}\Z", re.ASCII)
@@ -263,8 +266,8 @@ def _path(path: object, refuse: Refuse) -> list[tuple[str, str | None]] | None:
     if len(parts) > PARTS_MAX:
         refuse("http-route", f"the path {path!r} has more than {PARTS_MAX} parts", "use the query")
         return None
-    if parts and parts[0][0] == STATIC:
-        refuse("http-route", f"below /{STATIC} there are the files of the bundle", "choose another path")
+    if parts and parts[0][0] in RESERVED:
+        refuse("http-route", f"below /{parts[0][0]} there are {RESERVED[parts[0][0]]}", "choose another path")
         return None
     return parts
 

@@ -1,6 +1,7 @@
 """Documents over HTTP: /SPACE/KEY/PATH, as an ASGI application over the Backend seam.
 
-    GET, HEAD                  a read of the document: its @read.http handler, or a file of its bundle below /static/
+    GET, HEAD                  a read of the document: its @read.http handler, a file of its bundle below /static/, or below
+                               /-blob/ the bytes of a blob by its hash, if the view of who asks shows it
     POST, PUT, PATCH, DELETE   a message to its @on.http handler; exactly once under an Idempotency-Key
 
 The key is one part of the path, percent-encoded. Who asks is said by the header `moot-principal` or by `?as=`, which no handler
@@ -31,7 +32,9 @@ from cluster.documents.requests import (
     encoded,
     fields_of,
 )
+from cluster.documents.routes import BLOB
 from cluster.documents.runtime import HTTP_CHANNEL
+from cluster.documents.state.blob import PICTURES, is_blob_hash
 from cluster.errors import (
     ClusterError,
     DocumentFrozen,
@@ -43,6 +46,7 @@ from cluster.errors import (
     UnknownRoute,
 )
 from cluster.gateway.calls import Identity
+from cluster.gateway.codec import blob_of
 from cluster.gateway.guard import Receive, Rules, Scope, Send
 from cluster.gateway.http_errors import HIDDEN, NOT_FOUND, Headers, error_answer
 from cluster.gateway.identity import PRINCIPAL_METADATA, scoped_idempotency_key
@@ -131,6 +135,11 @@ class HttpEdge:
         if by_referer and method == "GET" and headers.get("sec-fetch-dest") in NAMES_OTHERS:
             own = [scope["query_string"]] if scope["query_string"] else []
             return _redirect(raw_path, b"&".join([*own, b"as=" + quote(principal).encode()]))
+        if method in ("GET", "HEAD") and (hash := _blob_named(path)):
+            blob = await self._calls.run(Operation(0, Kind.READ.value, space, key, principal, hash), None)
+            if isinstance(blob, Failure):
+                return error_answer(NOT_FOUND if blob.reason in HIDDEN else blob)
+            return _file(hash, blob, headers)
         seen = {name: value for name, value in headers.items() if name in REQUEST_HEADERS}
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
         request = Request("GET" if method == "HEAD" else method, path, query, seen, body, media_type)
@@ -228,6 +237,28 @@ def _idempotency_key(headers: Mapping[str, str]) -> bytes:
     if len(key) > IDEMPOTENCY_KEY_BYTES_MAX:
         raise TooLarge(f"an Idempotency-Key has at most {IDEMPOTENCY_KEY_BYTES_MAX} bytes", limit="request_header_bytes_max")
     return b"http " + key if key else os.urandom(IDEMPOTENCY_KEY_BYTES_MADE)
+
+
+def _blob_named(path: str) -> str:
+    """The hash of the blob that a path is of, "" if it is of none."""
+    first, _, hash = path[1:].partition("/")
+    return hash if first == BLOB and is_blob_hash(hash) else ""
+
+
+def _file(hash: str, reply: Reply, asked: Mapping[str, str]) -> tuple[int, Headers, bytes]:
+    """A blob. Pictures are shown; what could run is only saved: it would run with the rights of the document's own pages."""
+    data, media_type = blob_of(reply.payload)
+    tag = f'"{hash}"'.encode()
+    headers = [(b"etag", tag), (b"cache-control", b"private, no-cache")]
+    if tag in asked.get("if-none-match", "").encode("latin-1").split(b", "):
+        return 304, headers, b""
+    if media_type in PICTURES:
+        headers.append((b"content-type", media_type.encode("ascii")))
+    else:
+        name = f'attachment; filename="{hash[:12]}"'.encode()
+        headers += [(b"content-type", b"application/octet-stream"), (b"content-disposition", name)]
+    headers.append((b"content-length", b"%d" % len(data)))
+    return 200, headers, data
 
 
 def _redirect(raw_path: bytes, query: bytes) -> tuple[int, Headers, bytes]:

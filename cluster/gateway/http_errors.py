@@ -30,6 +30,7 @@ STATUSES: Final[dict[type[errors.ClusterError], int]] = {
     errors.UnknownChannel: NOT_FOUND_STATUS,
     errors.UnknownRoute: NOT_FOUND_STATUS,
     errors.UnknownDocument: NOT_FOUND_STATUS,
+    errors.UnknownBlob: NOT_FOUND_STATUS,
     errors.DocumentDeleted: NOT_FOUND_STATUS,
     errors.DocumentExists: 409,
     errors.DocumentFrozen: 503,
@@ -56,7 +57,14 @@ NEXT: Final[dict[type[errors.ClusterError], str]] = {
 _STATUS_BY_REASON: Final = {error.reason: status for error, status in STATUSES.items()}
 _NEXT_BY_REASON: Final = {error.reason: text for error, text in NEXT.items()}
 HIDDEN: Final = frozenset(
-    error.reason for error in (errors.UnknownSpace, errors.UnknownDocument, errors.DocumentDeleted, errors.PermissionDenied)
+    error.reason
+    for error in (
+        errors.UnknownSpace,
+        errors.UnknownDocument,
+        errors.UnknownBlob,
+        errors.DocumentDeleted,
+        errors.PermissionDenied,
+    )
 )
 """What is answered as NOT_FOUND: which of them it is would tell that a document exists."""
 NOT_FOUND: Final = Failure("NOT_FOUND", "there is nothing here for this principal", False, "no")

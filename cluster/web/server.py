@@ -34,7 +34,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from cluster.documents.state.blob import is_blob_hash
+from cluster.documents.state.blob import PICTURES, is_blob_hash
 from cluster.errors import ClusterError, InvalidRequest, PermissionDenied, TooLarge, Unavailable, UnknownDocument
 from cluster.gateway.guard import Guard, Receive, Rules, Scope, Send
 from cluster.gateway.http import RULES, HttpEdge
@@ -57,8 +57,6 @@ FILES: Final = {
     "/page.js": ("page.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
 }
-PICTURES: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "image/avif"})
-"""What a browser shows and can not run; everything else is saved to a file."""
 PAGE_RULES: Final = Rules(
     body_bytes_max=1024 * 1024,
     requests_max=64,

@@ -29,6 +29,8 @@ BLOB_BYTES_MAX: Final = 256 * 1024
 MEDIA_TYPE_CHARACTERS_MAX: Final = 127
 DEFAULT_MEDIA_TYPE: Final = "application/octet-stream"
 HASH_DIGITS: Final = 64
+PICTURES: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "image/avif"})
+"""What a browser shows and can not run: everything else that somebody has sent is for saving to a file."""
 BLOB_FORMAT: Final = "blob"
 """The `format` of a blob in JSON Schema."""
 
