@@ -258,6 +258,32 @@ class NodeConfig:
         unit="bytes",
         default=64 << 20,
     )
+    placement: str = _setting(
+        Choice(("on", "off")),
+        "on: what dead nodes held is rebuilt, leaders and replicas are evened out; the same on all nodes",
+        default="on",
+    )
+    placement_dead_after_ms: int = _setting(
+        Range(1_000, 86_400_000),
+        "longer than a restart or a reboot: what is rebuilt is sent again whole",
+        unit="ms",
+        default=300_000,
+    )
+    placement_warm_up_ms: int = _setting(
+        Range(0, 3_600_000),
+        "after an election, until nine of ten shards have reported or so long: what is not known looks like what is missing",
+        unit="ms",
+        default=60_000,
+    )
+    placement_balance_after_ms: int = _setting(
+        Range(0, 86_400_000),
+        "evening out is never urgent: it waits until nodes have been as they are for so long",
+        unit="ms",
+        default=30_000,
+    )
+    placement_moves_max: int = _setting(
+        Range(1, 64), "replicas that a node receives at a time, and sends: more moves at once finish no sooner", default=2
+    )
     watchdog_ms: int = _setting(
         Range(100, 600_000), "a command that runs longer ends the node; far beyond any legal budget", unit="ms", default=10_000
     )

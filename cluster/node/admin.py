@@ -21,6 +21,7 @@ from cluster.node.errors_log import ErrorsLog
 from cluster.node.leader_calls import AskLeader
 from cluster.node.loop import NodeLoop
 from cluster.node.operators_commands import OPERATORS_COMMANDS
+from cluster.node.placement_admin import PlacementAdministration
 from cluster.node.shard_admin import ShardAdministration
 from cluster.node.space_admin import SpaceAdministration
 from cluster.node.views import NodeView
@@ -65,6 +66,7 @@ class Administration:
         self._decisions = decisions
         self._ask = ask
         self._shards = ShardAdministration(loop, nodes, ask_leader)
+        self._placement = PlacementAdministration(self._pump, self._shards.calls, decisions)
         self._spaces = SpaceAdministration(self._pump, decisions, errors_log, self._shards.pending)
         self._started_ms = time.monotonic() * 1000
         self._methods: dict[str, Callable[[Row], Awaitable[Row]]] = {
@@ -75,6 +77,8 @@ class Administration:
             "GetShardConfiguration": self._shards.get_configuration,
             "MoveReplica": self._shards.move,
             "TransferLeader": self._shards.transfer,
+            "ExplainPlacement": self._placement.explain,
+            "FreezePlacement": self._placement.freeze,
             "Where": self._where,
             "DeploySpace": self._spaces.deploy,
             "RollbackSpace": self._spaces.roll_back,

@@ -20,6 +20,7 @@ from cluster.gossip.core import Gossip
 from cluster.gossip.effects import Cut, DataPath, MemberChange, Stalled
 from cluster.gossip.messages import Address, Load, Path, State, Tags
 from cluster.ids import NodeId
+from cluster.node.opinions import Opinions
 from cluster.transport.gossip import GossipTransport, clock_ms
 
 LOAD_EVERY_MS: Final = 5_000
@@ -72,6 +73,7 @@ class NodeGossip:
             source=random.Random(),
             now_ms=clock_ms(),
         )
+        self.opinions = Opinions(self.core)
         self.transport = GossipTransport(
             self.core,
             host=config.host,
@@ -141,6 +143,7 @@ class NodeGossip:
     # What gossip tells.
 
     def _on_opinions(self, changes: list[MemberChange]) -> None:
+        self.opinions.note()
         for change in changes:
             view = change.member
             if view.state is change.before:
@@ -151,6 +154,7 @@ class NodeGossip:
             _log.info("gossip: %s is %s%s", view.node, view.state.name.lower(), accused)
 
     def _on_cut(self, cut: Cut) -> None:
+        self.opinions.note()
         if len(cut.down) > 1:
             _log.warning("gossip: %d nodes went down together: %s", len(cut.down), ", ".join(view.node for view in cut.down))
 

@@ -43,6 +43,10 @@ class LeaderCalls:
         self._serving: set[asyncio.Task[None]] = set()
         loop.on_control = self._on_control
 
+    def serve(self, method: str, handler: Handler) -> None:
+        """Have one method more answered here."""
+        self._handlers[method] = handler
+
     async def call(self, method: str, shard: ShardId, request: Row) -> Row:
         """The leader's answer. Raises ClusterError; NotLeader when nobody is known to lead, or whoever was asked does not."""
         pump = self._loop.pump

@@ -38,6 +38,7 @@ from cluster.node.handing_over import hand_over_all, keep_drained
 from cluster.node.loop import NodeLoop, monotonic_ms
 from cluster.node.marker import PageMarker
 from cluster.node.membership import Membership
+from cluster.node.placement_admin import placement_rules
 from cluster.node.registering import as_listed, first_node
 from cluster.node.sponsor import Sponsor
 from cluster.node.watchdog import Watchdog
@@ -104,6 +105,7 @@ class Node:
             map_version=lambda: self.pump.router.map.version,
             heard_ago_ms=lambda node: monotonic_ms() - self.pump.liveness.heard_ms(node),
         )
+        self.pump.steering.controlling.opinions = self.gossip.opinions
         self._members = Membership(
             config=config,
             pump=self.pump,
@@ -225,8 +227,9 @@ class Node:
                 pump=PumpConfig(
                     config.heartbeat_interval_ms,
                     config.election_timeout_ms,
-                    config.apply_slice_ms,
-                    config.snapshot_bytes_per_second,
+                    apply_slice_ms=config.apply_slice_ms,
+                    snapshot_bytes_per_second=config.snapshot_bytes_per_second,
+                    placement=placement_rules(config),
                 ),
             )
         )

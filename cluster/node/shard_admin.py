@@ -41,7 +41,7 @@ class ShardAdministration:
             "TransferLeader": self._transfer,
             "FindPending": self._find_pending,
         }
-        self._calls = LeaderCalls(loop, handlers, ask)
+        self.calls = LeaderCalls(loop, handlers, ask)
 
     # -- what new code may not lose ----------------------------------------------------------------------------------
 
@@ -53,7 +53,7 @@ class ShardAdministration:
         for shard in self._pump.router.map.shards:
             if shard.shard != SYSTEM_SHARD and found != wanted:
                 request = {"shard_id": shard.shard, "space": space, "handlers": sorted(wanted)}
-                answer = await self._calls.call("FindPending", shard.shard, request)
+                answer = await self.calls.call("FindPending", shard.shard, request)
                 found |= set(answer["handlers"])
         return frozenset(found)
 
@@ -116,7 +116,7 @@ class ShardAdministration:
     # -- moving ------------------------------------------------------------------------------------------------------
 
     async def move(self, request: Row) -> Row:
-        return await self._calls.call("MoveReplica", self._shard(request), request)
+        return await self.calls.call("MoveReplica", self._shard(request), request)
 
     async def _move(self, request: Row) -> Row:
         """At the leader."""
@@ -168,7 +168,7 @@ class ShardAdministration:
         shard = self._shard(request)
         led = self._pump.locate_leader(shard) or ""
         try:
-            return await self._calls.call("TransferLeader", shard, request)
+            return await self.calls.call("TransferLeader", shard, request)
         except (Unavailable, OutcomeUnknown):
             # Whoever hears of the next leader gives up what the last one owes; but that there is another one is the answer.
             await self._transferred(shard)

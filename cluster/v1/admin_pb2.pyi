@@ -2643,3 +2643,244 @@ class CheckpointResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckpointResponse: _TypeAlias = CheckpointResponse  # noqa: Y015
+
+@_typing.final
+class ExplainPlacementRequest(_message.Message):
+    """Request of AdminService.ExplainPlacement."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_ID_FIELD_NUMBER: _builtins.int
+    shard_id: _builtins.int
+    """Only this shard; unset means all."""
+    def __init__(
+        self,
+        *,
+        shard_id: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_shard_id", b"_shard_id", "shard_id", b"shard_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_shard_id", b"_shard_id", "shard_id", b"shard_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__shard_id: _TypeAlias = _typing.Literal["shard_id"]  # noqa: Y015
+    _WhichOneofArgType__shard_id: _TypeAlias = _typing.Literal["_shard_id", b"_shard_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shard_id) -> _WhichOneofReturnType__shard_id | None: ...
+
+Global___ExplainPlacementRequest: _TypeAlias = ExplainPlacementRequest  # noqa: Y015
+
+@_typing.final
+class ExplainPlacementResponse(_message.Message):
+    """Response of AdminService.ExplainPlacement."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
+    AUTOMATIC_FIELD_NUMBER: _builtins.int
+    SETTLED_FIELD_NUMBER: _builtins.int
+    STANDSTILL_FIELD_NUMBER: _builtins.int
+    FROZEN_FIELD_NUMBER: _builtins.int
+    FROZEN_SHARDS_FIELD_NUMBER: _builtins.int
+    SHARDS_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    MOVES_RUNNING_FIELD_NUMBER: _builtins.int
+    MOVES_WAITING_FIELD_NUMBER: _builtins.int
+    MOVES_FINISHED_FIELD_NUMBER: _builtins.int
+    REMAINING_MS_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """The node that decides: it leads shard 0."""
+    term: _builtins.int
+    """The term of shard 0 in which it does."""
+    automatic: _builtins.bool
+    """Whether replicas are placed automatically there at all."""
+    settled: _builtins.bool
+    """Whether every replica is known to be where it should be: nothing moves, waits, is blocked or unknown."""
+    standstill: _builtins.str
+    """Why nothing at all is moved; empty when nothing stands in the way."""
+    frozen: _builtins.bool
+    """Whether everything is frozen by people."""
+    moves_running: _builtins.int
+    """Replicas that move now."""
+    moves_waiting: _builtins.int
+    """Shards whose replicas wait to move."""
+    moves_finished: _builtins.int
+    """Moves that ended since the deciding node has led shard 0."""
+    remaining_ms: _builtins.int
+    """How long the rest will take at the pace so far; unset when nothing has finished yet."""
+    @_builtins.property
+    def frozen_shards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The shards that are."""
+
+    @_builtins.property
+    def shards(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShardPlacement]:
+        """Shards that are not as they should be, in their order."""
+
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodePlacement]:
+        """Nodes, by name."""
+
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        term: _builtins.int = ...,
+        automatic: _builtins.bool = ...,
+        settled: _builtins.bool = ...,
+        standstill: _builtins.str = ...,
+        frozen: _builtins.bool = ...,
+        frozen_shards: _abc.Iterable[_builtins.int] | None = ...,
+        shards: _abc.Iterable[Global___ShardPlacement] | None = ...,
+        nodes: _abc.Iterable[Global___NodePlacement] | None = ...,
+        moves_running: _builtins.int = ...,
+        moves_waiting: _builtins.int = ...,
+        moves_finished: _builtins.int = ...,
+        remaining_ms: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_remaining_ms", b"_remaining_ms", "remaining_ms", b"remaining_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_remaining_ms", b"_remaining_ms", "automatic", b"automatic", "frozen", b"frozen", "frozen_shards", b"frozen_shards", "moves_finished", b"moves_finished", "moves_running", b"moves_running", "moves_waiting", b"moves_waiting", "node_id", b"node_id", "nodes", b"nodes", "remaining_ms", b"remaining_ms", "settled", b"settled", "shards", b"shards", "standstill", b"standstill", "term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__remaining_ms: _TypeAlias = _typing.Literal["remaining_ms"]  # noqa: Y015
+    _WhichOneofArgType__remaining_ms: _TypeAlias = _typing.Literal["_remaining_ms", b"_remaining_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__remaining_ms) -> _WhichOneofReturnType__remaining_ms | None: ...
+
+Global___ExplainPlacementResponse: _TypeAlias = ExplainPlacementResponse  # noqa: Y015
+
+@_typing.final
+class ShardPlacement(_message.Message):
+    """A shard that is not as it should be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    MOVING_MS_FIELD_NUMBER: _builtins.int
+    LAG_ENTRIES_FIELD_NUMBER: _builtins.int
+    shard_id: _builtins.int
+    """The shard."""
+    state: _builtins.str
+    """moving, waiting (it goes on by itself), blocked (somebody has to do something), frozen, or unknown (nobody has reported)."""
+    why: _builtins.str
+    """What is done or waited for, and why."""
+    moving_ms: _builtins.int
+    """How long its move has been going on; unset when none is."""
+    lag_entries: _builtins.int
+    """What the new replica still lacks, as last reported; unset when there is none."""
+    def __init__(
+        self,
+        *,
+        shard_id: _builtins.int = ...,
+        state: _builtins.str = ...,
+        why: _builtins.str = ...,
+        moving_ms: _builtins.int | None = ...,
+        lag_entries: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_lag_entries", b"_lag_entries", "_moving_ms", b"_moving_ms", "lag_entries", b"lag_entries", "moving_ms", b"moving_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lag_entries", b"_lag_entries", "_moving_ms", b"_moving_ms", "lag_entries", b"lag_entries", "moving_ms", b"moving_ms", "shard_id", b"shard_id", "state", b"state", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__lag_entries: _TypeAlias = _typing.Literal["lag_entries"]  # noqa: Y015
+    _WhichOneofArgType__lag_entries: _TypeAlias = _typing.Literal["_lag_entries", b"_lag_entries"]  # noqa: Y015
+    _WhichOneofReturnType__moving_ms: _TypeAlias = _typing.Literal["moving_ms"]  # noqa: Y015
+    _WhichOneofArgType__moving_ms: _TypeAlias = _typing.Literal["_moving_ms", b"_moving_ms"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lag_entries) -> _WhichOneofReturnType__lag_entries | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__moving_ms) -> _WhichOneofReturnType__moving_ms | None: ...
+
+Global___ShardPlacement: _TypeAlias = ShardPlacement  # noqa: Y015
+
+@_typing.final
+class NodePlacement(_message.Message):
+    """What stands on a node, as leaders have reported it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    LEADS_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """Its name."""
+    replicas: _builtins.int
+    """Replicas there, learners included."""
+    leads: _builtins.int
+    """Shards that it leads."""
+    why: _builtins.str
+    """What is said of it: what is left to do before it can go, or that it looks dead. Empty when there is nothing to say."""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        replicas: _builtins.int = ...,
+        leads: _builtins.int = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leads", b"leads", "node_id", b"node_id", "replicas", b"replicas", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodePlacement: _TypeAlias = NodePlacement  # noqa: Y015
+
+@_typing.final
+class FreezePlacementRequest(_message.Message):
+    """Request of AdminService.FreezePlacement."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_ID_FIELD_NUMBER: _builtins.int
+    FROZEN_FIELD_NUMBER: _builtins.int
+    shard_id: _builtins.int
+    """Only this shard; unset means all."""
+    frozen: _builtins.bool
+    """Whether it stands still from now on, or may move again."""
+    def __init__(
+        self,
+        *,
+        shard_id: _builtins.int | None = ...,
+        frozen: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_shard_id", b"_shard_id", "shard_id", b"shard_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_shard_id", b"_shard_id", "frozen", b"frozen", "shard_id", b"shard_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__shard_id: _TypeAlias = _typing.Literal["shard_id"]  # noqa: Y015
+    _WhichOneofArgType__shard_id: _TypeAlias = _typing.Literal["_shard_id", b"_shard_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shard_id) -> _WhichOneofReturnType__shard_id | None: ...
+
+Global___FreezePlacementRequest: _TypeAlias = FreezePlacementRequest  # noqa: Y015
+
+@_typing.final
+class FreezePlacementResponse(_message.Message):
+    """Response of AdminService.FreezePlacement."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROZEN_FIELD_NUMBER: _builtins.int
+    FROZEN_SHARDS_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    frozen: _builtins.bool
+    """Whether everything is frozen now."""
+    changed: _builtins.bool
+    """Whether that is new."""
+    @_builtins.property
+    def frozen_shards(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The shards that are."""
+
+    def __init__(
+        self,
+        *,
+        frozen: _builtins.bool = ...,
+        frozen_shards: _abc.Iterable[_builtins.int] | None = ...,
+        changed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "frozen", b"frozen", "frozen_shards", b"frozen_shards"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FreezePlacementResponse: _TypeAlias = FreezePlacementResponse  # noqa: Y015

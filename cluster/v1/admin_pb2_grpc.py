@@ -70,6 +70,16 @@ class AdminServiceStub:
                 request_serializer=cluster_dot_v1_dot_admin__pb2.TransferLeaderRequest.SerializeToString,
                 response_deserializer=cluster_dot_v1_dot_admin__pb2.TransferLeaderResponse.FromString,
                 _registered_method=True)
+        self.ExplainPlacement = channel.unary_unary(
+                '/cluster.v1.AdminService/ExplainPlacement',
+                request_serializer=cluster_dot_v1_dot_admin__pb2.ExplainPlacementRequest.SerializeToString,
+                response_deserializer=cluster_dot_v1_dot_admin__pb2.ExplainPlacementResponse.FromString,
+                _registered_method=True)
+        self.FreezePlacement = channel.unary_unary(
+                '/cluster.v1.AdminService/FreezePlacement',
+                request_serializer=cluster_dot_v1_dot_admin__pb2.FreezePlacementRequest.SerializeToString,
+                response_deserializer=cluster_dot_v1_dot_admin__pb2.FreezePlacementResponse.FromString,
+                _registered_method=True)
         self.Where = channel.unary_unary(
                 '/cluster.v1.AdminService/Where',
                 request_serializer=cluster_dot_v1_dot_admin__pb2.WhereRequest.SerializeToString,
@@ -212,6 +222,21 @@ class AdminServiceServicer:
     def TransferLeader(self, request, context):
         """Hands a shard's leadership to another voter, at the shard's leader. Returns when it is over, one way or the other.
         FAILED_PRECONDITION (reason INVALID_MOVE) when the node has no vote there, and (reason NODE_DOWN) when it looks dead.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainPlacement(self, request, context):
+        """Tells what the placement of replicas does now, and why; for each shard that is not as it should be, what happens to it or what
+        blocks it. Answered by whoever leads shard 0. NOT_FOUND (reason UNKNOWN_SHARD) for a shard that there is not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FreezePlacement(self, request, context):
+        """Lets shards stand still, or move again: all of them, or one. What was begun stays where it is. NOT_FOUND (reason UNKNOWN_SHARD).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -381,6 +406,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.TransferLeader,
                     request_deserializer=cluster_dot_v1_dot_admin__pb2.TransferLeaderRequest.FromString,
                     response_serializer=cluster_dot_v1_dot_admin__pb2.TransferLeaderResponse.SerializeToString,
+            ),
+            'ExplainPlacement': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainPlacement,
+                    request_deserializer=cluster_dot_v1_dot_admin__pb2.ExplainPlacementRequest.FromString,
+                    response_serializer=cluster_dot_v1_dot_admin__pb2.ExplainPlacementResponse.SerializeToString,
+            ),
+            'FreezePlacement': grpc.unary_unary_rpc_method_handler(
+                    servicer.FreezePlacement,
+                    request_deserializer=cluster_dot_v1_dot_admin__pb2.FreezePlacementRequest.FromString,
+                    response_serializer=cluster_dot_v1_dot_admin__pb2.FreezePlacementResponse.SerializeToString,
             ),
             'Where': grpc.unary_unary_rpc_method_handler(
                     servicer.Where,
@@ -658,6 +693,60 @@ class AdminService:
             '/cluster.v1.AdminService/TransferLeader',
             cluster_dot_v1_dot_admin__pb2.TransferLeaderRequest.SerializeToString,
             cluster_dot_v1_dot_admin__pb2.TransferLeaderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainPlacement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cluster.v1.AdminService/ExplainPlacement',
+            cluster_dot_v1_dot_admin__pb2.ExplainPlacementRequest.SerializeToString,
+            cluster_dot_v1_dot_admin__pb2.ExplainPlacementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FreezePlacement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cluster.v1.AdminService/FreezePlacement',
+            cluster_dot_v1_dot_admin__pb2.FreezePlacementRequest.SerializeToString,
+            cluster_dot_v1_dot_admin__pb2.FreezePlacementResponse.FromString,
             options,
             channel_credentials,
             insecure,
