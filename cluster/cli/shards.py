@@ -36,8 +36,8 @@ ISOLATE_TIMEOUT_S: Final = 30.0
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Show shards, move their replicas and leaders, isolate a command that ends nodes.",
-    cls=lazily({"move": "moves"}),
+    help="Show shards, move their replicas and leaders, or see why that happens by itself; isolate a command that ends nodes.",
+    cls=lazily({"move": "moves", "why": "placement", "freeze": "placement", "thaw": "placement"}),
 )
 ShardNumber = Annotated[int, typer.Argument(help="The shard's number, as `moot shards list` shows it.", min=0, metavar="SHARD")]
 

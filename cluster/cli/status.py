@@ -27,6 +27,7 @@ from cluster.cli.output import (
     styled,
     table,
 )
+from cluster.cli.placement import is_done, placement_of, summary
 from cluster.cli.reach import DEFAULT_FOLDER, Addresses, Folder, addresses_of, ask_one, at, document_of, run
 from cluster.errors import ClusterError
 from cluster.v1 import admin_pb2
@@ -98,6 +99,7 @@ async def overview_data(addresses: Sequence[str], local: LocalCluster | None = N
         ),
         "shard_map_version": status.shard_map_version,
         "halted": halted,
+        "placement": await placement_of(lambda: ask_one(speaker, "ExplainPlacement")),
         "nodes": rows,
     }
 
@@ -169,6 +171,12 @@ def overview(data: dict[str, Any], hint: str = "") -> RenderableType:
     if data["shards_changing"]:
         shards = data["shards_changing"]
         trouble.append(f"\nreplicas move: shards {_numbers(shards)} (moot shards show {shards[0]})", style="cyan")
+    moves = summary(data["placement"]) if data["placement"] is not None else ""
+    if moves:
+        trouble.append(f"\n{moves} (moot shards why)", style="cyan")
+    for node in data["placement"]["nodes"] if data["placement"] is not None else ():
+        if node["why"]:
+            trouble.append(f"\n{node['node_id']}: {node['why']}", style="dim")
     for row in data["halted"]:
         trouble.append(
             f"\nshard {row['shard']} halted on {row['node_id']} at entry {row['raft_index']}: {row['cause']}", style="red"
@@ -231,11 +239,14 @@ def status(
     address: Addresses = None,
     folder: Folder = DEFAULT_FOLDER,
     watch: Annotated[bool, typer.Option("--watch", help="Keep showing it until Ctrl-C.")] = False,
-    wait_healthy: Annotated[bool, typer.Option("--wait-healthy", help="Wait until it is healthy.")] = False,
+    wait_healthy: Annotated[bool, typer.Option("--wait-healthy", help="Wait until it is healthy and nothing moves.")] = False,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds for --wait-healthy.", min=0)] = 60.0,
     as_json: AsJson = False,
 ) -> Exit:
-    """Show the health of a cluster: nodes, shards without a leader or short of replicas, failures that it still survives.
+    """Show the health of a cluster: nodes, shards without a leader or short of replicas, failures it still survives, moves.
+
+    --wait-healthy also waits for replicas that are being moved or rebuilt; `moot shards why` shows what they wait for. When
+    its time is over the exit code is that of the health alone.
 
     Exit codes: 0 healthy. 1 degraded: something is missing. 3 no node answers.
 
@@ -262,7 +273,7 @@ async def _settled(addresses: Sequence[str], local: LocalCluster | None, timeout
     deadline = time.monotonic() + timeout_s
     while True:
         data = await overview_data(addresses, local)
-        if data["healthy"] or time.monotonic() >= deadline:
+        if (data["healthy"] and is_done(data["placement"])) or time.monotonic() >= deadline:
             return data
         await asyncio.sleep(0.2)
 

@@ -31,7 +31,7 @@ SHARD = 1
 @pytest.fixture(scope="module", name="live")
 def five_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
     """Five healthy nodes, two shards, three replicas of each."""
-    live = LiveCluster(tmp_path_factory.mktemp("moves") / "cluster", 5, shards=2)
+    live = LiveCluster(tmp_path_factory.mktemp("moves") / "cluster", 5, shards=2, settings={"placement": "off"})
 
     async def start() -> None:
         await live.__aenter__()
