@@ -11,6 +11,7 @@ of clients are never carried twice, for the session protocol rests on that.
 from __future__ import annotations
 
 import random
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -61,7 +62,11 @@ class Endpoint(Protocol):
 
 @dataclass(slots=True)
 class Connection:
-    """One directed pair. life: rises with every connect and break, so that late frames of an old connection are known."""
+    """One directed pair. life: rises with every connect and break, so that late frames of an old connection are known.
+
+    sent: counts the frames that keep their order. due: their numbers by lane, as they were sent. early: those that came to the
+    other end before one that was sent before them, which a cut held up.
+    """
 
     sender: NodeId
     receiver: NodeId
@@ -74,7 +79,10 @@ class Connection:
     slow_ms: float = 0.0
     congested: int = 0
     unruly: Unruly | None = None
-    held: list[tuple[Lane, bytes]] = field(default_factory=list)
+    held: list[tuple[Lane, bytes, int]] = field(default_factory=list)
+    sent: int = 0
+    due: list[deque[int]] = field(default_factory=lambda: [deque() for _ in range(LANES)])
+    early: dict[int, bytes] = field(default_factory=dict)
     arrives_ms: list[float] = field(default_factory=lambda: [0.0] * LANES)
     dialing: bool = False
     watched: bool = False
@@ -103,45 +111,54 @@ class Network:
         if not link.up or (link.congested and lane is not Lane.LIVENESS):
             self.lost += 1
             return False
+        number = 0
+        if link.cuts or link.unruly is None or orderly:
+            link.sent = number = link.sent + 1
+            link.due[lane].append(number)
         if link.cuts:
-            self._hold(link, lane, frame)
+            self._hold(link, lane, frame, number)
         else:
-            self._transmit(link, lane, frame, orderly)
+            self._transmit(link, lane, frame, number)
         return True
 
-    def _transmit(self, link: Connection, lane: Lane, frame: bytes, orderly: bool = True) -> None:
+    def _transmit(self, link: Connection, lane: Lane, frame: bytes, number: int) -> None:
+        """number: of a frame that keeps its order, 0 of one that an unruly link may do anything to."""
         source = link.source
         delay_ms = link.delay_ms * (0.7 + 0.6 * source.random())
         if link.slow_ms:
             delay_ms += source.expovariate(1 / link.slow_ms)
         at_ms = self._clock.now_ms + delay_ms
-        if link.unruly is not None and not orderly:
+        if number == 0 and link.unruly is not None:
             rule = link.unruly
             if source.random() < rule.loss:
                 self.lost += 1
                 return
             if source.random() < rule.duplicates:
-                self._clock.after(delay_ms + source.expovariate(1 / rule.late_ms), "frame", link, link.life, lane, frame)
+                self._clock.after(delay_ms + source.expovariate(1 / rule.late_ms), "frame", link, link.life, lane, frame, 0)
             if source.random() < rule.reordering:
                 at_ms += source.expovariate(1 / rule.late_ms)
             else:
                 at_ms = link.arrives_ms[lane] = max(at_ms, link.arrives_ms[lane])
         else:
             at_ms = link.arrives_ms[lane] = max(at_ms, link.arrives_ms[lane])
-        self._clock.after(at_ms - self._clock.now_ms, "frame", link, link.life, lane, frame)
+        self._clock.after(at_ms - self._clock.now_ms, "frame", link, link.life, lane, frame, number)
 
-    def arrive(self, link: Connection, life: int, lane: Lane, frame: bytes) -> None:
+    def arrive(self, link: Connection, life: int, lane: Lane, frame: bytes, number: int) -> None:
         """A frame reached the other end of its link."""
         receiver = self._nodes[link.receiver]
         if life != link.life or not receiver.up:
             self.lost += 1
         elif link.cuts:
-            self._hold(link, lane, frame)
-        else:
+            self._hold(link, lane, frame, number)
+        elif number == 0:
             receiver.on_frame(link.sender, lane, frame)
+        else:
+            due, link.early[number] = link.due[lane], frame
+            while due and due[0] in link.early and life == link.life:
+                receiver.on_frame(link.sender, lane, link.early.pop(due.popleft()))
 
-    def _hold(self, link: Connection, lane: Lane, frame: bytes) -> None:
-        link.held.append((lane, frame))
+    def _hold(self, link: Connection, lane: Lane, frame: bytes, number: int) -> None:
+        link.held.append((lane, frame, number))
         if not link.watched:
             link.watched = True
             self._clock.after(link.silence_ms, "silence", link, link.life)
@@ -166,8 +183,8 @@ class Network:
         link.cuts -= 1
         if link.cuts == 0 and link.held:
             held, link.held = link.held, []
-            for lane, frame in held:
-                self._transmit(link, lane, frame)
+            for lane, frame, number in sorted(held, key=lambda one: one[2]):
+                self._transmit(link, lane, frame, number)
 
     def break_off(self, link: Connection) -> None:
         """The connection is gone; its sender knows, and dials again."""
@@ -191,6 +208,9 @@ class Network:
         link.life += 1
         self.lost += len(link.held)
         link.held.clear()
+        link.early.clear()
+        for due in link.due:
+            due.clear()
         link.refused = False
         link.arrives_ms = [0.0] * LANES
 

@@ -139,7 +139,9 @@ def draw(seed: int) -> Scenario:
         lobby = LobbyWork(streams.named("lobby"), clients).draw_lobby()
         work = tuple(sorted((*work, *clocks, *notes, *drawn_work, *lobby), key=lambda one: one.at_ms))
         upgrades_ms = draw_upgrades(streams)
-        remade = RemadeWork(streams.named("remade"), clients).draw_remade(upgrades_ms, pipelined=limits.client_window > 1)
+        remade = RemadeWork(streams.named("remade"), clients).draw_remade(
+            upgrades_ms, pipelined=limits.client_window > 1, remembered=limits.sessions_max > 2
+        )
         work = tuple(sorted((*work, *remade), key=lambda one: one.at_ms))
     else:
         upgrades_ms = ()

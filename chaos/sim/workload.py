@@ -303,10 +303,11 @@ class RemadeWork(Workload):
     new beginning was checked against the code of the old ledger, and runs on the new one's.
     """
 
-    def draw_remade(self, upgrades_ms: tuple[float, ...], *, pipelined: bool) -> tuple[Work, ...]:
+    def draw_remade(self, upgrades_ms: tuple[float, ...], *, pipelined: bool, remembered: bool) -> tuple[Work, ...]:
         """In some of the seeds with new code a few ledgers for each deployment. Each has one such moment, so it is used once.
 
-        pipelined: whether clients have more than one write to a document on its way.
+        pipelined: whether clients have more than one write to a document on its way. remembered: whether a document knows a key
+        again for as long as somebody may repeat it; a deletion that is forgotten ends the next life too.
         """
         source = self.source
         if source.random() >= REMADE_SHARE:
@@ -316,8 +317,9 @@ class RemadeWork(Workload):
                 key, client = f"u{deployment}.{place}", source.randrange(self.clients)
                 self._add(40.0 + place, client, Kind.CREATE, "ledger", key, payload=_construct("ledger"))
                 at_ms = deployed_ms + source.uniform(0, SPREADING_MS[place % len(SPREADING_MS)])
+                apart = source.random() < (0.1 if pipelined else 0.7)
                 if at_ms < SAFETY_MS:
-                    self._remake(at_ms, client, key, apart=source.random() < (0.1 if pipelined else 0.7))
+                    self._remake(at_ms, client, key, apart=apart and remembered)
         return tuple(self.work)
 
     def _remake(self, at_ms: float, client: int, key: str, *, apart: bool) -> None:

@@ -73,6 +73,7 @@ FOUND_BUGS = {
     32001156: "the simulator's own: it looked at a document whose code its new leader had not fetched yet",
     50001902: "the simulator's own: a key that was forgotten twice let its command run three times, and it knew of two",
     913432073304: "the simulator's own: its operator of forks looked for code at a node that had been wiped",
+    60000080: "the simulator's own: a frame overtook another that a cut had met on its way, and a watch outlived its end",
     60010271: "a repeat to a deleted document, by a leader that knew of newer code than it had run, was told KEY_REUSED",
     22842628658: "the simulator's own: its operator created the cluster's document, lost the answer, and found it there",
     80000214: "a report of before a thaw froze again a replica that had come by snapshot, and whose history was on its way",
