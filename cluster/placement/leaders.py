@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from cluster.ids import NodeId, ShardId
+from cluster.ids import SYSTEM_SHARD, NodeId, ShardId
 from cluster.placement.draft import Draft
 from cluster.placement.plan import Cause, State
 from cluster.placement.view import Liveness, ShardReport
@@ -93,6 +93,8 @@ def _ways(draft: Draft, shards: list[ShardId]) -> Ways:
     for shard in shards:
         report = draft.known[shard]
         leader = report.status.leader
+        if shard == SYSTEM_SHARD:
+            continue  # whoever leads it decides, and would have to learn everything anew
         if leader in ways and shard not in draft.orders and _calm(report):
             for to in _able(draft, report):
                 ways[leader].setdefault(to, shard)
