@@ -58,13 +58,20 @@ async def until(probe: Callable[[], Awaitable[T]], what: str, timeout_s: float =
 class LiveCluster:
     """Real nodes below a folder: `async with LiveCluster(folder) as live`. Inside, all nodes are healthy to begin with.
 
-    settings: values of moot.toml for all nodes. Leaving kills every process that was started here.
+    settings: values of moot.toml for all nodes. http: whether they serve HTTP. Leaving kills every process that was started
+    here.
     """
 
     def __init__(
-        self, folder: Path, nodes: int = 3, *, shards: int = SHARDS_DEFAULT, settings: Mapping[str, str | int] | None = None
+        self,
+        folder: Path,
+        nodes: int = 3,
+        *,
+        shards: int = SHARDS_DEFAULT,
+        settings: Mapping[str, str | int] | None = None,
+        http: bool = False,
     ) -> None:
-        self.local = LocalCluster.create(folder, nodes, shards=shards, settings=settings, tied=True)
+        self.local = LocalCluster.create(folder, nodes, shards=shards, settings=settings, tied=True, http=http)
 
     async def __aenter__(self) -> LiveCluster:
         try:
