@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-SCRIPTS = ("outcomes.py", "sights.py")
+SCRIPTS = ("outcomes.py", "sights.py", "asked.py")
 SUPPORTED = ("python3.11", "python3.12", "python3.13")
 
 
