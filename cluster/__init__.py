@@ -35,7 +35,7 @@ Reading order is request order; a module imports only from layers below its own.
     simulate/     a cluster of one inside a test, and pytest_plugin.py for pytest
     replay/      the past of a document, from its history
     stubs/        typed clients, generated from a schema                    web/         the page of `moot dev`
-    examples/     document types that work: counter, text, chat, tictactoe, poll, cards, auction, dice, assistant
+    examples/     document types that work: counter, text, chat, tictactoe, poll, cards, auction, dice, assistant, visitors
     v1/           code generated from proto/cluster/v1
 """
 

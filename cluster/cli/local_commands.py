@@ -30,7 +30,7 @@ from cluster.client import Client
 from cluster.config import SHARDS_DEFAULT, SHARDS_MAX
 from cluster.documents.bundle import from_path
 
-EXAMPLES: Final = ("text", "chat", "tictactoe", "counter", "cards", "poll", "auction", "assistant", "guestbook")
+EXAMPLES: Final = ("text", "chat", "tictactoe", "counter", "cards", "poll", "auction", "assistant", "visitors")
 HEALTHY_TIMEOUT_S: Final = 60.0
 REFRESH_S: Final = 1.0
 

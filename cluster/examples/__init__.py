@@ -1,4 +1,4 @@
 """Document types that work, each to be read in a minute.
 
-counter, text, chat, tictactoe, poll, cards, auction, dice, assistant.
+counter, text, chat, tictactoe, poll, cards, auction, dice, assistant, visitors.
 """

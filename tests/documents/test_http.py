@@ -356,7 +356,8 @@ def test_a_request_has_one_spelling_and_comes_out_as_it_went_in(
     "change",
     [
         {"method": "OPTIONS"}, {"method": None}, {"path": "a"}, {"path": 7}, {"query": []}, {"query": {"a": 1}},
-        {"headers": {"cookie": "x"}}, {"headers": {"accept": "a\nb"}}, {"headers": {"accept": "é"}}, {"media_type": "x"}, {"media_type": 7},
+        {"headers": {"cookie": "x"}}, {"headers": {"accept": "a\nb"}},
+        {"headers": {"accept": "é"}}, {"media_type": "x"}, {"media_type": 7},
         {"text": "a", "bytes": "YQ=="}, {"bytes": "?"}, {"bytes": 7}, {"more": 1},
     ],
 )  # fmt: skip

@@ -15,7 +15,7 @@ from cluster.cli.local import LocalNode
 from cluster.cli.local_commands import example
 from cluster.errors import ClusterError, Unavailable
 
-BOOK = "/guestbook/lobby"
+BOOK = "/visitors/lobby"
 KEYS = 24
 RETRIED = frozenset((429, 503, 504))
 """What a client is told to send again for: under the same Idempotency-Key that is safe whatever came of it."""
@@ -66,11 +66,11 @@ def in_turn(live: LiveCluster) -> Iterator[LocalNode]:
 
 async def test_each_request_under_an_idempotency_key_runs_once_though_its_leader_is_killed(folder: Path) -> None:
     async with LiveCluster(folder, shards=1, http=True) as live:
-        await live.deploy("guestbook", example("guestbook"))
+        await live.deploy("visitors", example("visitors"))
         nodes = in_turn(live)
         for number in range(KEYS // 3):
             await sign(nodes, f"before {number}")
-        leader = await live.leader_of("guestbook", "lobby")
+        leader = await live.leader_of("visitors", "lobby")
         under_way = asyncio.gather(*[sign(nodes, f"meanwhile {number}") for number in range(KEYS // 3)])
         await live.kill(leader)
         await under_way
@@ -86,7 +86,7 @@ async def test_each_request_under_an_idempotency_key_runs_once_though_its_leader
 
 async def test_any_node_serves_pages_and_files_and_survives_garbage(folder: Path) -> None:
     async with LiveCluster(folder, shards=2, http=True) as live:
-        await live.deploy("guestbook", example("guestbook"))
+        await live.deploy("visitors", example("visitors"))
         tags = set()
         for node in live.nodes:
             with socket.create_connection(("127.0.0.1", node.http_port), timeout=WITHIN_S) as garbage:
@@ -98,6 +98,6 @@ async def test_any_node_serves_pages_and_files_and_survives_garbage(folder: Path
             status, headers, _ = await asyncio.to_thread(call, node, "GET", f"{BOOK}/static/page.css")
             assert (status, headers["content-type"]) == (200, "text/css; charset=utf-8")
             tags.add(headers["etag"])
-            status, _, said = await asyncio.to_thread(call, node, "GET", "/guestbook/lobby/none")
+            status, _, said = await asyncio.to_thread(call, node, "GET", "/visitors/lobby/none")
             assert (status, json.loads(said)["error"]["reason"]) == (404, "NOT_FOUND")
         assert len(tags) == 1

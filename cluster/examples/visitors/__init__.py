@@ -1,6 +1,6 @@
-"""A guestbook that is a web site: a page with a form, a feed, files of its own, and a hook for deliveries from elsewhere.
+"""A visitors' book that is a web site: a page with a form, a feed, files of its own, and a hook for deliveries from elsewhere.
 
-The page is at /guestbook/KEY/ of any node that serves HTTP; whoever comes to a new key opens that book.
+The page is at /visitors/KEY/ of any node that serves HTTP; whoever comes to a new key opens that book.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Delivery(Record):
     weight_grams: int = 0
 
 
-class Guestbook(Document, on_missing="create"):
+class Visitors(Document, on_missing="create"):
     """Entries that everybody may read and write."""
 
     gate = anyone
@@ -114,11 +114,11 @@ PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<title>Guestbook</title>
+<title>Visitors</title>
 <link rel="stylesheet" href="static/page.css">
 <link rel="icon" href="static/pen.svg">
 <script src="static/page.js" defer></script>
-<h1>Guestbook</h1>
+<h1>Visitors</h1>
 <p>You are <b>{who}</b>.</p>
 {form}
 <ul id="entries">{rows}</ul>
