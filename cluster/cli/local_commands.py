@@ -180,7 +180,9 @@ def _print_places(local: LocalCluster, deployed: list[str]) -> None:
     say(f"\ndata     {_short(local.folder)}")
     if deployed:
         say(f"spaces   {', '.join(deployed)} deployed")
-    say("try      moot doc create text/notes; moot doc watch text/notes; moot kill 1; moot status\n", "dim")
+    say("try      moot doc create text/notes; moot doc watch text/notes; moot kill 1; moot status", "dim")
+    url = next((node.url for node in local.nodes if node.url), "")
+    say(f"         {url}/visitors/lobby/?as=ann@acme\n" if url else "", "dim")
 
 
 def _short(path: Path) -> str:

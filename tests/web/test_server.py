@@ -380,3 +380,29 @@ def test_the_script_of_the_page_is_valid(tmp_path: Path) -> None:
 def test_the_files_of_the_page_are_files_of_the_package() -> None:
     static = resources.files("cluster.web").joinpath("static")
     assert {file.name for file in static.iterdir()} == {"index.html", "page.js", "page.css"}
+
+
+async def test_pages_and_files_of_a_class_are_served_as_by_a_node() -> None:
+    async with serving(example("visitors")) as page:
+        hosted = f"host: 127.0.0.1:{page.port}\r\nconnection: close\r\n"
+        shown = await page.raw(f"GET /dev/lobby/?as=alice HTTP/1.1\r\n{hosted}\r\n".encode())
+        assert (shown.status, shown.headers["content-type"]) == (200, "text/html; charset=utf-8")
+        assert b"You are <b>alice@local</b>" in shown.body
+        assert "default-src 'self'" in shown.headers["content-security-policy"]
+        form = "content-type: application/x-www-form-urlencoded\r\ncontent-length: 8\r\n"
+        signed = await page.raw(f"POST /dev/lobby/sign?as=ben HTTP/1.1\r\n{hosted}{form}\r\ntext=hey".encode())
+        assert signed.status == 303
+        feed = await page.raw(f"GET /dev/lobby/feed?as=alice HTTP/1.1\r\n{hosted}\r\n".encode())
+        assert [entry["author"] for entry in feed.json] == ["ben@local"]
+        sheet = await page.raw(f"GET /dev/lobby/static/page.css?as=alice HTTP/1.1\r\n{hosted}\r\n".encode())
+        assert (sheet.status, sheet.headers["content-type"]) == (200, "text/css; charset=utf-8")
+        for path, headers, status in (
+            ("/dev/lobby/", hosted, 401),
+            ("/dev/lobby/?as=moot@moot", hosted, 401),
+            ("/dev/lobby/?as=alice", "host: evil.example\r\n", 403),
+            ("/other/lobby/?as=alice", hosted, 404),
+        ):
+            assert (await page.raw(f"GET {path} HTTP/1.1\r\n{headers}\r\n".encode())).status == status, path
+        (row,) = [row for row in (await page.get("/api/log?key=lobby")).json["commands"] if row["channel"] == "-http"]
+        assert row["sender"] == "ben@local"
+        assert "/sign" in row["payload"]
