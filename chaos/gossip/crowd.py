@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from chaos.gossip.network import CLUSTER
+from chaos.gossip.run import collector_off
 from cluster.gossip.config import GossipConfig
 from cluster.gossip.core import Gossip
 from cluster.gossip.effects import (
@@ -145,9 +146,9 @@ class Crowd:
 
     def step(self, event: Event) -> None:
         deadline_ms = self.core.deadline_ms
-        began = time.perf_counter()
+        began = time.thread_time()
         effects = self.core.step(event, self.now_ms)
-        self.step_us.append((time.perf_counter() - began) * 1e6)
+        self.step_us.append((time.thread_time() - began) * 1e6)
         if self.core.deadline_ms != deadline_ms:
             self._arm()
         for change in effects.changes:
@@ -238,6 +239,11 @@ def _decoded(alive: Alive) -> Alive:
 
 def among(peers: int, *, seconds: float, loss: float, seed: int) -> dict[str, Any]:
     """Join, live in calm, see ten peers die. The result has stable keys."""
+    with collector_off():
+        return _among(peers, seconds, loss, seed)
+
+
+def _among(peers: int, seconds: float, loss: float, seed: int) -> dict[str, Any]:
     crowd = Crowd(peers, seed, loss)
     joined_ms = crowd.run(120_000, lambda: crowd.core.live >= peers)
     crowd.run(5_000)

@@ -209,6 +209,41 @@ def failover(
 
 @app.command()
 @command
+def gossip(
+    rounds: Annotated[int, typer.Option("--rounds", help="How often a member is killed.", min=1)] = 10,
+    against: Annotated[
+        str, typer.Option("--against", help="serf: do the same to it, and show the ratio.", show_default=False)
+    ] = "",
+    seed: Annotated[int | None, typer.Option("--seed", help="Of the moments. Default: random.", show_default=False)] = None,
+    folder: InFolder = None,
+    as_json: AsJson = False,
+) -> Exit:
+    """Measure how soon a killed node (kill -9) is held dead by both of the others.
+
+    serf is three agents with its defaults for a local network, asked as often (Debian: serf).
+
+    Exit codes: 0 measured. 1 a run failed. 2 wrong command line, or a program is missing.
+
+    Example: moot bench gossip --rounds 5 --against serf
+    """
+    from chaos.bench.gossip import bench_gossip
+
+    if against not in ("", "serf"):
+        raise CommandFailed(f"--against knows serf, not {against!r}", code=Exit.USAGE, reason="USAGE")
+    with tempfile.TemporaryDirectory(prefix="moot-bench-", dir=folder) as below:
+        found = _measured(bench_gossip(Path(below), _tell, rounds=rounds, serf=against == "serf", seed=seed))
+    if as_json:
+        print_json(found)
+        return Exit.DONE
+    shown = table("held dead by both others", ">median ms", ">longest ms", ">shortest ms")
+    for name in [name for name in ("moot", "serf") if name in found]:
+        add_row(shown, name, *(f"{found[name][which]:,.0f}" for which in ("p50_ms", "max_ms", "min_ms")))
+    out.print(shown)
+    return Exit.DONE
+
+
+@app.command()
+@command
 def idle(
     groups: Annotated[int, typer.Option("--groups", help="Raft groups of documents.", min=1, max=SHARDS_MAX)] = 10_000,
     nodes: Annotated[int, typer.Option("--nodes", help="Nodes of the cluster.", min=1, max=7)] = 3,

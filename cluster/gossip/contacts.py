@@ -158,10 +158,10 @@ class Contacts:
         return [seed for seed in self._seeds if seed != own and not self._is_present(seed)]
 
     def _is_present(self, seed: Endpoint) -> bool:
-        """Whether somebody who is live is at this address. Who was there last is looked at first."""
+        """Whether somebody who is live is at this address. The table is walked only when nobody is remembered to be there."""
         member = self._members.get(self._at_seed[seed]) if seed in self._at_seed else None
-        if member is not None and member.state <= State.SUSPECT and endpoint_of(member) == seed:
-            return True
+        if member is not None and endpoint_of(member) == seed:
+            return member.state <= State.SUSPECT
         found = next((member for member in self._members.live() if endpoint_of(member) == seed), None)
         if found is not None:
             self._at_seed[seed] = found.alive.node

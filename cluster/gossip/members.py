@@ -292,13 +292,12 @@ class Members:
     # Verdicts.
 
     def expire(self, now_ms: int) -> None:
-        """Conclude the suspicions whose time has run out."""
-        if self.suspicion_deadline_ms() is None:
-            return
+        """Conclude the suspicions whose time has run out, and those whose time has run out by that: fewer could confirm now."""
         self.teller = self.own.node
-        due = [m for m in self._suspects.values() if m.suspicion is not None and m.suspicion.deadline_ms <= now_ms]
-        for member in due:
-            self.hear(Dead(*identity_of(member.alive), member.held_accusers), now_ms)
+        while (due_ms := self.suspicion_deadline_ms()) is not None and due_ms <= now_ms:
+            due = [m for m in self._suspects.values() if m.suspicion is not None and m.suspicion.deadline_ms <= now_ms]
+            for member in due:
+                self.hear(Dead(*identity_of(member.alive), member.held_accusers), now_ms)
 
     def suspicion_deadline_ms(self) -> int | None:
         """When the next verdict is due; None if none is."""

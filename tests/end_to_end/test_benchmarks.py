@@ -72,6 +72,15 @@ def test_failover_measures_how_long_no_write_is_acknowledged_and_that_none_is_lo
     assert nodes_below(tmp_path) == []
 
 
+def test_gossip_measures_how_soon_a_killed_node_is_held_dead_by_both_others(tmp_path: Path) -> None:
+    shown = moot("bench", "gossip", "--rounds", "1", "--seed", "1", "--json", cwd=tmp_path, TMPDIR=str(tmp_path))
+    assert shown.code == Exit.DONE, shown.err
+    assert (shown.json["members"], shown.json["rounds"]) == (3, 1)
+    assert 1_000 < shown.json["moot"]["p50_ms"] == shown.json["moot"]["max_ms"]
+    assert nodes_below(tmp_path) == []
+    assert moot("bench", "gossip", "--against", "etcd", "--json", cwd=tmp_path).code == Exit.USAGE
+
+
 def test_what_is_no_kind_of_failover_is_refused(tmp_path: Path) -> None:
     shown = moot("bench", "failover", "--kinds", "kill,burn", "--json", cwd=tmp_path)
     assert (shown.code, "pause" in shown.out + shown.err) == (Exit.USAGE, True)

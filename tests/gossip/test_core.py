@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
+
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +19,7 @@ from cluster.gossip.effects import (
     Event,
     Leave,
     Rejoin,
+    Remembered,
     Removed,
     SetAddress,
     SetHints,
@@ -30,10 +34,12 @@ from cluster.gossip.messages import (
     BUCKET_HASH_BYTES,
     BUCKETS,
     HINTS_BYTES_MAX,
+    VERSION_MAX,
     Ack,
     Address,
     Alive,
     DigestEntry,
+    ForeignVersion,
     Hints,
     Load,
     Nack,
@@ -353,6 +359,45 @@ def test_what_does_not_fit_one_answer_is_asked_for_at_once() -> None:
     reply = SyncReply(0, [], [SyncRecord(alive(1), ALIVE, (), 0)], True)
     effects = core.step(StreamReplied(asked_to_compare(core), packet(1, reply)))
     assert any(isinstance(read(request.data).messages[0], SyncRequest) for request in effects.requests)
+
+
+def test_what_a_dead_member_said_of_itself_is_kept_and_told_on() -> None:
+    """Trap 22: dropping what the dead had said breaks every reader that had not heard it yet."""
+    core = Core(2)
+    core.hear(1, hints(1, b"leads 7"))
+    core.hear(2, dead(1, 2))
+    member = core.gossip.member(node(1))
+    assert member is not None
+    assert (member.state, member.hints) == (DEAD, b"leads 7")
+    (reply,) = core.asked(9, SyncRequest(alive(9), NO_HASHES, 0))
+    assert isinstance(reply, SyncReply)
+    assert [record.hints for record in reply.records if record.alive.node == node(1)] == [hints(1, b"leads 7")]
+
+
+def test_the_crowd_of_a_first_comparison_is_no_news_for_others() -> None:
+    """Trap 16: who joins a thousand would tell a thousand what they know."""
+    core = Core(0, seeds=(endpoint(1),))
+    records = [SyncRecord(alive(number), ALIVE, (), 0) for number in range(1, 101)]
+    core.step(StreamReplied(asked_to_compare(core), packet(1, SyncReply(0, [], records, False))))
+    assert core.gossip.live == 100
+    assert core.gossip.news_waiting == 1, "itself"
+
+
+def test_remembered_members_are_there_without_news_and_without_those_that_were_removed() -> None:
+    core = Core(0)
+    core.step(Removed([node(3)], 1))
+    core.step(Remembered([alive(0), alive(1), alive(2), alive(3)]))
+    assert {view.node for view in core.gossip.members()} == {node(1), node(2)}
+    assert core.gossip.news_waiting == 1
+
+
+def test_a_packet_of_another_version_is_named_to_the_owner() -> None:
+    """Trap 25: releases that do not understand each other must say so, and change nothing."""
+    core = Core(1)
+    body = msgspec.msgpack.encode([VERSION_MAX + 1, VERSION_MAX, VERSION_MAX + 1, "anything"])
+    effects = core.step(Datagram(endpoint(1), zlib.crc32(body).to_bytes(4, "little") + body))
+    assert effects.foreign == ForeignVersion(VERSION_MAX, VERSION_MAX + 1)
+    assert core.gossip.refusals[Refusal.VERSION_MISMATCH] == 1
 
 
 def test_old_deaths_are_not_taught_to_others() -> None:

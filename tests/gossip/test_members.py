@@ -274,6 +274,20 @@ def test_two_must_agree_in_a_small_cluster_as_long_as_there_are_two() -> None:
         assert {member.state for member in alone} == {DEAD}
 
 
+def test_a_verdict_that_makes_another_one_due_is_followed_by_it() -> None:
+    held = table(7)
+    for number in (6, 7):
+        held.hear(dead(number, 1), 0)
+    held.hear(suspect(1, 0, 3, 4), 100)
+    held.hear(suspect(2, 0, 3), 100)
+    due_ms = 100 + GossipConfig().suspicion_min_ms(6)
+    assert held.suspicion_deadline_ms() == due_ms
+    held.expire(due_ms)
+    states = {member.alive.node: member.state for member in held}
+    assert states[node(1)] is states[node(2)] is DEAD, "five are a small cluster, where two accusers are enough"
+    assert held.suspicion_deadline_ms() is None
+
+
 def test_a_cluster_is_small_up_to_five_and_stays_what_it_was_up_to_seven() -> None:
     held = table(4)
     assert held.profile.small

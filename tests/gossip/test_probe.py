@@ -311,6 +311,7 @@ def test_a_data_path_that_works_saves_a_member_and_one_that_does_not_is_told_apa
 
 
 def test_a_stall_postpones_running_suspicions() -> None:
+    """Trap 17: an fsync, a collection or a large encoding on the event loop is a stall of this process, not of its peers."""
     core = Core(2)
     core.hear(2, suspect(1, 2))
     core.now_ms += 60_000

@@ -46,8 +46,9 @@ def test_the_dead_are_found_out_about_and_nobody_else_is_buried(
 
 @pytest.mark.parametrize("nodes", [3, 5])
 def test_a_small_cluster_keeps_its_promises_over_seeds(nodes: int) -> None:
-    found = simulate(Plan(nodes=nodes, seconds=20.0, loss=0.1), seeds=8)
-    assert found["nodes"] == nodes, "trap 28: tests that say ten and run forty"
+    """Trap 28: tests that say ten and run forty."""
+    found = simulate(Plan(nodes=nodes, seconds=20.0, loss=0.1), seeds=6)
+    assert found["nodes"] == nodes
     assert (found["false_deaths"], found["converged"], found["seeds_failed"]) == (0, True, [])
     assert found["met"]["calm_bytes"]
     assert found["met"]["peak_bytes"]
@@ -129,11 +130,11 @@ def test_identities_only_rise_removed_ids_stay_away_and_all_agree_again(seed: in
 
 def test_a_rack_that_lost_its_uplink_does_not_hurry_the_burial_of_the_others() -> None:
     """Confirmations are counted by zone: many accusers behind one broken switch are one witness."""
-    network = Network(12, 3, zones=3, met=True)
+    network = Network(12, 5, zones=3, met=True)
     network.run(3_000)
     rack = [number for number in range(12) if number % 3 == 0]
     network.partition(rack, [number for number in range(12) if number % 3])
-    network.run(2 * CONFIG.suspicion_min_ms(12))
+    network.run(5 * CONFIG.suspicion_min_ms(12) // 2)
     buried_by_rack = [death for death in network.deaths() if int(death[1][1:]) % 3 == 0]
     buried_by_others = [death for death in network.deaths() if int(death[1][1:]) % 3]
     assert buried_by_rack == []

@@ -44,7 +44,9 @@ def names(text: str, section: str) -> bool:
 
 @cache
 def docstrings(path: Path) -> dict[str, str]:
-    functions = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef))
+    functions = (
+        node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
     return {function.name: ast.get_docstring(function) or "" for function in functions}
 
 
