@@ -182,6 +182,7 @@ class MemberChange:
 class Cut:
     """One change of the published view: verdicts of some 100 ms together, without members that flap.
 
+    A restart that is over within that time changes no view; `changes` tells of it.
     number: of this node's cuts, rising by one. up: new, or back (a suspect is up). down: dead. left: said good-bye.
     """
 

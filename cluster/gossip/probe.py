@@ -153,8 +153,8 @@ class Prober:
         self._sequence = source.getrandbits(32)
         self._probes: dict[int, Probe] = {}
         self._relays: dict[int, Relay] = {}
-        self._streams: dict[int, int] = {}
-        """Stream requests of probes, with the sequence of the probe."""
+        self._streams: dict[int, tuple[NodeId, int]] = {}
+        """Stream requests of probes, and to which process; the probe may be over before."""
         self._period_ms = now_ms + source.randrange(config.probe_interval_ms)
         self._remind_ms: int | None = None
 
@@ -251,7 +251,7 @@ class Prober:
         stream = self._outbox.request(endpoint_of(member), Ping(sequence, probe.node, probe.generation))
         if stream:
             probe.paths |= Path.STREAM
-            self._streams[stream] = sequence
+            self._streams[stream] = probe.node, probe.generation
         self._outbox.ask_data_path(probe.node)
 
     def _judge(self, probe: Probe, now_ms: int) -> None:
@@ -269,9 +269,9 @@ class Prober:
 
     def on_stream_ended(self, request: int, *, answered: bool) -> None:
         """A stream is over, whatever it was for."""
-        probe = self._probes.get(self._streams.pop(request, 0))
-        member = self._members.get(probe.node) if probe is not None else None
-        if member is not None:
+        asked = self._streams.pop(request, None)
+        member = self._members.get(asked[0]) if asked is not None else None
+        if asked is not None and member is not None and member.alive.generation == asked[1]:
             member.reach.stream = answered
 
     def on_data_path(self, node: NodeId, generation: int, works: bool) -> None:

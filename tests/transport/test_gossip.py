@@ -13,7 +13,7 @@ import pytest
 from cluster.errors import TooLarge
 from cluster.gossip.config import GossipConfig
 from cluster.gossip.core import Gossip
-from cluster.gossip.effects import MemberChange
+from cluster.gossip.effects import Cut, MemberChange
 from cluster.gossip.messages import STREAM_BYTES_MAX, Address, Refusal, State, Tags
 from cluster.ids import NodeId
 from cluster.transport.gossip import LEAVE_MS_MAX, GossipTransport, clock_ms
@@ -33,6 +33,9 @@ class Member:
         self.port = port
         self.generation = generation
         self.changes: list[MemberChange] = []
+        self.cuts: list[Cut] = []
+        self.data_paths: dict[NodeId, tuple[int, bool]] = {}
+        """What the owner of the data path would say of other nodes."""
         core = Gossip(
             cluster_id="real",
             node=self.name,
@@ -44,7 +47,14 @@ class Member:
             source=random.Random(name),
             now_ms=clock_ms(),
         )
-        self.transport = GossipTransport(core, host=HOST, port=port, on_changes=self.changes.extend)
+        self.transport = GossipTransport(
+            core,
+            host=HOST,
+            port=port,
+            on_changes=self.changes.extend,
+            on_cut=self.cuts.append,
+            data_path=self.data_paths.get,
+        )
 
     def holds(self, other: Member) -> State | None:
         member = self.transport.core.member(other.name)
@@ -74,9 +84,11 @@ async def test_a_stopped_node_is_declared_dead_and_a_restarted_one_alive_again()
         async with n2:
             await all_see_all(n0, n1, n2)
         await eventually(lambda: n0.holds(n2) is n1.holds(n2) is State.DEAD, SECONDS)
+        await eventually(lambda: any(cut.down for cut in n0.cuts), SECONDS)
         assert n0.holds(n1) is n1.holds(n0) is State.ALIVE
         async with Member("n2", [n0.port], port=n2.port, generation=2) as again:
             await all_see_all(n0, n1, again)
+    assert [view.node for cut in n0.cuts for view in cut.down] == [n2.name]
     states = [change.member.state for change in n0.changes if change.member.node == n2.name]
     assert [state for state in states if state is not State.SUSPECT] == [State.ALIVE, State.DEAD, State.ALIVE]
 
@@ -138,6 +150,23 @@ async def test_streams_keep_a_node_alive_whose_datagrams_are_lost() -> None:
         assert n2.transport.counters.datagrams_received == received
         assert n2.transport.counters.datagrams_unsent > 0
         assert State.DEAD not in [change.member.state for change in n0.changes + n1.changes]
+
+
+async def test_a_node_that_only_the_data_path_reaches_is_alive_and_the_broken_ways_are_told() -> None:
+    """Gossip that is filtered and a data path that is not are told apart."""
+    n0, n1, n2 = trio()
+    async with n0, n1:
+        async with n2:
+            await all_see_all(n0, n1, n2)
+            n0.data_paths[n2.name] = n1.data_paths[n2.name] = (1, True)
+        wait_s = 2 * (QUICK.suspicion_min_ms(3) + 2 * QUICK.probe_interval_ms) / 1000
+        await asyncio.sleep(wait_s)
+        for observer in (n0, n1):
+            assert State.DEAD not in [change.member.state for change in observer.changes]
+            paths, _ = observer.transport.core.why(n2.name)  # type: ignore[misc]
+            assert (paths.datagram, paths.stream, paths.data) == (False, False, True)
+        n0.data_paths[n2.name] = n1.data_paths[n2.name] = (1, False)
+        await eventually(lambda: n0.holds(n2) is n1.holds(n2) is State.DEAD, SECONDS)
 
 
 async def test_host_names_are_resolved() -> None:
