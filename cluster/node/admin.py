@@ -180,7 +180,7 @@ class Administration:
         }
 
     def _leader_of(self, shard: Shard) -> str:
-        return self._pump.locate_leader(shard.shard) or ""
+        return self._pump.routes.leader(shard.shard) or ""
 
     def _shard_row(self, shard: Shard) -> Row:
         replica = self._pump.replicas.get(shard.shard)

@@ -50,7 +50,7 @@ class LeaderCalls:
     async def call(self, method: str, shard: ShardId, request: Row) -> Row:
         """The leader's answer. Raises ClusterError; NotLeader when nobody is known to lead, or whoever was asked does not."""
         pump = self._loop.pump
-        if pump.locate(shard) in (None, pump.node):
+        if pump.routes.locate(shard) in (None, pump.node):
             return await self._handlers[method](request)
         body = msgspec.json.encode(request)
         operation = Operation(1, Kind.CONTROL, SYSTEM_SPACE, SYSTEM_KEY, str(OPERATOR), method, body)

@@ -61,7 +61,7 @@ class ShardAdministration:
         shard = ShardId(request["shard_id"])
         replica = self._pump.replicas.get(shard)
         if replica is None or not replica.serves:
-            leader = self._pump.locate_leader(shard) or ""
+            leader = self._pump.routes.leader(shard) or ""
             raise NotLeader(f"node {self._pump.node} does not lead shard {shard}", leader=leader, shard=shard)
         wanted = frozenset(request["handlers"])
         found = pending(replica.cache, request["space"], wanted)
@@ -166,13 +166,13 @@ class ShardAdministration:
 
     async def transfer(self, request: Row) -> Row:
         shard = self._shard(request)
-        led = self._pump.locate_leader(shard) or ""
+        led = self._pump.routes.leader(shard) or ""
         try:
             return await self.calls.call("TransferLeader", shard, request)
         except (Unavailable, OutcomeUnknown):
             # Whoever hears of the next leader gives up what the last one owes; but that there is another one is the answer.
             await self._transferred(shard)
-            leader = self._pump.locate_leader(shard) or ""
+            leader = self._pump.routes.leader(shard) or ""
             if not led or not leader or leader == led:
                 raise
             return self._outcome(shard, led, request["to_node"] or leader)
@@ -196,7 +196,7 @@ class ShardAdministration:
 
     def _outcome(self, shard: ShardId, led: str, to: str) -> Row:
         """How a transfer from `led` to `to` ended."""
-        leader, replica = self._pump.locate_leader(shard) or "", self._pump.replicas.get(shard)
+        leader, replica = self._pump.routes.leader(shard) or "", self._pump.replicas.get(shard)
         term = replica.raft.term if replica is not None else 0
         return {"from_node": led, "to_node": to, "leader": leader, "term": term, "done": leader == to}
 
@@ -232,7 +232,7 @@ class ShardAdministration:
     def _leading(self, shard: ShardId) -> ConfigurationStatus:
         status = self._pump.configuration(shard)
         if status is None or not status.leads:
-            leader = self._pump.locate_leader(shard) or ""
+            leader = self._pump.routes.leader(shard) or ""
             address = self._gateway_of(leader)
             what = f"node {self._pump.node} does not lead shard {shard}"
             raise NotLeader(what, leader=leader, leader_gateway_address=address, shard=shard)

@@ -29,6 +29,7 @@ from cluster.pump.incoming import Incoming
 from cluster.pump.lanes import Lane
 from cluster.pump.liveness import Fenced, Heartbeat, HeartbeatReply, NodeLiveness
 from cluster.pump.outbox import Outbox, Output
+from cluster.pump.routes import Routes
 from cluster.pump.schedule import Schedule
 from cluster.pump.steering import Steering
 from cluster.pump.streams import Streams
@@ -40,7 +41,7 @@ from cluster.session.failures import failure_of
 from cluster.session.operations import COMMAND_KINDS, Operation, Reply
 from cluster.shard.directory import Directory
 from cluster.shard.replica import ShardReplica
-from cluster.shard.turn import CloseItem, ForwardItem, GrantItem, ResetItem, Turn
+from cluster.shard.turn import CloseItem, ResetItem, Turn
 from cluster.shardmap.map import ShardMap
 from cluster.storage.engine import Batch
 
@@ -96,8 +97,18 @@ class Pump:
         self._heartbeat_due_ms, self._housekeeping_due_ms = now_ms, now_ms + HOUSEKEEPING_MS
         self._delisted = False
         first_stream = liveness.generation << STREAM_BITS
-        self.streams = Streams(router, self._forward, self._grant, self.locate, self.replicas.__contains__, first_stream + 1)
-        self._outbox = Outbox(node, self._turn, self.streams)
+        self.routes = Routes(
+            router=router,
+            liveness=liveness,
+            replicas=replicas,
+            connected=self.connected,
+            turn=self._turn,
+            here=self.submit_to_replica,
+            used=lambda shard: self._waking.hasten(shard),
+        )
+        routes = self.routes
+        self.streams = Streams(router, routes.forward, routes.grant, routes.locate, replicas.__contains__, first_stream + 1)
+        self._outbox = Outbox(node, self._turn, self.streams, routes.relays)
         self._waking = Waking(self, self._schedule, transfers, self._turn, config.election_timeout_ms)
         self._changes = Changes(self, node, peers, router, self._schedule, self._turn)
         self.steering = Steering(self, self._changes, router, directory, config.placement, self._turn)
@@ -106,9 +117,18 @@ class Pump:
         )
         self.divergences = Divergences(node, self.connected, replicas)
         self._incoming = Incoming(
-            holder=self, schedule=self._schedule, streams=self.streams, router=router, bundles=bundles, transfers=transfers,
-            holdings=self._holdings, divergences=self.divergences, steering=self.steering, turn=self._turn,
-        )  # fmt: skip
+            holder=self,
+            schedule=self._schedule,
+            streams=self.streams,
+            router=router,
+            bundles=bundles,
+            transfers=transfers,
+            holdings=self._holdings,
+            divergences=self.divergences,
+            steering=self.steering,
+            relays=routes.relays,
+            turn=self._turn,
+        )
         self.control, self.learning = self._incoming.control, self._incoming.learning
         for replica in replicas.values():
             self.look_at(replica, now_ms)
@@ -138,11 +158,13 @@ class Pump:
         else:
             self._outbox.resets.add(node)
             self._waking.messages_lost(node, now_ms)
+            self._incoming.path_lost(node, now_ms)
 
     def on_connected(self, node: NodeId, now_ms: float) -> None:
         """Frames to `node` will be taken from now on."""
         self._now_ms = now_ms
         self.connected.add(node)
+        self.routes.relays.direct(node)
         self.liveness.disconnected(node)
         self._turn.send_now(node, ResetItem())
         self._schedule.moved.update(dict.fromkeys(self.divergences.reconnected(node)))
@@ -156,6 +178,7 @@ class Pump:
         self.clocks.forget(node)
         self.liveness.disconnected(node)
         self._waking.messages_lost(node, now_ms)
+        self._incoming.path_lost(node, now_ms)
         if refused:
             self.liveness.gone(node)
             self._waking.process_gone(node, now_ms)
@@ -220,44 +243,12 @@ class Pump:
         for node in self.streams.close(stream):
             if node == self.node:
                 self._schedule.close_stream(self.replicas, (self.node, stream))
-            elif node in self.connected:
+            elif node in self.connected or self.routes.relays.reaches(node):
                 self._turn.send_now(node, CloseItem(stream))
-
-    def locate(self, shard: ShardId) -> NodeId | None:
-        """Where the leader of a shard is believed to be, for somebody who wants to use it."""
-        replica = self.replicas.get(shard)
-        if replica is not None and replica.leads:
-            return self.node
-        there = self.connected - self.liveness.silent if self.liveness.silent else self.connected
-        if replica is not None:
-            self._waking.hasten(shard)
-            return self.router.node_for(shard, replica.leader_node, there)
-        return self.liveness.leader_of(shard, there) or self.router.elsewhere(shard, there)
-
-    def locate_leader(self, shard: ShardId) -> NodeId | None:
-        """Who leads a shard, as far as a local replica tells, or else what its leader tells all peers."""
-        replica = self.replicas.get(shard)
-        if replica is not None:
-            return self.node if replica.leads else replica.leader_node
-        return self.liveness.leader_of(shard, self.connected) or self.router.hinted(shard)
 
     def bundle(self, code_hash: bytes) -> bytes | None:
         """A bundle's bytes if this node has them."""
         return self._bundles.get(code_hash)
-
-    def _forward(self, node: NodeId, shard: ShardId, stream: int, operations: list[Operation]) -> None:
-        if node == self.node:
-            self.submit_to_replica(shard, (node, stream), operations)
-        elif node in self.connected:
-            self._turn.send_now(node, ForwardItem(shard, stream, operations))
-
-    def _grant(self, node: NodeId, shard: ShardId, stream: int, watch: int, credit_bytes: int) -> None:
-        if node != self.node:
-            self._turn.send_now(node, GrantItem(shard, stream, watch, credit_bytes))
-            return
-        replica = self.replicas.get(shard)
-        if replica is not None:
-            replica.feed.grant((node, stream), watch, credit_bytes, self._turn)
 
     def submit_to_replica(self, shard: ShardId, stream: tuple[NodeId, int], operations: list[Operation]) -> None:
         replica = self.replicas.get(shard)

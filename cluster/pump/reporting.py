@@ -16,6 +16,7 @@ from cluster.ids import SYSTEM_SHARD, NodeId, ShardId
 from cluster.placement.move import CATCH_UP_ENTRIES
 from cluster.pump.changes import Changes, status_of
 from cluster.pump.liveness import NodeLiveness
+from cluster.pump.routes import Routes
 from cluster.shard.replica import ShardReplica
 from cluster.shard.steering import ReportItem, ShardState
 
@@ -32,8 +33,7 @@ class Holder(Protocol):
     peers: list[NodeId]
     replicas: dict[ShardId, ShardReplica]
     liveness: NodeLiveness
-
-    def locate_leader(self, shard: ShardId) -> NodeId | None: ...
+    routes: Routes
 
 
 class Reporting:
@@ -79,7 +79,7 @@ class Reporting:
         looked_at, self._dirty = {**self._dirty, **self._watching}, {}
         for shard in looked_at:
             self._note(shard, now_ms)
-        controller = self._holder.locate_leader(SYSTEM_SHARD)
+        controller = self._holder.routes.leader(SYSTEM_SHARD)
         if controller is None:
             return
         if controller != self._controller:

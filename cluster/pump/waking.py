@@ -15,6 +15,7 @@ from typing import Protocol
 
 from cluster.ids import NodeId, ShardId
 from cluster.pump.liveness import NodeLiveness
+from cluster.pump.routes import Routes
 from cluster.pump.schedule import Schedule
 from cluster.pump.streams import Streams
 from cluster.pump.transfers import Transfers
@@ -32,6 +33,7 @@ class Holder(Protocol):
     replicas: dict[ShardId, ShardReplica]
     liveness: NodeLiveness
     streams: Streams
+    routes: Routes
 
     def look_at(self, replica: ShardReplica, now_ms: float) -> None: ...
 
@@ -107,8 +109,9 @@ class Waking:
         holder = self._holder
         if now_ms >= holder.liveness.silence_due_ms:
             for node in holder.liveness.look_out(now_ms, self._silence_ms):
-                holder.streams.node_lost(node, now_ms)
-                self._schedule.node_silent(holder.replicas, node, self._turn)
+                if not holder.routes.relays.reaches(node):
+                    holder.streams.node_lost(node, now_ms)
+                    self._schedule.node_silent(holder.replicas, node, self._turn)
                 self._leader_silent(node, now_ms)
         if holder.liveness.has_news:
             self._hear()

@@ -1,0 +1,85 @@
+"""Who leads a shard, as far as this node can tell, and how what client streams say gets there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cluster.ids import NodeId, ShardId
+from cluster.pump.liveness import NodeLiveness
+from cluster.pump.relaying import Relays
+from cluster.router.router import Router
+from cluster.session.operations import Operation
+from cluster.shard.replica import ShardReplica
+from cluster.shard.turn import ForwardItem, GrantItem, Turn
+
+
+class Routes:
+    """connected: peers that can be sent to, kept up to date by the owner. here: takes operations for a replica of this node.
+    used: told of each shard that somebody wants to use and of which there is a replica here.
+    """
+
+    def __init__(
+        self,
+        *,
+        router: Router,
+        liveness: NodeLiveness,
+        replicas: dict[ShardId, ShardReplica],
+        connected: set[NodeId],
+        turn: Turn,
+        here: Callable[[ShardId, tuple[NodeId, int], list[Operation]], None],
+        used: Callable[[ShardId], None],
+    ) -> None:
+        self._router = router
+        self._liveness = liveness
+        self._replicas = replicas
+        self._connected = connected
+        self._turn = turn
+        self._here = here
+        self._used = used
+        self.relays = Relays(router.node, connected, turn)
+
+    def leader(self, shard: ShardId) -> NodeId | None:
+        """Who leads a shard, as far as a local replica tells, or else what its leader tells all peers."""
+        replica = self._replicas.get(shard)
+        if replica is not None:
+            return self._router.node if replica.leads else replica.leader_node
+        return self._liveness.leader_of(shard, self._connected) or self._router.hinted(shard)
+
+    def locate(self, shard: ShardId) -> NodeId | None:
+        """Where the leader of a shard is believed to be, for somebody who wants to use it; a node that may know better, when
+        that is all there is; None when there is nobody.
+        """
+        replica = self._replicas.get(shard)
+        if replica is not None and replica.leads:
+            return self._router.node
+        silent = self._liveness.silent
+        there = self._connected - silent if silent else self._connected
+        if replica is not None:
+            self._used(shard)
+            found = self._router.node_for(shard, replica.leader_node, there)
+        else:
+            found = self._liveness.leader_of(shard, there)
+        if found is not None:
+            return found
+        hinted = self._router.hinted(shard)
+        if hinted is not None and hinted not in self._connected and self.relays.toward(hinted, self._router.teller(hinted)):
+            return hinted
+        if replica is not None and all(node in self._connected for _, node in replica.members.others(self._router.node)):
+            return None  # whoever leads next is heard here as soon as anywhere
+        return self._router.elsewhere(shard, there)
+
+    def forward(self, node: NodeId, shard: ShardId, stream: int, operations: list[Operation]) -> None:
+        """Hand operations of a stream to a node, this one included."""
+        if node == self._router.node:
+            self._here(shard, (node, stream), operations)
+        elif node in self._connected or self.relays.reaches(node):
+            self._turn.send_now(node, ForwardItem(shard, stream, operations))
+
+    def grant(self, node: NodeId, shard: ShardId, stream: int, watch: int, credit_bytes: int) -> None:
+        """Hand credit of a watch likewise."""
+        if node != self._router.node:
+            self._turn.send_now(node, GrantItem(shard, stream, watch, credit_bytes))
+            return
+        replica = self._replicas.get(shard)
+        if replica is not None:
+            replica.feed.grant((node, stream), watch, credit_bytes, self._turn)
