@@ -32,7 +32,7 @@ from cluster.pump.outbox import Outbox, Output
 from cluster.pump.routes import Routes
 from cluster.pump.schedule import Schedule
 from cluster.pump.steering import Steering
-from cluster.pump.streams import Streams
+from cluster.pump.streams import Streams, first_stream
 from cluster.pump.transfers import Transfers
 from cluster.pump.waking import Waking
 from cluster.raft.messages import Places
@@ -46,8 +46,6 @@ from cluster.shardmap.map import ShardMap
 from cluster.storage.engine import Batch
 
 HOUSEKEEPING_MS = 1_000.0
-STREAM_BITS = 32
-"""Client streams are numbered on from (boot generation << 32)."""
 
 
 class Pump:
@@ -96,7 +94,6 @@ class Pump:
         """What this node came to believe since the owner last looked (and emptied it): for the log."""
         self._heartbeat_due_ms, self._housekeeping_due_ms = now_ms, now_ms + HOUSEKEEPING_MS
         self._delisted = False
-        first_stream = liveness.generation << STREAM_BITS
         self.routes = Routes(
             router=router,
             liveness=liveness,
@@ -107,7 +104,8 @@ class Pump:
             used=lambda shard: self._waking.hasten(shard),
         )
         routes = self.routes
-        self.streams = Streams(router, routes.forward, routes.grant, routes.locate, replicas.__contains__, first_stream + 1)
+        first = first_stream(liveness.generation) + 1
+        self.streams = Streams(router, routes.forward, routes.grant, routes.locate, replicas.__contains__, first)
         self._outbox = Outbox(node, self._turn, self.streams, routes.relays)
         self._waking = Waking(self, self._schedule, transfers, self._turn, config.election_timeout_ms)
         self._changes = Changes(self, node, peers, router, self._schedule, self._turn)
@@ -205,7 +203,7 @@ class Pump:
                 self._outbox.acknowledge(node, reply, at_once=at_once)
             self._heartbeat_due_ms = self._config.beat_due_ms(self._heartbeat_due_ms, now_ms)
             if restarted:
-                self._waking.process_gone(node, now_ms)
+                self._waking.process_gone(node, now_ms, message.generation)
             return
         assert isinstance(message, HeartbeatReply)
         sent_ms = self.liveness.on_reply(node, message, now_ms)

@@ -6,6 +6,7 @@ Invariant: a replica that can move is in `ready` or `to_apply`, or a timer not l
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Mapping
 
 from cluster.ids import NodeId, ShardId
@@ -106,9 +107,9 @@ class Schedule:
         """A client stream ended."""
         self._close(replicas, stream.__eq__, lost=False)
 
-    def close_node(self, replicas: Mapping[ShardId, ShardReplica], node: NodeId) -> None:
-        """All that a node's gateway was served ended here; it may come back."""
-        self._close(replicas, lambda stream: stream[0] == node, lost=True)
+    def close_node(self, replicas: Mapping[ShardId, ShardReplica], node: NodeId, before: float = math.inf) -> None:
+        """What a node's gateway was served ended here, in streams of numbers below `before`; it may come back."""
+        self._close(replicas, lambda stream: stream[0] == node and stream[1] < before, lost=True)
 
     def node_silent(self, replicas: Mapping[ShardId, ShardReplica], node: NodeId, turn: Turn) -> None:
         """Nothing is heard of a gateway's node: documents that are told who watches them are not left in error."""

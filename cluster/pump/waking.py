@@ -11,13 +11,14 @@ anything to do is for its Raft core to find out.
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 from cluster.ids import NodeId, ShardId
 from cluster.pump.liveness import NodeLiveness
 from cluster.pump.routes import Routes
 from cluster.pump.schedule import Schedule
-from cluster.pump.streams import Streams
+from cluster.pump.streams import Streams, first_stream
 from cluster.pump.transfers import Transfers
 from cluster.raft.events import LivenessChanged
 from cluster.shard.replica import ShardReplica
@@ -66,11 +67,13 @@ class Waking:
                 replica.peer_unreachable(node, now_ms, self._turn)
                 holder.look_at(replica, now_ms)
 
-    def process_gone(self, node: NodeId, now_ms: float) -> None:
-        """A peer's process ended, whether another has taken its place or not."""
+    def process_gone(self, node: NodeId, now_ms: float, successor: int = 0) -> None:
+        """A peer's process ended. successor: the boot generation of the one that has taken its place, 0 for none. Its liveness
+        may come later than what its clients say: their streams are new, and stay.
+        """
         holder = self._holder
         holder.streams.node_lost(node, now_ms)
-        self._close_watches(node)
+        self._close_watches(node, first_stream(successor) if successor else math.inf)
         for replica in holder.replicas.values():
             if replica.leader_node == node and not replica.raft.asleep:
                 replica.leader_lost(now_ms, self._turn)
@@ -83,9 +86,11 @@ class Waking:
                 replica.handle(LivenessChanged(), now_ms, self._turn)
                 self._holder.look_at(replica, now_ms)
 
-    def _close_watches(self, node: NodeId) -> None:
-        """What the peer's gateway was served, and what the peer was sending to a replica here, does not go on."""
-        self._schedule.close_node(self._holder.replicas, node)
+    def _close_watches(self, node: NodeId, before: float = math.inf) -> None:
+        """What the peer's gateway was served in streams of numbers below `before`, and what the peer was sending to a replica
+        here, does not go on.
+        """
+        self._schedule.close_node(self._holder.replicas, node, before)
         self._transfers.sender_lost(node, self._holder.replicas)
 
     # -- sleepers ----------------------------------------------------------------------------------------------------
