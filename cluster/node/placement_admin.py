@@ -55,7 +55,7 @@ class PlacementAdministration:
         """At the leader of shard 0."""
         replica = self._pump.replicas.get(SYSTEM_SHARD)
         if replica is None or not replica.serves:
-            leader = self._pump.locate_leader(SYSTEM_SHARD) or ""
+            leader = self._pump.routes.leader(SYSTEM_SHARD) or ""
             raise NotLeader(f"node {self._pump.node} does not lead shard 0", leader=leader, shard=SYSTEM_SHARD)
         steering, settings = self._pump.steering, self._pump.directory.decisions.placement
         plan = steering.controlling.plan
