@@ -29,10 +29,10 @@ from cluster.pump.incoming import Incoming
 from cluster.pump.lanes import Lane
 from cluster.pump.liveness import Fenced, Heartbeat, HeartbeatReply, NodeLiveness
 from cluster.pump.outbox import Outbox, Output
-from cluster.pump.routes import Routes
+from cluster.pump.routes import Routes, first_stream
 from cluster.pump.schedule import Schedule
 from cluster.pump.steering import Steering
-from cluster.pump.streams import Streams, first_stream
+from cluster.pump.streams import Streams
 from cluster.pump.transfers import Transfers
 from cluster.pump.waking import Waking
 from cluster.raft.messages import Places

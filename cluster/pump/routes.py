@@ -13,6 +13,14 @@ from cluster.shard.replica import ShardReplica
 from cluster.shard.turn import ForwardItem, GrantItem, Turn
 
 
+STREAM_BITS = 32
+
+
+def first_stream(generation: int) -> int:
+    """The number above which the streams of a process are numbered, by its boot generation."""
+    return generation << STREAM_BITS
+
+
 class Routes:
     """connected: peers that can be sent to, kept up to date by the owner. here: takes operations for a replica of this node.
     used: told of each shard that somebody wants to use and of which there is a replica here.

@@ -37,17 +37,11 @@ from cluster.session.failures import failure_of
 from cluster.session.operations import COMMAND_KINDS, Consistency, Delta, Kind, Operation, Reply
 from cluster.shard.feed import CREDIT_DEFAULT_BYTES
 
-STREAM_BITS = 32
 WATCHES_PER_STREAM_MAX = 10_000
 WATCH_RETRY_MS = 25.0
 REMOTE_OPERATION_TIMEOUT_MS = 10_000.0
 REMOTE_LOOK_EVERY_MS = 250.0
 _RETRY_REASONS = frozenset((NotLeader.reason, StaleRoute.reason, Unavailable.reason, Overloaded.reason, CodeMissing.reason))
-
-
-def first_stream(generation: int) -> int:
-    """The number above which the streams of a process are numbered."""
-    return generation << STREAM_BITS
 
 
 @dataclass(slots=True)

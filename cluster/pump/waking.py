@@ -16,9 +16,9 @@ from typing import Protocol
 
 from cluster.ids import NodeId, ShardId
 from cluster.pump.liveness import NodeLiveness
-from cluster.pump.routes import Routes
+from cluster.pump.routes import Routes, first_stream
 from cluster.pump.schedule import Schedule
-from cluster.pump.streams import Streams, first_stream
+from cluster.pump.streams import Streams
 from cluster.pump.transfers import Transfers
 from cluster.raft.events import LivenessChanged
 from cluster.shard.replica import ShardReplica
