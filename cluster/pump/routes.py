@@ -12,7 +12,6 @@ from cluster.session.operations import Operation
 from cluster.shard.replica import ShardReplica
 from cluster.shard.turn import ForwardItem, GrantItem, Turn
 
-
 STREAM_BITS = 32
 
 
