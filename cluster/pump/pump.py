@@ -94,16 +94,7 @@ class Pump:
         """What this node came to believe since the owner last looked (and emptied it): for the log."""
         self._heartbeat_due_ms, self._housekeeping_due_ms = now_ms, now_ms + HOUSEKEEPING_MS
         self._delisted = False
-        self.routes = Routes(
-            router=router,
-            liveness=liveness,
-            replicas=replicas,
-            connected=self.connected,
-            turn=self._turn,
-            here=self.submit_to_replica,
-            used=lambda shard: self._waking.hasten(shard),
-        )
-        routes = self.routes
+        self.routes = routes = Routes(self, router, self._turn, lambda shard: self._waking.hasten(shard))
         first = first_stream(liveness.generation) + 1
         self.streams = Streams(router, routes.forward, routes.grant, routes.locate, replicas.__contains__, first)
         self._outbox = Outbox(node, self._turn, self.streams, routes.relays)

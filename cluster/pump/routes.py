@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from cluster.ids import NodeId, ShardId
 from cluster.pump.liveness import NodeLiveness
@@ -10,7 +11,7 @@ from cluster.pump.relaying import Relays
 from cluster.router.router import Router
 from cluster.session.operations import Operation
 from cluster.shard.replica import ShardReplica
-from cluster.shard.turn import ForwardItem, GrantItem, Turn
+from cluster.shard.turn import ForwardItem, GrantItem, StreamKey, Turn
 
 STREAM_BITS = 32
 
@@ -20,30 +21,24 @@ def first_stream(generation: int) -> int:
     return generation << STREAM_BITS
 
 
-class Routes:
-    """connected: peers that can be sent to, kept up to date by the owner. here: takes operations for a replica of this node.
-    used: told of each shard that somebody wants to use and of which there is a replica here.
-    """
+class Holder(Protocol):
+    """The pump, as far as ways to leaders concern it."""
 
-    def __init__(
-        self,
-        *,
-        router: Router,
-        liveness: NodeLiveness,
-        replicas: dict[ShardId, ShardReplica],
-        connected: set[NodeId],
-        turn: Turn,
-        here: Callable[[ShardId, tuple[NodeId, int], list[Operation]], None],
-        used: Callable[[ShardId], None],
-    ) -> None:
-        self._router = router
-        self._liveness = liveness
-        self._replicas = replicas
-        self._connected = connected
-        self._turn = turn
-        self._here = here
-        self._used = used
-        self.relays = Relays(router.node, connected, turn)
+    replicas: dict[ShardId, ShardReplica]
+    liveness: NodeLiveness
+    connected: set[NodeId]
+
+    def submit_to_replica(self, shard: ShardId, stream: StreamKey, operations: list[Operation]) -> None: ...
+
+
+class Routes:
+    """used: told of each shard that somebody wants to use and of which there is a replica here."""
+
+    def __init__(self, holder: Holder, router: Router, turn: Turn, used: Callable[[ShardId], None]) -> None:
+        self._router, self._turn, self._used = router, turn, used
+        self._liveness, self._replicas, self._connected = holder.liveness, holder.replicas, holder.connected
+        self._here = holder.submit_to_replica
+        self.relays = Relays(router.node, holder.connected, turn)
 
     def leader(self, shard: ShardId) -> NodeId | None:
         """Who leads a shard, as far as a local replica tells, or else what its leader tells all peers."""
