@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import base64
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import msgspec
 
 from cluster.documents.instance import DocumentInstance
 from cluster.documents.program import DocumentProgram
+from cluster.documents.requests import FORM_MEDIA_TYPE, JSON_MEDIA_TYPE, BadRequest, decoded, encoded
+from cluster.documents.runtime import HTTP_CHANNEL
 from cluster.documents.state.patch import diff
 from cluster.errors import InvalidRequest
 from cluster.ids import Position, Principal
@@ -48,7 +51,8 @@ class Repair:
 @dataclass(slots=True)
 class Audit:
     """What an audit found. viewed: how many positions were compared. first: where the viewer saw something else, if anywhere,
-    and what. views: what the class computes with full sight. repairs: what operators changed by hand, which asks no policy.
+    and what. views: what the class computes with full sight, pages too. repairs: what operators changed by hand, which asks no
+    policy.
     """
 
     who: str
@@ -88,7 +92,10 @@ def audit(exported: dict[str, Any], who: Principal, index: int, payload: str | N
     row = exported["commands"][place]
     if row["kind"] in BY_HAND:
         raise InvalidRequest(f"command {wanted}.{index} is an operator's repair: name a command that somebody sent")
-    other = _replaced(row["payload"]) if payload is None else payload
+    if payload is not None:
+        other = payload
+    else:
+        other = (_replaced_request if row["channel"] == HTTP_CHANNEL else _replaced)(row["payload"])
     program = Replay(exported).program(row["code_hash"])
     canonical = program.check(row["channel"], other.encode()).decode()
     if canonical == row["payload"]:
@@ -97,6 +104,7 @@ def audit(exported: dict[str, Any], who: Principal, index: int, payload: str | N
     assert isinstance(program, DocumentProgram), "exports are of authors' documents"
     found.repairs = repairs(exported)
     found.views = [view.name for view in program.declaration.views]
+    found.views += [f"GET {route.path}" for route in program.declaration.routes.all if route.method == "GET"]
     changed = copy.copy(exported)
     changed["commands"] = [*exported["commands"]]
     changed["commands"][place] = row | {"payload": canonical}
@@ -146,6 +154,24 @@ def _decoded(view: bytes) -> Any:
 def _replaced(payload: str) -> str:
     """Other content of the same shape: letters go round, digits of numbers too, files have other bytes, the rest stays."""
     return msgspec.json.encode(_other(msgspec.json.decode(payload))).decode()
+
+
+def _replaced_request(payload: str) -> str:
+    """The same for an HTTP request: what it brings is replaced, not where it goes."""
+    request = decoded(payload.encode())
+    if request.media_type == FORM_MEDIA_TYPE:
+        try:
+            body = urlencode(_other(request.form())).encode()
+        except BadRequest:
+            body = request.body
+    elif request.media_type == JSON_MEDIA_TYPE:
+        try:
+            body = msgspec.json.encode(_other(msgspec.json.decode(request.body)))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            body = request.body
+    else:
+        body = request.body.translate(_FLIPPED)
+    return encoded(replace(request, query=_other(request.query), body=body)).decode()
 
 
 def _other(value: Any) -> Any:
