@@ -60,7 +60,7 @@ class ProcessStuck(ClusterError):
 @dataclass(slots=True)
 class LocalNode:
     """One node of the folder. pid 0: never started, or ended by us. created_s: the process's start time, as the system has
-    it. http_port 0: it serves no HTTP.
+    it. http_port 0: it serves no HTTP. joined: whether it came later, and is not on the list that the cluster began with.
     """
 
     number: int
@@ -71,6 +71,7 @@ class LocalNode:
     pid: int = 0
     created_s: float = 0.0
     http_port: int = 0
+    joined: bool = False
 
     @property
     def address(self) -> str:
@@ -93,6 +94,8 @@ class _Registry:
     shards: int
     settings: dict[str, str | int]
     nodes: list[LocalNode] = field(default_factory=list)
+    highest: int = 0
+    """The highest number that a node of the folder ever had: names of nodes that were removed never come back."""
 
 
 class LocalCluster:
@@ -143,6 +146,7 @@ class LocalCluster:
         try:
             raw = json.loads((folder / "cluster.json").read_text())
             registry = _Registry(raw["format"], raw["shards"], raw["settings"], [LocalNode(**each) for each in raw["nodes"]])
+            registry.highest = raw.get("highest", 0)
         except FileNotFoundError:
             raise NoCluster(f"there is no local cluster in {folder}") from None
         except (ValueError, KeyError, TypeError) as error:
@@ -184,12 +188,17 @@ class LocalCluster:
 
     def configure(self, node: LocalNode, **settings: str | int) -> None:
         """Write the node's moot.toml anew, with settings of its own. It is read when the node starts."""
+        first = [each for each in self.nodes if not each.joined]
         values: dict[str, object] = {
             "shard_count": self._registry.shards,
-            "replication_factor": min(3, len(self.nodes) - (len(self.nodes) + 1) % 2),
+            "replication_factor": min(3, len(first) - (len(first) + 1) % 2),
             **self._registry.settings,
             **settings,
         }
+        if node.joined:
+            values["join"] = tuple(f"{HOST}:{each.peer_port}" for each in self.nodes if each is not node)
+        else:
+            values["initial_nodes"] = tuple(each.initial() for each in first)
         config = NodeConfig(
             node_id=node.node_id,
             data_dir=str(self.data_path(node)),
@@ -197,11 +206,33 @@ class LocalCluster:
             peer_port=node.peer_port,
             gossip_port=node.gossip_port,
             http_port=node.http_port,
-            initial_nodes=tuple(each.initial() for each in self.nodes),
             **values,  # type: ignore[arg-type]
         )
         self.directory(node).mkdir(parents=True, exist_ok=True)
         (self.directory(node) / "moot.toml").write_text(config.to_toml())
+
+    def add(self) -> LocalNode:
+        """A further node, which joins when it is started. Raises InvalidRequest if there are too many."""
+        number = max(self._registry.highest, *[node.number for node in self.nodes]) + 1
+        if number > NODES_MAX:
+            raise InvalidRequest(f"a local cluster has 1 to {NODES_MAX} nodes, not {number}")
+        node = LocalNode(number, f"n{number}", *_choose_ports(1, 0)[0], joined=True)
+        self._registry.highest = number
+        self.nodes.append(node)
+        self.configure(node)
+        self._save()
+        return node
+
+    def readdress(self, node: LocalNode) -> None:
+        """Give a stopped node other ports. The cluster learns of them when it is started."""
+        node.client_port, node.peer_port, node.gossip_port = _choose_ports(1, 0)[0]
+        self.configure(node)
+        self._save()
+
+    def forget(self, node: LocalNode) -> None:
+        """The node is no part of the folder's cluster any more; its directory stays."""
+        self.nodes.remove(node)
+        self._save()
 
     # processes
 

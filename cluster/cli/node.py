@@ -13,12 +13,17 @@ from typing import Annotated, Any, Final
 import typer
 import uvloop
 
+from cluster.cli.lazy import lazily
 from cluster.cli.output import CommandFailed, Exit, command
 from cluster.cli.settings import with_settings
 from cluster.config import NodeConfig, load
 from cluster.errors import ClusterError, OperatorError, Unavailable
 
-app = typer.Typer(no_args_is_help=True, help="Run one node.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Run one node, let it lead nothing, take it out of the cluster.",
+    cls=lazily({"drain": "leaving", "decommission": "leaving"}),
+)
 
 
 def register(root: typer.Typer) -> None:

@@ -24,6 +24,7 @@ from cluster.node.operators_commands import OPERATORS_COMMANDS
 from cluster.node.placement_admin import PlacementAdministration
 from cluster.node.shard_admin import ShardAdministration
 from cluster.node.space_admin import SpaceAdministration
+from cluster.node.standings import StandingAdministration
 from cluster.node.views import NodeView
 from cluster.shard.commands import CommandKind, HistoryRow, command_seed, decode_row
 from cluster.shard.replica import ShardReplica
@@ -53,6 +54,7 @@ class Administration:
         nodes: Callable[[], list[NodeView]],
         explain: Callable[[NodeId], Row],
         decisions: Decisions,
+        standings: StandingAdministration,
         ask: Ask,
         ask_leader: AskLeader,
         errors_log: ErrorsLog,
@@ -73,6 +75,7 @@ class Administration:
             "GetStatus": self._get_status,
             "ListNodes": self._list_nodes,
             "ExplainNode": self._explain_node,
+            "ChangeStanding": standings.change,
             "ListShards": self._list_shards,
             "GetShardConfiguration": self._shards.get_configuration,
             "MoveReplica": self._shards.move,

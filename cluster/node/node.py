@@ -41,6 +41,7 @@ from cluster.node.membership import Membership
 from cluster.node.placement_admin import placement_rules
 from cluster.node.registering import as_listed, first_node
 from cluster.node.sponsor import Sponsor
+from cluster.node.standings import StandingAdministration
 from cluster.node.watchdog import Watchdog
 from cluster.pump.assembly import PumpSurroundings, open_pump
 from cluster.pump.lanes import Lane
@@ -117,6 +118,7 @@ class Node:
             fail=self._fail,
         )
         self._decisions = Decisions(self.pump, self._ask)
+        self._standings = StandingAdministration(self.pump, self._members.views, self._decisions)
         self._sponsor = Sponsor(self._cluster_id, self.pump, self._decisions)
         self._members.follow()
         await self.transport.start()
@@ -132,6 +134,7 @@ class Node:
         self._tasks = [
             asyncio.create_task(self._create_system_document()),
             asyncio.create_task(self._members.present(self.loop.wake, lambda own: self._decisions.decide("node", own))),
+            asyncio.create_task(self._standings.remove_the_empty()),
             asyncio.create_task(keep_drained(self.loop, lambda: self._members.drained, lambda: self._members.not_to_lead)),
         ]
         gc.disable()
@@ -242,6 +245,7 @@ class Node:
             nodes=self._members.views,
             explain=self.gossip.explain,
             decisions=self._decisions,
+            standings=self._standings,
             ask=self._ask,
             ask_leader=self._ask,
             errors_log=self._errors_log,

@@ -20,6 +20,7 @@ from cluster.placement.move import Action, ConfigurationStatus, Member, Step
 from cluster.placement.progress import Stage, check_move, stage_of
 from cluster.shard.pending import pending
 from cluster.shardmap.map import Shard
+from cluster.shardmap.nodes import Standing
 
 TRANSFER_POLL_MS = 5
 TRANSFER_WAIT_MS = 10_000.0
@@ -126,8 +127,10 @@ class ShardAdministration:
         self._check_known(status, leaving)
         self._check_known(status, joining)
         check_move(status, leaving, joining)
-        if status.on(joining) is None and not request["force"]:
-            self._check_alive(joining)
+        if status.on(joining) is None:
+            self._check_takes(joining)
+            if not request["force"]:
+                self._check_alive(joining)
         step = self._pump.move_step(shard, leaving, joining, monotonic_ms())
         self._loop.wake()
         if step.action is Action.DONE:
@@ -242,6 +245,12 @@ class ShardAdministration:
         names = sorted(view.node for view in self._nodes())
         if node not in names and status.on(node) is None:
             raise UnknownNode(f"there is no node {node!r}; there are {', '.join(names)}")
+
+    def _check_takes(self, node: NodeId) -> None:
+        """Raises InvalidMove for a node that gets no replicas."""
+        known = next((view.registered for view in self._nodes() if view.node == node), None)
+        if known is not None and known.standing is not Standing.ACTIVE:
+            raise InvalidMove(f"{node} is {known.standing.name.lower()}: it gets no replicas")
 
     def _check_alive(self, node: NodeId) -> None:
         state = self._state_of(node)

@@ -119,6 +119,34 @@ REPLICA_ROLE_LEARNER: ReplicaRole.ValueType  # 3
 """Follows without a vote."""
 Global___ReplicaRole: _TypeAlias = ReplicaRole  # noqa: Y015
 
+class _ShardLack:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ShardLackEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ShardLack.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SHARD_LACK_UNSPECIFIED: _ShardLack.ValueType  # 0
+    """Not known."""
+    SHARD_LACK_QUORUM: _ShardLack.ValueType  # 1
+    """A majority of its voters."""
+    SHARD_LACK_REPLICAS: _ShardLack.ValueType  # 2
+    """As many voters as it should have."""
+    SHARD_LACK_LEADER: _ShardLack.ValueType  # 3
+    """Somebody who may lead it."""
+
+class ShardLack(_ShardLack, metaclass=_ShardLackEnumTypeWrapper):
+    """What a shard would lack without a node."""
+
+SHARD_LACK_UNSPECIFIED: ShardLack.ValueType  # 0
+"""Not known."""
+SHARD_LACK_QUORUM: ShardLack.ValueType  # 1
+"""A majority of its voters."""
+SHARD_LACK_REPLICAS: ShardLack.ValueType  # 2
+"""As many voters as it should have."""
+SHARD_LACK_LEADER: ShardLack.ValueType  # 3
+"""Somebody who may lead it."""
+Global___ShardLack: _TypeAlias = ShardLack  # noqa: Y015
+
 class _MoveStage:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -682,6 +710,118 @@ class NodeAccuser(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeAccuser: _TypeAlias = NodeAccuser  # noqa: Y015
+
+@_typing.final
+class ChangeStandingRequest(_message.Message):
+    """Request of AdminService.ChangeStanding."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    STANDING_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """The node."""
+    standing: Global___NodeStanding.ValueType
+    """What is wanted of it: active, draining or decommissioning. Unspecified asks what is left on it and changes nothing."""
+    dry_run: _builtins.bool
+    """Only say what stands in the way."""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        standing: Global___NodeStanding.ValueType = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "node_id", b"node_id", "standing", b"standing"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeStandingRequest: _TypeAlias = ChangeStandingRequest  # noqa: Y015
+
+@_typing.final
+class ChangeStandingResponse(_message.Message):
+    """Response of AdminService.ChangeStanding."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    STANDING_FIELD_NUMBER: _builtins.int
+    STANDING_SINCE_MS_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    BLOCKERS_FIELD_NUMBER: _builtins.int
+    SHARDS_HELD_FIELD_NUMBER: _builtins.int
+    SHARDS_LED_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """The node."""
+    standing: Global___NodeStanding.ValueType
+    """What the cluster wants of it now."""
+    standing_since_ms: _builtins.int
+    """Since when, Unix milliseconds."""
+    changed: _builtins.bool
+    """Whether this call changed it."""
+    @_builtins.property
+    def blockers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Blocker]:
+        """What stands in the way of the standing that was asked for; with any, nothing changed."""
+
+    @_builtins.property
+    def shards_held(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Shards that it holds a voter of."""
+
+    @_builtins.property
+    def shards_led(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Shards that it leads, as far as the answering node knows."""
+
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        standing: Global___NodeStanding.ValueType = ...,
+        standing_since_ms: _builtins.int = ...,
+        changed: _builtins.bool = ...,
+        blockers: _abc.Iterable[Global___Blocker] | None = ...,
+        shards_held: _abc.Iterable[_builtins.int] | None = ...,
+        shards_led: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blockers", b"blockers", "changed", b"changed", "node_id", b"node_id", "shards_held", b"shards_held", "shards_led", b"shards_led", "standing", b"standing", "standing_since_ms", b"standing_since_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeStandingResponse: _TypeAlias = ChangeStandingResponse  # noqa: Y015
+
+@_typing.final
+class Blocker(_message.Message):
+    """Why a node can not be drained or leave, for one shard."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_ID_FIELD_NUMBER: _builtins.int
+    LACK_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    shard_id: _builtins.int
+    """The shard."""
+    lack: Global___ShardLack.ValueType
+    """What it would lack."""
+    why: _builtins.str
+    """Why, for people."""
+    def __init__(
+        self,
+        *,
+        shard_id: _builtins.int = ...,
+        lack: Global___ShardLack.ValueType = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lack", b"lack", "shard_id", b"shard_id", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Blocker: _TypeAlias = Blocker  # noqa: Y015
 
 @_typing.final
 class ListShardsRequest(_message.Message):

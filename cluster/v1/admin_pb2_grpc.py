@@ -50,6 +50,11 @@ class AdminServiceStub:
                 request_serializer=cluster_dot_v1_dot_admin__pb2.ExplainNodeRequest.SerializeToString,
                 response_deserializer=cluster_dot_v1_dot_admin__pb2.ExplainNodeResponse.FromString,
                 _registered_method=True)
+        self.ChangeStanding = channel.unary_unary(
+                '/cluster.v1.AdminService/ChangeStanding',
+                request_serializer=cluster_dot_v1_dot_admin__pb2.ChangeStandingRequest.SerializeToString,
+                response_deserializer=cluster_dot_v1_dot_admin__pb2.ChangeStandingResponse.FromString,
+                _registered_method=True)
         self.ListShards = channel.unary_unary(
                 '/cluster.v1.AdminService/ListShards',
                 request_serializer=cluster_dot_v1_dot_admin__pb2.ListShardsRequest.SerializeToString,
@@ -188,6 +193,15 @@ class AdminServiceServicer:
     def ExplainNode(self, request, context):
         """Tells why the asked node takes a node for alive, suspect or dead: who accused it, when, and which ways reach it. Others may
         see it differently: ask each. NOT_FOUND (reason UNKNOWN_NODE) for who the asked node has not met.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeStanding(self, request, context):
+        """Says what the cluster wants of a node, unless that is blocked: then the blockers are in the answer and nothing changed. A node
+        that is to leave is removed, for good, as soon as it holds nothing. NOT_FOUND (reason UNKNOWN_NODE), FAILED_PRECONDITION
+        (reason NODE_REMOVED), UNAVAILABLE (reason STALE_REGISTRY) when the nodes changed meanwhile: ask again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -387,6 +401,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=cluster_dot_v1_dot_admin__pb2.ExplainNodeRequest.FromString,
                     response_serializer=cluster_dot_v1_dot_admin__pb2.ExplainNodeResponse.SerializeToString,
             ),
+            'ChangeStanding': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeStanding,
+                    request_deserializer=cluster_dot_v1_dot_admin__pb2.ChangeStandingRequest.FromString,
+                    response_serializer=cluster_dot_v1_dot_admin__pb2.ChangeStandingResponse.SerializeToString,
+            ),
             'ListShards': grpc.unary_unary_rpc_method_handler(
                     servicer.ListShards,
                     request_deserializer=cluster_dot_v1_dot_admin__pb2.ListShardsRequest.FromString,
@@ -585,6 +604,33 @@ class AdminService:
             '/cluster.v1.AdminService/ExplainNode',
             cluster_dot_v1_dot_admin__pb2.ExplainNodeRequest.SerializeToString,
             cluster_dot_v1_dot_admin__pb2.ExplainNodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeStanding(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cluster.v1.AdminService/ChangeStanding',
+            cluster_dot_v1_dot_admin__pb2.ChangeStandingRequest.SerializeToString,
+            cluster_dot_v1_dot_admin__pb2.ChangeStandingResponse.FromString,
             options,
             channel_credentials,
             insecure,
