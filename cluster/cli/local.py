@@ -216,7 +216,8 @@ class LocalCluster:
         number = max(self._registry.highest, *[node.number for node in self.nodes]) + 1
         if number > NODES_MAX:
             raise InvalidRequest(f"a local cluster has 1 to {NODES_MAX} nodes, not {number}")
-        node = LocalNode(number, f"n{number}", *_choose_ports(1, 0)[0], joined=True)
+        client, peer, gossip = _choose_ports(1, 0)[0]
+        node = LocalNode(number, f"n{number}", client, peer, gossip, joined=True)
         self._registry.highest = number
         self.nodes.append(node)
         self.configure(node)
