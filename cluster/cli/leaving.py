@@ -152,7 +152,7 @@ def decommission(
     nor its data directory is taken again. The node may be dead: then its replicas are rebuilt from the other voters.
 
     Exit codes: 0 it is removed, or active again (--cancel), or nothing stands in the way (--dry-run). 1 not removed yet. 3 no
-    node answers. 4 refused: something stands in the way, and nothing changed; or it was removed before.
+    node answers. 4 refused: something stands in the way, and nothing changed.
 
     Example: moot node decommission n2 --dry-run
     """

@@ -44,9 +44,10 @@ class StandingAdministration:
         name, standing = request["node_id"], _STANDINGS.get(request["standing"])
         known = self._pump.directory.decisions
         node = registry.get(known.nodes, name)
-        if standing is None:
+        gone = not node.belongs and standing is Standing.DECOMMISSIONING
+        if standing is None or gone:  # asked again after the end, it is done
             return self._row(node, [], changed=False)
-        if not node.belongs and standing is not Standing.REMOVED:
+        if not node.belongs:
             raise NodeRemoved(f"node {name} was removed from the cluster for good", node=name)
         if standing is Standing.REMOVED and not request["dry_run"]:
             raise InvalidRequest(f"a node is removed when nothing is left on it: moot node decommission {name}")
