@@ -131,12 +131,7 @@ class Node:
         await self._gateway.start()
         await self._start_http(backend)
         self._watchdog.start()
-        self._tasks = [
-            asyncio.create_task(self._create_system_document()),
-            asyncio.create_task(self._members.present(self.loop.wake, lambda own: self._decisions.decide("node", own))),
-            asyncio.create_task(self._standings.remove_the_empty()),
-            asyncio.create_task(keep_drained(self.loop, lambda: self._members.drained, lambda: self._members.not_to_lead)),
-        ]
+        self._tasks = self._begin_tasks()
         gc.disable()
         gc.collect()
         gc.freeze()
@@ -151,6 +146,24 @@ class Node:
 
             self._http = HttpGateway(backend, self.config.http_port)
             await self._http.start()
+
+    def _begin_tasks(self) -> list[asyncio.Task[None]]:
+        """What goes on beside the turns. One that fails ends the node."""
+        members, loop = self._members, self.loop
+        tasks = [
+            asyncio.create_task(self._create_system_document()),
+            asyncio.create_task(members.present(loop.wake, lambda own: self._decisions.decide("node", own))),
+            asyncio.create_task(self._standings.remove_the_empty()),
+            asyncio.create_task(keep_drained(loop, lambda: members.drained, lambda: members.not_to_lead)),
+        ]
+        for task in tasks:
+            task.add_done_callback(self._on_task_ended)
+        return tasks
+
+    def _on_task_ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._fail(error)
 
     @property
     def generation(self) -> int:
