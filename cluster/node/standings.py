@@ -74,7 +74,7 @@ class StandingAdministration:
     def _row(self, node: RegisteredNode, blockers: list[Blocker], *, changed: bool) -> Row:
         """In the shape of admin.proto."""
         held = [shard.shard for shard in self._pump.router.map.shards if shard.replica_on(node.node) is not None]
-        led = [shard.shard for shard in self._pump.router.map.shards if self._pump.locate_leader(shard.shard) == node.node]
+        led = [shard.shard for shard in self._pump.router.map.shards if self._pump.routes.leader(shard.shard) == node.node]
         return {
             "node_id": node.node,
             "standing": f"NODE_STANDING_{node.standing.name}",
@@ -94,7 +94,7 @@ class StandingAdministration:
         empty: dict[NodeId, int] = {}
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            leads = self._pump.locate_leader(SYSTEM_SHARD) == self._pump.node
+            leads = self._pump.routes.leader(SYSTEM_SHARD) == self._pump.node
             empty = {node: empty.get(node, 0) + 1 for node in self._empty()} if leads else {}
             for node in [node for node, looks in empty.items() if looks >= SETTLED_LOOKS]:
                 try:

@@ -27,7 +27,7 @@ SHARDS = 2
 @pytest.fixture(scope="module", name="live")
 def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
     """Three healthy nodes, two shards and the cluster's own, three replicas of each."""
-    live = LiveCluster(tmp_path_factory.mktemp("joining") / "cluster", 3, shards=SHARDS)
+    live = LiveCluster(tmp_path_factory.mktemp("joining") / "cluster", 3, shards=SHARDS, settings={"placement": "off"})
 
     async def start() -> None:
         await live.__aenter__()
