@@ -158,7 +158,7 @@ class SimulatedNode:
 
     def _surroundings(self) -> PumpSurroundings:
         limits = self.world.scenario.limits
-        election = limits.election_timeout_ms
+        election, placed = limits.election_timeout_ms, self.world.scenario.placed
         grace_ms = Streams(self.world.scenario.seed).named("lobby/grace").choice((150, 800, GRACE_MS))  # the same at every boot
         return PumpSurroundings(
             node=self.name,
@@ -188,7 +188,12 @@ class SimulatedNode:
                 lease_drift_ms=limits.lease_drift_ms,
                 invariants_checked=limits.invariants_checked,
             ),
-            pump=PumpConfig(limits.heartbeat_ms, election, snapshot_chunk_bytes=limits.snapshot_chunk_bytes),
+            pump=PumpConfig(
+                limits.heartbeat_ms,
+                election,
+                snapshot_chunk_bytes=limits.snapshot_chunk_bytes,
+                placement=placed.rules if placed is not None else None,
+            ),
             compaction=CompactionConfig(limits.every_entries, limits.kept_entries, limits.lagging_entries),
             commands_max=limits.commands_max,
             connection_grace_ms=grace_ms,

@@ -130,6 +130,7 @@ def _live(world: World) -> float:
         world.after(errand.at_ms, "errand", errand)
     world.late_code.begin()
     world.by_hand.begin()
+    world.placing.begin()
     world.run_until(world.began_ms + SAFETY_MS + 1.0)
     _heal(world)
     if scenario.limits.ailment is not None:
@@ -152,7 +153,7 @@ def _warm_up(world: World) -> None:
     for node in world.nodes.values():
         node.boot()
     shard_map = base64.b64encode(next(iter(world.nodes.values())).pump.router.map.encode()).decode()
-    steps = [("", Kind.CREATE, {"shard_map": shard_map})]
+    steps = [("", Kind.CREATE, {"shard_map": shard_map, **world.placing.registry()})]
     steps += [
         ("deploy", Kind.SEND, {"space": name, "bundle": base64.b64encode(bundle).decode()})
         for name, bundle in _spaces(world).items()
@@ -260,6 +261,7 @@ def _unfinished(world: World) -> list[str]:
         else:
             owed += [_stands(replica) for replica in held if not _caught_up(replica, leaders[0])]
             owed += _misplaced(world, leaders[0])
+    owed = owed or world.placing.unfinished()
     try:
         owed = owed or world.waiting.unfinished() or world.watches.behind() or world.passing.behind()
         return owed or world.connections.behind()

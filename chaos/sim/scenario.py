@@ -20,6 +20,7 @@ from chaos.sim.drawn import DrawnWork
 from chaos.sim.fault_plan import Theme, draw_faults
 from chaos.sim.faults import SAFETY_MS, Fault, LeaderCut
 from chaos.sim.operator import Errand
+from chaos.sim.placing import Placed, draw_placed
 from chaos.sim.randomness import Streams
 from chaos.sim.workload import ClockWork, LobbyWork, PassingWork, RemadeWork, Work, Workload
 from cluster.ids import NodeId
@@ -108,6 +109,7 @@ class Limits:
 class Scenario:
     """One run, whole: `run` makes the same of the same. upgrades_ms: when the next version of the ledger is deployed. by_hand:
     whether an operator repairs and forks documents meanwhile. thaws: whether one decides about documents that are frozen.
+    placed: what the controller of placement is given to do, None where replicas are placed by hand.
     """
 
     seed: int
@@ -119,6 +121,7 @@ class Scenario:
     upgrades_ms: tuple[float, ...] = ()
     by_hand: bool = False
     thaws: bool = False
+    placed: Placed | None = None
 
 
 def draw(seed: int) -> Scenario:
@@ -149,7 +152,8 @@ def draw(seed: int) -> Scenario:
     hand = streams.named("hand")
     by_hand, thaws = hand.random() < BY_HAND, hand.random() < THAWS
     by_hand = by_hand and theme is not Theme.LEASES and limits.sessions_max > STEPS
-    return Scenario(seed, limits, clients, drawn, work, errands, upgrades_ms, by_hand, thaws)
+    placed = draw_placed(streams, limits.nodes, limits.replication_factor) if theme is Theme.MIXED else None
+    return Scenario(seed, limits, clients, drawn, work, errands, upgrades_ms, by_hand, thaws, placed)
 
 
 def draw_upgrades(streams: Streams) -> tuple[float, ...]:

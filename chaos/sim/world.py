@@ -44,6 +44,7 @@ from chaos.sim.marks import Marks
 from chaos.sim.network import Network
 from chaos.sim.node import WALL_EPOCH_MS, SimulatedNode
 from chaos.sim.operator import Operator
+from chaos.sim.placing import Placing
 from chaos.sim.randomness import Streams
 from chaos.sim.scenario import Scenario, node_names
 from chaos.sim.sites import Sites
@@ -138,7 +139,7 @@ class World:
         self.injector = Injector(self)
         self.operator = Operator(self)
         self.late_code = LateCode(self)
-        self.by_hand, self.thaws = ByHand(self), Thaws(self)
+        self.by_hand, self.thaws, self.placing = ByHand(self), Thaws(self), Placing(self)
         self.sites = Sites(*[self.streams.named(name) for name in ("sites/armed", "sites/odd", "sites")])
         self._handlers: dict[str, Callable[..., None]] = {
             "frame": self.network.arrive,
