@@ -5,6 +5,7 @@ reach.py           which seeds it can show in
 elections.py       in votes, terms, and who stops leading when
 consensus.py       in the log: appending, acknowledging, committing, and the order of writing and telling
 membership.py      in configurations, moves and handovers
+placement.py       in where replicas are placed, and in how that is ordered
 leases.py          in promises to wait for a leader
 sleeping.py        in groups without timers
 storage.py         in what a disk is trusted with
@@ -36,6 +37,7 @@ from chaos.mutants import (
     leases,
     membership,
     passing,
+    placement,
     sleeping,
     snapshots,
     storage,
@@ -49,6 +51,7 @@ CATALOGUE: tuple[Mutant, ...] = (
     *elections.MUTANTS,
     *consensus.MUTANTS,
     *membership.MUTANTS,
+    *placement.MUTANTS,
     *leases.MUTANTS,
     *sleeping.MUTANTS,
     *storage.MUTANTS,

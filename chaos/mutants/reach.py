@@ -48,6 +48,7 @@ LEASES_AND_PAUSES = _leased("paused leaders", lambda fault: isinstance(fault, fa
 LEASES_AND_DELAYS = _leased("slow leaders", lambda fault: isinstance(fault, faults.LeaderSlow))
 HANDOVERS = Reach("handovers", lambda scenario: any(errand.handover for errand in scenario.errands))
 MOVES = Reach("moves", lambda scenario: any(not errand.handover for errand in scenario.errands))
+PLACED = Reach("placement", lambda scenario: scenario.placed is not None)
 CLOCKS = Reach("alarms", lambda scenario: any(work.space == "clock" for work in scenario.work))
 LOBBIES = Reach("lobbies", lambda scenario: any(work.space == "lobby" for work in scenario.work))
 NOTES = Reach("cursors", lambda scenario: any(work.space == "notes" for work in scenario.work))

@@ -136,8 +136,8 @@ class Placing:
     def unfinished(self) -> list[str]:
         """What the placement still owes."""
         placed = self._placed
-        if placed is None:
-            return []
+        if placed is None or self._world.shunned is not None:
+            return []  # a node that is ill and does not look it may be asked to take part
         plan = self._plan()
         if not self._told or plan is None:
             return ["the placement has not been told or has no plan yet"]

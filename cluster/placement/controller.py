@@ -20,12 +20,16 @@ from collections import Counter
 from cluster.ids import SYSTEM_SHARD, NodeId, ShardId, Term
 from cluster.placement import balance, leaders
 from cluster.placement.draft import Draft
-from cluster.placement.plan import Cause, NodeNote, Plan, State
+from cluster.placement.plan import Cause, NodeNote, Plan, State, Transfer
 from cluster.placement.repair import begin, wish_of
 from cluster.placement.rules import PlacementRules
 from cluster.placement.view import ClusterView
 from cluster.shardmap.nodes import Standing
 
+HAND_OVER_MS = 5_000.0
+"""Whoever does not lead after so long is asked last,"""
+REFUSED_MS = 60_000.0
+"""for so long."""
 Fingerprint = tuple[tuple[NodeId, int, int], ...]
 
 
@@ -38,6 +42,10 @@ class Controller:
         self._warm = False
         self._nodes: Fingerprint = ()
         self._quiet_since_ms = 0.0
+        self._handed: dict[tuple[ShardId, NodeId], float] = {}
+        """Since when each leadership that is ordered is ordered to whom."""
+        self._refusals: dict[tuple[ShardId, NodeId], float] = {}
+        """Who did not take over, and until when that is held against him."""
 
     def step(self, view: ClusterView, now_ms: float) -> Plan:
         """What is to be going on now. Repeating it without news gives the same."""
@@ -45,7 +53,10 @@ class Controller:
         draft = Draft(view, self._rules, now_ms)
         standstill = self._standstill(draft)
         if not standstill:
+            self._refusals = {refused: until for refused, until in self._refusals.items() if until > now_ms}
+            draft.avoid = frozenset(self._refusals)
             self._decide(draft)
+        self._note_transfers(draft)
         return Plan(
             term=view.term,
             orders=tuple([draft.orders[shard] for shard in sorted(draft.orders)]),
@@ -62,6 +73,17 @@ class Controller:
         nodes = tuple(sorted((node.node, int(node.standing), int(node.liveness)) for node in view.nodes.values()))
         if nodes != self._nodes:
             self._nodes, self._quiet_since_ms = nodes, now_ms
+
+    def _note_transfers(self, draft: Draft) -> None:
+        """Remember who does not take over."""
+        ordered = {(order.shard, order.to) for order in draft.orders.values() if isinstance(order, Transfer)}
+        self._handed = {each: self._handed.get(each, draft.now_ms) for each in ordered}
+        for each, since_ms in self._handed.items():
+            if draft.now_ms < since_ms + HAND_OVER_MS:
+                draft.look_again(since_ms + HAND_OVER_MS)
+            elif each not in self._refusals:
+                self._refusals[each] = draft.now_ms + REFUSED_MS
+                draft.look_again(draft.now_ms + 1.0)
 
     def _standstill(self, draft: Draft) -> str:
         """Why nothing may be ordered at all, empty if it may."""

@@ -28,6 +28,8 @@ class Draft:
         self.orders: dict[ShardId, Order] = {}
         self.explained: dict[ShardId, Explanation] = {}
         self.again_ms = NEVER
+        self.avoid: frozenset[tuple[ShardId, NodeId]] = frozenset()
+        """To whom a leadership was ordered for long and did not go."""
         self.known: dict[ShardId, ShardReport] = {}
         self.replicas: Counter[NodeId] = Counter()
         self.leads: Counter[NodeId] = Counter()

@@ -8,6 +8,8 @@ did.
 A leader whose replica is to leave hands over first, and to whom is decided here and not by the move: a voter that should lead
 nothing would hand back, and so on for ever.
 
+Whoever does not take over when he is asked, for reasons that are not seen from here, is asked last for a while.
+
 Invariant: nobody is asked to lead who lacks more than the rules allow, looks dead or suspect, or should lead nothing.
 """
 
@@ -97,7 +99,8 @@ def _ways(draft: Draft, shards: list[ShardId]) -> Ways:
             continue  # whoever leads it decides, and would have to learn everything anew
         if leader in ways and shard not in draft.orders and _calm(report):
             for to in _able(draft, report):
-                ways[leader].setdefault(to, shard)
+                if (shard, to) not in draft.avoid:
+                    ways[leader].setdefault(to, shard)
     return ways
 
 
@@ -145,7 +148,7 @@ def _voters_there(draft: Draft, report: ShardReport) -> list[NodeId]:
         and member.lag <= draft.rules.catch_up_entries
         and not draft.away(member.node)
     ]
-    return sorted(found, key=lambda node: (draft.leads[node], node))
+    return sorted(found, key=lambda node: ((status.shard, node) in draft.avoid, draft.leads[node], node))
 
 
 def _successor(draft: Draft, report: ShardReport) -> NodeId | None:

@@ -80,6 +80,10 @@ def begin(draft: Draft, wish: Wish) -> None:
     if not wish.joins:
         _go(draft, wish, None)
         return
+    useless = next(iter(report.learners()), None) if begun is None else None
+    if useless is not None:  # it would hold the room that this shard waits for
+        draft.move(wish.shard, useless, None, Cause.LEFT_OVER, "no move needs it")
+        return
     if begun is None and draft.targets and not draft.room_anywhere():
         draft.explain(wish.shard, State.WAITING, f"{wish.why}; nodes receive as much as they may")
         return

@@ -1,8 +1,9 @@
 """How decisions of the system shard reach a node, and what the node does with them.
 
-A node with a replica of shard 0 applies them. Every other node hears from its peers' heartbeats which version they know, and
-asks whoever knows a newer one for all of it: decisions are few and small, and a newer version replaces an older one whole.
-Nothing is sent while nothing is decided, and nobody needs to reach shard 0 itself to learn of it.
+A node with a replica of shard 0 applies them; if nothing comes, its replica may have been removed while it was away, which only
+the newer decisions tell, and it asks like the others. Every other node hears from its peers' heartbeats which version they
+know, and asks whoever knows a newer one for all of it: decisions are few and small, and a newer version replaces an older one
+whole. Nothing is sent while nothing is decided, and nobody needs to reach shard 0 itself to learn of it.
 
 Invariant: only what was committed is handed on, and a version is never replaced by an older one. What a peer sends is judged
 before anything of it counts (reference trap 25: one bad value must not end every node that it reaches).
@@ -26,6 +27,8 @@ from cluster.shardmap.nodes import NODES_MAX, Nodes
 
 ASK_AGAIN_MS = 500.0
 """An answer that has not come by then is asked for again, of whoever knows it."""
+OWN_LOG_MS = 3_000.0
+"""So long a node with a replica of shard 0 waits for its own log before it asks others."""
 
 
 class Holder(Protocol):
@@ -47,10 +50,13 @@ class Learning:
         self._holder = holder
         self._turn = turn
         self._asked_ms = float("-inf")
+        self._behind_ms: float | None = None
+        """Since when this node has heard of newer decisions than its own replica brings it."""
         self.tell()
 
     def tell(self) -> None:
         """Say with every heartbeat what is known here, and count those as peers that belong to the cluster."""
+        self._behind_ms = None
         decisions = self._holder.directory.decisions
         self._holder.liveness.decided = decisions.version
         if decisions.nodes:
@@ -70,9 +76,14 @@ class Learning:
         return True
 
     def heard(self, node: NodeId, version: int, now_ms: float) -> None:
-        """A peer says which version it knows. One that applies decisions itself waits for its own log."""
-        if version <= self._holder.directory.decisions.version or SYSTEM_SHARD in self._holder.replicas:
+        """A peer says which version it knows. Who applies decisions itself waits for its own log, but not for ever."""
+        if version <= self._holder.directory.decisions.version:
             return
+        if SYSTEM_SHARD in self._holder.replicas:
+            if self._behind_ms is None:
+                self._behind_ms = now_ms
+            if now_ms - self._behind_ms < OWN_LOG_MS:
+                return
         if now_ms - self._asked_ms >= ASK_AGAIN_MS:
             self._asked_ms = now_ms
             self._turn.send_bulk(node, DecisionsRequest(self._holder.directory.decisions.version))

@@ -307,6 +307,36 @@ def test_who_lacks_too_much_does_not_get_a_leadership() -> None:
     assert {each.state for each in plan.shards.values()} == {State.WAITING}
 
 
+def test_who_does_not_take_over_is_asked_last() -> None:
+    """A node with a hung disk is heard, and never becomes leader."""
+    cluster = Executor(nodes("abc"), {1: list("abc"), 2: list("abc"), 3: list("abc")})
+    cluster.run(1)
+    cluster.shards[ShardId(2)].leader = NodeId("b")
+    cluster.change("a", standing=Standing.DRAINING)
+    asked: list[NodeId] = []
+    view = cluster.view()
+    for second in range(12):
+        plan = cluster.controller.step(view, cluster.now_ms + second * 1_000)
+        asked.extend(order.to for order in plan.orders if isinstance(order, Transfer) and order.shard == 1)
+        assert plan.again_ms > cluster.now_ms + second * 1_000
+    first, last = asked[0], asked[-1]
+    assert asked == [first] * 6 + [last] * 6
+    assert first != last
+
+
+def test_a_useless_learner_does_not_hold_the_room_that_its_shard_waits_for() -> None:
+    cluster = Executor(nodes("abcde"), {1: list("abc"), 2: list("abc")})
+    cluster.run(1)
+    for number in (1, 2):
+        shard = cluster.shards[ShardId(number)]
+        shard.now = entered(shard.now, shard.now.voters, (ReplicaId(9),), ((ReplicaId(9), NodeId("e")),))
+        shard.leader = NodeId("a")
+    cluster.kill("e")
+    cluster.change("c", standing=Standing.DECOMMISSIONING)
+    cluster.settle()
+    assert all(set(shard.nodes) == {"a", "b", "d"} for shard in cluster.shards.values())
+
+
 def test_a_learner_that_no_move_needs_is_removed() -> None:
     cluster = three_of_four()
     cluster.settle()
