@@ -235,7 +235,7 @@ def test_foreground_cluster_stops_its_nodes_when_it_is_told_to(tmp_path: Path, n
 def test_taken_address_ends_a_node_with_its_exit_code(home: Path, tmp_path: Path) -> None:
     taken = LocalCluster.open(home / ".moot").nodes[0].client_port
     arguments = ("--node-id", "other", "--data-dir", str(tmp_path / "data"), "--client-port", str(taken))
-    ended = moot("node", "start", *arguments, "--replication-factor", "1", "--peer-port", "29998", cwd=tmp_path)
+    ended = moot("node", "start", *arguments, "--init", "--replication-factor", "1", "--peer-port", "29998", cwd=tmp_path)
     assert ended.code == Exit.UNREACHABLE
     assert "in use" in ended.err
     assert "free the address" in ended.err
