@@ -69,7 +69,7 @@ def _refused(row: dict[str, Any], what: str, as_json: bool) -> Exit:
         return Exit.REFUSED
     _show_blockers(row)
     raise CommandFailed(
-        f"{row['node']} can not {what}: {len(row['blockers'])} shards would lack something",
+        f"{row['node']} can not {what}: shards {_numbers([each['shard'] for each in row['blockers']])} would lack something",
         state="nothing changed",
         next_step="add a node (moot node start --join), start what is down, or undo the drain of another node",
         code=Exit.REFUSED,
@@ -89,7 +89,8 @@ async def _until(addresses: list[str], node: str, key: str, timeout_s: float, *,
         left = row[key]
         if row["standing"] == "removed" or (key == "shards_led" and not left):
             return {**row, "done": True}
-        text = f"{len(left)} shards left on {node}: {_numbers(left)}" if left else f"nothing is left on {node}"
+        plural = "" if len(left) == 1 else "s"
+        text = f"{len(left)} shard{plural} left on {node}: {_numbers(left)}" if left else f"nothing is left on {node}"
         if text != told and not quiet:
             say(text)
             told = text

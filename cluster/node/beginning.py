@@ -29,6 +29,7 @@ from cluster.pump import facts
 from cluster.pump.learning import read_decisions
 from cluster.session.failures import error_of
 from cluster.shard.directory import Decisions
+from cluster.shardmap import nodes as registry
 from cluster.shardmap.nodes import Nodes
 from cluster.storage.format import NodeIdentity
 from cluster.storage.rocks import RocksEngine, RocksSettings
@@ -133,9 +134,14 @@ def _open(config: NodeConfig, origin: Origin, joined: bytes = b"") -> tuple[Rock
 
 async def _completed(config: NodeConfig, path: Path, begun: Beginning) -> Beginning:
     """A node that joined, and whose store had to begin anew, asks once more what was decided: nothing else tells where
-    anything is.
+    anything is. One that knows of its own removal ends here.
     """
-    if begun.origin.first or facts.directory(begun.engine) is not None:
+    known = facts.directory(begun.engine)
+    own = registry.find(read_decisions(known).nodes, config.node_id) if known is not None else None
+    if own is not None and not own.belongs:
+        begun.engine.close()
+        raise NodeRemoved(f"node {own.node} was removed from the cluster for good", node=own.node)
+    if begun.origin.first or known is not None:
         return begun
     identity = remembered(path)
     assert identity is not None, "it was opened"

@@ -306,6 +306,8 @@ class Node:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def _fail(self, error: BaseException) -> None:
+        if self._ended is not None and self._ended.done():
+            return
         reason = error.reason if isinstance(error, ClusterError) else type(error).__name__
         _log.critical("node %s stops: %s: %s", self.node, reason, error, exc_info=error)
         if self._ended is not None and not self._ended.done():

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -252,3 +253,23 @@ async def ends_in(local: LocalCluster, node: LocalNode) -> tuple[int | None, str
 
     await until(stopped, f"{node.node_id} ends")
     return local.exit_code(node), local.log_path(node).read_text()[-3_000:]
+
+
+async def test_a_decommission_moves_everything_by_itself(tmp_path: Path) -> None:
+    """The operator types one command, at a node that leads shards and holds the cluster's own; the controller does the rest."""
+    live = LiveCluster(tmp_path / "cluster", 3, shards=SHARDS, settings={"placement_warm_up_ms": 2_000})
+    async with live:
+        await live.deploy("ledger", LEDGER)
+        n1 = live.nodes[0]
+        newcomer = await add(live)
+        async with Load(live, ["moved"]) as load:
+            gone = await typed(live, "node", "decommission", "n1", "--timeout", "80")
+            assert (gone.code, gone.json["standing"]) == (Exit.DONE, "removed"), gone.out + gone.err
+            code, _ = await ends(live, n1)
+            assert code == Exit.OPERATOR
+            live.local.forget(n1)
+            await load.flows()
+            await load.settle()
+            assert await load.verify() > 0
+        await live.healthy()
+        assert await shards_of(live, newcomer) == [0, 1, 2]
