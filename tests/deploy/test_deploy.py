@@ -171,9 +171,13 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     assert (run.returncode, [line for line in run.stderr.splitlines() if "moot@n1" in line]) == (0, [])
 
 
-def test_configuration_sample_of_the_manual_is_legal(tmp_path: Path) -> None:
-    (sample,) = re.findall(r"```toml\n(.*?)```", (DEPLOY / "README.md").read_text(), flags=re.DOTALL)
-    path = tmp_path / "n1.toml"
-    path.write_text(sample)
-    node = config.load(path, {"MOOT_NODE_ID": "n1", "MOOT_DATA_DIR": "/var/lib/moot/n1"})
-    assert [each.host for each in node.initial_nodes if each.node_id == "n1"] == [node.host]
+def test_configuration_samples_of_the_manual_are_legal(tmp_path: Path) -> None:
+    first, later = re.findall(r"```toml\n(.*?)```", (DEPLOY / "README.md").read_text(), flags=re.DOTALL)
+    nodes = []
+    for name, sample in (("n1", first), ("n4", later)):
+        path = tmp_path / f"{name}.toml"
+        path.write_text(sample)
+        nodes.append(config.load(path, {"MOOT_NODE_ID": name, "MOOT_DATA_DIR": f"/var/lib/moot/{name}"}))
+    assert [each.host for each in nodes[0].initial_nodes if each.node_id == "n1"] == [nodes[0].host]
+    listed = {f"{each.host}:{each.peer_port}" for each in nodes[0].initial_nodes}
+    assert set(nodes[1].join) < listed, "a later node joins the cluster of the first sample"
