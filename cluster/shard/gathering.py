@@ -314,7 +314,7 @@ class Gatherer:
     def _creates(self, name: tuple[str, str], code_hash: bytes) -> None:
         if not self._creating:
             self._creating = {}
-        self._creating[name] = code_hash
+        self._creating.setdefault(name, code_hash)  # of several that are on their way the first makes the document
 
     def _checked(self, operation: Operation, command: Command) -> _Checked | None:
         """What need not be looked at again for messages like this one that come right behind it."""

@@ -6,6 +6,10 @@ import pytest
 
 from cluster.session.operations import Kind
 from cluster.shard.commands import COMMANDS_MAX, ENTRY_BYTES_MAX, CommandKind
+from cluster.shard.deployments import Space
+from cluster.shard.directory import Decisions
+from cluster.shard.system.program import bundle_hash
+from cluster.storage.engine import Batch
 from tests.pump.tally import session_id
 from tests.shard.parts import TALLY, Parts
 
@@ -74,6 +78,21 @@ def test_what_is_pipelined_behind_a_creation_is_checked_against_its_code() -> No
     parts.gatherer.forget_creating("tally", "b")
     refused, _ = parts.gather(parts.operation(Kind.SEND, "b", "add", b'{"amount":2}'))
     assert len(refused) == 1
+
+
+def test_of_two_creations_on_their_way_the_first_says_which_code_messages_are_checked_against() -> None:
+    """The second is a retry behind a deployment, and will find the document there: messages for it would not fit."""
+    parts = ready()
+    parts.gather(parts.operation(Kind.CREATE, "b"))
+    newer = b"tally 2"
+    batch = Batch()
+    parts.bundles.put(batch, bundle_hash(newer), newer)
+    parts.engine.write(batch)
+    parts.directory.absorb(Decisions(2, None, (Space("tally", bundle_hash(newer), 2, "operator@moot", 0),)))
+    _, ((again, sent),) = parts.gather(
+        parts.operation(Kind.CREATE, "b"), parts.operation(Kind.SEND, "b", "add", b'{"amount":2}')
+    )
+    assert (again.code_hash, sent.code_hash) == (bundle_hash(newer), TALLY)
 
 
 def test_a_deletion_carries_no_payload_of_the_client() -> None:
