@@ -19,7 +19,7 @@ import string
 import typing
 import uuid
 from collections.abc import Iterable, Mapping
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, Final
 
 import msgspec
@@ -67,6 +67,24 @@ def _prod(items: Iterable[Any], *, start: Any = 1) -> Any:
     return start
 
 
+def _dataclass(cls: type[Any] | None = None, /, **options: Any) -> Any:
+    """`dataclasses.dataclass`, whose frozen classes can be kept in sets and be keys: what makes them hashable calls `hash`, which
+    authors' modules have not. Nothing that an author can see depends on the number.
+    """
+
+    def decorate(plain: type[Any]) -> type[Any]:
+        own = plain.__dict__.get("__hash__")
+        made: type[Any] = dataclasses.dataclass(plain, **options)
+        found = made.__dict__.get("__hash__")
+        if found is not None and found is not own:
+            names = {"__builtins__": {"hash": hash}}
+            hashing = FunctionType(found.__code__, names, found.__name__, found.__defaults__, found.__closure__)
+            made.__hash__ = hashing
+        return made
+
+    return decorate if cls is None else decorate(cls)
+
+
 def _from(module: ModuleType, names: str) -> dict[str, Any]:
     return {name: getattr(module, name) for name in names.split()}
 
@@ -80,7 +98,7 @@ NAMES: Final[dict[str, Mapping[str, object]]] = {
         "Callable Collection Container Hashable ItemsView Iterable Iterator KeysView Mapping MutableMapping MutableSequence "
         "MutableSet Reversible Sequence Set Sized ValuesView",
     ),
-    "dataclasses": _from(dataclasses, "KW_ONLY FrozenInstanceError dataclass field replace"),
+    "dataclasses": {"dataclass": _dataclass} | _from(dataclasses, "KW_ONLY FrozenInstanceError field replace"),
     "datetime": _from(datetime, "UTC date datetime time timedelta timezone"),
     "decimal": _from(
         decimal,

@@ -86,6 +86,8 @@ def is_constant(value: Any, levels: int = LEVELS_MAX) -> bool:
 def _held(value: Any) -> list[Any] | None:
     """What a function, method or wrapper of one holds; None when it is something else."""
     if isinstance(value, types.FunctionType):
+        if value.__globals__ is vars(dataclasses):
+            return []  # the defaults of `field` are marks of its module
         cells = [_content(cell) for cell in value.__closure__ or ()]
         return [*cells, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
     if isinstance(value, types.BuiltinFunctionType | types.MethodType):

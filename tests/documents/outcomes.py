@@ -48,7 +48,7 @@ HANDLERS = {
     "rows": "for a in range(5):\n    self.rows.put(Row(str(a), a))\nself.rows.remove(self.rows.names()[1])\n"
     "self.out = str([row.n for row in self.rows])",
     "itertools": "self.out = str(list(product('ab', range(2)))) + str(list(accumulate([1, 2, 3])))",
-    "dataclasses": "self.out = str(Point(1, 2) == Point(1, 2)) + str(Point(1, 2))",
+    "dataclasses": "self.out = str(Point(1, 2) == Point(1, 2)) + str(Point(1, 2)) + str(len({Point(1, 2), Point(1, 2)}))",
     "failing": "[1][2]",
     "refusing": "raise Closed(1, 'x')",
     "running on": "while True:\n    pass",

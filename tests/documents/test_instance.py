@@ -255,3 +255,33 @@ def test_source_lines_are_known_to_tracebacks_and_debuggers(stage: Callable[...,
     document = stage("from cluster import Document, anyone\nclass Stage(Document):\n    gate = anyone\n")
     filename = f"{document.program.namespace}/document.py"
     assert linecache.getline(filename, 2) == "class Stage(Document):\n"
+
+
+def test_values_of_a_frozen_dataclass_are_kept_in_sets(stage: Callable[..., Any]) -> None:
+    document = stage("""
+        from dataclasses import dataclass, field as part
+        from cluster import Command, Document, OrderedSet, anyone, field, on
+
+        @dataclass(frozen=True)
+        class Spot:
+            x: int
+            note: str = part(default="", compare=False)
+
+        @dataclass(frozen=True, slots=True, order=True)
+        class Narrow:
+            x: int
+
+        class Stage(Document):
+            gate = anyone
+            spots: OrderedSet[Spot] = field.public()
+
+            @on.message
+            def act(self, ctx: Command) -> str:
+                self.spots.add(Spot(1, "a"))
+                self.spots.add(Spot(1, "b"))
+                self.spots.add(Spot(2))
+                seen = {Narrow(1): "x", Narrow(2): "y"}
+                return f"{len(self.spots)} {Spot(1) in self.spots} {seen[Narrow(2)]}"
+    """)
+    outcome = document.run("act")
+    assert (outcome.code, outcome.answer) == (Code.OK, b'"2 True y"'), outcome.error
