@@ -68,8 +68,8 @@ def _prod(items: Iterable[Any], *, start: Any = 1) -> Any:
 
 
 def _dataclass(cls: type[Any] | None = None, /, **options: Any) -> Any:
-    """`dataclasses.dataclass`, whose frozen classes can be kept in sets and be keys: what makes them hashable calls `hash`, which
-    authors' modules have not. Nothing that an author can see depends on the number.
+    """`dataclasses.dataclass`, whose frozen classes can be kept in sets and be keys: what makes them hashable calls `hash`,
+    which authors' modules have not. Nothing that an author can see depends on the number.
     """
 
     def decorate(plain: type[Any]) -> type[Any]:
