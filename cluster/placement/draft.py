@@ -8,7 +8,6 @@ Invariant: no shard is ordered twice; no node receives or sends more than the ru
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 
 from cluster.ids import SYSTEM_SHARD, NodeId, ShardId
 from cluster.placement.plan import NEVER, Cause, Explanation, Move, Order, State, Transfer
@@ -36,6 +35,9 @@ class Draft:
         self._receiving: Counter[NodeId] = Counter()
         self._sending: Counter[NodeId] = Counter()
         self._improvable: dict[tuple[NodeId, ...], bool] = {}
+        self._crowding: dict[tuple[NodeId, ...], Crowding] = {}
+        self._sound: dict[tuple[NodeId, ...], bool] = {}
+        self._idle: dict[NodeId, str] = {}
         self._maintained = self._under_maintenance()
         for shard, report in view.shards.items():
             if report is None or self._lost_touch(report):
@@ -111,6 +113,12 @@ class Draft:
 
     def must_not_lead(self, node: NodeId) -> str:
         """Why leaderships leave a node, empty when they may stay."""
+        found = self._idle.get(node)
+        if found is None:
+            found = self._idle[node] = self._why_idle(node)
+        return found
+
+    def _why_idle(self, node: NodeId) -> str:
         view = self.view.nodes.get(node)
         if view is None:
             return f"{node} does not belong to the cluster any more"
@@ -134,8 +142,22 @@ class Draft:
         """Whether the leader on a node may send one replica more."""
         return self._sending[node] < self.rules.moves_out_max
 
-    def crowding(self, voters: Iterable[NodeId]) -> Crowding:
-        return crowding(self.view.nodes, voters)
+    def crowding(self, voters: tuple[NodeId, ...]) -> Crowding:
+        """Of voters. Thousands of shards have few sets of them."""
+        found = self._crowding.get(voters)
+        if found is None:
+            found = self._crowding[voters] = crowding(self.view.nodes, voters)
+        return found
+
+    def sound(self, voters: tuple[NodeId, ...]) -> bool:
+        """Whether nothing can be wished for a shard with these voters. Of thousands of shards most are so, in few ways."""
+        found = self._sound.get(voters)
+        if found is None:
+            views = [self.view.nodes.get(voter) for voter in voters]
+            stay = all(view and not view.liveness.away and view.standing <= Standing.DRAINING for view in views)
+            whole = len(voters) == self.view.settings.replication_factor
+            found = self._sound[voters] = stay and whole and not self.improvable(voters)
+        return found
 
     def improvable(self, voters: tuple[NodeId, ...]) -> bool:
         """Whether these voters would be less crowded if one of them stood elsewhere. Thousands of shards have few sets of

@@ -46,6 +46,8 @@ class Wish:
 def wish_of(draft: Draft, shard: ShardId, report: ShardReport) -> Wish | None:
     """What a shard needs. While a voter is away without being lost, nothing else is wished; `draft` is told why."""
     voters = report.voters()
+    if shard != SYSTEM_SHARD and draft.sound(voters):
+        return None
     found = _lost(draft, shard, report, voters) or _missing(draft, shard, report, voters)
     found = found or _too_many(draft, shard, report, voters)
     if found is None and there(draft, voters) == len(voters):

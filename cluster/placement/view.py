@@ -58,7 +58,10 @@ class ShardReport:
 
     def voters(self) -> tuple[NodeId, ...]:
         """The nodes of the voters."""
-        return tuple([member.node for member in self.status.members if member.replica in self.status.voters])
+        status = self.status
+        if not status.learners and not status.outgoing:  # thousands of shards are so, whenever one looks
+            return tuple([member.node for member in status.members])
+        return tuple([member.node for member in status.members if member.replica in status.voters])
 
     def learners(self) -> tuple[NodeId, ...]:
         """The nodes of the learners."""
