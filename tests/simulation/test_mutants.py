@@ -31,8 +31,8 @@ QUICK = {
 
 
 LAYERS = {
-    "elections", "consensus", "leases", "membership", "sleeping", "storage", "documents", "snapshots", "telling", "clients",
-    "upgrades", "waiting", "passing", "connections", "by_hand",
+    "elections", "consensus", "leases", "membership", "placement", "sleeping", "storage", "documents", "snapshots", "telling",
+    "clients", "upgrades", "waiting", "passing", "connections", "by_hand",
 }  # fmt: skip
 
 
