@@ -16,6 +16,7 @@ import msgspec
 
 from cluster.ids import LogIndex, NodeId, ReplicaId, ShardId
 from cluster.shard import evidence
+from cluster.shard.commands import CHAIN_MARK_BYTES
 from cluster.shard.divergence import (
     Divergence,
     EvidenceReply,
@@ -140,18 +141,23 @@ class Reports:
     ) -> Mapping[ReplicaId, bytes]:
         """The chains that count, with those of who is away and was of the majority when it was found: what was decided about a
         command stays decided. Only where all who were heard of that majority still agree, and the others part from them at that
-        very command.
+        very command. Where nothing is decided, what the report says of who is away is its word, if somebody still has that.
         """
         known, live = self.open.get((replica.id, name)), replica.cache.get(*name)
-        if known is None or not known.right or not known.index or known.epoch != live.epoch:
+        if known is None or not known.index or known.epoch != live.epoch:
             return words
         nodes = dict(replica.raft.configuration.places)
+        if not known.right:
+            said = {node: side.chain for side in known.sides for node in side.nodes}
+            away = [voter for voter in replica.raft.configuration.voters if voter not in chains and nodes[voter] in said]
+            held = {chain[:CHAIN_MARK_BYTES]: chain for chain in words.values()}
+            return {**words, **{voter: held[said[nodes[voter]]] for voter in away if said[nodes[voter]] in held}}
         agreed = {chain for peer, chain in words.items() if nodes[peer] in known.right}
         others = {answer.parts_at for answer in answers.values() if answer.chain != live.chain}
         if len(agreed) != 1 or others - {known.index}:
             return words
-        away = {voter for voter in replica.raft.configuration.voters if voter not in chains and nodes[voter] in known.right}
-        return {**words, **dict.fromkeys(away, agreed.pop())}
+        right = [voter for voter in replica.raft.configuration.voters if voter not in chains and nodes[voter] in known.right]
+        return {**words, **dict.fromkeys(right, agreed.pop())}
 
     def parted_at(self, replica: ShardReplica, name: Name, answers: Iterable[EvidenceReply]) -> LogIndex:
         """The entry with the first command after which chains differ; 0 when it is not known. Raises StorageDamaged."""
