@@ -98,7 +98,7 @@ NAMES: Final[dict[str, Mapping[str, object]]] = {
         "Callable Collection Container Hashable ItemsView Iterable Iterator KeysView Mapping MutableMapping MutableSequence "
         "MutableSet Reversible Sequence Set Sized ValuesView",
     ),
-    "dataclasses": {"dataclass": _dataclass} | _from(dataclasses, "KW_ONLY FrozenInstanceError field replace"),
+    "dataclasses": _from(dataclasses, "KW_ONLY FrozenInstanceError dataclass field replace") | {"dataclass": _dataclass},
     "datetime": _from(datetime, "UTC date datetime time timedelta timezone"),
     "decimal": _from(
         decimal,

@@ -277,6 +277,11 @@ class Incoming:
         self._give_up(node, now_ms)
         self.path_lost(node, now_ms)
 
+    def connected(self, node: NodeId, now_ms: float) -> None:
+        """Frames to a node go directly from now on."""
+        if self._relays.direct(node):
+            self._give_up(node, now_ms)
+
     def path_lost(self, peer: NodeId, now_ms: float) -> None:
         """What a peer passed on for this node, or this node for it, may be lost."""
         for node in self._relays.peer_lost(peer):

@@ -153,7 +153,7 @@ class Pump:
         """Frames to `node` will be taken from now on."""
         self._now_ms = now_ms
         self.connected.add(node)
-        self.routes.relays.direct(node)
+        self._incoming.connected(node, now_ms)
         self.liveness.disconnected(node)
         self._turn.send_now(node, ResetItem())
         self._schedule.moved.update(dict.fromkeys(self.divergences.reconnected(node)))

@@ -59,9 +59,11 @@ class Relays:
             if items:
                 lane.setdefault(self._via[node], []).append(RelayItem(self._node, node, items))
 
-    def direct(self, node: NodeId) -> None:
-        """A node is connected: what passes over peers to it has an end. Both sides begin with a reset, as ever."""
-        self._via.pop(node, None)
+    def direct(self, node: NodeId) -> bool:
+        """A node is connected: what passes over a peer to it has an end. Says whether something did: the reset with which a
+        connection begins makes the other end give that up, so this one must too.
+        """
+        return self._via.pop(node, None) is not None
 
     def given_up(self, peer: NodeId, node: NodeId) -> bool:
         """The peer passes nothing on to the node any more; says whether it did for this one."""
