@@ -7,12 +7,11 @@ are told and answer is looked at from outside. A path that no seed takes is not 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cluster.errors import ChangePending, LearnerBehind
-from cluster.ids import LogIndex, NodeId
-from cluster.pump.relaying import Relays
+from cluster.ids import LogIndex
 from cluster.raft import lease
 from cluster.raft.core import Raft
 from cluster.raft.effects import Effects, Role
@@ -30,10 +29,8 @@ from cluster.raft.events import (
 )
 from cluster.raft.messages import Append, AppendReply, SnapshotOffer, TimeoutNow
 from cluster.raft.state import State
-from cluster.session.operations import Failure
 from cluster.shard.intake import Intake
 from cluster.shard.reading import WaitingReads
-from cluster.shard.turn import ForwardItem, RelayedItem, RelayItem
 
 PATHS: dict[str, str] = {
     "appends_behind_snapshots": "an append began before what its follower's log still holds",
@@ -61,7 +58,6 @@ PATHS: dict[str, str] = {
     "lease_answers_late": "a lease had ended when the answer that rested on it was there: a round was asked",
     "lease_reads_served": "a read was answered by lease",
     "offers_declined": "a follower had by its log what a snapshot was offered for",
-    "leaders_reached_over_a_peer": "what streams said to a leader that was cut off came over a third node",
     "old_leaders_told": "a leader of an earlier term was told of a later one",
     "pre_votes_lost": "a pre-vote was lost, and nothing had changed",
     "replaced_in_flight": "entries were replaced while their write was under way (trap 6)",
@@ -78,7 +74,7 @@ _LIVENESS = frozenset((LivenessChanged, LeaderLost))
 @contextmanager
 def watched(marks: Counter[str]) -> Iterator[None]:
     """Inside the block every step of every core counts into `marks`."""
-    step, answer, ask_again, take = Raft.step, Intake._answer_by_lease, WaitingReads.ask_again, Relays.take
+    step, answer, ask_again = Raft.step, Intake._answer_by_lease, WaitingReads.ask_again
 
     def observed_step(core: Raft, event: Event, now_ms: float) -> Effects:
         before = _Before(core._state, event, now_ms)
@@ -96,19 +92,14 @@ def watched(marks: Counter[str]) -> Iterator[None]:
         marks["lease_answers_late"] += 1
         ask_again(reads, *arguments)  # type: ignore[arg-type]
 
-    def observed_take(relays: Relays, sender: NodeId, item: RelayItem, nobody: Failure) -> Sequence[RelayedItem]:
-        taken = take(relays, sender, item, nobody)
-        marks["leaders_reached_over_a_peer"] += any(isinstance(each, ForwardItem) for each in taken)
-        return taken
-
-    places = ((Raft, "step"), (Intake, "_answer_by_lease"), (WaitingReads, "ask_again"), (Relays, "take"))
-    observers = (observed_step, observed_answer, observed_ask_again, observed_take)
+    places = ((Raft, "step"), (Intake, "_answer_by_lease"), (WaitingReads, "ask_again"))
+    observers = (observed_step, observed_answer, observed_ask_again)
     for (place, name), observer in zip(places, observers, strict=True):
         setattr(place, name, observer)
     try:
         yield
     finally:
-        for (place, name), original in zip(places, (step, answer, ask_again, take), strict=True):
+        for (place, name), original in zip(places, (step, answer, ask_again), strict=True):
             setattr(place, name, original)
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from cluster.errors import InvalidRequest
 from cluster.pump.liveness import LivenessMessage
-from cluster.shard.turn import AnswerItem, BulkLaneItem, ForwardItem, RaftLaneItem, RelayItem
+from cluster.shard.turn import AnswerItem, BulkLaneItem, ForwardItem, RaftLaneItem
 
 FRAME_BYTES_SPLIT = 16 * 1024 * 1024
 """What is larger leaves in several frames: a transport takes frames up to a bound, and views can be large and many."""
@@ -42,15 +42,6 @@ def _halves(item: RaftLaneItem) -> tuple[RaftLaneItem, RaftLaneItem] | None:
         middle = len(item.operations) // 2
         first, second = item.operations[:middle], item.operations[middle:]
         return ForwardItem(item.shard, item.stream, first), ForwardItem(item.shard, item.stream, second)
-    if isinstance(item, RelayItem):
-        if len(item.items) > 1:
-            middle = len(item.items) // 2
-            return (
-                RelayItem(item.origin, item.target, item.items[:middle]),
-                RelayItem(item.origin, item.target, item.items[middle:]),
-            )
-        inner = _halves(item.items[0]) if item.items else None
-        return None if inner is None else (_around(item, inner[0]), _around(item, inner[1]))
     if isinstance(item, AnswerItem):
         deltas, replies = item.deltas, item.replies
         if deltas and replies:
@@ -62,11 +53,6 @@ def _halves(item: RaftLaneItem) -> tuple[RaftLaneItem, RaftLaneItem] | None:
                 AnswerItem(item.stream, deltas[deltas_middle:], replies[replies_middle:]),
             )
     return None
-
-
-def _around(relay: RelayItem, item: RaftLaneItem) -> RelayItem:
-    assert isinstance(item, ForwardItem | AnswerItem), "nothing else is divided"
-    return RelayItem(relay.origin, relay.target, [item])
 
 
 def pack_bulk(items: list[BulkLaneItem]) -> list[bytes]:

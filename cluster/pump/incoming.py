@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from cluster.config import SHARDS_MAX
-from cluster.errors import ClusterError, InvalidRequest, RejectedError, StaleRoute, Unavailable
+from cluster.errors import ClusterError, InvalidRequest, RejectedError, StaleRoute
 from cluster.ids import SYSTEM_SHARD, NodeId, ShardId, check_key, check_space
 from cluster.pump import frames
 from cluster.pump.bundles import BundleFetch
@@ -20,7 +20,6 @@ from cluster.pump.holdings import Holdings
 from cluster.pump.lanes import Lane
 from cluster.pump.learning import Learning
 from cluster.pump.liveness import NodeLiveness
-from cluster.pump.relaying import Relays
 from cluster.pump.schedule import Schedule
 from cluster.pump.steering import Steering
 from cluster.pump.streams import Streams
@@ -48,6 +47,7 @@ from cluster.shard.turn import (
     BulkLaneItem,
     BundleReply,
     BundleRequest,
+    CloseItem,
     CompiledItem,
     CompileRequest,
     DecisionsReply,
@@ -63,9 +63,6 @@ from cluster.shard.turn import (
     PullItem,
     RaftItem,
     RaftLaneItem,
-    RelayedItem,
-    RelayItem,
-    RelayLostItem,
     RemovedItem,
     ResetItem,
     SnapshotPull,
@@ -79,7 +76,6 @@ from cluster.shardmap.map import Shard, ShardMap
 EPOCH_MAX = (1 << 32) - 1
 
 _KINDS = frozenset(Kind)
-_UNREACHED = failure_of(Unavailable("the shard's leader is not reached over the node that was asked", retry_after_ms=50))
 
 
 class Holder(Protocol):
@@ -114,7 +110,6 @@ class Incoming:
         holdings: Holdings,
         divergences: Divergences,
         steering: Steering,
-        relays: Relays,
         turn: Turn,
     ) -> None:
         self._holder = holder
@@ -126,7 +121,6 @@ class Incoming:
         self._holdings = holdings
         self._divergences = divergences
         self._steering = steering
-        self._relays = relays
         self.compiling = Compiling(holder, schedule, turn)
         self.learning = Learning(holder, turn)
         self.control = Control(turn)
@@ -173,16 +167,18 @@ class Incoming:
                 self._holder.look_at(replica, now_ms)
         elif isinstance(item, SnapshotPull | HistoryPull):
             self._on_transfer_item(node, item, now_ms)
+        elif isinstance(item, AnswerItem):
+            self._streams.answered(item.stream, node, item.deltas, item.replies, now_ms)
+        elif isinstance(item, ForwardItem):
+            self._on_forwarded(node, item)
+        elif isinstance(item, GrantItem):
+            replica = self._holder.replicas.get(item.shard)
+            if replica is not None:
+                replica.feed.grant((node, item.stream), item.watch, item.credit_bytes, self._turn)
+        elif isinstance(item, CloseItem):
+            self._schedule.close_stream(self._holder.replicas, (node, item.stream))
         elif isinstance(item, ResetItem):
-            self.reset(node, now_ms)
-        elif isinstance(item, RelayItem):
-            for inner in self._relays.take(node, item, _UNREACHED):
-                self._on_stream_item(item.origin, inner, now_ms)
-        elif isinstance(item, RelayLostItem):
-            if self._relays.given_up(node, item.node):
-                self._give_up(item.node, now_ms)
-        elif isinstance(item, RelayedItem):
-            self._on_stream_item(node, item, now_ms)
+            self._on_reset(node, now_ms)
         elif isinstance(item, CompileRequest):
             self.compiling.on_request(node, item.code_hash)
         elif isinstance(item, CompiledItem):
@@ -193,19 +189,6 @@ class Incoming:
                 self._steering.on_item(node, item, now_ms)
         elif node in self.met:
             self._on_member_item(node, item, now_ms)
-
-    def _on_stream_item(self, node: NodeId, item: RelayedItem, now_ms: float) -> None:
-        """What a node says to streams here, or its streams to replicas here, whichever way it came."""
-        if isinstance(item, AnswerItem):
-            self._streams.answered(item.stream, node, item.deltas, item.replies, now_ms)
-        elif isinstance(item, ForwardItem):
-            self._on_forwarded(node, item)
-        elif isinstance(item, GrantItem):
-            replica = self._holder.replicas.get(item.shard)
-            if replica is not None:
-                replica.feed.grant((node, item.stream), item.watch, item.credit_bytes, self._turn)
-        else:
-            self._schedule.close_stream(self._holder.replicas, (node, item.stream))
 
     def _on_message(self, node: NodeId, item: RaftItem) -> None:
         check_message(item.message)
@@ -265,29 +248,15 @@ class Incoming:
             except ClusterError as error:
                 self._turn.reply(stream, Reply(operation.id, 0, 0, b"", failure_of(error)))
             else:
-                if operation.kind != Kind.WATCH or node in self._holder.connected or self._relays.reaches(node):
+                if operation.kind != Kind.WATCH or node in self._holder.connected:
                     sound.append(operation)  # a watch that could not be answered is opened when that node is reached again
         if sound and sound[0].kind == Kind.CONTROL:
             sound = self.control.arrived(stream, sound)
         if sound:
             self._holder.submit_to_replica(item.shard, stream, sound)
 
-    def reset(self, node: NodeId, now_ms: float) -> None:
-        """What that node had for our streams may be lost, and it has given up what it had here; so too what it passed on."""
-        self._give_up(node, now_ms)
-        self.path_lost(node, now_ms)
-
-    def connected(self, node: NodeId, now_ms: float) -> None:
-        """Frames to a node go directly from now on."""
-        if self._relays.direct(node):
-            self._give_up(node, now_ms)
-
-    def path_lost(self, peer: NodeId, now_ms: float) -> None:
-        """What a peer passed on for this node, or this node for it, may be lost."""
-        for node in self._relays.peer_lost(peer):
-            self._give_up(node, now_ms)
-
-    def _give_up(self, node: NodeId, now_ms: float) -> None:
+    def _on_reset(self, node: NodeId, now_ms: float) -> None:
+        """What that node had for our streams may be lost, and it has given up what it had here."""
         self._streams.node_lost(node, now_ms)
         self._schedule.close_node(self._holder.replicas, node)
 

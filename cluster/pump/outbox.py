@@ -13,7 +13,6 @@ from cluster.ids import NodeId, ShardId, Term
 from cluster.pump import frames
 from cluster.pump.lanes import Lane
 from cluster.pump.liveness import Heartbeat, HeartbeatReply, LivenessMessage
-from cluster.pump.relaying import Relays
 from cluster.pump.streams import Streams
 from cluster.session.operations import Delta, Reply
 from cluster.shard.turn import NOBODY, AnswerItem, RaftItem, RaftLaneItem, ResetItem, Turn
@@ -49,11 +48,10 @@ class Outbox:
     must be told that what this node owed them may be lost. written: the number of the newest batch that was handed out.
     """
 
-    def __init__(self, node: NodeId, turn: Turn, streams: Streams, relays: Relays) -> None:
+    def __init__(self, node: NodeId, turn: Turn, streams: Streams) -> None:
         self._node = node
         self._turn = turn
         self._streams = streams
-        self._relays = relays
         self.liveness: list[tuple[NodeId, LivenessMessage]] = []
         self._acknowledgements: dict[NodeId, HeartbeatReply] = {}
         """That nobody waits for: they leave with the next round, so that idle nodes wake each other half as often."""
@@ -132,7 +130,6 @@ class Outbox:
             for node, items in turn.raft_after_sync.items():
                 waiting.setdefault(node, []).extend(items)
         self._emit_liveness(output)
-        self._relays.divert(turn.raft_now)
         for node, items in turn.raft_now.items():
             if node in self.resets:
                 # before what opens anew, or the receiver would close that too

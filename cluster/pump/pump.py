@@ -97,7 +97,7 @@ class Pump:
         self.routes = routes = Routes(self, router, self._turn, lambda shard: self._waking.hasten(shard))
         first = first_stream(liveness.generation) + 1
         self.streams = Streams(router, routes.forward, routes.grant, routes.locate, replicas.__contains__, first)
-        self._outbox = Outbox(node, self._turn, self.streams, routes.relays)
+        self._outbox = Outbox(node, self._turn, self.streams)
         self._waking = Waking(self, self._schedule, transfers, self._turn, config.election_timeout_ms)
         self._changes = Changes(self, node, peers, router, self._schedule, self._turn)
         self.steering = Steering(self, self._changes, router, directory, config.placement, self._turn)
@@ -115,7 +115,6 @@ class Pump:
             holdings=self._holdings,
             divergences=self.divergences,
             steering=self.steering,
-            relays=routes.relays,
             turn=self._turn,
         )
         self.control, self.learning = self._incoming.control, self._incoming.learning
@@ -147,13 +146,11 @@ class Pump:
         else:
             self._outbox.resets.add(node)
             self._waking.messages_lost(node, now_ms)
-            self._incoming.path_lost(node, now_ms)
 
     def on_connected(self, node: NodeId, now_ms: float) -> None:
         """Frames to `node` will be taken from now on."""
         self._now_ms = now_ms
         self.connected.add(node)
-        self._incoming.connected(node, now_ms)
         self.liveness.disconnected(node)
         self._turn.send_now(node, ResetItem())
         self._schedule.moved.update(dict.fromkeys(self.divergences.reconnected(node)))
@@ -167,7 +164,6 @@ class Pump:
         self.clocks.forget(node)
         self.liveness.disconnected(node)
         self._waking.messages_lost(node, now_ms)
-        self._incoming.path_lost(node, now_ms)
         if refused:
             self.liveness.gone(node)
             self._waking.process_gone(node, now_ms)
@@ -232,7 +228,7 @@ class Pump:
         for node in self.streams.close(stream):
             if node == self.node:
                 self._schedule.close_stream(self.replicas, (self.node, stream))
-            elif node in self.connected or self.routes.relays.reaches(node):
+            elif node in self.connected:
                 self._turn.send_now(node, CloseItem(stream))
 
     def bundle(self, code_hash: bytes) -> bytes | None:

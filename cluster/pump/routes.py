@@ -7,7 +7,6 @@ from typing import Protocol
 
 from cluster.ids import NodeId, ShardId
 from cluster.pump.liveness import NodeLiveness
-from cluster.pump.relaying import Relays
 from cluster.router.router import Router
 from cluster.session.operations import Operation
 from cluster.shard.replica import ShardReplica
@@ -38,7 +37,6 @@ class Routes:
         self._router, self._turn, self._used = router, turn, used
         self._liveness, self._replicas, self._connected = holder.liveness, holder.replicas, holder.connected
         self._here = holder.submit_to_replica
-        self.relays = Relays(router.node, holder.connected, turn)
 
     def leader(self, shard: ShardId) -> NodeId | None:
         """Who leads a shard, as far as a local replica tells, or else what its leader tells all peers."""
@@ -48,9 +46,7 @@ class Routes:
         return self._liveness.leader_of(shard, self._connected) or self._router.hinted(shard)
 
     def locate(self, shard: ShardId) -> NodeId | None:
-        """Where the leader of a shard is believed to be, for somebody who wants to use it; a node that may know better, when
-        that is all there is; None when there is nobody.
-        """
+        """Where the leader of a shard is believed to be, for somebody who wants to use it."""
         replica = self._replicas.get(shard)
         if replica is not None and replica.leads:
             return self._router.node
@@ -58,23 +54,14 @@ class Routes:
         there = self._connected - silent if silent else self._connected
         if replica is not None:
             self._used(shard)
-            found = self._router.node_for(shard, replica.leader_node, there)
-        else:
-            found = self._liveness.leader_of(shard, there)
-        if found is not None:
-            return found
-        hinted = self._router.hinted(shard)
-        if hinted is not None and hinted not in self._connected and self.relays.toward(hinted, self._router.teller(hinted)):
-            return hinted
-        if replica is not None and all(node in self._connected for _, node in replica.members.others(self._router.node)):
-            return None  # whoever leads next is heard here as soon as anywhere
-        return self._router.elsewhere(shard, there)
+            return self._router.node_for(shard, replica.leader_node, there)
+        return self._liveness.leader_of(shard, there) or self._router.elsewhere(shard, there)
 
     def forward(self, node: NodeId, shard: ShardId, stream: int, operations: list[Operation]) -> None:
         """Hand operations of a stream to a node, this one included."""
         if node == self._router.node:
             self._here(shard, (node, stream), operations)
-        elif node in self._connected or self.relays.reaches(node):
+        elif node in self._connected:
             self._turn.send_now(node, ForwardItem(shard, stream, operations))
 
     def grant(self, node: NodeId, shard: ShardId, stream: int, watch: int, credit_bytes: int) -> None:

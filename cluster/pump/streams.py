@@ -213,7 +213,7 @@ class Streams:
             taken.append(reply)
             if reply.failure is not None and reply.failure.reason in (NotLeader.reason, StaleRoute.reason):
                 leader = reply.failure.details.get("leader", "")
-                self._router.hint(found[0], NodeId(leader) if leader != node else None, node)
+                self._router.hint(found[0], NodeId(leader) if leader != node else None)
         return taken
 
     def _on_delta(self, number: int, stream: LocalStream, node: NodeId, delta: Delta, now_ms: float) -> None:

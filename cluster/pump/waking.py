@@ -16,7 +16,7 @@ from typing import Protocol
 
 from cluster.ids import NodeId, ShardId
 from cluster.pump.liveness import NodeLiveness
-from cluster.pump.routes import Routes, first_stream
+from cluster.pump.routes import first_stream
 from cluster.pump.schedule import Schedule
 from cluster.pump.streams import Streams
 from cluster.pump.transfers import Transfers
@@ -34,7 +34,6 @@ class Holder(Protocol):
     replicas: dict[ShardId, ShardReplica]
     liveness: NodeLiveness
     streams: Streams
-    routes: Routes
 
     def look_at(self, replica: ShardReplica, now_ms: float) -> None: ...
 
@@ -114,9 +113,8 @@ class Waking:
         holder = self._holder
         if now_ms >= holder.liveness.silence_due_ms:
             for node in holder.liveness.look_out(now_ms, self._silence_ms):
-                if not holder.routes.relays.reaches(node):
-                    holder.streams.node_lost(node, now_ms)
-                    self._schedule.node_silent(holder.replicas, node, self._turn)
+                holder.streams.node_lost(node, now_ms)
+                self._schedule.node_silent(holder.replicas, node, self._turn)
                 self._leader_silent(node, now_ms)
         if holder.liveness.has_news:
             self._hear()

@@ -20,24 +20,17 @@ class Router:
         self.node = node
         self.map = shard_map
         self._hints: dict[ShardId, NodeId] = {}
-        self._tellers: dict[NodeId, NodeId] = {}
         self._tried: dict[ShardId, int] = {}
 
     def shard_of(self, space: str, key: str) -> ShardId:
         return self.map.shard_of(space, key)
 
-    def hint(self, shard: ShardId, leader: NodeId | None, teller: NodeId | None = None) -> None:
-        """Somebody said who leads; None when they no longer know. teller: the node that said so, if it was another."""
+    def hint(self, shard: ShardId, leader: NodeId | None) -> None:
+        """Somebody said who leads; None when they no longer know."""
         if leader is None or leader == "":
             self._hints.pop(shard, None)
         else:
             self._hints[shard] = leader
-            if teller is not None:
-                self._tellers[leader] = teller
-
-    def teller(self, leader: NodeId) -> NodeId | None:
-        """Who last spoke of a leader: it will know the way."""
-        return self._tellers.get(leader)
 
     def hinted(self, shard: ShardId) -> NodeId | None:
         return self._hints.get(shard)
@@ -67,6 +60,5 @@ class Router:
 
     def forget_node(self, node: NodeId) -> None:
         """A peer is gone: hints to it are worthless."""
-        self._tellers.pop(node, None)
         for shard in [shard for shard, hinted in self._hints.items() if hinted == node]:
             del self._hints[shard]

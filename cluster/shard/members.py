@@ -69,10 +69,6 @@ class Members:
         """The member that `node` holds."""
         return next((replica for replica, where in self._places if where == node), None)
 
-    def others(self, node: NodeId) -> list[tuple[ReplicaId, NodeId]]:
-        """The members on other nodes than this."""
-        return [place for place in self._places if place[1] != node]
-
     def has(self, replica: ReplicaId) -> bool:
         return self._place(replica) is not None
 

@@ -141,23 +141,6 @@ class ResetItem(Struct, frozen=True, array_like=True, tag=11):
     """First on a new connection: what the sender owed the receiver's streams before may be lost."""
 
 
-RelayedItem = ForwardItem | AnswerItem | GrantItem | CloseItem
-
-
-class RelayItem(Struct, frozen=True, array_like=True, tag=40):
-    """What streams have for a node that the origin is not connected to, on its way over a peer of both."""
-
-    origin: NodeId
-    target: NodeId
-    items: list[RelayedItem]
-
-
-class RelayLostItem(Struct, frozen=True, array_like=True, tag=41):
-    """The sender passes nothing on to `node` any more, and what it was to pass on, either way, may be lost."""
-
-    node: NodeId
-
-
 class CompileRequest(Struct, frozen=True, array_like=True, tag=24):
     """A shard's leader asks whether the receiver could run this code. Answered by CompiledItem, or not at all."""
 
@@ -291,7 +274,7 @@ MemberItem = AbsentItem | InviteItem | RemovedItem | InquiryItem | LossItem | Lo
 PullItem = SnapshotPull | HistoryPull
 """Asking for more acknowledges what came before, so these leave after the sync, with Raft's acknowledgements."""
 TransferItem = SnapshotRequest | SnapshotOpening | SnapshotChunk | SnapshotClose | HistoryChunk
-StreamItem = RelayedItem | ResetItem | RelayItem | RelayLostItem
+StreamItem = ForwardItem | AnswerItem | GrantItem | CloseItem | ResetItem
 CodeItem = CompileRequest | CompiledItem
 RaftLaneItem = RaftItem | AppliedItem | HealedItem | LogShortItem | StreamItem | MemberItem | PullItem | CodeItem | SteeringItem
 BulkLaneItem = BundleRequest | BundleReply | DecisionsRequest | DecisionsReply | TransferItem | DivergenceItem
