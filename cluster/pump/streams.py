@@ -38,9 +38,7 @@ from cluster.session.operations import COMMAND_KINDS, Consistency, Delta, Kind, 
 from cluster.shard.feed import CREDIT_DEFAULT_BYTES
 
 WATCHES_PER_STREAM_MAX = 10_000
-WATCH_RETRY_MS = 25.0
-REMOTE_OPERATION_TIMEOUT_MS = 10_000.0
-REMOTE_LOOK_EVERY_MS = 250.0
+WATCH_RETRY_MS, REMOTE_OPERATION_TIMEOUT_MS, REMOTE_LOOK_EVERY_MS = 25.0, 10_000.0, 250.0
 _RETRY_REASONS = frozenset((NotLeader.reason, StaleRoute.reason, Unavailable.reason, Overloaded.reason, CodeMissing.reason))
 
 
@@ -229,8 +227,10 @@ class Streams:
             self._give_back(node, number, watch, delta)  # of an earlier subscription: the client has more already
             return
         elif not delta.reset and (delta.from_epoch, delta.from_index, delta.from_arguments) != watch.held:
-            if (delta.epoch, delta.index, delta.arguments) > watch.held:
-                self._orphan(number, watch, now_ms)  # something between was lost on the way
+            if (delta.epoch, delta.index, delta.arguments) >= watch.held:
+                self._orphan(
+                    number, watch, now_ms
+                )  # something between was lost; or it was opened twice, and this shows presence
             else:
                 self._give_back(node, number, watch, delta)
             return

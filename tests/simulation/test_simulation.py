@@ -78,6 +78,7 @@ FOUND_BUGS = {
     22842628658: "the simulator's own: its operator created the cluster's document, lost the answer, and found it there",
     80000214: "a report of before a thaw froze again a replica that had come by snapshot, and whose history was on its way",
     2799: "a document froze although the word of the leader that had found it, and was away, stood in the report",
+    282148837779: "a watch that was opened twice lost what the second opening brought of cursors: it ended where the first did",
     60020151: "a creation retried behind a deployment changed the code that messages to the first one were checked against",
     82000064: "a restarted node's first heartbeat came behind its watches, and closed them with older ones",
     623996427487: "a copy of a frozen replica and that one outvoted a voter that slept through the freeze, for ever",
